@@ -1,0 +1,2 @@
+//! jit-broker
+fn main() {}

@@ -1,0 +1,122 @@
+//! The store: leases and the audit log, in one place so that both change in one transaction.
+//!
+//! Trusted with: which accounts must be removed, and the log of what was done. It holds no
+//! password (NO-STORED-SECRET). Who can write to it can make the broker forget an account, or hand
+//! a lease to another identity; who changes a record is found by `audit verify`.
+//!
+//! [`Store`] is the contract; `contract` (tests) is the suite that every store passes; each store
+//! is one module.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use jit_core::account::AccountName;
+use jit_core::event::AuditEvent;
+use jit_core::id::LeaseId;
+use jit_core::lease::{Lease, LeaseState};
+use jit_core::name::{Principal, TargetName};
+
+/// What is to become durable together, or not at all.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// Leases, new or stepped on.
+    pub leases: Vec<LeaseWrite>,
+    /// Events for the audit log, in order.
+    pub events: Vec<AuditEvent>,
+}
+
+/// One lease's part of a change.
+#[derive(Debug)]
+pub enum LeaseWrite {
+    /// A new lease.
+    Insert(Lease),
+    /// A step: taken only over the version just before it (`version - 1`).
+    Update(Lease),
+}
+
+/// Why a change or question failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else stepped this lease on first. Read it again.
+    #[error("lease {0} was changed by somebody else")]
+    Stale(LeaseId),
+    /// Another lease holds the Idempotency-Key.
+    #[error("the idempotency key belongs to lease {0}")]
+    KeyTaken(LeaseId),
+    /// The store failed. A change may or may not have become durable: read before you act on it.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+/// Which leases are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct LeaseFilter {
+    /// Of this principal only.
+    pub principal: Option<Principal>,
+    /// In this target only.
+    pub target: Option<TargetName>,
+    /// In this state only.
+    pub state: Option<LeaseState>,
+    /// After this id (newest first, so: older than it).
+    pub before: Option<LeaseId>,
+    /// At most so many, `1..=1000`.
+    pub limit: usize,
+}
+
+/// A record of the audit log as it stands there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Its number, from 0, without gaps: the leaf's index in the Merkle tree.
+    pub seq: u64,
+    /// The JSON object, byte for byte what was hashed.
+    pub json: String,
+}
+
+/// Counts of leases, for metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Leases that are not revoked, by target and state.
+    pub live: BTreeMap<(String, LeaseState), u64>,
+    /// By target: how many removals are overdue, and since when the oldest has been due.
+    pub overdue: BTreeMap<String, (u64, Timestamp)>,
+}
+
+/// What every store does.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Makes a change durable. When it returns `Ok`, the leases, the audit records and a signed
+    /// checkpoint over them are on disk, in one transaction.
+    async fn commit(&self, change: Change) -> Result<(), StoreError>;
+
+    /// One lease.
+    async fn lease(&self, id: &LeaseId) -> Result<Option<Lease>, StoreError>;
+
+    /// The lease that holds this Idempotency-Key digest ([`Lease::holds_key`]).
+    async fn lease_by_key(&self, key: &str) -> Result<Option<Lease>, StoreError>;
+
+    /// Leases, newest first.
+    async fn leases(&self, filter: &LeaseFilter) -> Result<Vec<Lease>, StoreError>;
+
+    /// Leases whose [`Lease::due_at`] is not after `now`, the longest due first.
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Lease>, StoreError>;
+
+    /// The earliest [`Lease::due_at`] of all.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Of these account names in that target, those that a lease which is not revoked has.
+    async fn known_accounts(&self, target: &TargetName, names: &[String]) -> Result<Vec<AccountName>, StoreError>;
+
+    /// Counts for metrics.
+    async fn counts(&self, now: Timestamp) -> Result<Counts, StoreError>;
+
+    /// Forgets revoked leases that ended before `before`, at most `limit`; gives how many. Audit
+    /// records stay.
+    async fn forget_revoked(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError>;
+
+    /// Audit records from `from_seq` on.
+    async fn records(&self, from_seq: u64, limit: usize) -> Result<Vec<StoredRecord>, StoreError>;
+
+    /// The newest signed checkpoint (a C2SP signed note), if there is a record.
+    async fn checkpoint(&self) -> Result<Option<String>, StoreError>;
+}

@@ -1,0 +1,145 @@
+//! What the host says to a driver and what a driver answers, after the host's checks.
+
+use secrecy::SecretString;
+
+use crate::account::AccountName;
+use crate::id::LeaseId;
+use crate::name::{RoleName, TargetName};
+
+/// A feature that a driver says it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// `renew` moves an account's expiry.
+    Renew,
+    /// `rotate` changes an account's password.
+    Rotate,
+    /// The previous password stays valid for a while after a rotation.
+    Overlap,
+    /// The target expires accounts by itself (BACKSTOP).
+    Backstop,
+    /// `inspect` works.
+    Inspect,
+    /// `list-accounts` works: the target can be reconciled.
+    ListAccounts,
+    /// The backend chooses the account's name and secret.
+    ExternalAccounts,
+}
+
+impl Feature {
+    /// From the contract's word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "renew" => Self::Renew,
+            "rotate" => Self::Rotate,
+            "overlap" => Self::Overlap,
+            "backstop" => Self::Backstop,
+            "inspect" => Self::Inspect,
+            "list-accounts" => Self::ListAccounts,
+            "external-accounts" => Self::ExternalAccounts,
+            _ => return None,
+        })
+    }
+}
+
+/// What a driver says of itself, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The driver's name and version, for the log.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What it can do.
+    pub features: Vec<Feature>,
+    /// The longest account name, in bytes.
+    pub max_name_length: usize,
+    /// Anything else it says.
+    pub properties: Vec<(String, String)>,
+}
+
+impl Description {
+    /// Whether it has the feature.
+    #[must_use]
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+}
+
+/// A target as its driver sees it.
+#[derive(Debug, Clone)]
+pub struct TargetView {
+    /// The target's name.
+    pub name: TargetName,
+    /// Its `config` table, as JSON.
+    pub config: String,
+}
+
+/// A role as its driver sees it.
+#[derive(Debug, Clone)]
+pub struct RoleView {
+    /// The role's name.
+    pub name: RoleName,
+    /// The role's whole table, as JSON.
+    pub config: String,
+}
+
+/// An account as its driver sees it.
+#[derive(Debug, Clone)]
+pub struct AccountView {
+    /// The name the host chose (or, for external accounts, the one that the backend gave).
+    pub name: AccountName,
+    /// The lease it belongs to.
+    pub lease_id: LeaseId,
+    /// The workload's name.
+    pub workload: String,
+    /// Seconds since the Unix epoch.
+    pub expires_at: u64,
+    /// The backend's own handle.
+    pub external_id: Option<String>,
+}
+
+/// What creation gave, checked.
+#[derive(Debug, Default)]
+pub struct Issued {
+    /// The name that the backend chose, if it does.
+    pub username: Option<String>,
+    /// The secret that the backend chose, if it does.
+    pub secret: Option<SecretString>,
+    /// The backend's own handle.
+    pub external_id: Option<String>,
+    /// Where the backend capped the life, in seconds since the Unix epoch.
+    pub expires_at: Option<u64>,
+    /// Shown to the caller.
+    pub properties: Vec<(String, String)>,
+}
+
+/// What the backend says of an account, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountState {
+    /// Whether it can log in now.
+    pub can_login: bool,
+    /// The backend's own expiry, in seconds since the Unix epoch.
+    pub expires_at: Option<u64>,
+    /// Anything else.
+    pub properties: Vec<(String, String)>,
+}
+
+/// The steps of a change of password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RotationStep {
+    /// Set the new password (without overlap, that is all).
+    Stage,
+    /// Make it the current one.
+    Commit,
+    /// Drop the old one.
+    Discard,
+}
+
+/// One page of account names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountPage {
+    /// Names with the asked prefix.
+    pub names: Vec<String>,
+    /// Where the next page starts; `None` at the end.
+    pub next: Option<String>,
+}

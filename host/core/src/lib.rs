@@ -1,0 +1,33 @@
+//! Domain types and state machines of jit-broker.
+//!
+//! In scope: what a lease, an account, a decision, an audit event is; which steps are allowed;
+//! the Merkle tree over the audit log. Everything here is a pure function of its arguments.
+//! Out of scope: tokio, wasmtime, HTTP, SQL, files: this crate knows none of them, so each rule
+//! can be read and tested alone.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`name`] | names of targets, roles and workloads, checked where they enter |
+//! | [`id`] | lease and request ids |
+//! | [`ttl`] | durations as applications write them |
+//! | [`account`] | the account's name, chosen by the host before any call (INTENT-FIRST) |
+//! | [`secret`] | generated passwords |
+//! | [`lease`] | the lease and its states |
+//! | [`outcome`] | THREE-OUTCOMES: done, refused, unknown |
+//! | [`driver`] | what is said to a driver and what it answers |
+//! | [`policy`] | what is said to a policy, what it answers, and how answers add up |
+//! | [`event`] | the audit events |
+//! | [`merkle`], [`checkpoint`] | the tamper-evident log |
+
+pub mod account;
+pub mod checkpoint;
+pub mod driver;
+pub mod event;
+pub mod id;
+pub mod lease;
+pub mod merkle;
+pub mod name;
+pub mod outcome;
+pub mod policy;
+pub mod secret;
+pub mod ttl;

@@ -1,0 +1,66 @@
+//! THREE-OUTCOMES: a backend call is done, refused, or unknown. Unknown is a state of the lease,
+//! not an error string.
+
+/// What became of a call to a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome<T> {
+    /// It took effect.
+    Done(T),
+    /// It did not take effect, for this reason.
+    Refused(Refusal),
+    /// It may or may not have taken effect: a lost reply, a deadline, a trap in mid-call. The text
+    /// is for operators.
+    Unknown(String),
+}
+
+/// Why a call certainly did not take effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The backend said no; its words without secrets, fit for the caller.
+    Target(String),
+    /// There is no such account.
+    NotFound,
+    /// The name is taken.
+    Conflict(String),
+    /// The backend cannot be reached or is too busy; the same call may work later.
+    Unavailable {
+        /// For operators and the caller: what could not be reached.
+        reason: String,
+        /// What the driver advised, in milliseconds.
+        after_ms: Option<u64>,
+    },
+    /// These things hold the account in place.
+    Dependents(Vec<String>),
+    /// The target's configuration is wrong.
+    Configuration(String),
+    /// The plugin broke its contract or a limit before it had called the backend.
+    Plugin(String),
+}
+
+impl Refusal {
+    /// The reason in words, for logs and audit records.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Target(text) => text.clone(),
+            Self::NotFound => "the account does not exist".to_owned(),
+            Self::Conflict(text) => format!("the name is taken: {text}"),
+            Self::Unavailable { reason, .. } => format!("unavailable: {reason}"),
+            Self::Dependents(list) => format!("held in place by {}", list.join(", ")),
+            Self::Configuration(text) => format!("configuration: {text}"),
+            Self::Plugin(text) => format!("plugin: {text}"),
+        }
+    }
+}
+
+impl<T> Outcome<T> {
+    /// Changes what a done call gave.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Done(value) => Outcome::Done(change(value)),
+            Self::Refused(refusal) => Outcome::Refused(refusal),
+            Self::Unknown(reason) => Outcome::Unknown(reason),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! plugins/driver-postgres

@@ -1,0 +1,1 @@
+//! plugins/policy-allow-list

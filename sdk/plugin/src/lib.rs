@@ -1,0 +1,3 @@
+//! sdk/plugin
+#[doc(hidden)]
+pub mod bindings;
