@@ -1,1 +1,30 @@
-//! host/broker
+//! The broker: configuration, identity, the issue pipeline, HTTP, store, audit log, background
+//! tasks, command line.
+//!
+//! In scope: everything between a request and the plugin that serves it. Out of scope: how plugins
+//! run (jit-runtime) and what leases, decisions and events are (jit-core).
+//!
+//! In the order of a request: [`http`] → [`identity`] → [`permit`] → [`issue`] → [`store`]; and for
+//! the end of each account, [`removal`] and [`tasks`]. [`compose`] puts it all together.
+
+pub mod audit;
+pub mod broker;
+pub mod cli;
+pub mod compose;
+pub mod config;
+pub mod dev_issuer;
+pub mod fault;
+pub mod http;
+pub mod identity;
+pub mod issue;
+pub mod limits;
+pub mod permit;
+pub mod refusal;
+pub mod removal;
+pub mod renew;
+pub mod replay;
+pub mod request;
+pub mod serve;
+pub mod store;
+pub mod target;
+pub mod tasks;

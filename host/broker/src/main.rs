@@ -1,2 +1,7 @@
-//! jit-broker
-fn main() {}
+//! The `jit-broker` binary. Everything is in the library, beside the tests.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    jit_broker::cli::run()
+}

@@ -83,6 +83,8 @@ pub enum Cause {
     NotAudited,
     /// The reconciler found the account missing in the target.
     Drift,
+    /// The reconciler found an account of ours that no lease knows.
+    Ghost,
 }
 
 /// The work of removing an account, which never gives up (NO-GHOST).
@@ -121,6 +123,10 @@ impl Removal {
 pub struct DriverRef {
     /// Its name in the configuration.
     pub plugin: String,
+    /// The connection it worked on, by its name in the configuration: removal uses the same, also
+    /// after the target was moved to another driver.
+    #[serde(default)]
+    pub connection: Option<String>,
     /// The digest of the component that was called, in hexadecimal.
     pub sha256: String,
 }
@@ -163,6 +169,8 @@ pub struct Lease {
     pub request_id: RequestId,
     /// When it was asked for.
     pub issued_at: Timestamp,
+    /// When the present term began: at issue, or at the last renewal.
+    pub term_start: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
     /// What no renewal passes.
@@ -274,8 +282,9 @@ impl Lease {
     ///
     /// # Errors
     /// When the lease is not active.
-    pub fn renew(&self, expires_at: Timestamp) -> Result<Self, StepError> {
+    pub fn renew(&self, now: Timestamp, expires_at: Timestamp) -> Result<Self, StepError> {
         let mut next = self.step(&[LeaseState::Active], "be renewed")?;
+        next.term_start = now;
         next.expires_at = expires_at.min(next.max_expires_at).max(next.expires_at);
         Ok(next)
     }
@@ -293,11 +302,17 @@ impl Lease {
         }
     }
 
-    /// The whole length of the lease as it stands, in seconds, at least one.
+    /// The length of the present term, at least a second.
     #[must_use]
     pub fn ttl(&self) -> Ttl {
-        let seconds = self.expires_at.as_second() - self.issued_at.as_second();
+        let seconds = self.expires_at.as_second() - self.term_start.as_second();
         Ttl::from_seconds(seconds.max(1)).unwrap_or(Ttl::MAX)
+    }
+
+    /// When the application should renew: at 80 % of the present term.
+    #[must_use]
+    pub fn renew_after(&self) -> Timestamp {
+        self.term_start + self.ttl().renew_after()
     }
 
     /// Whether the Idempotency-Key still stands for this lease. A lease that never gave its secret
@@ -307,7 +322,7 @@ impl Lease {
     pub fn holds_key(&self) -> bool {
         let never_given = self.state == LeaseState::Doubtful
             || self.removal.as_ref().is_some_and(|removal| {
-                matches!(removal.cause, Cause::Doubtful | Cause::Abandoned | Cause::NotAudited)
+                matches!(removal.cause, Cause::Doubtful | Cause::Abandoned | Cause::NotAudited | Cause::Ghost)
             });
         self.idempotency.is_some() && !never_given
     }
@@ -336,9 +351,10 @@ pub(crate) mod tests {
             role: RoleName::new("app_read_only").unwrap(),
             account: AccountPrefix::default().generate("payment-service", 63),
             external_id: None,
-            driver: DriverRef { plugin: "postgres".into(), sha256: "00".into() },
+            driver: DriverRef { plugin: "postgres".into(), connection: None, sha256: "00".into() },
             request_id: RequestId::generate(now),
             issued_at: now,
+            term_start: now,
             expires_at: now + Duration::from_secs(1_800),
             max_expires_at: now + Duration::from_secs(3_600),
             renewable: true,
@@ -376,7 +392,7 @@ pub(crate) mod tests {
         }
         for lease in [&pending, &revoking, &doubtful, &revoked] {
             assert!(lease.begin_revocation(Cause::Expired, now).is_err());
-            assert!(lease.renew(lease.max_expires_at).is_err());
+            assert!(lease.renew(now, lease.max_expires_at).is_err());
         }
         for lease in [&pending, &active, &revoked] {
             assert!(lease.removed().is_err());
@@ -388,9 +404,9 @@ pub(crate) mod tests {
     fn renewal_never_passes_the_cap_and_never_shortens() {
         let pending = example();
         let active = pending.settle(None, pending.expires_at).unwrap();
-        let far = active.renew(active.max_expires_at + Duration::from_secs(9_999)).unwrap();
+        let far = active.renew(active.issued_at, active.max_expires_at + Duration::from_secs(9_999)).unwrap();
         assert_eq!(far.expires_at, far.max_expires_at);
-        let near = active.renew(active.issued_at).unwrap();
+        let near = active.renew(active.issued_at, active.issued_at).unwrap();
         assert_eq!(near.expires_at, active.expires_at);
     }
 

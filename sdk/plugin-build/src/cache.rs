@@ -23,7 +23,7 @@ pub fn folder() -> Result<PathBuf, Error> {
     let chosen = choose(
         std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from),
         is_root(),
-        directories::BaseDirs::new().map(|dirs| dirs.cache_dir().to_owned()),
+        std::env::home_dir().map(|home| home.join(".cache")),
     );
     create_folder(&chosen)?;
     Ok(chosen)
@@ -102,11 +102,7 @@ fn remove_leftovers(parent: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(WORK_PREFIX)
-        {
+        if entry.file_name().to_string_lossy().starts_with(WORK_PREFIX) {
             // What cannot be removed only takes room.
             let _ = fs::remove_dir_all(entry.path());
         }

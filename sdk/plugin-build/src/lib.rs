@@ -23,12 +23,14 @@ mod error;
 pub mod process;
 mod progress;
 pub mod toolchain;
+mod workspace;
 
 pub use build::{BuildOptions, BuiltPlugin, build_plugin, build_plugins, encode_component};
 pub use check::{CheckReport, Problem, check};
 pub use contract::{Contract, Kind, MAX_PLUGIN_BYTES, PluginIdentity, host_contract};
 pub use error::{Attempt, Error};
 pub use progress::{Progress, Silent};
+pub use workspace::{Package, Workspace};
 
 /// What plugins are compiled for. It gives components without any WASI import (NO-AMBIENT).
 pub const GUEST_TARGET: &str = "wasm32-unknown-unknown";

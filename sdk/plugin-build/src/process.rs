@@ -243,7 +243,10 @@ mod tests {
             .output(&mut sh("echo because >&2; exit 3"))
             .unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("the script failed") && text.contains("because"), "{text}");
+        assert!(
+            text.contains("the script failed") && text.contains("because"),
+            "{text}"
+        );
     }
 
     #[test]

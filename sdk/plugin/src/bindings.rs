@@ -74,6 +74,8 @@ pub mod driver {
             "jit:plugin/log@0.1.0": crate::bindings::host::jit::plugin::log,
             "jit:plugin/secrets@0.1.0": crate::bindings::host::jit::plugin::secrets,
         },
+        additional_derives: [PartialEq, Clone],
+        additional_derives_ignore: ["issued"],
         pub_export_macro: true,
     });
 }

@@ -1,3 +1,93 @@
-//! sdk/plugin
+//! Write jit-broker plugins in Rust.
+//!
+//! A plugin is a WebAssembly component behind the contract in `wit/`. This crate gives each kind a
+//! trait with typed configuration, and a macro that registers the implementation:
+//!
+//! | kind | trait | registered by |
+//! |---|---|---|
+//! | policy | [`Policy`] | [`register_policy!`] |
+//! | context provider | [`Context`] | [`register_context!`] |
+//! | driver for SQL | [`SqlDriver`] | [`register_sql_driver!`] |
+//! | driver without a capability | [`BareDriver`] | [`register_bare_driver!`] |
+//!
+//! # The smallest policy
+//!
+//! `Cargo.toml` needs `crate-type = ["cdylib", "rlib"]` and this crate; `src/lib.rs` is:
+//!
+//! ```
+//! use jit_plugin::{Policy, Request, Verdict};
+//! use serde::Deserialize;
+//!
+//! /// `config = { environment = "prod" }`
+//! #[derive(Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! struct Config {
+//!     environment: String,
+//! }
+//!
+//! struct OneEnvironment;
+//!
+//! impl Policy for OneEnvironment {
+//!     type Config = Config;
+//!
+//!     fn decide(config: &Config, request: &Request) -> Verdict {
+//!         match request.attribute("env") {
+//!             Some(env) if env == config.environment => Verdict::allow(),
+//!             _ => Verdict::deny(format!("only workloads of env={}", config.environment)),
+//!         }
+//!     }
+//! }
+//!
+//! jit_plugin::register_policy!(OneEnvironment);
+//!
+//! # fn main() {
+//! // A native unit test needs no Wasm:
+//! let request = jit_plugin::testing::request().with_attribute("env", "dev");
+//! let config = jit_plugin::config::parse(r#"{"environment": "prod"}"#).unwrap();
+//! assert!(matches!(OneEnvironment::decide(&config, &request), Verdict::Deny(_)));
+//! # }
+//! ```
+//!
+//! A mistake in the configuration never reaches `decide`: it is told at load, with its path and
+//! what to write instead ([`config::parse`]). A panic is written to the host's log with its place,
+//! and the call fails: a policy that panics denies.
+//!
+//! # What a plugin cannot do
+//!
+//! It has no network, files, environment, clock or randomness. Time is in [`Request::time`];
+//! statements go through [`Sql`], where the host quotes every parameter; a password is a
+//! [`Secret`], a handle that can be placed into a statement and never read.
+//!
+//! # Out of scope
+//!
+//! Building and checking components is `jit-broker plugin build|check`; the host's side of the
+//! contract is `jit-runtime`.
+
 #[doc(hidden)]
 pub mod bindings;
+pub mod config;
+pub mod context;
+pub mod driver;
+pub mod error;
+pub mod log;
+mod panic;
+pub mod policy;
+mod register;
+pub mod sql;
+pub mod sql_driver;
+pub mod testing;
+
+pub use config::{ConfigProblem, Seconds};
+pub use context::Context;
+pub use driver::{
+    Account, AccountPage, AccountState, BareDriver, Description, Feature, Issued, Role,
+    RotationStep, Secret, Target,
+};
+pub use error::{Error, Retry};
+pub use policy::{Allowance, Policy, Request, Verdict};
+pub use sql::{Encoding, Param, Rows, ServerError, Sql, SqlError, Statement, Template};
+pub use sql_driver::SqlDriver;
+
+/// The version of the contract in `wit/` that this SDK speaks. It also stands in the module's
+/// `jit-plugin` section, so that the host can name a mismatch before it links anything.
+pub const CONTRACT: &str = register::contract!();

@@ -7,7 +7,16 @@
 //! [`Store`] is the contract; `contract` (tests) is the suite that every store passes; each store
 //! is one module.
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+pub(crate) mod contract;
+mod ground;
+mod log;
+mod rows;
+pub mod schema;
+pub mod sqlite;
+mod writer;
+
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -77,7 +86,7 @@ pub struct StoredRecord {
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     /// Leases that are not revoked, by target and state.
-    pub live: BTreeMap<(String, LeaseState), u64>,
+    pub live: HashMap<(String, LeaseState), u64>,
     /// By target: how many removals are overdue, and since when the oldest has been due.
     pub overdue: BTreeMap<String, (u64, Timestamp)>,
 }
@@ -98,14 +107,19 @@ pub trait Store: Send + Sync + 'static {
     /// Leases, newest first.
     async fn leases(&self, filter: &LeaseFilter) -> Result<Vec<Lease>, StoreError>;
 
-    /// Leases whose [`Lease::due_at`] is not after `now`, the longest due first.
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Lease>, StoreError>;
+    /// Leases whose [`Lease::due_at`] is not after `now`, at most `per_target` of each target, so
+    /// that one target's outage does not hide the others' work; the longest due first.
+    async fn due(&self, now: Timestamp, per_target: usize) -> Result<Vec<Lease>, StoreError>;
+
+    /// Leases in state `pending` that were asked for before `before`: what a crash left behind.
+    async fn pending(&self, before: Timestamp, limit: usize) -> Result<Vec<Lease>, StoreError>;
 
     /// The earliest [`Lease::due_at`] of all.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Of these account names in that target, those that a lease which is not revoked has.
-    async fn known_accounts(&self, target: &TargetName, names: &[String]) -> Result<Vec<AccountName>, StoreError>;
+    /// Of these account names, those that a lease which is not revoked has, in whatever target:
+    /// several targets may share a server, and names are unique.
+    async fn known_accounts(&self, names: &[String]) -> Result<Vec<AccountName>, StoreError>;
 
     /// Counts for metrics.
     async fn counts(&self, now: Timestamp) -> Result<Counts, StoreError>;

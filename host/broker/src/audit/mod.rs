@@ -1,0 +1,13 @@
+//! The audit log outside the store: its signing key, its verification without the broker, its
+//! export to others.
+//!
+//! Out of scope: writing records. Only the store does, in the transaction of the change that they
+//! are about ([`crate::store`]).
+
+pub mod export;
+pub(crate) mod export_file;
+pub mod key;
+pub mod read;
+mod scan;
+mod sources;
+pub mod verify;

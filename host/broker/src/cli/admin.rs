@@ -1,0 +1,180 @@
+//! `lease` and `reconcile`.
+
+use comfy_table::{Table, presets};
+
+use super::client::{AdminClient, SocketArg};
+use super::{Format, Stop, block_on};
+use crate::http::admin::{AdminLease, AdminLeases};
+use crate::http::views::encode;
+use crate::tasks::reconcile::Report;
+
+#[derive(clap::Subcommand)]
+pub(super) enum LeaseCommand {
+    /// List leases, newest first.
+    #[command(after_help = "Examples:\n  jit-broker lease list --state active\n  jit-broker lease list --target inventory_db --format json")]
+    List {
+        #[command(flatten)]
+        socket: SocketArg,
+        /// In this target only.
+        #[arg(long)]
+        target: Option<String>,
+        /// In this state only: pending, active, revoking, revoked, doubtful.
+        #[arg(long)]
+        state: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Show one lease.
+    #[command(after_help = "Example:\n  jit-broker lease show lease_01jd3x7k2m9v5q8w4r6t0y1z3b")]
+    Show {
+        #[command(flatten)]
+        socket: SocketArg,
+        /// The lease's id.
+        id: String,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Revoke a lease now: its login ends, its sessions are closed, its account is removed.
+    #[command(after_help = "Example:\n  jit-broker lease revoke lease_01jd3x7k2m9v5q8w4r6t0y1z3b")]
+    Revoke {
+        #[command(flatten)]
+        socket: SocketArg,
+        /// The lease's id.
+        id: String,
+    },
+}
+
+#[derive(clap::Args)]
+pub(super) struct ReconcileArgs {
+    #[command(flatten)]
+    socket: SocketArg,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table
+}
+
+pub(super) fn lease(command: LeaseCommand) -> Result<(), Stop> {
+    block_on(async { Ok(run_lease(command).await) })?
+}
+
+async fn run_lease(command: LeaseCommand) -> Result<(), Stop> {
+    match command {
+        LeaseCommand::List { socket, target, state, limit, format } => {
+            let client = AdminClient::new(&socket)?;
+            let mut leases: Vec<AdminLease> = Vec::new();
+            let mut cursor = None;
+            while leases.len() < limit {
+                let mut query = format!("?limit={}", (limit - leases.len()).min(500));
+                for (name, value) in [("target", &target), ("state", &state), ("cursor", &cursor)] {
+                    if let Some(value) = value {
+                        query.push_str(&format!("&{name}={}", encode(value)));
+                    }
+                }
+                let page: AdminLeases = client.get(&format!("/admin/leases{query}")).await?;
+                leases.extend(page.leases);
+                cursor = page.next_cursor;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            match format {
+                Format::Json => println!("{}", serde_json::to_string_pretty(&leases)?),
+                Format::Table => print_leases(&leases),
+            }
+        }
+        LeaseCommand::Show { socket, id, format } => {
+            let client = AdminClient::new(&socket)?;
+            let lease: AdminLease = client.get(&format!("/admin/leases/{}", encode(&id))).await?;
+            print_lease(&lease, format)?;
+        }
+        LeaseCommand::Revoke { socket, id } => {
+            let client = AdminClient::new(&socket)?;
+            let path = format!("/admin/leases/{}", encode(&id));
+            let _: serde_json::Value = client.post(&format!("{path}/revoke")).await?;
+            let lease: AdminLease = client.get(&path).await?;
+            match lease.state {
+                jit_core::lease::LeaseState::Revoked => println!("{id} is revoked: account {} is gone", lease.account),
+                state => {
+                    println!("{id} is {}: account {} is still being removed", state.as_str(), lease.account);
+                    if let Some(error) = lease.last_error {
+                        println!("last attempt: {error}");
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn print_leases(leases: &[AdminLease]) {
+    let mut table = table(&["LEASE", "STATE", "WORKLOAD", "TARGET", "ROLE", "ACCOUNT", "EXPIRES", "TRIES"]);
+    for lease in leases {
+        table.add_row([
+            lease.lease_id.as_str(),
+            lease.state.as_str(),
+            &lease.workload,
+            &lease.target,
+            &lease.role,
+            &lease.account,
+            &lease.expires_at.to_string(),
+            &lease.attempts.to_string(),
+        ]);
+    }
+    println!("{table}");
+    println!("{} lease(s)", leases.len());
+}
+
+fn print_lease(lease: &AdminLease, format: Format) -> Result<(), Stop> {
+    if format == Format::Json {
+        println!("{}", serde_json::to_string_pretty(lease)?);
+        return Ok(());
+    }
+    let value = serde_json::to_value(lease)?;
+    for (field, value) in value.as_object().into_iter().flatten() {
+        match value {
+            serde_json::Value::Null => {}
+            serde_json::Value::String(text) => println!("{field:<14} {text}"),
+            other => println!("{field:<14} {other}"),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn reconcile(args: ReconcileArgs) -> Result<(), Stop> {
+    let client = AdminClient::new(&args.socket)?;
+    let path = format!("/admin/reconcile?dry_run={}", args.dry_run);
+    let report: Report = block_on(async { Ok(client.post(&path).await) })??;
+    if args.format == Format::Json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    let mut table = table(&["TARGET", "ACCOUNTS", "WITHOUT LEASE", "LEASES WITHOUT ACCOUNT", "ERROR"]);
+    for target in &report.targets {
+        table.add_row([
+            target.target.clone(),
+            target.accounts.to_string(),
+            target.ghosts.join("\n"),
+            target.missing.join("\n"),
+            target.error.clone().unwrap_or_default(),
+        ]);
+    }
+    println!("{table}");
+    if report.dry_run {
+        println!("nothing was changed");
+    }
+    Ok(())
+}

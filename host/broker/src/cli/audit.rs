@@ -1,0 +1,252 @@
+//! `audit show`, `verify`, `export`, `key`. They read the store's file, so they work beside a
+//! running broker and without one.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use jit_core::checkpoint::{Checkpoint, LogKey, Origin, VerifierKey};
+use serde_json::Value;
+
+use super::admin::table;
+use super::{ConfigArg, Format, Stop, block_on};
+use crate::audit::read::Records;
+use crate::audit::key;
+use crate::audit::export_file;
+use crate::audit::verify::{Options, Source, verify};
+use crate::compose::{self, Mode};
+use crate::config::{Config, StoreKind};
+
+#[derive(clap::Subcommand)]
+pub(super) enum AuditCommand {
+    /// Show records, the newest last.
+    #[command(after_help = "Examples:\n  jit-broker audit show --last 20\n  jit-broker audit show --lease lease_01jd3x7k2m9v5q8w4r6t0y1z3b --format json\n  jit-broker audit show --event issue.denied")]
+    Show {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Only the last so many that match.
+        #[arg(long, default_value_t = 50)]
+        last: usize,
+        /// Of this lease only.
+        #[arg(long)]
+        lease: Option<String>,
+        /// Of this kind only, such as issue.granted; `issue.` for all that begin so.
+        #[arg(long)]
+        event: Option<String>,
+        /// Of this workload only.
+        #[arg(long)]
+        workload: Option<String>,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Recompute the whole log and check every signature; exit code 3 says that it was changed.
+    #[command(after_help = "Examples:\n  jit-broker audit verify --config broker.toml\n  jit-broker audit verify --jsonl audit.jsonl --key jit-broker+4f2a91c0+AXx…   # offline, from an export\n  jit-broker audit verify --against kept.checkpoint                            # finds a log that was cut or set back")]
+    Verify {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// An exported file instead of the store.
+        #[arg(long, value_name = "FILE", requires = "key")]
+        jsonl: Option<PathBuf>,
+        /// The verifier key that is trusted (`audit key --show` prints it); by default that of the
+        /// configured signing key.
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// A checkpoint that was kept elsewhere.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
+    },
+    /// Write all records as JSON lines, and the signed checkpoint beside them.
+    #[command(after_help = "Example:\n  jit-broker audit export --out audit.jsonl    # and audit.jsonl.checkpoint")]
+    Export {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The file; it must not be there yet.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Make the signing key, or print the verifier key of the one that is there.
+    #[command(after_help = "Examples:\n  jit-broker audit key data/audit.key            # makes it\n  jit-broker audit key data/audit.key --show     # prints the key that others verify with")]
+    Key {
+        /// The key's file.
+        file: PathBuf,
+        /// Do not make one.
+        #[arg(long)]
+        show: bool,
+        /// The log's name, as [audit] origin has it.
+        #[arg(long, default_value = "jit-broker")]
+        origin: String,
+    },
+}
+
+pub(super) fn run(command: AuditCommand) -> Result<(), Stop> {
+    match command {
+        AuditCommand::Show { config, last, lease, event, workload, format } => {
+            let filter = Filter { lease, event, workload };
+            block_on(show(&config, last, filter, format))?;
+            Ok(())
+        }
+        AuditCommand::Verify { config, jsonl, key, against } => verify_log(&config, jsonl, key, against),
+        AuditCommand::Export { config, out } => Ok(block_on(export_log(&config, out))?),
+        AuditCommand::Key { file, show, origin } => Ok(signing_key(&file, show, &origin)?),
+    }
+}
+
+struct Filter {
+    lease: Option<String>,
+    event: Option<String>,
+    workload: Option<String>,
+}
+
+impl Filter {
+    fn matches(&self, record: &Value) -> bool {
+        let is = |field: &str, wanted: &Option<String>| wanted.as_ref().is_none_or(|wanted| record[field] == **wanted);
+        let event = self.event.as_ref().is_none_or(|wanted| {
+            let event = record["event"].as_str().unwrap_or("");
+            event == wanted || (wanted.ends_with('.') && event.starts_with(wanted.as_str()))
+        });
+        event && is("lease_id", &self.lease) && is("workload", &self.workload)
+    }
+}
+
+fn database(config: &Config) -> PathBuf {
+    let StoreKind::Sqlite(path) = &config.store.kind;
+    path.clone()
+}
+
+async fn show(config: &ConfigArg, last: usize, filter: Filter, format: Format) -> anyhow::Result<()> {
+    let config = Config::load(&config.config)?;
+    let mut records = Records::open(&database(&config), 0).await?;
+    let mut found = std::collections::VecDeque::new();
+    loop {
+        let page = records.page().await?;
+        if page.is_empty() {
+            break;
+        }
+        for stored in page {
+            let record: Value = serde_json::from_str(&stored.json).context("a record is no JSON: run `audit verify`")?;
+            if filter.matches(&record) {
+                if found.len() == last.max(1) {
+                    found.pop_front();
+                }
+                found.push_back((stored.json, record));
+            }
+        }
+    }
+    if format == Format::Json {
+        let mut out = std::io::stdout().lock();
+        for (json, _) in found {
+            writeln!(out, "{json}")?;
+        }
+        return Ok(());
+    }
+    let mut table = table(&["SEQ", "TIME", "EVENT", "WORKLOAD", "TARGET", "ROLE", "ACCOUNT", "WHY"]);
+    for (_, record) in &found {
+        let text = |field: &str| record[field].as_str().unwrap_or("").to_owned();
+        let time = text("timestamp").get(..19).map(|time| format!("{time}Z")).unwrap_or_default();
+        let why = ["error", "cause", "reason", "plugin"].iter().find_map(|field| record[*field].as_str()).unwrap_or("");
+        table.add_row([
+            record["seq"].to_string(),
+            time,
+            text("event"),
+            text("workload"),
+            text("target_db"),
+            text("role"),
+            text("ephemeral_id"),
+            why.chars().take(60).collect(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn verify_log(
+    config: &ConfigArg,
+    jsonl: Option<PathBuf>,
+    key: Option<String>,
+    against: Option<PathBuf>,
+) -> Result<(), Stop> {
+    let (source, verifier) = match (jsonl, key) {
+        (Some(records), Some(key)) => (Source::Export { records, checkpoint: None }, trusted(&key)?),
+        (Some(_), None) => return Err(anyhow::anyhow!("--jsonl needs --key").into()),
+        (None, key) => {
+            let config = Config::load(&config.config)?;
+            let verifier = match key {
+                Some(key) => trusted(&key)?,
+                None => {
+                    let origin = Origin::new(config.audit.origin.clone()).context("[audit] origin")?;
+                    compose::audit_key(&config.audit.signing_key, Mode::default())?.verifier(&origin)
+                }
+            };
+            (Source::Database(database(&config)), verifier)
+        }
+    };
+    let kept = match against {
+        Some(file) => {
+            let note = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            Some(note)
+        }
+        None => None,
+    };
+    let options = Options { source, verifier, kept };
+    let report = block_on(async { Ok(verify(&options, |_| ()).await) })??;
+    if report.is_intact() {
+        println!("intact: {} records, {} checkpoints agree, root {}", report.records, report.checkpoints, report.root);
+        return Ok(());
+    }
+    println!("NOT INTACT: {} records are in order before the first that is not", report.records);
+    for finding in &report.findings {
+        println!("  - {finding}");
+    }
+    Err(Stop::FoundWrong)
+}
+
+fn trusted(key: &str) -> anyhow::Result<VerifierKey> {
+    key.parse().context("--key is no verifier key: it looks like name+4f2a91c0+AXx…")
+}
+
+async fn export_log(config: &ConfigArg, out: PathBuf) -> anyhow::Result<()> {
+    let config = Config::load(&config.config)?;
+    // The checkpoint first: it speaks of no more than what is read after it.
+    let mut records = Records::open(&database(&config), 0).await?;
+    let checkpoint = records.checkpoint().await?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let file = options.open(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let mut file = std::io::BufWriter::new(file);
+    let size = match &checkpoint {
+        Some(note) => Checkpoint::read_unverified(note).context("the store's checkpoint is none")?.size,
+        None => 0,
+    };
+    let mut written = 0;
+    while written < size {
+        let page = records.page().await?;
+        if page.is_empty() {
+            break;
+        }
+        for stored in page.into_iter().take_while(|stored| stored.seq < size) {
+            writeln!(file, "{}", stored.json)?;
+            written += 1;
+        }
+    }
+    file.flush()?;
+    let beside = export_file::checkpoint_path(&out);
+    std::fs::write(&beside, checkpoint.unwrap_or_default())?;
+    println!("{}: {written} records; the signed checkpoint is in {}", out.display(), beside.display());
+    Ok(())
+}
+
+fn signing_key(file: &std::path::Path, show: bool, origin: &str) -> anyhow::Result<()> {
+    let origin = Origin::new(origin).context("--origin")?;
+    let made: LogKey = match (show, file.exists()) {
+        (true, _) | (false, true) => key::load(file)?,
+        (false, false) => {
+            let made = key::generate(file)?;
+            eprintln!("made {} (0600); keep a copy where the broker's machine cannot reach it", file.display());
+            made
+        }
+    };
+    println!("{}", made.verifier(&origin));
+    Ok(())
+}

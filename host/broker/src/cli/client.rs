@@ -1,0 +1,75 @@
+//! The client of a running broker's admin socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use serde::de::DeserializeOwned;
+
+use super::Stop;
+use crate::config::Config;
+
+/// Where the admin socket is.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct SocketArg {
+    /// The broker's admin socket; by default the one that the configuration names.
+    #[arg(long, env = "JIT_ADMIN_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The configuration file that names the socket.
+    #[arg(long, short, env = "JIT_CONFIG", value_name = "FILE", default_value = "broker.toml")]
+    config: PathBuf,
+}
+
+impl SocketArg {
+    fn path(&self) -> Result<PathBuf, Stop> {
+        match &self.socket {
+            Some(path) => Ok(path.clone()),
+            None => Ok(Config::load(&self.config)?.server.admin_socket),
+        }
+    }
+}
+
+/// Talks to one broker.
+pub(super) struct AdminClient {
+    http: reqwest::Client,
+    socket: PathBuf,
+}
+
+impl AdminClient {
+    pub(super) fn new(socket: &SocketArg) -> Result<Self, Stop> {
+        let socket = socket.path()?;
+        let http = reqwest::Client::builder()
+            .unix_socket(socket.as_path())
+            .no_proxy()
+            .timeout(Duration::from_secs(120))
+            .build()?;
+        Ok(Self { http, socket })
+    }
+
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Stop> {
+        self.send(self.http.get(format!("http://admin{path}"))).await
+    }
+
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Stop> {
+        self.send(self.http.post(format!("http://admin{path}"))).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Stop> {
+        let reply = request.send().await.map_err(|error| no_broker(&self.socket, error))?;
+        let status = reply.status();
+        let body = reply.bytes().await.context("the broker's answer was cut off")?;
+        if !status.is_success() {
+            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            let detail = problem["detail"].as_str().unwrap_or("no detail");
+            return Err(anyhow!("{detail} ({status})").into());
+        }
+        Ok(serde_json::from_slice(&body).context("the broker answered something else; is it of another version?")?)
+    }
+}
+
+fn no_broker(socket: &Path, error: reqwest::Error) -> Stop {
+    Stop::NoBroker(anyhow::Error::new(error).context(format!(
+        "no broker answers on {}: is it running, and is this its user? (--socket or --config say where it is)",
+        socket.display()
+    )))
+}

@@ -1,0 +1,185 @@
+//! The command line: one file per command. Only this module prints.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is what it prints")]
+
+mod admin;
+mod audit;
+mod check;
+mod client;
+mod dev;
+mod plugin;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::compose::Mode;
+use crate::config::{Config, ConfigErrors, LogFormat, Problem};
+use crate::fault;
+
+/// Just-in-time credentials for workloads: an application proves its identity and gets an account
+/// that exists only for its lease.
+#[derive(Parser)]
+#[command(
+    name = "jit-broker",
+    version = version(),
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check) · 4 no broker answers on the admin socket",
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a configuration.
+    #[command(after_help = "Example:\n  jit-broker serve --config /etc/jit-broker/broker.toml")]
+    Serve {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Serve on a laptop: with an embedded token issuer, and an audit key made where there is none.
+    #[command(after_help = dev::EXAMPLES)]
+    Dev(dev::DevArgs),
+    /// Look at a configuration before it is served.
+    #[command(subcommand)]
+    Config(check::ConfigCommand),
+    /// See and end leases, through a running broker's admin socket.
+    #[command(subcommand)]
+    Lease(admin::LeaseCommand),
+    /// Compare now what the store says with what the targets have.
+    #[command(after_help = "Example:\n  jit-broker reconcile --dry-run")]
+    Reconcile(admin::ReconcileArgs),
+    /// Read, verify and export the audit log; works without a running broker.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Build, check and list plugins.
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
+    /// Print the API's description (OpenAPI 3.1).
+    Openapi,
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  jit-broker completions bash > /etc/bash_completion.d/jit-broker")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the configuration is.
+#[derive(clap::Args, Debug, Clone)]
+struct ConfigArg {
+    /// The configuration file.
+    #[arg(long, short, env = "JIT_CONFIG", value_name = "FILE", default_value = "broker.toml")]
+    config: PathBuf,
+}
+
+/// How lists are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Why a command ends without success, with its exit code.
+enum Stop {
+    /// It failed.
+    Failed(anyhow::Error),
+    /// What was checked is wrong; that has been printed.
+    FoundWrong,
+    /// No broker answers.
+    NoBroker(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn version() -> &'static str {
+    if fault::COMPILED_IN { concat!(env!("CARGO_PKG_VERSION"), "+failpoints") } else { env!("CARGO_PKG_VERSION") }
+}
+
+/// Runs the command line and gives the exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    // One crypto provider in the process; a second installation cannot happen.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::FoundWrong) => ExitCode::from(3),
+        Err(Stop::NoBroker(error)) => {
+            eprintln!("jit-broker: {error:#}");
+            ExitCode::from(4)
+        }
+        Err(Stop::Failed(error)) => {
+            match error.downcast_ref::<ConfigErrors>() {
+                Some(problems) => eprint!("{}", problems.render(coloured(&std::io::stderr()))),
+                None => eprintln!("jit-broker: {error:#}"),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Stop> {
+    match command {
+        Command::Serve { config } => {
+            let config = Config::load(&config.config)?;
+            let warnings = config.check_files()?;
+            start_log(config.log_format);
+            tell_warnings(&warnings);
+            block_on(crate::serve::serve(config, Mode::default(), |_| ()))?;
+            Ok(())
+        }
+        Command::Dev(args) => dev::run(args),
+        Command::Config(command) => check::run(command),
+        Command::Lease(command) => admin::lease(command),
+        Command::Reconcile(args) => admin::reconcile(args),
+        Command::Audit(command) => audit::run(command),
+        Command::Plugin(command) => plugin::run(command),
+        Command::Openapi => {
+            println!("{}", crate::http::openapi());
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "jit-broker", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Whether to colour what goes there: a terminal, unless `NO_COLOR` is set (no-color.org).
+fn coloured(stream: &impl std::io::IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Runs to the end on a new runtime.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// The log goes to stderr; `JIT_LOG` (as in `RUST_LOG`) chooses what, by default `info`.
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("JIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.with_ansi(coloured(&std::io::stderr())).init(),
+    }
+    if fault::COMPILED_IN {
+        tracing::error!("this build has failpoints: it is for fault tests and must not serve anybody");
+    }
+}
+
+fn tell_warnings(warnings: &[Problem]) {
+    for warning in warnings {
+        tracing::warn!("{}", warning.plain().trim_end());
+    }
+}

@@ -1,0 +1,348 @@
+//! `[[identity.jwt]]`: whose tokens are believed, and what they say.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jit_core::name::TargetName;
+use jit_core::ttl::Ttl;
+use url::Url;
+
+use super::field::Wrong;
+use super::section::{Section, shown};
+
+/// Every way to prove an identity. At least one entry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// In the file's order: entry `n` stands at the path `identity.jwt[n]`.
+    pub jwt: Vec<JwtIssuer>,
+}
+
+/// One issuer of JSON Web Tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtIssuer {
+    /// The entry's own name; with the workload's name it makes the principal.
+    pub name: String,
+    /// Compared with the token's `iss` byte for byte, so it is kept as it was written. An `https`
+    /// URL, or `http` on loopback.
+    pub issuer: String,
+    /// Of these the token's `aud` must have one.
+    pub audiences: Vec<String>,
+    /// Template of the workload's name: text with claim paths in braces.
+    pub workload: String,
+    /// Attribute → claim path.
+    pub attributes: BTreeMap<String, String>,
+    /// Accepted signatures; by default RS256 and ES256.
+    pub algorithms: Vec<SigningAlgorithm>,
+    /// Instead of discovery.
+    pub jwks_url: Option<Url>,
+    /// PEM file with the only authorities that the issuer's TLS certificate may come from.
+    pub ca: Option<PathBuf>,
+    /// Tolerated difference of clocks, 0 to 300 s, by default 60 s.
+    pub leeway: Duration,
+    /// The longest `exp - iat` of an accepted token; none accepts any.
+    pub max_token_lifetime: Option<Ttl>,
+}
+
+/// A signature that an issuer may use. All are asymmetric: whoever checks a token must not be
+/// able to make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "the names of RFC 7518 section 3.1 and RFC 8037"
+)]
+pub enum SigningAlgorithm {
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Es256,
+    Es384,
+    EdDsa,
+}
+
+const ALGORITHMS: [(&str, SigningAlgorithm); 9] = [
+    ("RS256", SigningAlgorithm::Rs256),
+    ("RS384", SigningAlgorithm::Rs384),
+    ("RS512", SigningAlgorithm::Rs512),
+    ("PS256", SigningAlgorithm::Ps256),
+    ("PS384", SigningAlgorithm::Ps384),
+    ("PS512", SigningAlgorithm::Ps512),
+    ("ES256", SigningAlgorithm::Es256),
+    ("ES384", SigningAlgorithm::Es384),
+    ("EdDSA", SigningAlgorithm::EdDsa),
+];
+
+impl SigningAlgorithm {
+    /// The name in a token's header (RFC 7518 section 3.1).
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        ALGORITHMS
+            .iter()
+            .find(|(_, algorithm)| *algorithm == self)
+            .map_or("", |(name, _)| name)
+    }
+}
+
+pub(super) fn identity(section: &Section<'_>) -> Identity {
+    if section.entry("jwt").is_none() {
+        section.reading.error(
+            section.span.clone(),
+            "no identity: nobody could prove who they are",
+            Some(
+                "write, for example:\n[[identity.jwt]]\nname = \"cluster-prod\"\n\
+                 issuer = \"https://kubernetes.default.svc\"\naudiences = [\"jit-broker\"]\n\
+                 workload = \"{kubernetes.io.serviceaccount.name}\""
+                    .to_owned(),
+            ),
+        );
+    }
+    let read = section.sections("jwt", |entry| {
+        issuer(entry).map(|issuer| (issuer, [entry.span_of("name"), entry.span_of("issuer")]))
+    });
+    let mut jwt: Vec<JwtIssuer> = Vec::new();
+    for (issuer, [name_at, issuer_at]) in read.into_iter().flatten() {
+        if jwt.iter().any(|other| other.name == issuer.name) {
+            let message = format!(
+                "there is another identity `{}`: each needs a name of its own",
+                shown(&issuer.name)
+            );
+            section.reading.error(name_at, message, None);
+        }
+        let same = jwt.iter().find(|other| {
+            other.issuer == issuer.issuer
+                && other
+                    .audiences
+                    .iter()
+                    .any(|audience| issuer.audiences.contains(audience))
+        });
+        if let Some(other) = same {
+            let message = format!(
+                "`{}` has the same issuer and audience: which of the two names the workload could not be told",
+                shown(&other.name)
+            );
+            section.reading.error(
+                issuer_at,
+                message,
+                Some("give each its own audience".to_owned()),
+            );
+        }
+        jwt.push(issuer);
+    }
+    Identity { jwt }
+}
+
+fn issuer(entry: &Section<'_>) -> Option<JwtIssuer> {
+    entry.demand("name", "name = \"cluster-prod\"");
+    entry.demand("issuer", "issuer = \"https://kubernetes.default.svc\"");
+    entry.demand("audiences", "audiences = [\"jit-broker\"]");
+    entry.demand("workload", "workload = \"{sub}\"");
+    let name = entry.field("name", "a name such as \"cluster-prod\"", |value| {
+        let text = value.as_str().ok_or(Wrong::Kind)?;
+        TargetName::new(text)
+            .map(String::from)
+            .map_err(|error| Wrong::Value(format!("it {error}")))
+    });
+    let issuer = entry.parsed("issuer", "the issuer's https URL", |text| {
+        web_url(text, false).map(|_| text.to_owned())
+    });
+    let audiences = entry.texts("audiences", "a list such as [\"jit-broker\"]");
+    if audiences.as_ref().is_some_and(Vec::is_empty) {
+        let message = "`audiences` must have at least one: a token that was made for another service is not for this one";
+        entry.error("audiences", message, None);
+    }
+    let workload = entry.parsed(
+        "workload",
+        "claim paths in braces such as \"{kubernetes.io.serviceaccount.name}\"",
+        template,
+    );
+    let jwks_url = entry.parsed("jwks_url", "the https URL of the key set", |text| {
+        web_url(text, true)
+    });
+    let leeway = leeway(entry);
+    let read = JwtIssuer {
+        attributes: attributes(entry),
+        algorithms: algorithms(entry),
+        jwks_url,
+        ca: entry.path("ca"),
+        leeway,
+        max_token_lifetime: entry.ttl("max_token_lifetime"),
+        name: name?,
+        issuer: issuer?,
+        audiences: audiences?,
+        workload: workload?,
+    };
+    Some(read)
+}
+
+/// A URL from which keys may come: whoever can change its answers can be any workload.
+fn web_url(text: &str, query: bool) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "this is not a URL")?;
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err("the host is missing"),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it must not have a user or password");
+    }
+    if url.fragment().is_some() || (!query && url.query().is_some()) {
+        return Err("it must not have a query or fragment");
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if loopback => Ok(url),
+        "http" => Err(
+            "http is for 127.0.0.1 and localhost only: on a network, anybody in between could name any workload",
+        ),
+        _ => Err("it must begin with https://"),
+    }
+}
+
+/// Zero is a fine leeway, though it is no [`Ttl`].
+fn leeway(entry: &Section<'_>) -> Duration {
+    if entry.entry("leeway").is_some_and(|(_, value)| {
+        value.get_ref().as_str() == Some("0s")
+            || value
+                .get_ref()
+                .as_integer()
+                .is_some_and(|i| i.as_str() == "0")
+    }) {
+        return Duration::ZERO;
+    }
+    entry.wait("leeway", 60, 0..=300)
+}
+
+fn algorithms(entry: &Section<'_>) -> Vec<SigningAlgorithm> {
+    let Some(names) = entry.texts("algorithms", "a list such as [\"RS256\", \"ES256\"]") else {
+        return vec![SigningAlgorithm::Rs256, SigningAlgorithm::Es256];
+    };
+    if names.is_empty() {
+        entry.error(
+            "algorithms",
+            "`algorithms` must have at least one, or be left out",
+            None,
+        );
+    }
+    let mut all = Vec::new();
+    for name in names {
+        match ALGORITHMS.iter().find(|(known, _)| *known == name) {
+            Some((_, algorithm)) => all.push(*algorithm),
+            None => {
+                let why = if name.starts_with("HS") {
+                    "with it, whoever can check a token can make one".to_owned()
+                } else if name.eq_ignore_ascii_case("none") {
+                    "a token without a signature proves nothing".to_owned()
+                } else {
+                    format!("there are: {}", ALGORITHMS.map(|(name, _)| name).join(", "))
+                };
+                entry.error(
+                    "algorithms",
+                    format!("`{}` is not accepted: {why}", shown(&name)),
+                    None,
+                );
+            }
+        }
+    }
+    all
+}
+
+/// The most attributes of one issuer.
+const MAX_ATTRIBUTES: usize = 64;
+
+fn attributes(entry: &Section<'_>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let found = entry.all_entries("attributes");
+    if found.len() > MAX_ATTRIBUTES {
+        entry.error(
+            "attributes",
+            format!("`attributes` must have at most {MAX_ATTRIBUTES}"),
+            None,
+        );
+    }
+    for (name, value) in found {
+        if let Err(error) = TargetName::new(name.get_ref().as_ref()) {
+            entry.reading.error(
+                name.span(),
+                format!("the name `{}` {error}", shown(name.get_ref())),
+                None,
+            );
+        }
+        match value
+            .get_ref()
+            .as_str()
+            .map(|path| claim_path(path).map(|()| path))
+        {
+            Some(Ok(path)) => {
+                all.insert(name.get_ref().to_string(), path.to_owned());
+            }
+            Some(Err(why)) => {
+                let message = format!(
+                    "attribute `{}` must be a claim path: {why}",
+                    shown(name.get_ref())
+                );
+                entry.reading.error(value.span(), message, None);
+            }
+            None => {
+                let message = format!(
+                    "attribute `{}` must be a claim path such as \"kubernetes.io.namespace\", not {}",
+                    shown(name.get_ref()),
+                    super::field::kind(value.get_ref())
+                );
+                entry.reading.error(value.span(), message, None);
+            }
+        }
+    }
+    all
+}
+
+fn claim_path(path: &str) -> Result<(), &'static str> {
+    if path.contains(['{', '}']) {
+        return Err("without braces here");
+    }
+    if path.is_empty() || path.len() > 256 || path.matches('.').count() > 16 {
+        return Err("1 to 256 bytes with at most 16 dots");
+    }
+    if path.chars().any(char::is_control) {
+        return Err("no control characters");
+    }
+    Ok(())
+}
+
+fn template(text: &str) -> Result<String, String> {
+    let mut rest = text;
+    let mut claims = 0;
+    while let Some(open) = rest.find(['{', '}']) {
+        if claims > 0 && open == 0 && rest.starts_with('{') {
+            return Err(
+                "two claims need a text between them, as in \"{namespace}/{name}\"".to_owned(),
+            );
+        }
+        let inner = rest[open..]
+            .strip_prefix('{')
+            .and_then(|inner| inner.split_once('}'));
+        let Some((path, after)) = inner else {
+            return Err("each { needs its }".to_owned());
+        };
+        claim_path(path).map_err(|why| format!("a claim path has {why}"))?;
+        claims += 1;
+        rest = after;
+    }
+    if text.len() > 1_024 || text.chars().any(char::is_control) {
+        return Err("at most 1024 bytes, no control characters".to_owned());
+    }
+    if claims == 0 {
+        let hint = if claim_path(text).is_ok() {
+            format!(": did you mean \"{{{}}}\"?", shown(text))
+        } else {
+            String::new()
+        };
+        return Err(format!(
+            "without a claim every token would be the same workload{hint}"
+        ));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,379 @@
+//! The configuration: one TOML file, read whole, checked whole, and then passed on as plain data.
+//!
+//! In scope: the file's syntax, its values, what refers to what, and telling every mistake with its
+//! line and what to write instead. Out of scope: whether a plugin likes its own table (the plugin's
+//! `validate` says so; [`Config::explain`] finds the line), and whether a server answers.
+//!
+//! A secret is never in the file, only where it is ([`SecretRef`]). Whoever writes one into it all
+//! the same must not find it again in a log: messages never quote a value that may be a secret, and
+//! the lines that they show are taken from a starred-out copy (`redact`).
+//!
+//! Every key that a section's reader asks for is allowed, and no other. To add a key: ask for it in
+//! the section's file, add it to `example.toml`, and a row to `tests/mistakes.rs`.
+
+mod connection;
+mod field;
+mod files;
+mod identity;
+mod plugin;
+mod problem;
+mod reading;
+mod redact;
+mod reference;
+mod secret;
+mod section;
+mod server;
+mod spelling;
+mod store;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jit_core::account::AccountPrefix;
+use jit_core::name::TargetName;
+use toml::de::DeTable;
+
+pub use self::connection::{Connection, ConnectionKind};
+pub use self::identity::{Identity, JwtIssuer, SigningAlgorithm};
+pub use self::plugin::{CAPABILITIES, PluginConfig, Policy};
+pub use self::problem::{ConfigErrors, Place, Problem, Severity, render};
+pub use self::secret::{MAX_SECRET, SecretError, SecretRef};
+pub use self::server::{Limits, LogFormat, PluginLimits, Server, Tls};
+pub use self::store::{Audit, Export, Store, StoreKind};
+pub use self::target::{Endpoint, Target};
+
+use self::problem::SourceText;
+use self::reading::{Places, Reading};
+use self::reference::Declared;
+use self::section::Section;
+
+/// A configuration with every section and key, commented.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// The largest file, in bytes.
+pub const MAX_FILE: usize = 1024 * 1024;
+
+/// Everything that the broker is told. Without mistakes, as far as the text alone shows.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`.
+    pub server: Server,
+    /// `account_prefix` of `[server]`: how account names begin, by default `v-`.
+    pub account_prefix: AccountPrefix,
+    /// `[store]`.
+    pub store: Store,
+    /// `[audit]`.
+    pub audit: Audit,
+    /// `[[identity.jwt]]`.
+    pub identity: Identity,
+    /// `[plugins.NAME]`.
+    pub plugins: BTreeMap<String, PluginConfig>,
+    /// `[runtime]`.
+    pub plugin_limits: PluginLimits,
+    /// `[connections.NAME]`.
+    pub connections: BTreeMap<String, Connection>,
+    /// `[policies.NAME]`.
+    pub policies: BTreeMap<String, Policy>,
+    /// `[targets.NAME]`.
+    pub targets: BTreeMap<TargetName, Target>,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `interval` of `[reconcile]`, `1s` to `7d`, by default one hour.
+    pub reconcile_interval: Duration,
+    /// `format` of `[log]`.
+    pub log_format: LogFormat,
+    /// What is likely not meant, though it can be used.
+    pub warnings: Vec<Problem>,
+    places: Arc<Places>,
+    source: Arc<SourceText>,
+}
+
+impl Config {
+    /// Reads and checks a file. Does not look at the files that it names: see
+    /// [`Config::check_files`]. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every mistake that was found.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = path.display().to_string();
+        let bytes = read_file(path).map_err(|(message, help)| refuse(&file, message, help))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let message = format!("line {line} has a byte that is not UTF-8 text");
+            refuse(&file, message, Some("save the file as UTF-8".to_owned()))
+        })?;
+        Self::parse(&text, &file)
+    }
+
+    /// Checks a text; `file` is its path, for messages and because relative paths begin at its folder.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every mistake that was found. When the text is not TOML, only the
+    /// mistakes against TOML.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        if text.len() > MAX_FILE {
+            return Err(too_large(file));
+        }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let folder = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
+        let reading = Reading::new(folder);
+        let (document, syntax) = DeTable::parse_recoverable(text);
+        let mut places = Places::new();
+        // Also of a text that is not quite TOML: what could be read tells where secrets are.
+        reading.survey(document.get_ref(), "", &mut places);
+        let parts = if syntax.is_empty() {
+            Section::root(&reading, document.get_ref(), read)
+        } else {
+            for error in &syntax {
+                let span = error.span().unwrap_or(0..0);
+                reading.error(
+                    span.clone(),
+                    format!("not TOML: {}", error.message()),
+                    syntax_help(text, span.start),
+                );
+            }
+            None
+        };
+        let Reading {
+            findings, masks, ..
+        } = reading;
+        let source = SourceText::new(file, redact::showable(text, &masks.into_inner()));
+        let mut findings = findings.into_inner();
+        let refused = findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Error);
+        let more = findings.len().saturating_sub(problem::MAX_PROBLEMS);
+        if more > 0 {
+            findings
+                .sort_by_key(|finding| (finding.severity == Severity::Warning, finding.span.start));
+            findings.truncate(problem::MAX_PROBLEMS);
+        }
+        findings.sort_by_key(|finding| finding.span.start);
+        let problems: Vec<_> = findings
+            .into_iter()
+            .map(|finding| Problem {
+                severity: finding.severity,
+                place: Some(source.place(finding.span)),
+                message: finding.message,
+                help: finding.help,
+                source: Arc::clone(&source),
+            })
+            .collect();
+        if refused {
+            return Err(ConfigErrors::new(problems, more));
+        }
+        // Nothing is missing without a mistake that says so; if that were wrong, it is told too.
+        let parts = parts.ok_or_else(|| refuse(file, "cannot be used".to_owned(), None))?;
+        Ok(parts.into_config(problems, places, source))
+    }
+
+    /// A problem at a dotted path of this file (`policies.allow-listed.config.rules[0]`), or at
+    /// the nearest part of the path that is there: for what a plugin's `validate` says. An error
+    /// unless the caller changes that. `message` is shown as it is.
+    #[must_use]
+    pub fn explain(&self, path: &str, message: impl Into<String>) -> Problem {
+        let mut at = path;
+        let place = loop {
+            if let Some(span) = self.places.get(at) {
+                break Some(self.source.place(span.clone()));
+            }
+            match at.rfind(['.', '[']) {
+                Some(end) => at = &at[..end],
+                None => break None,
+            }
+        };
+        let source = Arc::clone(&self.source);
+        Problem {
+            severity: Severity::Error,
+            place,
+            message: message.into(),
+            help: None,
+            source,
+        }
+    }
+}
+
+/// What the sections gave.
+struct Parts {
+    server: Server,
+    account_prefix: AccountPrefix,
+    store: Store,
+    audit: Audit,
+    identity: Identity,
+    plugins: BTreeMap<String, PluginConfig>,
+    plugin_limits: PluginLimits,
+    connections: BTreeMap<String, Connection>,
+    policies: BTreeMap<String, Policy>,
+    targets: BTreeMap<TargetName, Target>,
+    limits: Limits,
+    reconcile_interval: Duration,
+    log_format: LogFormat,
+}
+
+impl Parts {
+    fn into_config(
+        self,
+        warnings: Vec<Problem>,
+        places: Places,
+        source: Arc<SourceText>,
+    ) -> Config {
+        Config {
+            server: self.server,
+            account_prefix: self.account_prefix,
+            store: self.store,
+            audit: self.audit,
+            identity: self.identity,
+            plugins: self.plugins,
+            plugin_limits: self.plugin_limits,
+            connections: self.connections,
+            policies: self.policies,
+            targets: self.targets,
+            limits: self.limits,
+            reconcile_interval: self.reconcile_interval,
+            log_format: self.log_format,
+            warnings,
+            places: Arc::new(places),
+            source,
+        }
+    }
+}
+
+/// Reads every section before any that failed ends it.
+fn read(root: &Section<'_>) -> Option<Parts> {
+    let server = root.section("server", |section| {
+        (server::server(section), server::account_prefix(section))
+    });
+    let store = root.section("store", store::store);
+    let audit = root.section("audit", store::audit);
+    let identity = root.section("identity", identity::identity);
+    let limits = root.section("limits", server::limits);
+    let log_format = root.section("log", server::log);
+    let reconcile_interval = root.section("reconcile", server::reconcile);
+    let plugin_limits = root.section("runtime", server::runtime);
+
+    let plugin_names = Declared::new(root, "plugins", "plugin");
+    let connection_names = Declared::new(root, "connections", "connection");
+    let policy_names = Declared::new(root, "policies", "policy");
+    let plugins = root.named("plugins", plugin::plugin);
+    let connections = root.named("connections", |_, section| connection::connection(section));
+    let policies = root.named("policies", |_, section| {
+        plugin::policy(section, &plugin_names)
+    });
+    let known = target::Known {
+        plugins: &plugin_names,
+        connections: &connection_names,
+        policies: &policy_names,
+        read_policies: &policies,
+    };
+    let targets = root.named("targets", |name, section| {
+        target::target(name, section, &known)
+    });
+    if root.names("targets").is_empty() {
+        root.reading.warn(
+            root.span_of("targets"),
+            "no target: there is nothing that could be asked for",
+            None,
+        );
+    }
+    // Beside mistakes this would only repeat them: what is misspelt is not used either.
+    for declared in [&plugin_names, &connection_names, &policy_names] {
+        declared.warn_unused(root);
+    }
+    let (server, account_prefix) = server?;
+    let server = server?;
+    for (name, target) in &targets {
+        if target.timeout >= server.request_timeout {
+            let at = root
+                .names("targets")
+                .into_iter()
+                .find(|(other, _)| other == name)
+                .map(|(_, span)| span);
+            let message = format!(
+                "the target's `timeout` ({}s) is not shorter than the server's `request_timeout` ({}s): slow calls are cut off",
+                target.timeout.as_secs(),
+                server.request_timeout.as_secs()
+            );
+            root.reading.warn(at.unwrap_or(0..0), message, None);
+        }
+    }
+    Some(Parts {
+        server,
+        account_prefix: account_prefix.unwrap_or_default(),
+        store: store??,
+        audit: audit??,
+        identity: identity?,
+        plugins,
+        plugin_limits: plugin_limits?,
+        connections,
+        policies,
+        targets: targets
+            .into_iter()
+            .filter_map(|(name, target)| Some((TargetName::new(name).ok()?, target)))
+            .collect(),
+        limits: limits?,
+        reconcile_interval: reconcile_interval?,
+        log_format: log_format?,
+    })
+}
+
+fn refuse(file: &str, message: String, help: Option<String>) -> ConfigErrors {
+    ConfigErrors::new(vec![Problem::of_file(file, message, help)], 0)
+}
+
+fn too_large(file: &str) -> ConfigErrors {
+    refuse(
+        file,
+        format!("has more than {MAX_FILE} bytes: that is not a configuration"),
+        None,
+    )
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, (String, Option<String>)> {
+    let failed = |error: std::io::Error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            let help = "make one with `jit-broker config example > broker.toml`, or name another with --config FILE";
+            return ("there is no such file".to_owned(), Some(help.to_owned()));
+        }
+        (format!("cannot be read: {error}"), None)
+    };
+    let found = std::fs::metadata(path).map_err(failed)?;
+    if found.is_dir() {
+        return Err(("is a folder: name the file in it".to_owned(), None));
+    }
+    if !found.is_file() {
+        // Opening a pipe waits for its writer, a device may never end.
+        return Err(("is not a regular file".to_owned(), None));
+    }
+    let mut bytes = Vec::new();
+    let cap = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
+    std::fs::File::open(path)
+        .and_then(|file| file.take(cap + 1).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    if bytes.len() > MAX_FILE {
+        return Err((
+            format!("has more than {MAX_FILE} bytes: that is not a configuration"),
+            None,
+        ));
+    }
+    Ok(bytes)
+}
+
+/// The commonest slip against TOML is a text without quotes.
+fn syntax_help(text: &str, at: usize) -> Option<String> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |line| line + 1);
+    let line = text[start..].lines().next()?;
+    let (_, value) = line.split_once('=')?;
+    let bare = value
+        .trim()
+        .chars()
+        .next()
+        .is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '.' | '_'));
+    bare.then(|| "texts, durations and paths stand in quotes: key = \"value\"".to_owned())
+}

@@ -1,0 +1,136 @@
+//! `[store]` and `[audit]`: what is kept, and where.
+
+use std::path::{Component, PathBuf};
+
+use jit_core::ttl::Ttl;
+
+use super::field::Wrong;
+use super::secret::SecretRef;
+use super::section::Section;
+use super::server::week;
+
+/// `[store]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Which.
+    pub kind: StoreKind,
+    /// How long a lease is kept after its account is gone, by default `7d`.
+    pub keep_revoked: Ttl,
+}
+
+/// The database of leases and audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreKind {
+    /// A file of this machine: `sqlite:PATH`.
+    Sqlite(PathBuf),
+}
+
+/// `[audit]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// Signs the log's checkpoints.
+    pub signing_key: SecretRef,
+    /// The log's name in its checkpoints (C2SP signed note: no spaces, no `+`), by default `jit-broker`.
+    pub origin: String,
+    /// Where the records are copied to.
+    pub export: Vec<Export>,
+}
+
+/// One entry of `audit.export`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Export {
+    /// One JSON object a line, appended to a file.
+    Jsonl {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+pub(super) fn store(section: &Section<'_>) -> Option<Store> {
+    let path = match section.entry("url") {
+        None => Some("data/broker.db".to_owned()),
+        Some(_) => section.field(
+            "url",
+            "a store such as \"sqlite:data/broker.db\"",
+            |value| {
+                sqlite_path(value.as_str().ok_or(Wrong::Kind)?)
+                    .map_err(|detail| Wrong::Value(detail.to_owned()))
+            },
+        ),
+    };
+    let keep_revoked = section.ttl("keep_revoked").unwrap_or_else(week);
+    Some(Store {
+        kind: StoreKind::Sqlite(section.reading.folder.join(path?)),
+        keep_revoked,
+    })
+}
+
+fn sqlite_path(url: &str) -> Result<String, &'static str> {
+    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        return Err("a store in Postgres is not yet in this version");
+    }
+    let path = url
+        .strip_prefix("sqlite:")
+        .ok_or("it must begin with \"sqlite:\"")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() {
+        return Err("the file's path is missing");
+    }
+    if path.starts_with(":memory:") {
+        return Err("leases must outlive the process: name a file");
+    }
+    if path.chars().any(|c| c.is_control() || c == '?') {
+        return Err("it takes a path only, without parameters");
+    }
+    Ok(path.to_owned())
+}
+
+pub(super) fn audit(section: &Section<'_>) -> Option<Audit> {
+    section.demand("signing_key", "signing_key = { file = \"data/audit.key\" }");
+    let signing_key = section.secret("signing_key");
+    let origin = section.parsed(
+        "origin",
+        "the log's name such as \"example.com/jit-broker\"",
+        |text| {
+            let plain = !text.is_empty()
+                && text.len() <= 255
+                && !text
+                    .chars()
+                    .any(|c| c.is_whitespace() || c.is_control() || c == '+');
+            if plain {
+                Ok(text.to_owned())
+            } else {
+                Err("1 to 255 bytes without spaces and without '+'")
+            }
+        },
+    );
+    let export = section.sections("export", |entry| {
+        entry.demand("kind", "{ kind = \"jsonl\", path = \"data/audit.jsonl\" }");
+        entry.demand("path", "{ kind = \"jsonl\", path = \"data/audit.jsonl\" }");
+        let kind = entry.choice("kind", &[("jsonl", ())]);
+        let path = entry.path("path");
+        kind.and(path).map(|path| (path, entry.span.clone()))
+    });
+    let mut seen: Vec<PathBuf> = Vec::new();
+    for (path, span) in export.iter().flatten() {
+        // `./a` and `a` are one file.
+        let plain: PathBuf = path
+            .components()
+            .filter(|part| *part != Component::CurDir)
+            .collect();
+        if seen.contains(&plain) {
+            let message = "two exports to one file would write into each other";
+            section.reading.error(span.clone(), message, None);
+        }
+        seen.push(plain);
+    }
+    Some(Audit {
+        signing_key: signing_key?,
+        origin: origin.unwrap_or_else(|| "jit-broker".to_owned()),
+        export: export
+            .into_iter()
+            .flatten()
+            .map(|(path, _)| Export::Jsonl { path })
+            .collect(),
+    })
+}

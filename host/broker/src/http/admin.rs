@@ -1,0 +1,199 @@
+//! Administration, on the Unix socket: who can open it is an operator. The `jit-broker` commands
+//! are its clients.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use jiff::Timestamp;
+use jit_core::event::{AuditEvent, EventKind};
+use jit_core::id::{LeaseId, RequestId};
+use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_runtime::Plugin;
+use serde::{Deserialize, Serialize};
+
+use super::leases::{ListQuery, revoked};
+use super::problem::HttpRefused;
+use crate::broker::Broker;
+use crate::refusal::Refused;
+use crate::store::Change;
+use crate::tasks::reconcile;
+
+/// A lease as operators see it: with whose it is and how its removal goes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AdminLease {
+    /// The lease.
+    pub lease_id: String,
+    /// Where it stands.
+    pub state: LeaseState,
+    /// The workload.
+    pub workload: String,
+    /// The issuer's configured name.
+    pub issuer: String,
+    /// The target.
+    pub target: String,
+    /// The role.
+    pub role: String,
+    /// The account's name.
+    pub account: String,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Failed attempts to remove the account.
+    pub attempts: u32,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Why it was asked for.
+    pub reason: Option<String>,
+    /// The ticket given.
+    pub ticket: Option<String>,
+    /// The plugin that made the account.
+    pub driver: String,
+    /// Its digest then.
+    pub driver_sha256: String,
+}
+
+impl From<Lease> for AdminLease {
+    fn from(lease: Lease) -> Self {
+        let (attempts, last_error) =
+            lease.removal.map_or((0, None), |removal| (removal.attempts, removal.last_error));
+        Self {
+            lease_id: lease.id.to_string(),
+            state: lease.state,
+            workload: lease.principal.workload,
+            issuer: lease.principal.issuer,
+            target: lease.target.to_string(),
+            role: lease.role.to_string(),
+            account: lease.account.to_string(),
+            issued_at: lease.issued_at,
+            expires_at: lease.expires_at,
+            attempts,
+            last_error,
+            reason: lease.reason,
+            ticket: lease.ticket,
+            driver: lease.driver.plugin,
+            driver_sha256: lease.driver.sha256,
+        }
+    }
+}
+
+/// A page of leases.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AdminLeases {
+    /// Newest first.
+    pub leases: Vec<AdminLease>,
+    /// For the next page.
+    pub next_cursor: Option<String>,
+}
+
+/// A loaded plugin.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PluginRow {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `policy`, `context` or `driver`.
+    pub kind: String,
+    /// The contract version it was built for.
+    pub contract: String,
+    /// What is linked to it.
+    pub grants: Vec<String>,
+    /// The digest of its component.
+    pub sha256: String,
+    /// Where it was read from.
+    pub path: String,
+    /// Every SQL statement it can ever run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub statements: Vec<String>,
+}
+
+impl From<&Plugin> for PluginRow {
+    fn from(plugin: &Plugin) -> Self {
+        let statements = match plugin {
+            Plugin::Driver(driver) => driver.templates().to_vec(),
+            Plugin::Policy(_) | Plugin::Context(_) => Vec::new(),
+        };
+        Self {
+            name: plugin.name().to_owned(),
+            kind: plugin.kind().to_string(),
+            contract: plugin.contract_version().to_owned(),
+            grants: plugin.grants().iter().map(ToString::to_string).collect(),
+            sha256: plugin.sha256().to_owned(),
+            path: plugin.path().display().to_string(),
+            statements,
+        }
+    }
+}
+
+/// Parameters of a reconciliation.
+#[derive(Debug, Default, Deserialize)]
+struct ReconcileQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// The administration's routes.
+pub fn router(broker: Arc<Broker>) -> Router {
+    Router::new()
+        .route("/admin/leases", get(list))
+        .route("/admin/leases/{id}", get(show))
+        .route("/admin/leases/{id}/revoke", post(revoke))
+        .route("/admin/reconcile", post(reconcile_now))
+        .route("/admin/plugins", get(plugins))
+        .with_state(broker)
+}
+
+fn reply<T: Serialize>(result: Result<T, Refused>) -> Response {
+    match result {
+        Ok(body) => axum::Json(body).into_response(),
+        Err(refused) => HttpRefused::from(refused).reply(&RequestId::generate(Timestamp::now())),
+    }
+}
+
+async fn list(State(broker): State<Arc<Broker>>, Query(query): Query<ListQuery>) -> Response {
+    let listed = async {
+        let filter = query.filter()?;
+        let leases = broker.store.leases(&filter).await?;
+        let next_cursor = leases.last().filter(|_| leases.len() == filter.limit).map(|lease| lease.id.to_string());
+        Ok(AdminLeases { leases: leases.into_iter().map(AdminLease::from).collect(), next_cursor })
+    };
+    reply(listed.await)
+}
+
+async fn find(broker: &Broker, id: &str) -> Result<Lease, Refused> {
+    let id: LeaseId = id.parse().map_err(|_| Refused::UnknownLease)?;
+    broker.store.lease(&id).await?.ok_or(Refused::UnknownLease)
+}
+
+async fn show(State(broker): State<Arc<Broker>>, Path(id): Path<String>) -> Response {
+    reply(find(&broker, &id).await.map(AdminLease::from))
+}
+
+async fn revoke(State(broker): State<Arc<Broker>>, Path(id): Path<String>) -> Response {
+    let result = async {
+        let lease = find(&broker, &id).await?;
+        let event = AuditEvent::of_lease(EventKind::AdminRevoke, Timestamp::now(), &lease);
+        broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+        revoked(&broker, lease, Cause::Operator).await
+    };
+    match result.await {
+        Ok(reply) => reply,
+        Err(refused) => HttpRefused::from(refused).reply(&RequestId::generate(Timestamp::now())),
+    }
+}
+
+async fn reconcile_now(State(broker): State<Arc<Broker>>, Query(query): Query<ReconcileQuery>) -> Response {
+    let result = async {
+        let event = AuditEvent::new(EventKind::AdminReconcile, Timestamp::now()).with("dry_run", query.dry_run);
+        broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+        Ok::<_, Refused>(reconcile::reconcile(&broker, query.dry_run).await)
+    };
+    reply(result.await)
+}
+
+async fn plugins(State(broker): State<Arc<Broker>>) -> Response {
+    let rows: Vec<PluginRow> = broker.serving.load().plugins.values().map(PluginRow::from).collect();
+    reply(Ok(rows))
+}

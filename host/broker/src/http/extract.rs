@@ -1,0 +1,106 @@
+//! What a request is made of, each part checked where it enters: the request's id, the verified
+//! caller, a JSON body.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use jiff::Timestamp;
+use jit_core::id::RequestId;
+use serde::de::DeserializeOwned;
+
+use super::problem::HttpRefused;
+use super::{App, MOST_BODY};
+use crate::identity::{Unverified, Verified};
+use crate::refusal::Refused;
+use crate::request::IdempotencyKey;
+
+/// The request's id, given by the outermost layer.
+#[derive(Debug, Clone)]
+pub struct Id(pub RequestId);
+
+impl<S: Sync> FromRequestParts<S> for Id {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let id = parts.extensions.get::<Id>().cloned();
+        Ok(id.unwrap_or_else(|| Id(RequestId::generate(Timestamp::now()))))
+    }
+}
+
+/// A caller whose token was verified and who has not asked too much.
+pub struct Caller(pub Arc<Verified>);
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        let Ok(Id(id)) = Id::from_request_parts(parts, app).await;
+        let refuse = |refused: Refused| HttpRefused::from(refused).reply(&id);
+        let rejected = |reason: &dyn std::fmt::Display, word: &'static str| {
+            metrics::counter!("jit_auth_rejected_total", "reason" => word).increment(1);
+            tracing::info!(request_id = %id, %reason, "a workload token was not accepted");
+            refuse(Refused::Unauthenticated)
+        };
+        let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (headers.next(), headers.next()) else {
+            return Err(rejected(&"not exactly one Authorization header", "no-token"));
+        };
+        let Ok(value) = value.to_str() else {
+            return Err(rejected(&"the Authorization header is not ASCII", "malformed"));
+        };
+        let token = Unverified::from_header(value).map_err(|reason| rejected(&reason, reason.label()))?;
+        let identity = app.broker.identity.load_full();
+        let verified = identity.verify(token).await.map_err(|reason| rejected(&reason, reason.label()))?;
+        app.broker.limits.count(&verified.principal).map_err(refuse)?;
+        Ok(Self(verified))
+    }
+}
+
+/// A JSON body of at most [`MOST_BODY`] bytes.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let Ok(Id(id)) = Id::from_request_parts(&mut parts, app).await;
+        let headers = parts.headers.clone();
+        let bytes = Bytes::from_request(Request::from_parts(parts, body), app)
+            .await
+            .map_err(|_| HttpRefused::PayloadTooLarge.reply(&id))?;
+        if bytes.len() > MOST_BODY {
+            return Err(HttpRefused::PayloadTooLarge.reply(&id));
+        }
+        if !is_json(&headers) {
+            return Err(HttpRefused::UnsupportedMediaType.reply(&id));
+        }
+        serde_json::from_slice(&bytes).map(Json).map_err(|error| {
+            // serde_json's words name the field and place and quote no values but of the wrong type.
+            let detail = format!("the body is not what is expected here: {error}");
+            HttpRefused::from(Refused::InvalidRequest { field: None, detail }).reply(&id)
+        })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The request's Idempotency-Key, if it has one.
+///
+/// # Errors
+/// [`Refused::InvalidRequest`] for one that is no key, or for two.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refused> {
+    let mut keys = headers.get_all("idempotency-key").iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => IdempotencyKey::new(key.as_bytes()).map(Some),
+        (Some(_), Some(_)) => Err(Refused::field("Idempotency-Key", "send one Idempotency-Key, not several")),
+    }
+}

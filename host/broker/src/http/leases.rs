@@ -1,0 +1,247 @@
+//! The caller's own leases.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use jit_core::id::LeaseId;
+use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::name::TargetName;
+use serde::Deserialize;
+
+use super::App;
+use super::extract::{Caller, Id, Json};
+use super::problem::{HttpRefused, Problem};
+use super::views::{LeasePage, LeaseView};
+use crate::broker::Broker;
+use crate::refusal::Refused;
+use crate::removal::{self, Attempt};
+use crate::renew::{own_lease, renew};
+use crate::request::RenewRequest;
+use crate::store::{LeaseFilter, StoreError};
+
+fn parse_id(text: &str) -> Result<LeaseId, Refused> {
+    // A malformed id names no lease.
+    text.parse().map_err(|_| Refused::UnknownLease)
+}
+
+/// One lease, without its secret.
+#[utoipa::path(
+    get, path = "/v1/leases/{id}", tag = "leases", params(("id" = String, Path, description = "The lease")),
+    security(("workload_token" = [])),
+    responses(
+        (status = 200, body = LeaseView, description = "The lease"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown-lease"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate-limited"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "audit-unavailable"),
+    )
+)]
+pub async fn get_lease(
+    State(app): State<Arc<App>>,
+    Id(id): Id,
+    Caller(caller): Caller,
+    Path(lease): Path<String>,
+) -> Response {
+    let found = async { own_lease(&app.broker, &caller, &parse_id(&lease)?).await };
+    match found.await {
+        Ok(lease) => axum::Json(LeaseView::from(&lease)).into_response(),
+        Err(refused) => HttpRefused::from(refused).reply(&id),
+    }
+}
+
+/// Filters of a list.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    /// In this target only.
+    pub target: Option<String>,
+    /// In this state only.
+    pub state: Option<String>,
+    /// At most so many: 1 to 500, by default 100.
+    pub limit: Option<usize>,
+    /// Where the last page ended.
+    pub cursor: Option<String>,
+}
+
+impl ListQuery {
+    /// As a filter of the store.
+    ///
+    /// # Errors
+    /// [`Refused::InvalidRequest`] naming the parameter.
+    pub fn filter(&self) -> Result<LeaseFilter, Refused> {
+        let target = self.target.clone().map(TargetName::new).transpose();
+        let target = target.map_err(|error| Refused::field("target", format!("target {error}")))?;
+        let state = match &self.state {
+            None => None,
+            Some(word) => Some(LeaseState::from_word(word).ok_or_else(|| {
+                Refused::field("state", "state must be pending, active, revoking, revoked or doubtful")
+            })?),
+        };
+        let limit = self.limit.unwrap_or(100);
+        if !(1..=500).contains(&limit) {
+            return Err(Refused::field("limit", "limit must be 1 to 500"));
+        }
+        let before = self.cursor.as_deref().map(str::parse).transpose();
+        let before = before.map_err(|_| Refused::field("cursor", "cursor must be a next_cursor of an earlier page"))?;
+        Ok(LeaseFilter { principal: None, target, state, before, limit })
+    }
+}
+
+/// A page of leases for that filter.
+///
+/// # Errors
+/// When the store fails.
+pub async fn page(broker: &Broker, filter: &LeaseFilter) -> Result<LeasePage, Refused> {
+    let leases = broker.store.leases(filter).await?;
+    let next_cursor = leases.last().filter(|_| leases.len() == filter.limit).map(|lease| lease.id.to_string());
+    Ok(LeasePage { leases: leases.iter().map(LeaseView::from).collect(), next_cursor })
+}
+
+/// The caller's leases, newest first.
+#[utoipa::path(
+    get, path = "/v1/leases", tag = "leases", params(ListQuery), security(("workload_token" = [])),
+    responses(
+        (status = 200, body = LeasePage, description = "A page"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-request"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate-limited"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "audit-unavailable"),
+    )
+)]
+pub async fn list_leases(
+    State(app): State<Arc<App>>,
+    Id(id): Id,
+    Caller(caller): Caller,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let listed = async {
+        let Query(query) = query.map_err(|error| Refused::InvalidRequest { field: None, detail: error.body_text() })?;
+        let filter = LeaseFilter { principal: Some(caller.principal.clone()), ..query.filter()? };
+        page(&app.broker, &filter).await
+    };
+    match listed.await {
+        Ok(page) => axum::Json(page).into_response(),
+        Err(refused) => HttpRefused::from(refused).reply(&id),
+    }
+}
+
+/// Renew a lease: the same account, a later expiry.
+#[utoipa::path(
+    post, path = "/v1/leases/{id}/renew", tag = "leases", request_body = RenewRequest,
+    params(("id" = String, Path, description = "The lease")), security(("workload_token" = [])),
+    responses(
+        (status = 200, body = LeaseView, description = "The lease with its new term"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-request"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "policy-denied"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown-lease"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "lease-not-active"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "payload-too-large"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "unsupported-media-type"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate-limited"),
+        (status = 502, body = Problem, content_type = "application/problem+json", description = "target-refused"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "target-unavailable, audit-unavailable, overloaded"),
+    )
+)]
+pub async fn renew_lease(
+    State(app): State<Arc<App>>,
+    Id(id): Id,
+    Caller(caller): Caller,
+    Path(lease): Path<String>,
+    Json(ask): Json<RenewRequest>,
+) -> Response {
+    // On its own, so that a caller that goes away does not cut it off between backend and record.
+    let broker = Arc::clone(&app.broker);
+    let request_id = id.clone();
+    let renewed = app.broker.tasks.spawn(async move {
+        renew(&broker, caller, &parse_id(&lease)?, ask, request_id).await
+    });
+    match renewed.await.unwrap_or(Err(Refused::Overloaded)) {
+        Ok(lease) => axum::Json(LeaseView::from(&lease)).into_response(),
+        Err(refused) => HttpRefused::from(refused).reply(&id),
+    }
+}
+
+/// Revoke a lease. Repeatable.
+#[utoipa::path(
+    post, path = "/v1/leases/{id}/revoke", tag = "leases",
+    params(("id" = String, Path, description = "The lease")), security(("workload_token" = [])),
+    responses(
+        (status = 200, body = LeaseView, description = "The account is gone"),
+        (status = 202, body = LeaseView, description = "The account is still being removed"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown-lease"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate-limited"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "audit-unavailable, overloaded"),
+    )
+)]
+pub async fn revoke_lease(
+    State(app): State<Arc<App>>,
+    Id(id): Id,
+    Caller(caller): Caller,
+    Path(lease): Path<String>,
+) -> Response {
+    let found = async { own_lease(&app.broker, &caller, &parse_id(&lease)?).await };
+    match found.await {
+        Ok(lease) => revoked(&app.broker, lease, Cause::Requested).await.unwrap_or_else(|refused| {
+            HttpRefused::from(refused).reply(&id)
+        }),
+        Err(refused) => HttpRefused::from(refused).reply(&id),
+    }
+}
+
+/// Revokes a lease and waits for the first attempt: 200 when the account is gone, 202 when its
+/// removal goes on.
+///
+/// # Errors
+/// When it could not be recorded: the lease is as it was.
+pub async fn revoked(broker: &Arc<Broker>, lease: Lease, cause: Cause) -> Result<Response, Refused> {
+    let owned = Arc::clone(broker);
+    let revoking = broker.tasks.spawn(async move { revoke(&owned, lease, cause).await });
+    let lease = revoking.await.unwrap_or(Err(Refused::Overloaded))?;
+    let status = if lease.state == LeaseState::Revoked { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, axum::Json(LeaseView::from(&lease))).into_response())
+}
+
+async fn revoke(broker: &Broker, mut lease: Lease, cause: Cause) -> Result<Lease, Refused> {
+    // Somebody else's step in between is read again; a few times is more than enough.
+    for _ in 0..4 {
+        match lease.state {
+            LeaseState::Revoked | LeaseState::Pending => return Ok(lease),
+            LeaseState::Active => match removal::begin(broker, &lease, cause, Vec::new()).await {
+                Ok(revoking) => {
+                    lease = revoking;
+                    continue;
+                }
+                Err(StoreError::Stale(_)) => {}
+                Err(error) => return Err(error.into()),
+            },
+            LeaseState::Revoking | LeaseState::Doubtful => {
+                let due = lease.removal.as_ref().is_none_or(|removal| removal.attempts == 0);
+                if !due {
+                    broker.wake.removal.notify_one();
+                    return Ok(lease);
+                }
+                match removal::attempt(broker, &lease).await {
+                    Ok(Attempt::Removed(removed)) => return Ok(removed),
+                    Ok(Attempt::Failed { lease, .. }) => {
+                        broker.wake.removal.notify_one();
+                        return Ok(lease);
+                    }
+                    Ok(Attempt::InProgress) => return Ok(lease),
+                    Err(StoreError::Stale(_)) => {}
+                    // The removal is on record and goes on by itself.
+                    Err(error) => {
+                        tracing::warn!(%error, lease = %lease.id, "the store failed in the middle of a removal");
+                        broker.wake.removal.notify_one();
+                        return Ok(lease);
+                    }
+                }
+            }
+        }
+        lease = broker.store.lease(&lease.id).await?.ok_or(Refused::UnknownLease)?;
+    }
+    Ok(lease)
+}

@@ -1,0 +1,179 @@
+//! RFC 9457 problems: the one table from the pipeline's refusals to HTTP.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jit_core::id::RequestId;
+use serde::Serialize;
+
+use crate::refusal::Refused;
+
+/// A `application/problem+json` body.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// `urn:jit-broker:problem:<code>`.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:jit-broker:problem:policy-denied")]
+    pub kind: String,
+    /// The code in words.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened and what to do.
+    pub detail: String,
+    /// For programs.
+    #[schema(example = "policy-denied")]
+    pub code: &'static str,
+    /// Give this to the operators: it is in their log.
+    pub request_id: String,
+    /// The policy that said no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// When to try again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
+    /// The field that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The lease that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<String>,
+}
+
+/// What can be wrong before the pipeline is reached.
+#[derive(Debug, Clone)]
+pub enum HttpRefused {
+    /// The pipeline refused.
+    Pipeline(Refused),
+    /// More bytes than a request has.
+    PayloadTooLarge,
+    /// Not `application/json`.
+    UnsupportedMediaType,
+    /// No such path.
+    NoSuchPath,
+    /// The path has other methods.
+    MethodNotAllowed,
+}
+
+impl From<Refused> for HttpRefused {
+    fn from(refused: Refused) -> Self {
+        Self::Pipeline(refused)
+    }
+}
+
+/// Status, code, title, and seconds after which a retry makes sense.
+fn row(refused: &HttpRefused) -> (StatusCode, &'static str, &'static str, Option<u64>) {
+    use HttpRefused as H;
+    match refused {
+        H::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "Payload too large", None),
+        H::UnsupportedMediaType => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type", None)
+        }
+        H::NoSuchPath => (StatusCode::NOT_FOUND, "not-found", "Not found", None),
+        H::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", None),
+        H::Pipeline(refused) => {
+            let (status, title, retry) = match refused {
+                Refused::InvalidRequest { .. } => (StatusCode::BAD_REQUEST, "Invalid request", None),
+                Refused::Unauthenticated => (StatusCode::UNAUTHORIZED, "Unauthenticated", None),
+                Refused::PolicyDenied { .. } => (StatusCode::FORBIDDEN, "Denied by policy", None),
+                Refused::RoleNotAllowed { .. } => (StatusCode::FORBIDDEN, "Role not allowed", None),
+                Refused::UnknownTarget(_) => (StatusCode::NOT_FOUND, "Unknown target", None),
+                Refused::UnknownLease => (StatusCode::NOT_FOUND, "Unknown lease", None),
+                Refused::IdempotencyConflict(_) => (StatusCode::CONFLICT, "Idempotency conflict", None),
+                Refused::LeaseNotActive { .. } => (StatusCode::CONFLICT, "Lease not active", None),
+                Refused::RateLimited { retry_after } => {
+                    (StatusCode::TOO_MANY_REQUESTS, "Rate limited", Some(retry_after.as_secs() + 1))
+                }
+                Refused::TargetRefused(_) => (StatusCode::BAD_GATEWAY, "Target refused", None),
+                Refused::TargetUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "Target unavailable", Some(2)),
+                Refused::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Audit log unavailable", Some(5)),
+                Refused::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded", Some(1)),
+                Refused::TargetTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "Target timeout", None),
+            };
+            (status, refused.code(), title, retry)
+        }
+    }
+}
+
+impl HttpRefused {
+    /// The word for metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        row(self).1
+    }
+
+    /// The reply.
+    #[must_use]
+    pub fn reply(self, request_id: &RequestId) -> Response {
+        let (status, code, title, retry) = row(&self);
+        let detail = match &self {
+            Self::Pipeline(refused) => refused.to_string(),
+            Self::PayloadTooLarge => format!("a request has at most {} bytes", super::MOST_BODY),
+            Self::UnsupportedMediaType => "send the body as application/json".to_owned(),
+            Self::NoSuchPath => "see GET /openapi.json for the paths".to_owned(),
+            Self::MethodNotAllowed => "see GET /openapi.json for the methods of this path".to_owned(),
+        };
+        let mut problem = Problem {
+            kind: format!("urn:jit-broker:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail,
+            code,
+            request_id: request_id.to_string(),
+            policy: None,
+            retry_after_seconds: retry,
+            field: None,
+            lease_id: None,
+        };
+        match &self {
+            Self::Pipeline(Refused::InvalidRequest { field, .. }) => problem.field = field.map(str::to_owned),
+            Self::Pipeline(Refused::PolicyDenied { policy, .. }) => problem.policy = Some(policy.clone()),
+            Self::Pipeline(
+                Refused::IdempotencyConflict(id) | Refused::TargetTimeout(id) | Refused::LeaseNotActive { id, .. },
+            ) => problem.lease_id = Some(id.to_string()),
+            _ => {}
+        }
+        let mut reply = (status, axum::Json(&problem)).into_response();
+        let headers = reply.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = retry {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_refusal_is_the_brokers_own_error() {
+        let id = jit_core::id::LeaseId::generate(jiff::Timestamp::now());
+        let all = [
+            Refused::field("ttl", "x"),
+            Refused::Unauthenticated,
+            Refused::PolicyDenied { policy: "p".into(), reason: "r".into() },
+            Refused::RoleNotAllowed { target: "t".into(), role: "r".into() },
+            Refused::UnknownTarget("t".into()),
+            Refused::UnknownLease,
+            Refused::IdempotencyConflict(id.clone()),
+            Refused::LeaseNotActive { id: id.clone(), state: jit_core::lease::LeaseState::Revoked },
+            Refused::RateLimited { retry_after: std::time::Duration::from_millis(10) },
+            Refused::TargetRefused("x".into()),
+            Refused::TargetUnavailable("x".into()),
+            Refused::AuditUnavailable,
+            Refused::Overloaded,
+            Refused::TargetTimeout(id),
+        ];
+        for refused in all {
+            let (status, code, _, retry) = row(&HttpRefused::Pipeline(refused));
+            assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{code}");
+            let must_retry = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(retry.is_some(), must_retry, "{code}");
+        }
+    }
+}

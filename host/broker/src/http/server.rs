@@ -1,0 +1,110 @@
+//! Listeners: TCP with or without TLS, and the admin socket.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use hyper_util::rt::TokioTimer;
+
+/// How long a client may take to send its request's head.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// The most bytes of a request's head.
+const MOST_HEAD: usize = 64 * 1024;
+/// How long a TLS handshake may take.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Binds the TCP listener, so that a taken port is told before anything else starts.
+///
+/// # Errors
+/// When the address cannot be had.
+pub fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(listen)
+        .with_context(|| format!("cannot listen on {listen}: is another broker running? See [server] listen"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves until the handle says stop.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    router: Router,
+    handle: Handle<SocketAddr>,
+) -> anyhow::Result<()> {
+    match tls {
+        None => {
+            let mut server = axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle);
+            bound_requests(server.http_builder());
+            server.serve(router.into_make_service()).await?;
+        }
+        Some(tls) => {
+            let acceptor =
+                RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_DEADLINE).acceptor(NoDelayAcceptor::new());
+            let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle);
+            bound_requests(server.http_builder());
+            server.serve(router.into_make_service()).await?;
+        }
+    }
+    Ok(())
+}
+
+fn bound_requests(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(MOST_HEAD);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
+}
+
+/// Reads certificate chain and key.
+///
+/// # Errors
+/// When a file cannot be read or they do not belong together.
+pub async fn tls(certificate: &Path, key: &Path) -> anyhow::Result<RustlsConfig> {
+    RustlsConfig::from_pem_file(certificate, key).await.with_context(|| {
+        format!("TLS: cannot use certificate {} with key {}", certificate.display(), key.display())
+    })
+}
+
+/// Serves administration on a Unix socket that only this user can open (0600).
+///
+/// # Errors
+/// When another broker answers on it, or it cannot be made.
+pub async fn serve_admin(path: &Path, router: Router, stop: Arc<tokio::sync::Notify>) -> anyhow::Result<()> {
+    let listener = bind_admin(path)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    axum::serve(listener, router.into_make_service())
+        .with_graceful_shutdown(async move { stop.notified().await })
+        .await?;
+    let _ = std::fs::remove_file(path);
+    Ok(())
+}
+
+fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            bail!("{} is there and is no socket: see [server] admin_socket", path.display());
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("another broker answers on {}: see [server] admin_socket", path.display());
+        }
+        // Left by a broker that was killed.
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)
+        .with_context(|| format!("cannot make the admin socket {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

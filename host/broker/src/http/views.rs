@@ -1,0 +1,264 @@
+//! The bodies of replies.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jit_core::lease::{Lease, LeaseState};
+use jit_core::policy::PolicyRecord;
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+
+use crate::issue::Disclosure;
+use crate::target::Endpoint;
+
+/// The reply to `POST /issue`: the only place where a secret leaves the broker.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct IssueReply {
+    /// The lease.
+    #[schema(example = "lease_01jd3x7k2m9v5q8w4r6t0y1z3b")]
+    pub lease_id: String,
+    /// The target.
+    pub target: String,
+    /// The role that was granted, which a policy may have narrowed.
+    pub role: String,
+    /// The account's name.
+    pub ephemeral_id: String,
+    /// What to log in with.
+    pub credential: Credential,
+    /// Where to connect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Connection>,
+    /// What else the driver said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
+    /// The lease's times.
+    #[serde(flatten)]
+    pub term: Term,
+}
+
+/// A user name and password.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Credential {
+    /// `password`.
+    #[serde(rename = "type")]
+    #[schema(example = "password")]
+    pub kind: &'static str,
+    /// The account's name.
+    pub username: String,
+    /// Its password.
+    #[schema(format = Password)]
+    pub password: String,
+}
+
+/// Where to connect.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Connection {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// All of it, with the credential, as one URI.
+    #[schema(format = Password)]
+    pub uri: String,
+}
+
+/// A lease's times.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Term {
+    /// When it was issued.
+    #[schema(value_type = String, format = DateTime)]
+    pub issued_at: Timestamp,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+    /// The length of the present term.
+    pub ttl_seconds: u32,
+    /// Renew from here on: 80 % of the present term.
+    #[schema(value_type = String, format = DateTime)]
+    pub renew_after: Timestamp,
+    /// What no renewal passes.
+    #[schema(value_type = String, format = DateTime)]
+    pub max_expires_at: Timestamp,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+}
+
+impl Term {
+    fn of(lease: &Lease) -> Self {
+        Self {
+            issued_at: lease.issued_at,
+            expires_at: lease.expires_at,
+            ttl_seconds: lease.ttl().seconds(),
+            renew_after: lease.renew_after().min(lease.expires_at),
+            max_expires_at: lease.max_expires_at,
+            renewable: lease.renewable,
+        }
+    }
+}
+
+impl IssueReply {
+    /// The reply for a disclosure.
+    #[must_use]
+    pub fn of(disclosure: &Disclosure) -> Self {
+        let Disclosure { lease, handover, endpoint } = disclosure;
+        let password = handover.secret.expose_secret();
+        Self {
+            lease_id: lease.id.to_string(),
+            target: lease.target.to_string(),
+            role: lease.role.to_string(),
+            ephemeral_id: lease.account.to_string(),
+            credential: Credential {
+                kind: "password",
+                username: handover.username.clone(),
+                password: password.to_owned(),
+            },
+            connection: endpoint.as_ref().map(|endpoint| Connection {
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+                database: endpoint.database.clone(),
+                uri: uri(endpoint, &handover.username, password),
+            }),
+            properties: handover.properties.iter().cloned().collect(),
+            term: Term::of(lease),
+        }
+    }
+}
+
+/// A connection URI, every part percent-encoded.
+fn uri(endpoint: &Endpoint, username: &str, password: &str) -> String {
+    let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+    format!(
+        "{}://{}:{}@{}:{}/{}",
+        endpoint.scheme,
+        encode(username),
+        encode(password),
+        host,
+        endpoint.port,
+        encode(&endpoint.database)
+    )
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters.
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// A lease without its secret.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct LeaseView {
+    /// The lease.
+    pub lease_id: String,
+    /// `pending`, `active`, `revoking`, `revoked` or `doubtful`.
+    #[schema(value_type = String, example = "active")]
+    pub state: LeaseState,
+    /// The target.
+    pub target: String,
+    /// The role.
+    pub role: String,
+    /// The account's name.
+    pub ephemeral_id: String,
+    /// The lease's times.
+    #[serde(flatten)]
+    pub term: Term,
+    /// Why it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The ticket given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+    /// What the caller attached.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl From<&Lease> for LeaseView {
+    fn from(lease: &Lease) -> Self {
+        Self {
+            lease_id: lease.id.to_string(),
+            state: lease.state,
+            target: lease.target.to_string(),
+            role: lease.role.to_string(),
+            ephemeral_id: lease.account.to_string(),
+            term: Term::of(lease),
+            reason: lease.reason.clone(),
+            ticket: lease.ticket.clone(),
+            metadata: lease.metadata.clone(),
+        }
+    }
+}
+
+/// A page of leases.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct LeasePage {
+    /// Newest first.
+    pub leases: Vec<LeaseView>,
+    /// Give this as `cursor` for the next page; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// The reply to `POST /v1/simulate`.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct SimulateReply {
+    /// `allow` or `deny`.
+    #[schema(example = "allow")]
+    pub decision: &'static str,
+    /// Each policy's part, in the order of the chain.
+    #[schema(value_type = Vec<PolicyView>)]
+    pub policies: Vec<PolicyRecord>,
+    /// What would hold.
+    pub effective: Effective,
+    /// The first policy that says no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Why it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The schema of a policy's part in a decision.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyView)]
+pub struct PolicyView {
+    /// The policy's name in the configuration.
+    pub name: String,
+    /// `enforce` or `shadow`.
+    pub mode: String,
+    /// `allow` or `deny`.
+    pub verdict: String,
+    /// Its reason.
+    pub reason: String,
+    /// The digest of its component.
+    pub plugin_sha256: String,
+    /// How long it took, in microseconds.
+    pub micros: u64,
+}
+
+/// What would hold.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Effective {
+    /// The role.
+    pub role: String,
+    /// The length of the lease.
+    pub ttl_seconds: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_are_encoded() {
+        let endpoint = Endpoint { scheme: "postgres", host: "::1".into(), port: 5432, database: "a b".into() };
+        assert_eq!(uri(&endpoint, "v-x", "p@:/"), "postgres://v-x:p%40%3A%2F@[::1]:5432/a%20b");
+    }
+}

@@ -1,0 +1,222 @@
+//! Discovery and key set over HTTP. What comes back is untrusted until it is checked here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, StatusCode, redirect};
+use secrecy::zeroize::Zeroize as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
+use url::Url;
+
+use super::config::{IdentityError, JwtIssuerConfig, check_url};
+use super::key_set::{KeyList, KeySetError};
+
+/// The largest discovery document and key set, in bytes. 64 RSA keys of 4096 bits are 60 KiB.
+const MAX_BODY: usize = 256 * 1024;
+/// The largest CA file, in bytes.
+const MAX_CA: u64 = 1024 * 1024;
+/// The largest bearer token file, in bytes.
+const MAX_BEARER: u64 = 16 * 1024;
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Why keys could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("cannot reach {host}")]
+    Transport {
+        host: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("{host} answered {status} (redirects are not followed)")]
+    Status { host: String, status: StatusCode },
+    #[error("{host} sent more than {MAX_BODY} bytes")]
+    TooLarge { host: String },
+    #[error("the discovery document is not JSON with `issuer` and `jwks_uri`")]
+    Discovery,
+    #[error("the discovery document is of another issuer than configured")]
+    OtherIssuer,
+    #[error("the discovery document's jwks_uri {0}")]
+    JwksUri(String),
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
+    #[error("cannot read the bearer token file")]
+    Bearer(#[source] std::io::Error),
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    Deadline(Duration),
+}
+
+/// Where an issuer's keys come from.
+enum Source {
+    /// The discovery document, which must be of exactly this issuer.
+    Discovery { url: Url, issuer: String },
+    /// The key set itself.
+    KeySet(Url),
+}
+
+/// An issuer's addresses and the client for them.
+pub(super) struct KeyEndpoint {
+    client: Client,
+    source: Source,
+    bearer: Option<PathBuf>,
+    allow_http_loopback: bool,
+}
+
+impl KeyEndpoint {
+    /// Makes the client. `config` has been checked.
+    pub(super) fn new(
+        config: &JwtIssuerConfig,
+        allow_http_loopback: bool,
+    ) -> Result<Self, IdentityError> {
+        let name = || config.name.clone();
+        let source = match &config.jwks_url {
+            Some(url) => Source::KeySet(url.clone()),
+            None => {
+                let base = config.issuer.trim_end_matches('/');
+                let url = Url::parse(&format!("{base}/.well-known/openid-configuration"));
+                let url = url.map_err(|error| IdentityError::Field {
+                    name: name(),
+                    field: "issuer",
+                    problem: error.to_string(),
+                })?;
+                Source::Discovery {
+                    url,
+                    issuer: config.issuer.clone(),
+                }
+            }
+        };
+
+        // reqwest panics without a provider where it is built without one.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(IdentityError::NoTlsProvider);
+        }
+        let mut builder = Client::builder()
+            .user_agent(concat!("jit-broker/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            // A proxy from the environment would decide which keys the broker believes.
+            .no_proxy()
+            .referer(false)
+            .pool_max_idle_per_host(1)
+            .connect_timeout(CONNECT_DEADLINE);
+        let plain = match &source {
+            Source::Discovery { url, .. } | Source::KeySet(url) => url.scheme() == "http",
+        };
+        if let Some(path) = &config.ca {
+            builder = builder.tls_certs_only(certificates(path).map_err(|problem| {
+                IdentityError::Ca {
+                    name: name(),
+                    path: path.clone(),
+                    problem,
+                }
+            })?);
+        } else if plain {
+            // No TLS will be spoken: do not ask for the system's certificates, which a small
+            // container does not have.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|source| IdentityError::Client {
+            name: name(),
+            source,
+        })?;
+        let bearer = config.bearer_token_file.clone();
+        Ok(Self {
+            client,
+            source,
+            bearer,
+            allow_http_loopback,
+        })
+    }
+
+    /// Fetches the keys: one or two requests, no redirects, all within `deadline`.
+    pub(super) async fn fetch(&self, deadline: Duration) -> Result<KeyList, FetchError> {
+        tokio::time::timeout(deadline, self.fetch_unbounded())
+            .await
+            .unwrap_or(Err(FetchError::Deadline(deadline)))
+    }
+
+    async fn fetch_unbounded(&self) -> Result<KeyList, FetchError> {
+        #[derive(Deserialize)]
+        struct Discovery {
+            issuer: String,
+            jwks_uri: String,
+        }
+        let keys_url = match &self.source {
+            Source::KeySet(url) => url.clone(),
+            Source::Discovery { url, issuer } => {
+                let document = self.get(url).await?;
+                let document: Discovery =
+                    serde_json::from_slice(&document).map_err(|_| FetchError::Discovery)?;
+                if document.issuer != *issuer {
+                    return Err(FetchError::OtherIssuer);
+                }
+                let url = Url::parse(&document.jwks_uri)
+                    .map_err(|error| FetchError::JwksUri(format!("is not an address: {error}")))?;
+                check_url(&url, self.allow_http_loopback).map_err(FetchError::JwksUri)?;
+                url
+            }
+        };
+        Ok(KeyList::read(&self.get(&keys_url).await?)?)
+    }
+
+    async fn get(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
+        let host = || url.host_str().unwrap_or_default().to_owned();
+        let transport = |source: reqwest::Error| FetchError::Transport {
+            host: host(),
+            source: source.without_url(),
+        };
+        let mut request = self
+            .client
+            .get(url.clone())
+            .header("accept", "application/json");
+        if let Some(path) = &self.bearer {
+            let token = bearer(path).await.map_err(FetchError::Bearer)?;
+            request = request.bearer_auth(token.expose_secret());
+        }
+        let mut response = request.send().await.map_err(transport)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status {
+                host: host(),
+                status: response.status(),
+            });
+        }
+        // Counted while it comes: a Content-Length is only a claim.
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(transport)? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(FetchError::TooLarge { host: host() });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+async fn bearer(path: &PathBuf) -> std::io::Result<SecretString> {
+    let mut text = String::new();
+    tokio::fs::File::open(path)
+        .await?
+        .take(MAX_BEARER)
+        .read_to_string(&mut text)
+        .await?;
+    let token = SecretString::from(text.trim());
+    text.zeroize();
+    Ok(token)
+}
+
+fn certificates(path: &PathBuf) -> Result<Vec<Certificate>, String> {
+    use std::io::Read as _;
+    let mut pem = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_CA + 1).read_to_end(&mut pem))
+        .map_err(|error| error.to_string())?;
+    if pem.len() as u64 > MAX_CA {
+        return Err(format!("more than {MAX_CA} bytes"));
+    }
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| error.to_string())?;
+    if certificates.is_empty() {
+        return Err("no PEM certificate in it".to_owned());
+    }
+    Ok(certificates)
+}

@@ -1,0 +1,375 @@
+//! When an issuer's keys are fetched, kept and given up.
+//!
+//! Who owns what: readers take the current set from an [`ArcSwapOption`] and never wait for a
+//! lock. [`Refresh`] is behind a mutex that is held for a few instructions, never across a fetch.
+//! A fetch runs in a task of its own: it does not end because the caller that caused it went
+//! away, and everybody who needs it waits for the same one.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+
+use super::super::rejected::{Quoted, Rejected};
+use super::config::SigningAlgorithm;
+use super::fetch::KeyEndpoint;
+use super::key_set::{KeyList, KeySet, Match};
+
+/// The most unknown `kid`s that are remembered, of at most 256 bytes each.
+const MAX_UNKNOWN: usize = 1024;
+
+/// When keys are fetched, kept and given up.
+#[derive(Debug, Clone)]
+pub struct KeyPolicy {
+    /// Keys older than this are fetched anew in the background while they are used: 10 min.
+    pub max_age: Duration,
+    /// Keys older than this are not used any more, whatever the issuer's health: 24 h.
+    pub max_stale: Duration,
+    /// Fetches for an unknown `kid`: one per interval (5 s) in the long run …
+    pub unknown_kid_interval: Duration,
+    /// … and so many (2) at once, so that a rotation soon after another is seen at once.
+    pub unknown_kid_burst: u32,
+    /// How long a `kid` that a fetch did not bring causes no other fetch: 10 s.
+    pub unknown_kid_memory: Duration,
+    /// One fetch (discovery and key set together): 5 s.
+    pub fetch_deadline: Duration,
+    /// The pause after a failed fetch: 1 s, doubled at each further failure …
+    pub retry_floor: Duration,
+    /// … up to this: 10 s.
+    pub retry_ceiling: Duration,
+}
+
+impl Default for KeyPolicy {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(10 * 60),
+            max_stale: Duration::from_secs(24 * 3600),
+            unknown_kid_interval: Duration::from_secs(5),
+            unknown_kid_burst: 2,
+            unknown_kid_memory: Duration::from_secs(10),
+            fetch_deadline: Duration::from_secs(5),
+            retry_floor: Duration::from_secs(1),
+            retry_ceiling: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a fetch brought: the keys, or why not.
+type Outcome = Result<Arc<KeySet>, Arc<str>>;
+type Landing = watch::Receiver<Option<Outcome>>;
+
+/// Why somebody wants new keys.
+#[derive(Clone, Copy)]
+enum Wish<'a> {
+    /// There are none that may be used.
+    NoKeys,
+    /// They are older than [`KeyPolicy::max_age`].
+    Age,
+    /// A token's key is not among them.
+    UnknownKid(&'a str),
+}
+
+enum Begun {
+    /// This wish started a fetch.
+    Started(Landing),
+    /// One was already on its way: it may have left the issuer before the key was published.
+    Joined(Landing),
+    /// Not now.
+    Held,
+}
+
+/// What decides whether a fetch may begin.
+struct Refresh {
+    in_flight: Option<Landing>,
+    failures: u32,
+    /// After a failure: no fetch before this.
+    not_before: Option<Instant>,
+    last_error: Option<Arc<str>>,
+    /// What is left of the burst, and since when the next one is being earned.
+    allowance: u32,
+    earning_since: Instant,
+    unknown: HashMap<String, Instant>,
+}
+
+/// One issuer's keys.
+pub(super) struct KeySource {
+    name: String,
+    endpoint: KeyEndpoint,
+    policy: KeyPolicy,
+    current: ArcSwapOption<KeySet>,
+    refresh: Mutex<Refresh>,
+}
+
+impl KeySource {
+    pub(super) fn new(name: String, endpoint: KeyEndpoint, policy: KeyPolicy) -> Arc<Self> {
+        let refresh = Refresh {
+            in_flight: None,
+            failures: 0,
+            not_before: None,
+            last_error: None,
+            allowance: policy.unknown_kid_burst,
+            earning_since: Instant::now(),
+            unknown: HashMap::new(),
+        };
+        Arc::new(Self {
+            name,
+            endpoint,
+            policy,
+            current: ArcSwapOption::empty(),
+            refresh: Mutex::new(refresh),
+        })
+    }
+
+    /// The generation of the current keys.
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.current.load().as_ref().map(|set| set.generation())
+    }
+
+    /// Fetches the keys if there are none.
+    pub(super) async fn warm(self: &Arc<Self>) {
+        if self.usable().is_none()
+            && let Begun::Started(landing) | Begun::Joined(landing) = self.begin(Wish::NoKeys)
+        {
+            self.wait(landing).await.ok();
+        }
+    }
+
+    /// A key set with a key for this algorithm and `kid`: the current one, or after one fetch
+    /// (two when the first was already under way).
+    pub(super) async fn with_key(
+        self: &Arc<Self>,
+        algorithm: SigningAlgorithm,
+        kid: Option<&str>,
+    ) -> Result<Arc<KeySet>, Rejected> {
+        let label = kid.unwrap_or("(no kid)");
+        let unknown = || Rejected::UnknownKey(Quoted::new(label));
+        let mut set = self.usable();
+        for _ in 0..2 {
+            let wish = match &set {
+                None => Wish::NoKeys,
+                Some(set) => match set.matches(algorithm, kid) {
+                    Match::Ambiguous => return Err(Rejected::AmbiguousKey),
+                    Match::Found => {
+                        if set.age() > self.policy.max_age {
+                            // Not waited for: the keys at hand are good until max_stale.
+                            self.begin(Wish::Age);
+                        }
+                        return Ok(Arc::clone(set));
+                    }
+                    Match::NotFound => Wish::UnknownKid(label),
+                },
+            };
+            let (landing, mine) = match self.begin(wish) {
+                Begun::Started(landing) => (landing, true),
+                Begun::Joined(landing) => (landing, false),
+                Begun::Held if set.is_none() => return Err(self.unavailable(None)),
+                Begun::Held => return Err(unknown()),
+            };
+            let fetched = self
+                .wait(landing)
+                .await
+                .map_err(|detail| self.unavailable(Some(detail)))?;
+            match fetched.matches(algorithm, kid) {
+                Match::Found => return Ok(fetched),
+                Match::Ambiguous => return Err(Rejected::AmbiguousKey),
+                Match::NotFound => {}
+            }
+            set = Some(fetched);
+            if mine {
+                break;
+            }
+        }
+        self.remember_unknown(label);
+        Err(unknown())
+    }
+
+    /// The current set, while it may be used.
+    fn usable(&self) -> Option<Arc<KeySet>> {
+        self.current
+            .load_full()
+            .filter(|set| set.age() <= self.policy.max_stale)
+    }
+
+    fn unavailable(&self, detail: Option<Arc<str>>) -> Rejected {
+        let detail = detail
+            .or_else(|| self.refresh().last_error.clone())
+            .unwrap_or_else(|| Arc::from("not fetched yet"));
+        Rejected::IssuerUnavailable {
+            issuer: self.name.clone(),
+            detail,
+        }
+    }
+
+    /// Begins a fetch, joins the one under way, or says that it is too early.
+    fn begin(self: &Arc<Self>, wish: Wish<'_>) -> Begun {
+        let now = Instant::now();
+        let mut refresh = self.refresh();
+        if let Some(landing) = &refresh.in_flight {
+            return Begun::Joined(landing.clone());
+        }
+        if refresh.not_before.is_some_and(|time| now < time) {
+            return Begun::Held;
+        }
+        if let Wish::UnknownKid(kid) = wish {
+            let known_unknown = refresh
+                .unknown
+                .get(kid)
+                .is_some_and(|&seen| now.duration_since(seen) < self.policy.unknown_kid_memory);
+            if known_unknown || !refresh.spend(now, &self.policy) {
+                return Begun::Held;
+            }
+        }
+        let (sender, landing) = watch::channel(None);
+        refresh.in_flight = Some(landing.clone());
+        drop(refresh);
+
+        let flight = Flight {
+            source: Arc::clone(self),
+            sender,
+            landed: false,
+        };
+        tokio::spawn(flight.fly());
+        Begun::Started(landing)
+    }
+
+    async fn wait(&self, mut landing: Landing) -> Outcome {
+        // Bounded by the fetch's own deadline: the sender answers or is dropped.
+        match landing.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome
+                .clone()
+                .unwrap_or_else(|| Err(Arc::from("no outcome"))),
+            Err(_) => Err(Arc::from("the broker is shutting down")),
+        }
+    }
+
+    fn remember_unknown(&self, kid: &str) {
+        let now = Instant::now();
+        let mut refresh = self.refresh();
+        if refresh.unknown.len() >= MAX_UNKNOWN {
+            let memory = self.policy.unknown_kid_memory;
+            refresh
+                .unknown
+                .retain(|_, &mut seen| now.duration_since(seen) < memory);
+        }
+        // When it is full of recent ones the allowance alone protects the issuer.
+        if refresh.unknown.len() < MAX_UNKNOWN {
+            refresh.unknown.insert(kid.to_owned(), now);
+        }
+    }
+
+    fn refresh(&self) -> MutexGuard<'_, Refresh> {
+        // Nothing that holds this lock can leave it half changed.
+        self.refresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Refresh {
+    /// Takes one from the allowance, which grows by one each interval up to the burst.
+    fn spend(&mut self, now: Instant, policy: &KeyPolicy) -> bool {
+        let interval = policy.unknown_kid_interval.as_nanos().max(1);
+        let earned = now.duration_since(self.earning_since).as_nanos() / interval;
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+            self.allowance = self
+                .allowance
+                .saturating_add(earned)
+                .min(policy.unknown_kid_burst);
+            self.earning_since = now;
+        }
+        if self.allowance == 0 {
+            return false;
+        }
+        self.allowance -= 1;
+        true
+    }
+}
+
+/// A fetch under way. Whatever becomes of its task, dropping it lets the next one begin.
+struct Flight {
+    source: Arc<KeySource>,
+    sender: watch::Sender<Option<Outcome>>,
+    landed: bool,
+}
+
+impl Flight {
+    async fn fly(mut self) {
+        let source = Arc::clone(&self.source);
+        let fetched = source.endpoint.fetch(source.policy.fetch_deadline).await;
+        let outcome = match fetched {
+            Ok(keys) => Ok(self.accept(keys)),
+            Err(error) => Err(self.fail(&error)),
+        };
+        // No longer in flight before anybody wakes: who wakes may have to begin another.
+        source.refresh().in_flight = None;
+        self.landed = true;
+        self.sender.send_replace(Some(outcome));
+    }
+
+    fn accept(&self, keys: KeyList) -> Arc<KeySet> {
+        let source = &self.source;
+        let now = Instant::now();
+        let count = keys.len();
+        let before = source.current.load_full();
+        let set = Arc::new(match &before {
+            Some(before) => before.followed_by(keys, now),
+            None => KeySet::first(keys, now),
+        });
+        // Only one flight at a time gets here, so nothing newer is overwritten.
+        source.current.store(Some(Arc::clone(&set)));
+        let changed = before.is_none_or(|before| before.generation() != set.generation());
+        let mut refresh = source.refresh();
+        refresh.failures = 0;
+        refresh.not_before = None;
+        refresh.last_error = None;
+        drop(refresh);
+        if changed {
+            tracing::info!(issuer = %source.name, keys = count, "issuer's keys changed");
+        }
+        count_fetch(&source.name, "ok");
+        set
+    }
+
+    fn fail(&self, error: &dyn Error) -> Arc<str> {
+        let source = &self.source;
+        let detail: Arc<str> = chain(error).into();
+        let mut refresh = source.refresh();
+        let doublings = refresh.failures.min(16);
+        let pause = source.policy.retry_floor.saturating_mul(1 << doublings);
+        refresh.failures += 1;
+        refresh.not_before = Some(Instant::now() + pause.min(source.policy.retry_ceiling));
+        refresh.last_error = Some(Arc::clone(&detail));
+        drop(refresh);
+        tracing::warn!(issuer = %source.name, error = %detail, "cannot fetch the issuer's keys");
+        count_fetch(&source.name, "failed");
+        detail
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        // After landing, what is in flight is another one.
+        if !self.landed {
+            self.source.refresh().in_flight = None;
+        }
+    }
+}
+
+fn count_fetch(issuer: &str, outcome: &'static str) {
+    metrics::counter!("jit_identity_key_fetches_total", "issuer" => issuer.to_owned(), "outcome" => outcome)
+        .increment(1);
+}
+
+/// An error and what is behind it, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let _ = write!(text, ": {inner}"); // writing to a String cannot fail
+        source = inner.source();
+    }
+    text
+}

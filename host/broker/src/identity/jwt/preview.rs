@@ -1,0 +1,110 @@
+//! A token before anything was verified: what is needed to choose the issuer, the algorithm's
+//! validation and the key, and to refuse cheaply. Nothing here may reach a `Verified`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::super::rejected::{Quoted, Rejected};
+use super::config::SigningAlgorithm;
+
+/// The longest `kid`, in bytes.
+const MAX_KID: usize = 256;
+
+/// The parts of a header that matter. Everything that names keys by itself (`jwk`, `jku`, `x5u`,
+/// `x5c`) is ignored. A member that is there twice is an error of the parser.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default)]
+    kid: Option<String>,
+    #[serde(default)]
+    typ: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
+}
+
+/// Present is present, whatever its value: `"crit": null` too.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audiences {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: Option<String>,
+    aud: Option<Audiences>,
+    exp: Option<f64>,
+}
+
+/// What an unverified token says.
+pub(in crate::identity) struct Preview<'a> {
+    /// The token's text.
+    pub(super) token: &'a str,
+    pub(super) algorithm: SigningAlgorithm,
+    pub(super) kid: Option<String>,
+    pub(in crate::identity) issuer: String,
+    pub(super) audiences: Vec<String>,
+    /// `exp`, in seconds since 1970.
+    pub(super) expires: f64,
+}
+
+impl<'a> Preview<'a> {
+    /// Reads header and claims of a token of three base64url parts.
+    pub(in crate::identity) fn read(token: &'a str) -> Result<Self, Rejected> {
+        let mut parts = token.split('.');
+        let (Some(header), Some(claims)) = (parts.next(), parts.next()) else {
+            return Err(Rejected::Malformed("not three base64url parts"));
+        };
+        let header: Header = json(header).ok_or(Rejected::Malformed("header is not JSON"))?;
+        if header.crit {
+            return Err(Rejected::CriticalExtension);
+        }
+        if let Some(typ) = &header.typ
+            && !accepted_type(typ)
+        {
+            return Err(Rejected::Type(Quoted::new(typ)));
+        }
+        let algorithm = SigningAlgorithm::from_name(&header.alg)
+            .ok_or_else(|| Rejected::Algorithm(Quoted::new(&header.alg)))?;
+        if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID) {
+            return Err(Rejected::Malformed("kid is too long"));
+        }
+
+        let claims: Claims = json(claims).ok_or(Rejected::Malformed(
+            "claims are not a JSON object with iss, aud and exp of their types",
+        ))?;
+        let missing = |claim: &str| Rejected::MissingClaim(claim.to_owned());
+        Ok(Self {
+            token,
+            algorithm,
+            kid: header.kid,
+            issuer: claims.iss.ok_or_else(|| missing("iss"))?,
+            audiences: match claims.aud.ok_or_else(|| missing("aud"))? {
+                Audiences::One(audience) => vec![audience],
+                Audiences::Many(audiences) => audiences,
+            },
+            expires: claims.exp.ok_or_else(|| missing("exp"))?,
+        })
+    }
+}
+
+/// `JWT` (RFC 7519), `at+jwt` (RFC 9068) and `JOSE` (allowed for SPIFFE JWT-SVIDs). Others are for
+/// other uses, such as logout tokens or DPoP proofs, and must not pass for an identity.
+fn accepted_type(typ: &str) -> bool {
+    let lower = typ.to_ascii_lowercase();
+    let short = lower.strip_prefix("application/").unwrap_or(&lower);
+    matches!(short, "jwt" | "at+jwt" | "jose")
+}
+
+fn json<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}

@@ -1,0 +1,8 @@
+//! Real tokens, real keys, real HTTP on loopback.
+
+#![allow(clippy::unwrap_used)] // a test stops where it fails
+
+mod configuration;
+mod issuer;
+mod keys;
+mod tokens;

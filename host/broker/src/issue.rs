@@ -1,0 +1,299 @@
+//! `POST /issue`, top to bottom. Each step takes a value that only the step before can make:
+//!
+//! ```text
+//! Verified + CheckedRequest ─ resolve ▶ Asked ─ decide ▶ Permit ─ intend ▶ Intended
+//!                             ─ create ▶ Created ─ settle ▶ Disclosure
+//! ```
+//! - `intend` makes the lease durable before any call (INTENT-FIRST);
+//! - `create` turns the driver's answer into one of THREE-OUTCOMES;
+//! - `settle` makes the active lease and its audit record durable in one transaction, and only
+//!   then is there a [`Disclosure`] (AUDITED-OR-NOTHING).
+//!
+//! Wherever a step is lost, what is left is a lease that the removal knows ([`crate::removal`]).
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jit_core::driver::{AccountView, Issued};
+use jit_core::event::{AuditEvent, EventKind};
+use jit_core::id::{LeaseId, RequestId};
+use jit_core::lease::{Cause, Idempotency, Lease, LeaseState};
+use jit_core::outcome::{Outcome, Refusal};
+use jit_core::policy::Operation;
+use jit_core::secret::generate_password;
+use jit_runtime::Lane;
+use secrecy::SecretString;
+
+use crate::broker::Broker;
+use crate::fault;
+use crate::identity::Verified;
+use crate::permit::{Asked, Permit, decide};
+use crate::refusal::Refused;
+use crate::removal;
+use crate::replay::{self, Handover};
+use crate::request::{CheckedRequest, IdempotencyKey};
+use crate::store::{Change, LeaseWrite, StoreError};
+use crate::target::{Endpoint, Target};
+
+/// A secret that may leave the broker: its lease is active and its audit record durable. Only
+/// [`settle`] and [`replay`] make one.
+pub struct Disclosure {
+    /// The lease.
+    pub lease: Lease,
+    /// What goes out once, with the reply.
+    pub handover: Handover,
+    /// Where to connect.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// Issues a credential, or says why not.
+///
+/// # Errors
+/// [`Refused`]; whatever it is, no account is left that the broker does not know it must remove.
+pub async fn issue(
+    broker: &Arc<Broker>,
+    caller: Arc<Verified>,
+    request: CheckedRequest,
+    key: Option<IdempotencyKey>,
+    request_id: RequestId,
+) -> Result<Disclosure, Refused> {
+    let idempotency = key.map(|key| Idempotency { key: key.digest(&caller.principal), body: request.digest.clone() });
+    let _turn = match &idempotency {
+        Some(idempotency) => Some(broker.turns.take(&idempotency.key).await?),
+        None => None,
+    };
+    if let Some(idempotency) = &idempotency
+        && let Some(same_answer) = replay::same_answer(broker, idempotency, &request_id).await?
+    {
+        return Ok(same_answer);
+    }
+    let asked = resolve(broker, caller, request, request_id, Operation::Issue)?;
+    let permit = permitted(broker, asked).await?;
+    let intended = intend(broker, permit, idempotency).await?;
+    let created = create(broker, intended).await?;
+    settle(broker, created).await
+}
+
+/// The target exists, offers the role, and caps the length.
+///
+/// # Errors
+/// [`Refused::UnknownTarget`], [`Refused::RoleNotAllowed`], or a missing role.
+pub fn resolve(
+    broker: &Broker,
+    caller: Arc<Verified>,
+    request: CheckedRequest,
+    request_id: RequestId,
+    operation: Operation,
+) -> Result<Asked, Refused> {
+    let serving = broker.serving.load();
+    let target = serving
+        .targets
+        .get(&request.target)
+        .cloned()
+        .ok_or_else(|| Refused::UnknownTarget(request.target.to_string()))?;
+    let role = request
+        .role
+        .clone()
+        .or_else(|| target.default_role.clone())
+        .ok_or_else(|| Refused::field("role", "this target has no default role: send \"role\""))?;
+    if !target.roles.contains_key(&role) {
+        return Err(Refused::RoleNotAllowed { target: target.name.to_string(), role: role.to_string() });
+    }
+    let ttl = request.ttl.unwrap_or(target.default_ttl).min(target.max_ttl);
+    Ok(Asked { caller, target, role, ttl, request, request_id, at: Timestamp::now(), operation })
+}
+
+/// The policies say yes; a no is on record before the caller hears it.
+async fn permitted(broker: &Broker, asked: Asked) -> Result<Permit, Refused> {
+    match decide(asked).await? {
+        Ok(permit) => Ok(permit),
+        Err(denial) => {
+            let kind = EventKind::IssueDenied;
+            let event = denial.decision.event(kind).with("policy", denial.policy.clone()).with_error(denial.reason.clone());
+            let events = std::iter::once(event).chain(denial.decision.shadow_events()).collect();
+            broker.commit(Change { events, ..Change::default() }).await?;
+            Err(denial.refused())
+        }
+    }
+}
+
+/// A lease whose intent is durable.
+struct Intended {
+    lease: Lease,
+    permit: Permit,
+}
+
+async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency>) -> Result<Intended, Refused> {
+    let asked = &permit.decision.asked;
+    let target = &asked.target;
+    // Whole seconds, as the targets' own expiries are: lease and backstop end together.
+    let issued_at = Timestamp::from_second(asked.at.as_second()).unwrap_or(asked.at);
+    let max_name = target.driver.description().max_name_length;
+    let lease = Lease {
+        id: LeaseId::generate(asked.at),
+        version: 0,
+        state: LeaseState::Pending,
+        principal: asked.caller.principal.clone(),
+        attributes: asked.caller.attributes.clone(),
+        target: target.name.clone(),
+        role: permit.role.clone(),
+        account: target.prefix.generate(&asked.caller.principal.workload, max_name),
+        external_id: None,
+        driver: target.driver_ref(),
+        request_id: asked.request_id.clone(),
+        issued_at,
+        term_start: issued_at,
+        expires_at: issued_at + permit.ttl.duration(),
+        max_expires_at: issued_at + target.max_ttl.duration(),
+        renewable: target.renewable(),
+        reason: asked.request.reason.clone(),
+        ticket: asked.request.ticket.clone(),
+        metadata: asked.request.metadata.clone(),
+        idempotency,
+        removal: None,
+    };
+    let change = Change { leases: vec![LeaseWrite::Insert(lease.clone())], ..Change::default() };
+    let intended = fault::step("issue.intend", lost_write, broker.commit(change)).await;
+    match intended {
+        Ok(()) => Ok(Intended { lease, permit }),
+        Err(StoreError::KeyTaken(id)) => Err(Refused::IdempotencyConflict(id)),
+        Err(error) => {
+            // It may have become durable all the same: then there is a pending lease to close.
+            removal::undo(broker, lease, Cause::NotAudited);
+            Err(error.into())
+        }
+    }
+}
+
+/// A lease whose account exists, with its secret.
+struct Created {
+    lease: Lease,
+    permit: Permit,
+    issued: Issued,
+    password: SecretString,
+}
+
+async fn create(broker: &Broker, intended: Intended) -> Result<Created, Refused> {
+    let Intended { lease, permit } = intended;
+    let target = Arc::clone(&permit.decision.asked.target);
+    let password = generate_password();
+    let outcome = match call_driver(&target, &lease, &password).await {
+        // Nobody else makes such a name: it is our own call whose answer got lost on the way.
+        Outcome::Refused(Refusal::Conflict(text)) => Outcome::Unknown(format!("the name exists: {text}")),
+        outcome => outcome,
+    };
+    match outcome {
+        Outcome::Done(issued) => Ok(Created { lease, permit, issued, password }),
+        Outcome::Refused(refusal) => Err(refused(broker, &lease, &permit, refusal).await),
+        Outcome::Unknown(reason) => Err(doubtful(broker, &lease, &permit, reason).await),
+    }
+}
+
+/// The one call that makes an account, through the role's slots and with a deadline.
+async fn call_driver(target: &Target, lease: &Lease, password: &SecretString) -> Outcome<Issued> {
+    let Some(role) = target.roles.get(&lease.role) else {
+        return Outcome::Refused(Refusal::Configuration(format!("role {} is gone", lease.role)));
+    };
+    let Ok(Ok(_slot)) = tokio::time::timeout(target.timeout, role.slots.acquire()).await else {
+        let reason = format!("all slots of role {} are busy", lease.role);
+        return Outcome::Refused(Refusal::Unavailable { reason, after_ms: None });
+    };
+    let account = account_view(lease);
+    let scope = target.scope(Lane::Live);
+    let call = async {
+        match target.driver.create(&scope, &target.view, &role.view, &account, password).await {
+            Outcome::Unknown(reason) => Err(reason),
+            known => Ok(known),
+        }
+    };
+    fault::step("issue.create", || "failpoint".to_owned(), call).await.unwrap_or_else(Outcome::Unknown)
+}
+
+/// The account as its driver sees it.
+#[must_use]
+pub fn account_view(lease: &Lease) -> AccountView {
+    AccountView {
+        name: lease.account.clone(),
+        lease_id: lease.id.clone(),
+        workload: lease.principal.workload.clone(),
+        expires_at: u64::try_from(lease.expires_at.as_second()).unwrap_or(0),
+        external_id: lease.external_id.clone(),
+    }
+}
+
+/// The backend said no: the lease is closed and the failure on record.
+async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refusal) -> Refused {
+    let now = Timestamp::now();
+    let reason = refusal.reason();
+    tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the target refused to create an account");
+    let event = AuditEvent::of_lease(EventKind::IssueFailed, now, lease).with_error(reason.clone());
+    let event = permit.decision.complete(event);
+    if let Ok(closed) = lease.refuse(now, reason) {
+        let change = Change { leases: vec![LeaseWrite::Update(closed)], events: vec![event] };
+        if let Err(error) = broker.commit(change).await {
+            removal::undo(broker, lease.clone(), Cause::Doubtful);
+            return error.into();
+        }
+    }
+    match refusal {
+        Refusal::Unavailable { reason, .. } => Refused::TargetUnavailable(reason),
+        other => Refused::TargetRefused(other.reason()),
+    }
+}
+
+/// Nobody knows whether the account exists: the lease is doubtful and its removal begins.
+async fn doubtful(broker: &Broker, lease: &Lease, permit: &Permit, reason: String) -> Refused {
+    let now = Timestamp::now();
+    tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the outcome of a creation is unknown");
+    let failed = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueFailed, now, lease));
+    let doubt = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, lease).with_error(reason.clone());
+    if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
+        let events = vec![failed.with_error(reason), doubt];
+        let change = Change { leases: vec![LeaseWrite::Update(doubted)], events };
+        if let Err(error) = broker.commit(change).await {
+            removal::undo(broker, lease.clone(), Cause::Doubtful);
+            return error.into();
+        }
+        broker.wake.removal.notify_one();
+    }
+    Refused::TargetTimeout(lease.id.clone())
+}
+
+/// Active lease and audit record become durable together; only then may the secret leave.
+async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused> {
+    let Created { lease, permit, issued, password } = created;
+    let capped = issued.expires_at.and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
+    let settled = lease.settle(issued.external_id, capped.unwrap_or(lease.expires_at));
+    let Ok(active) = settled else {
+        removal::undo(broker, lease, Cause::NotAudited);
+        return Err(Refused::AuditUnavailable);
+    };
+    let granted = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueGranted, Timestamp::now(), &active));
+    let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
+    let change = Change { leases: vec![LeaseWrite::Update(active.clone())], events };
+    if let Err(error) = fault::step("issue.settle", lost_write, broker.commit(change)).await {
+        removal::undo(broker, lease, Cause::NotAudited);
+        return Err(error.into());
+    }
+    broker.wake.expiry_at(active.expires_at);
+    let handover = Handover {
+        username: issued.username.unwrap_or_else(|| active.account.to_string()),
+        secret: issued.secret.unwrap_or(password),
+        properties: issued.properties,
+    };
+    if active.idempotency.is_some() {
+        broker.handovers.keep(&active.id, handover.clone());
+    }
+    let ready = fault::step("issue.disclose", lost_write, async { Ok::<_, StoreError>(()) }).await;
+    if let Err(error) = ready {
+        removal::abandon(broker, &active).await;
+        return Err(error.into());
+    }
+    let endpoint = permit.decision.asked.target.endpoint.clone();
+    Ok(Disclosure { lease: active, handover, endpoint })
+}
+
+/// The error of a store write that a failpoint lost.
+pub(crate) fn lost_write() -> StoreError {
+    StoreError::Failed("failpoint".to_owned())
+}

@@ -1,0 +1,117 @@
+//! Why the broker does not do what it was asked: the one error type of the pipeline. It knows no
+//! HTTP; [`crate::http::problem`] is the one table that maps it.
+
+use std::time::Duration;
+
+use jit_core::id::LeaseId;
+use jit_core::lease::LeaseState;
+
+use crate::store::StoreError;
+
+/// A request that is not fulfilled. Its text is fit for the caller: no secret, nothing of the
+/// broker's insides.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refused {
+    /// The request itself is wrong.
+    #[error("{detail}")]
+    InvalidRequest {
+        /// The field, where one is to blame.
+        field: Option<&'static str>,
+        /// What is wrong and what to send instead.
+        detail: String,
+    },
+    /// The token does not prove an identity. The reason is in the log, not in the reply.
+    #[error("the workload token was not accepted")]
+    Unauthenticated,
+    /// A policy said no.
+    #[error("{reason}")]
+    PolicyDenied {
+        /// Which one.
+        policy: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// The target does not offer that role.
+    #[error("target {target} has no role {role}")]
+    RoleNotAllowed {
+        /// The target.
+        target: String,
+        /// The role asked for.
+        role: String,
+    },
+    /// No such target.
+    #[error("there is no target {0}")]
+    UnknownTarget(String),
+    /// No such lease, or another identity's.
+    #[error("there is no such lease")]
+    UnknownLease,
+    /// The same Idempotency-Key came with another request.
+    #[error("this Idempotency-Key was used for another request (lease {0}); use a new key")]
+    IdempotencyConflict(LeaseId),
+    /// The lease's state does not allow it.
+    #[error("lease {id} is {}", state.as_str())]
+    LeaseNotActive {
+        /// The lease.
+        id: LeaseId,
+        /// Where it stands.
+        state: LeaseState,
+    },
+    /// Too much too fast by one workload.
+    #[error("too many requests by this workload")]
+    RateLimited {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The backend said no; its words.
+    #[error("the target refused: {0}")]
+    TargetRefused(String),
+    /// The backend cannot be reached.
+    #[error("the target cannot be reached: {0}")]
+    TargetUnavailable(String),
+    /// The store or audit log cannot be written: nothing is handed out.
+    #[error("the audit log cannot be written; nothing was handed out")]
+    AuditUnavailable,
+    /// More work than the broker takes on at once.
+    #[error("the broker has too much to do; try again shortly")]
+    Overloaded,
+    /// The backend's answer did not come: the lease is doubtful and is being removed.
+    #[error("the target did not answer in time; the lease is doubtful and is being removed")]
+    TargetTimeout(LeaseId),
+}
+
+impl Refused {
+    /// A wrong field.
+    pub fn field(field: &'static str, detail: impl Into<String>) -> Self {
+        Self::InvalidRequest { field: Some(field), detail: detail.into() }
+    }
+
+    /// The word for metrics, the same as the API's code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidRequest { .. } => "invalid-request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PolicyDenied { .. } => "policy-denied",
+            Self::RoleNotAllowed { .. } => "role-not-allowed",
+            Self::UnknownTarget(_) => "unknown-target",
+            Self::UnknownLease => "unknown-lease",
+            Self::IdempotencyConflict(_) => "idempotency-conflict",
+            Self::LeaseNotActive { .. } => "lease-not-active",
+            Self::RateLimited { .. } => "rate-limited",
+            Self::TargetRefused(_) => "target-refused",
+            Self::TargetUnavailable(_) => "target-unavailable",
+            Self::AuditUnavailable => "audit-unavailable",
+            Self::Overloaded => "overloaded",
+            Self::TargetTimeout(_) => "target-timeout",
+        }
+    }
+}
+
+impl From<StoreError> for Refused {
+    /// For reads and writes whose failure means that nothing may be handed out. The cause is
+    /// logged here, once; the caller is not told of the broker's insides.
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        Self::AuditUnavailable
+    }
+}

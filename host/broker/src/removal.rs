@@ -1,0 +1,219 @@
+//! NO-GHOST: the one way in which accounts go. Expiry, revocation on request, doubtful creations,
+//! crashes, abandoned replies and ghosts all end in [`attempt`]; it is idempotent and never gives up.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jit_core::event::{AuditEvent, EventKind};
+use jit_core::id::LeaseId;
+use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::outcome::{Outcome, Refusal};
+
+use crate::broker::Broker;
+use crate::fault;
+use crate::issue::{account_view, lost_write};
+use crate::store::{Change, LeaseWrite, StoreError};
+
+/// What became of one attempt.
+#[derive(Debug)]
+pub enum Attempt {
+    /// The account is gone and that is on record.
+    Removed(Lease),
+    /// It may still be there; the next attempt is scheduled.
+    Failed {
+        /// The lease with its next attempt.
+        lease: Lease,
+        /// The backend could not be reached: its other removals would fail alike.
+        unreachable: bool,
+    },
+    /// Another task is at it.
+    InProgress,
+}
+
+/// Leases whose account is being removed right now in this process.
+#[derive(Default)]
+pub struct InProgress(Mutex<HashSet<LeaseId>>);
+
+struct Mine<'a>(&'a InProgress, LeaseId);
+
+impl InProgress {
+    fn begin(&self, lease: &LeaseId) -> Option<Mine<'_>> {
+        let mut at_work = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at_work.insert(lease.clone()).then(|| Mine(self, lease.clone()))
+    }
+}
+
+impl Drop for Mine<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+/// Records that an active lease's account is to go. From here on it will, whatever happens.
+///
+/// # Errors
+/// [`StoreError::Stale`] when somebody else stepped the lease on first.
+pub async fn begin(
+    broker: &Broker,
+    lease: &Lease,
+    cause: Cause,
+    events: Vec<AuditEvent>,
+) -> Result<Lease, StoreError> {
+    let revoking = lease
+        .begin_revocation(cause, Timestamp::now())
+        .map_err(|_| StoreError::Stale(lease.id.clone()))?;
+    let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events };
+    fault::step("revoke.begin", lost_write, broker.commit(change)).await?;
+    broker.handovers.forget(&lease.id);
+    Ok(revoking)
+}
+
+/// Tries once to remove the account of a lease that is revoking or doubtful.
+///
+/// # Errors
+/// When the store fails; the account may be gone, and the next attempt finds it so.
+pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreError> {
+    let Some(_mine) = broker.removing.begin(&lease.id) else { return Ok(Attempt::InProgress) };
+    let now = Timestamp::now();
+    match call_driver(broker, lease).await {
+        Ok(()) => {
+            let removed = lease.removed().map_err(|_| StoreError::Stale(lease.id.clone()))?;
+            let event = removed_event(&removed, now);
+            let change = Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event] };
+            fault::step("revoke.record", lost_write, broker.commit(change)).await?;
+            metrics::counter!("jit_accounts_removed_total", "target" => lease.target.to_string()).increment(1);
+            tracing::info!(lease = %lease.id, account = %lease.account, target = %lease.target, "account removed");
+            Ok(Attempt::Removed(removed))
+        }
+        Err((reason, unreachable)) => {
+            let failed =
+                lease.removal_failed(reason.clone(), now).map_err(|_| StoreError::Stale(lease.id.clone()))?;
+            let attempts = failed.removal.as_ref().map_or(1, |removal| removal.attempts);
+            metrics::counter!("jit_revoke_failed_total", "target" => lease.target.to_string()).increment(1);
+            tracing::warn!(lease = %lease.id, target = %lease.target, attempts, reason, "an account could not be removed; it will be tried again");
+            // Each doubling is on record: an outage of days does not fill the log.
+            let on_record = attempts.is_power_of_two();
+            let event = AuditEvent::of_lease(EventKind::RevokeFailed, now, &failed)
+                .with("attempts", attempts)
+                .with_error(reason);
+            let events = if on_record { vec![event] } else { Vec::new() };
+            broker.commit(Change { leases: vec![LeaseWrite::Update(failed.clone())], events }).await?;
+            Ok(Attempt::Failed { lease: failed, unreachable })
+        }
+    }
+}
+
+/// The driver's revoke; an account that is not there is gone. The error says whether the backend
+/// was out of reach.
+async fn call_driver(broker: &Broker, lease: &Lease) -> Result<(), (String, bool)> {
+    let remover =
+        broker.serving.load().remover(&lease.target, &lease.driver).map_err(|reason| (reason, false))?;
+    let account = account_view(lease);
+    let call = async {
+        match remover.driver.revoke(&remover.scope, &remover.view, &account).await {
+            Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Ok(()),
+            Outcome::Refused(refusal) => {
+                Err((refusal.reason(), matches!(refusal, Refusal::Unavailable { .. })))
+            }
+            Outcome::Unknown(reason) => Err((reason, true)),
+        }
+    };
+    fault::step("revoke.driver", || ("failpoint".to_owned(), false), call).await
+}
+
+fn removed_event(lease: &Lease, now: Timestamp) -> AuditEvent {
+    let cause = lease.removal.as_ref().map_or(Cause::Requested, |removal| removal.cause);
+    let kind = match cause {
+        Cause::Expired => EventKind::LeaseExpired,
+        Cause::Ghost => EventKind::GhostRemoved,
+        _ => EventKind::LeaseRevoked,
+    };
+    let word = serde_json::to_value(cause).unwrap_or_default();
+    AuditEvent::of_lease(kind, now, lease).with("cause", word)
+}
+
+/// A step after the intent was lost in the store: whatever of it became durable, the account goes
+/// and the lease is closed. Nothing was handed out. Runs on its own until it is done; a crash in
+/// the middle leaves a pending lease for recovery.
+pub fn undo(broker: &Broker, lease: Lease, cause: Cause) {
+    let Some(broker) = broker.handle() else { return };
+    broker.clone().tasks.spawn(async move {
+        if let Err((reason, _)) = call_driver(&broker, &lease).await {
+            tracing::warn!(lease = %lease.id, reason, "undoing an issue: the account could not be removed at once");
+        }
+        let mut wait = Duration::from_millis(100);
+        loop {
+            match close(&broker, &lease.id, cause).await {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(lease = %lease.id, %error, "undoing an issue: the store failed"),
+            }
+            tokio::select! {
+                () = broker.stopping.cancelled() => break,
+                () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
+            }
+        }
+        broker.wake.removal.notify_one();
+    });
+}
+
+/// Marks a lease for removal from wherever it stands.
+///
+/// # Errors
+/// When the store fails or somebody else is faster; call it again.
+pub async fn close(broker: &Broker, id: &LeaseId, cause: Cause) -> Result<(), StoreError> {
+    let Some(lease) = broker.store.lease(id).await? else { return Ok(()) };
+    let now = Timestamp::now();
+    let (step, kind) = match lease.state {
+        LeaseState::Pending => (lease.doubt(cause, now), EventKind::LeaseDoubtful),
+        LeaseState::Active => (lease.begin_revocation(cause, now), EventKind::IssueFailed),
+        LeaseState::Revoking | LeaseState::Doubtful | LeaseState::Revoked => return Ok(()),
+    };
+    let Ok(next) = step else { return Ok(()) };
+    let word = serde_json::to_value(cause).unwrap_or_default();
+    let event = AuditEvent::of_lease(kind, now, &next).with("cause", word);
+    broker.handovers.forget(id);
+    broker.commit(Change { leases: vec![LeaseWrite::Update(next)], events: vec![event] }).await
+}
+
+/// The caller went away before it had its reply. With an Idempotency-Key it may come back for it;
+/// without one nobody can ever use the account, so it goes at once.
+pub async fn abandon(broker: &Broker, lease: &Lease) {
+    if lease.idempotency.is_some() && !broker.stopping.is_cancelled() {
+        broker.abandoned.put(&lease.id);
+        return;
+    }
+    tracing::info!(lease = %lease.id, "the caller went away before the reply; the account is removed");
+    match begin(broker, lease, Cause::Abandoned, Vec::new()).await {
+        Ok(_) => broker.wake.removal.notify_one(),
+        // A renewal or revocation was faster, or the store failed: then its state is not known here.
+        Err(_) => undo(broker, lease.clone(), Cause::Abandoned),
+    }
+}
+
+/// What a crash left behind: leases that were intended and never settled. Their accounts may
+/// exist, their secrets reached nobody. Called before the broker serves.
+///
+/// # Errors
+/// When the store fails.
+pub async fn recover(broker: &Arc<Broker>) -> Result<usize, StoreError> {
+    let now = Timestamp::now();
+    let mut found = 0;
+    loop {
+        let pending = broker.store.pending(now, 500).await?;
+        if pending.is_empty() {
+            return Ok(found);
+        }
+        found += pending.len();
+        let mut change = Change::default();
+        for lease in pending {
+            if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
+                let event = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, &doubted);
+                change.events.push(event.with_error("the broker stopped in the middle of the issue"));
+                change.leases.push(LeaseWrite::Update(doubted));
+            }
+        }
+        broker.commit(change).await?;
+    }
+}

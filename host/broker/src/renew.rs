@@ -1,0 +1,132 @@
+//! `POST /v1/leases/{id}/renew`: the same account, a later expiry, never past `max_expires_at`.
+//!
+//! The policies are asked again: what they would no longer grant is not prolonged. The backend's
+//! own expiry moves first, then the lease's: lost in between, the account still goes at the
+//! lease's old time.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jit_core::event::{AuditEvent, EventKind};
+use jit_core::id::{LeaseId, RequestId};
+use jit_core::lease::{Lease, LeaseState};
+use jit_core::outcome::{Outcome, Refusal};
+use jit_core::policy::Operation;
+use jit_core::ttl::Ttl;
+use jit_runtime::Lane;
+
+use crate::broker::Broker;
+use crate::fault;
+use crate::identity::Verified;
+use crate::issue::{account_view, lost_write, resolve};
+use crate::permit::decide;
+use crate::refusal::Refused;
+use crate::request::{IssueRequest, RenewRequest};
+use crate::store::{Change, LeaseWrite, StoreError};
+
+/// Renews a lease of the caller's own.
+///
+/// # Errors
+/// [`Refused`]; the expiry then stands where it stood.
+pub async fn renew(
+    broker: &Broker,
+    caller: Arc<Verified>,
+    id: &LeaseId,
+    ask: RenewRequest,
+    request_id: RequestId,
+) -> Result<Lease, Refused> {
+    let lease = own_lease(broker, &caller, id).await?;
+    if lease.state != LeaseState::Active || lease.expires_at <= Timestamp::now() {
+        return Err(Refused::LeaseNotActive { id: lease.id, state: lease.state });
+    }
+    if !lease.renewable {
+        return Err(Refused::field("lease_id", "leases of this target cannot be renewed; ask for a new one"));
+    }
+    let request = IssueRequest {
+        target: lease.target.to_string(),
+        role: Some(lease.role.to_string()),
+        ttl: ask.ttl,
+        reason: lease.reason.clone(),
+        ticket: lease.ticket.clone(),
+        metadata: lease.metadata.clone(),
+    };
+    let asked = resolve(broker, caller, request.check()?, request_id.clone(), Operation::Renew)?;
+    let (target, at) = (asked.target.clone(), asked.at);
+    let permit = match decide(asked).await? {
+        Ok(permit) if permit.role == lease.role => permit,
+        Ok(permit) => {
+            let reason = format!("the policies now grant only role {}; ask for a new lease", permit.role);
+            let event = permit.decision.event(EventKind::RenewDenied).with_error(reason.clone());
+            broker.commit(Change { events: vec![about(event, &lease)], ..Change::default() }).await?;
+            return Err(Refused::PolicyDenied { policy: "chain".to_owned(), reason });
+        }
+        Err(denial) => {
+            let event = denial.decision.event(EventKind::RenewDenied).with("policy", denial.policy.clone());
+            let event = event.with_error(denial.reason.clone());
+            broker.commit(Change { events: vec![about(event, &lease)], ..Change::default() }).await?;
+            return Err(denial.refused());
+        }
+    };
+    let next = later(&lease, at, permit.ttl)?;
+    let Some(role) = target.roles.get(&lease.role) else {
+        return Err(Refused::RoleNotAllowed { target: target.name.to_string(), role: lease.role.to_string() });
+    };
+    let account = account_view(&next);
+    let scope = target.scope(Lane::Live);
+    let call = async {
+        match target.driver.renew(&scope, &target.view, &role.view, &account).await {
+            Outcome::Done(expires_at) => Ok(expires_at),
+            Outcome::Refused(Refusal::NotFound) => {
+                Err(Refused::TargetRefused("the account is no longer there".to_owned()))
+            }
+            Outcome::Refused(Refusal::Unavailable { reason, .. }) | Outcome::Unknown(reason) => {
+                Err(Refused::TargetUnavailable(reason))
+            }
+            Outcome::Refused(refusal) => Err(Refused::TargetRefused(refusal.reason())),
+        }
+    };
+    let backstop = fault::step("renew.driver", || Refused::TargetUnavailable("failpoint".to_owned()), call).await?;
+    let next = match i64::try_from(backstop).ok().and_then(|at| Timestamp::from_second(at).ok()) {
+        // A backend that gives less than was asked has the last word.
+        Some(at) if at < next.expires_at => Lease { expires_at: at.max(lease.expires_at), ..next },
+        _ => next,
+    };
+    let mut event = AuditEvent::of_lease(EventKind::LeaseRenewed, at, &next);
+    event.request_id = Some(request_id.to_string());
+    let event = permit.decision.complete(event);
+    let events = std::iter::once(event).chain(permit.decision.shadow_events()).collect();
+    let change = Change { leases: vec![LeaseWrite::Update(next.clone())], events };
+    match fault::step("renew.record", lost_write, broker.commit(change)).await {
+        Ok(()) => Ok(next),
+        Err(StoreError::Stale(id)) => {
+            let state = broker.store.lease(&id).await?.map_or(LeaseState::Revoked, |lease| lease.state);
+            Err(Refused::LeaseNotActive { id, state })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn about(mut event: AuditEvent, lease: &Lease) -> AuditEvent {
+    event.lease_id = Some(lease.id.to_string());
+    event.ephemeral_id = Some(lease.account.to_string());
+    event
+}
+
+/// The lease's next term: from now, whole seconds.
+fn later(lease: &Lease, at: Timestamp, ttl: Ttl) -> Result<Lease, Refused> {
+    let start = Timestamp::from_second(at.as_second()).unwrap_or(at);
+    lease
+        .renew(start, start + ttl.duration())
+        .map_err(|error| Refused::LeaseNotActive { id: lease.id.clone(), state: error.from })
+}
+
+/// A lease of the caller's own; another identity's is as if it were not there.
+///
+/// # Errors
+/// [`Refused::UnknownLease`].
+pub async fn own_lease(broker: &Broker, caller: &Verified, id: &LeaseId) -> Result<Lease, Refused> {
+    match broker.store.lease(id).await? {
+        Some(lease) if lease.principal == caller.principal => Ok(lease),
+        _ => Err(Refused::UnknownLease),
+    }
+}

@@ -1,0 +1,236 @@
+//! SAME-ANSWER: a retry with the same Idempotency-Key gets the same lease, never a second account.
+//!
+//! Requests with one key take turns ([`Turns`]). The one that comes second finds the lease in the
+//! store: while its secret is still in memory ([`Handovers`]) it gets the very same reply; after a
+//! restart the account's password is reset and the new one handed out, on record.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jit_core::driver::{Feature, RotationStep};
+use jit_core::event::{AuditEvent, EventKind};
+use jit_core::id::{LeaseId, RequestId};
+use jit_core::lease::{Idempotency, Lease, LeaseState};
+use jit_core::outcome::{Outcome, Refusal};
+use jit_core::secret::generate_password;
+use secrecy::SecretString;
+
+use crate::broker::Broker;
+use crate::fault;
+use crate::issue::{Disclosure, account_view, lost_write};
+use crate::refusal::Refused;
+use crate::store::Change;
+
+/// What the caller gets beside the lease.
+#[derive(Clone)]
+pub struct Handover {
+    /// The account's name, as the backend knows it.
+    pub username: String,
+    /// The secret.
+    pub secret: SecretString,
+    /// What else the driver said.
+    pub properties: Vec<(String, String)>,
+}
+
+/// How long a secret stays in memory for a retry: a client's burst of retries, and some.
+const KEPT_FOR: Duration = Duration::from_secs(120);
+/// The most secrets kept; beyond it a retry resets the password instead.
+const MOST_KEPT: usize = 10_000;
+
+/// Secrets of the last minutes, for retries with an Idempotency-Key. Never on disk.
+#[derive(Default)]
+pub struct Handovers(Mutex<HashMap<LeaseId, (Instant, Handover)>>);
+
+impl Handovers {
+    /// Keeps a secret for a while.
+    pub fn keep(&self, lease: &LeaseId, handover: Handover) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < MOST_KEPT {
+            kept.insert(lease.clone(), (Instant::now(), handover));
+        }
+    }
+
+    fn get(&self, lease: &LeaseId) -> Option<Handover> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(lease).filter(|(since, _)| since.elapsed() < KEPT_FOR).map(|(_, handover)| handover.clone())
+    }
+
+    /// Forgets the secret of a lease that is over.
+    pub fn forget(&self, lease: &LeaseId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
+    }
+
+    /// Forgets what is old.
+    pub fn sweep(&self) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, (since, _)| since.elapsed() < KEPT_FOR);
+    }
+}
+
+/// Requests with the same key, one after the other.
+#[derive(Default)]
+pub struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+/// A request's turn; the next one's begins when it is dropped.
+pub struct Turn<'a> {
+    turns: &'a Turns,
+    key: String,
+    held: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Turns {
+    /// Waits for the key's turn, at most half a minute.
+    ///
+    /// # Errors
+    /// [`Refused::Overloaded`] when those before take too long.
+    pub async fn take(&self, key: &str) -> Result<Turn<'_>, Refused> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(key.to_owned()).or_default())
+        };
+        match tokio::time::timeout(Duration::from_secs(30), turn.lock_owned()).await {
+            Ok(held) => Ok(Turn { turns: self, key: key.to_owned(), held: Some(held) }),
+            Err(_) => Err(Refused::Overloaded),
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.held = None;
+        // One reference is the table's own: nobody waits.
+        if turns.get(&self.key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            turns.remove(&self.key);
+        }
+    }
+}
+
+/// The answer that this key already has, if it has one.
+///
+/// # Errors
+/// [`Refused::IdempotencyConflict`] for another request under the same key,
+/// [`Refused::LeaseNotActive`] when its lease is over.
+pub async fn same_answer(
+    broker: &Broker,
+    idempotency: &Idempotency,
+    request_id: &RequestId,
+) -> Result<Option<Disclosure>, Refused> {
+    let Some(lease) = broker.store.lease_by_key(&idempotency.key).await? else { return Ok(None) };
+    if lease.idempotency.as_ref().is_some_and(|first| first.body != idempotency.body) {
+        return Err(Refused::IdempotencyConflict(lease.id));
+    }
+    let over = lease.expires_at <= Timestamp::now();
+    match lease.state {
+        LeaseState::Active if !over => {}
+        // Its request is still at work in this process, past our patience, or a crash left it and
+        // recovery is about to close it: the caller tries again.
+        LeaseState::Pending => return Err(Refused::Overloaded),
+        state => return Err(Refused::LeaseNotActive { id: lease.id, state }),
+    }
+    let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
+    let handover = match broker.handovers.get(&lease.id) {
+        Some(handover) => handover,
+        None => reset_password(broker, &lease, request_id).await?,
+    };
+    broker.abandoned.picked_up(&lease.id);
+    Ok(Some(Disclosure { lease, handover, endpoint }))
+}
+
+/// The secret is no longer in memory: the account gets a new one, on record before it leaves.
+async fn reset_password(broker: &Broker, lease: &Lease, request_id: &RequestId) -> Result<Handover, Refused> {
+    let remover = broker.serving.load().remover(&lease.target, &lease.driver).map_err(Refused::TargetUnavailable)?;
+    if !remover.driver.description().has(Feature::Rotate) {
+        return Err(Refused::LeaseNotActive { id: lease.id.clone(), state: lease.state });
+    }
+    let secret = generate_password();
+    let account = account_view(lease);
+    let call = async {
+        let step = RotationStep::Stage;
+        match remover.driver.rotate(&remover.scope, &remover.view, &account, step, Some(&secret)).await {
+            Outcome::Done(()) => Ok(()),
+            Outcome::Refused(Refusal::Unavailable { reason, .. }) | Outcome::Unknown(reason) => {
+                Err(Refused::TargetUnavailable(reason))
+            }
+            Outcome::Refused(refusal) => Err(Refused::TargetRefused(refusal.reason())),
+        }
+    };
+    // A reset whose outcome is unknown is harmless: nobody holds either password, and the next
+    // retry resets again.
+    fault::step("replay.rotate", || Refused::TargetUnavailable("failpoint".to_owned()), call).await?;
+    let mut event = AuditEvent::of_lease(EventKind::IssueReplayed, Timestamp::now(), lease);
+    event.request_id = Some(request_id.to_string());
+    let change = Change { events: vec![event.with("password_reset", true)], ..Change::default() };
+    fault::step("replay.record", lost_write, broker.commit(change)).await?;
+    let handover = Handover { username: lease.account.to_string(), secret, properties: Vec::new() };
+    broker.handovers.keep(&lease.id, handover.clone());
+    Ok(handover)
+}
+
+/// Leases whose caller went away before it got the reply, but whose Idempotency-Key lets a retry
+/// fetch it: kept for [`Abandoned::GRACE`], then removed.
+#[derive(Default)]
+pub struct Abandoned(Mutex<HashMap<LeaseId, Instant>>);
+
+impl Abandoned {
+    /// How long a retry may take to come.
+    pub const GRACE: Duration = Duration::from_secs(60);
+
+    /// The reply did not arrive.
+    pub fn put(&self, lease: &LeaseId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.clone(), Instant::now());
+    }
+
+    fn picked_up(&self, lease: &LeaseId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
+    }
+
+    /// Takes those that nobody came for in time; all of them when the broker is stopping.
+    pub fn given_up(&self, all: bool) -> Vec<LeaseId> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let over: Vec<LeaseId> = waiting
+            .iter()
+            .filter(|(_, since)| all || since.elapsed() >= Self::GRACE)
+            .map(|(lease, _)| lease.clone())
+            .collect();
+        for lease in &over {
+            waiting.remove(lease);
+        }
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn turns_of_one_key_exclude_each_other_and_leave_nothing_behind() {
+        let turns = Turns::default();
+        let first = turns.take("a").await.unwrap();
+        let other = turns.take("b").await.unwrap();
+        let waiting = async {
+            let turn = turns.take("a").await.unwrap();
+            drop(turn);
+        };
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop(first);
+        waiting.await;
+        drop(other);
+        assert!(turns.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_kept_secret_is_forgotten_on_demand() {
+        let handovers = Handovers::default();
+        let lease = LeaseId::generate(Timestamp::now());
+        let handover = Handover { username: "u".into(), secret: "s".into(), properties: vec![] };
+        handovers.keep(&lease, handover);
+        assert!(handovers.get(&lease).is_some());
+        handovers.forget(&lease);
+        assert!(handovers.get(&lease).is_none());
+    }
+}

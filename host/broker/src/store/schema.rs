@@ -1,0 +1,139 @@
+//! The tables, their version, and how a connection is opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Executor as _};
+
+/// The version of the tables that this program writes (`PRAGMA user_version`).
+pub const VERSION: i64 = 1;
+/// "JITB" in the file's header (`PRAGMA application_id`): another program's file is not touched.
+pub const APPLICATION_ID: i64 = 0x4a49_5442;
+
+/// Columns beside `doc` are copies for searching, written from it and never read back as truth.
+/// Times are nanoseconds since the Unix epoch. `idem_key` is null unless the lease holds its key;
+/// `owed_since` is since when its removal has been due, for the metrics.
+const TABLES: &str = "
+CREATE TABLE leases (
+    id TEXT NOT NULL PRIMARY KEY,
+    version INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    issuer TEXT NOT NULL,
+    workload TEXT NOT NULL,
+    target TEXT NOT NULL,
+    account TEXT NOT NULL,
+    issued_at INTEGER NOT NULL,
+    due_at INTEGER,
+    owed_since INTEGER,
+    ended_at INTEGER,
+    doc TEXT NOT NULL,
+    idem_key TEXT
+) STRICT;
+CREATE INDEX leases_due ON leases (due_at, target) WHERE due_at IS NOT NULL;
+CREATE INDEX leases_pending ON leases (issued_at) WHERE state = 'pending';
+CREATE UNIQUE INDEX leases_key ON leases (idem_key) WHERE idem_key IS NOT NULL;
+CREATE INDEX leases_live ON leases (account) WHERE state <> 'revoked';
+CREATE INDEX leases_principal ON leases (issuer, workload, id);
+CREATE INDEX leases_ended ON leases (ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE TABLE audit (
+    seq INTEGER NOT NULL PRIMARY KEY,
+    record TEXT NOT NULL,
+    leaf BLOB NOT NULL
+) STRICT;
+-- Against slips, not against attackers: those are found by the tree.
+CREATE TRIGGER audit_keeps_records BEFORE DELETE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_changes_nothing BEFORE UPDATE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+
+CREATE TABLE checkpoint (
+    one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    size INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    nodes BLOB NOT NULL
+) STRICT;
+CREATE TABLE checkpoint_history (
+    size INTEGER NOT NULL PRIMARY KEY,
+    taken_at INTEGER NOT NULL,
+    note TEXT NOT NULL
+) STRICT;
+";
+
+/// Why a file cannot be used as the store.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Made by a newer release.
+    #[error(
+        "the store has version {found}, this release knows up to {VERSION}: use the release that wrote it, or a newer one"
+    )]
+    Newer {
+        /// The file's version.
+        found: i64,
+    },
+    /// Made by something else.
+    #[error("the file is a database of another program")]
+    Foreign,
+    /// The database said no.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Options that every connection has: no statement in the log (they hold people's data), a bound
+/// on waiting for a lock.
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        .disable_statement_logging()
+}
+
+/// The one connection that writes. Every commit is on the disk when it returns
+/// (`synchronous = FULL`); the write-ahead log is written back each 4,000 pages (16 MiB), so that
+/// a busy broker pays one fsync per group and rarely three.
+pub(super) fn writing(path: &Path) -> SqliteConnectOptions {
+    options(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", "4000")
+        .pragma("journal_size_limit", "33554432")
+        .pragma("trusted_schema", "OFF")
+        .thread_name(|_| "store-writer".to_owned())
+}
+
+/// A connection that only reads, with a cache of 512 KiB: there are several.
+pub(crate) fn reading(path: &Path) -> SqliteConnectOptions {
+    options(path)
+        .read_only(true)
+        .pragma("cache_size", "-512")
+        .pragma("query_only", "ON")
+        .pragma("trusted_schema", "OFF")
+        .thread_name(|id| format!("store-reader-{id}"))
+}
+
+/// Makes the tables in a new file, or checks that an existing one is ours and not newer.
+pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), SchemaError> {
+    let version = check(connection).await?;
+    if version == 0 {
+        let sql = format!(
+            "BEGIN EXCLUSIVE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+        );
+        connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await?;
+    }
+    Ok(())
+}
+
+/// Gives the file's version: 0 for an empty file.
+pub(crate) async fn check(connection: &mut SqliteConnection) -> Result<i64, SchemaError> {
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *connection).await?;
+    match (application, version) {
+        (APPLICATION_ID, 1..=VERSION) => Ok(version),
+        (APPLICATION_ID, found) if found > VERSION => Err(SchemaError::Newer { found }),
+        (0, 0) if tables == 0 => Ok(0),
+        _ => Err(SchemaError::Foreign),
+    }
+}

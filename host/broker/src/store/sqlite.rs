@@ -1,0 +1,376 @@
+//! The embedded store: one SQLite file, written by one task, read by a few connections.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use jit_core::account::AccountName;
+use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
+use jit_core::id::LeaseId;
+use jit_core::lease::{Lease, LeaseState};
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
+use sqlx::{QueryBuilder, Row as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::rows::{Prepared, column, nanos};
+use super::schema;
+use super::writer::{Job, OpenFailure, Writer};
+use super::{Change, Counts, LeaseFilter, Store, StoreError, StoredRecord};
+
+pub use super::log::LogError;
+pub use super::schema::SchemaError;
+
+/// Changes that may wait for the writer; more wait for room.
+const QUEUE: usize = 1024;
+/// Connections that read.
+const READERS: u32 = 4;
+/// How long a change or question may take before its caller is told that the store failed.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// The most rows of one answer.
+const MAX_ROWS: usize = 1_000;
+
+/// What the store is opened with.
+#[derive(Debug)]
+pub struct SqliteOptions {
+    /// The database file. It and its folder are made where they are missing.
+    pub path: PathBuf,
+    /// The key that signs the audit log's checkpoints.
+    pub signer: LogKey,
+    /// Which log this is: the checkpoints' first line and the key's name.
+    pub origin: Origin,
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another broker has it open.
+    #[error("the store {} is in use by another jit-broker: two on one file would undo each other's work", .0.display())]
+    InUse(PathBuf),
+    /// The file system said no.
+    #[error("the store's file {}", path.display())]
+    File {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Not our file, or one of a newer release.
+    #[error("the store {}", path.display())]
+    Schema {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SchemaError,
+    },
+    /// The audit log in it cannot be gone on with.
+    #[error("the store {}", path.display())]
+    Log {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: LogError,
+    },
+    /// The database said no.
+    #[error("the store {}", path.display())]
+    Database {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        source: sqlx::Error,
+    },
+}
+
+/// The store in one SQLite file. Dropping it without [`SqliteStore::close`] loses nothing that was
+/// committed; changes still queued may or may not be made.
+#[derive(Debug)]
+pub struct SqliteStore {
+    jobs: mpsc::Sender<Job>,
+    readers: SqlitePool,
+    size: watch::Receiver<u64>,
+    verifier: VerifierKey,
+    #[cfg(test)]
+    pub(super) fault: tests::CommitFault,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it, and starts the writer on the current Tokio runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`]: in use, not readable, of a newer release or another program, or with an
+    /// audit log that does not fit its last signed checkpoint.
+    pub async fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+        let SqliteOptions { path, signer, origin } = options;
+        let lock = prepare_files(&path)?;
+        let verifier = signer.verifier(&origin);
+        let (connection, log) = Writer::connect(&path, &verifier).await.map_err(|failure| {
+            let path = path.clone();
+            match failure {
+                OpenFailure::Schema(source) => OpenError::Schema { path, source },
+                OpenFailure::Log(source) => OpenError::Log { path, source },
+                OpenFailure::Database(source) => OpenError::Database { path, source },
+            }
+        })?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(DEADLINE)
+            .connect_lazy_with(schema::reading(&path));
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (size_sender, size) = watch::channel(log.range.size());
+        #[cfg(test)]
+        let fault = tests::CommitFault::default();
+        let writer = Writer {
+            path,
+            key: signer,
+            origin,
+            connection: Some(connection),
+            log,
+            size: size_sender,
+            lock,
+            #[cfg(test)]
+            fault: fault.clone(),
+        };
+        tokio::spawn(writer.run(queue));
+        Ok(Self {
+            jobs,
+            readers,
+            size,
+            verifier,
+            #[cfg(test)]
+            fault,
+        })
+    }
+
+    /// How many audit records there are, and a way to wait for more (the export does).
+    #[must_use]
+    pub fn log_size(&self) -> watch::Receiver<u64> {
+        self.size.clone()
+    }
+
+    /// What others need to check the log's checkpoints.
+    #[must_use]
+    pub fn verifier(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// Makes what is queued durable, writes the write-ahead log back, and lets go of the file.
+    /// Later changes fail.
+    pub async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.jobs.send(Job::Close(reply)).await.is_ok() {
+            let _closed = timeout(DEADLINE, done).await;
+        }
+        self.readers.close().await;
+    }
+
+    /// Asks the writer and waits, for a bounded time, for what it says.
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.jobs.send(job(reply)).await.map_err(|_| StoreError::Failed("it is closed".into()))?;
+            answer.await.map_err(|_| StoreError::Failed("it was closed in the middle".into()))?
+        };
+        timeout(DEADLINE, asked)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Failed(format!("no answer within {} s", DEADLINE.as_secs()))))
+    }
+}
+
+/// Makes the folder (0700) and the file (0600), and takes the lock that keeps a second broker out.
+fn prepare_files(path: &Path) -> Result<File, OpenError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::File { path, source }
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
+    }
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let open = |path: &Path| OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let lock = open(&lock_path).map_err(failed(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
+    }
+    // SQLite gives its side files (-wal, -shm) the permissions of this one.
+    let file = open(path).map_err(failed(path))?;
+    let mode = file.metadata().map_err(failed(path))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), "the store was readable by others: now only by its owner");
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed(path))?;
+    }
+    Ok(lock)
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+fn decode(document: &str) -> Result<Lease, StoreError> {
+    serde_json::from_str(document).map_err(|error| StoreError::Failed(format!("a lease in it is unreadable: {error}")))
+}
+
+/// Leases of a list. One that cannot be read does not hide the others (NO-GHOST), but is reported.
+fn decode_all(documents: Vec<String>) -> Vec<Lease> {
+    let readable = documents.iter().filter_map(|document| match decode(document) {
+        Ok(lease) => Some(lease),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a lease in the store is left out");
+            None
+        }
+    });
+    readable.collect()
+}
+
+fn rows(limit: usize) -> i64 {
+    i64::try_from(limit.clamp(1, MAX_ROWS)).unwrap_or(1)
+}
+
+fn list<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
+    serde_json::Value::from_iter(items.into_iter().map(|item| item.as_ref().to_owned())).to_string()
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    /// When it fails with [`StoreError::Failed`], and also when the caller does not wait for the
+    /// end, the change may or may not be made.
+    async fn commit(&self, change: Change) -> Result<(), StoreError> {
+        let prepared = Prepared::new(&change)?;
+        if prepared.leases.is_empty() && prepared.events.is_empty() {
+            return Ok(());
+        }
+        self.ask(|reply| Job::Commit(prepared, reply)).await
+    }
+
+    async fn lease(&self, id: &LeaseId) -> Result<Option<Lease>, StoreError> {
+        let query = sqlx::query_scalar("SELECT doc FROM leases WHERE id = ?").bind(id.as_str());
+        let document: Option<String> = query.fetch_optional(&self.readers).await?;
+        document.as_deref().map(decode).transpose()
+    }
+
+    async fn lease_by_key(&self, key: &str) -> Result<Option<Lease>, StoreError> {
+        let query = sqlx::query_scalar("SELECT doc FROM leases WHERE idem_key = ?").bind(column(key));
+        let document: Option<String> = query.fetch_optional(&self.readers).await?;
+        let lease = document.as_deref().map(decode).transpose()?;
+        // The document is the truth, also for a key with characters that the column has not.
+        Ok(lease.filter(|lease| lease.idempotency.as_ref().is_some_and(|held| held.key == key)))
+    }
+
+    async fn leases(&self, filter: &LeaseFilter) -> Result<Vec<Lease>, StoreError> {
+        let mut query = QueryBuilder::new("SELECT doc FROM leases WHERE true");
+        if let Some(principal) = &filter.principal {
+            query.push(" AND issuer = ").push_bind(column(&principal.issuer));
+            query.push(" AND workload = ").push_bind(column(&principal.workload));
+        }
+        if let Some(target) = &filter.target {
+            query.push(" AND target = ").push_bind(target.as_str());
+        }
+        if let Some(state) = filter.state {
+            query.push(" AND state = ").push_bind(state.as_str());
+        }
+        if let Some(before) = &filter.before {
+            query.push(" AND id < ").push_bind(before.as_str());
+        }
+        query.push(" ORDER BY id DESC LIMIT ").push_bind(rows(filter.limit));
+        let documents = query.build_query_scalar().fetch_all(&self.readers).await?;
+        let mut leases = decode_all(documents);
+        if let Some(principal) = &filter.principal {
+            leases.retain(|lease| lease.principal == *principal);
+        }
+        Ok(leases)
+    }
+
+    async fn due(&self, now: Timestamp, per_target: usize) -> Result<Vec<Lease>, StoreError> {
+        let statement = "SELECT doc FROM leases WHERE rowid IN
+                (SELECT rowid FROM
+                    (SELECT rowid, row_number() OVER (PARTITION BY target ORDER BY due_at) AS place
+                     FROM leases WHERE due_at <= ?)
+                 WHERE place <= ?)
+            ORDER BY due_at, id";
+        let documents =
+            sqlx::query_scalar(statement).bind(nanos(now)).bind(rows(per_target)).fetch_all(&self.readers).await?;
+        Ok(decode_all(documents))
+    }
+
+    async fn pending(&self, before: Timestamp, limit: usize) -> Result<Vec<Lease>, StoreError> {
+        let statement =
+            "SELECT doc FROM leases WHERE state = 'pending' AND issued_at < ? ORDER BY issued_at, id LIMIT ?";
+        let documents =
+            sqlx::query_scalar(statement).bind(nanos(before)).bind(rows(limit)).fetch_all(&self.readers).await?;
+        Ok(decode_all(documents))
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        let query = sqlx::query_scalar("SELECT min(due_at) FROM leases WHERE due_at IS NOT NULL");
+        let earliest: Option<i64> = query.fetch_one(&self.readers).await?;
+        Ok(earliest.map(moment))
+    }
+
+    async fn known_accounts(&self, names: &[String]) -> Result<Vec<AccountName>, StoreError> {
+        let mut known = Vec::new();
+        for part in names.chunks(MAX_ROWS) {
+            let statement = "SELECT DISTINCT account FROM leases
+                WHERE state <> 'revoked' AND account IN (SELECT value FROM json_each(?))";
+            let wanted = list(part.iter().map(|name| column(name)));
+            let found: Vec<String> = sqlx::query_scalar(statement).bind(wanted).fetch_all(&self.readers).await?;
+            let found: std::collections::HashSet<String> = found.into_iter().collect();
+            let named = part.iter().filter(|name| found.contains(&*column(name)));
+            known.extend(named.map(|name| AccountName::from_backend(name.as_str())));
+        }
+        Ok(known)
+    }
+
+    async fn counts(&self, now: Timestamp) -> Result<Counts, StoreError> {
+        let statement = "SELECT target, state, count(*), count(*) FILTER (WHERE owed_since <= ?1),
+                min(owed_since) FILTER (WHERE owed_since <= ?1)
+            FROM leases WHERE state <> 'revoked' GROUP BY target, state";
+        let mut counts = Counts::default();
+        for row in sqlx::query(statement).bind(nanos(now)).fetch_all(&self.readers).await? {
+            let (target, state): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let (all, overdue): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+            let Some(state) = LeaseState::from_word(&state) else { continue };
+            if let Some(oldest) = row.try_get::<Option<i64>, _>(4)?.map(moment) {
+                let entry = counts.overdue.entry(target.clone()).or_insert((0, oldest));
+                *entry = (entry.0 + overdue.unsigned_abs(), entry.1.min(oldest));
+            }
+            counts.live.insert((target, state), all.unsigned_abs());
+        }
+        Ok(counts)
+    }
+
+    async fn forget_revoked(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::Forget(nanos(before), rows(limit), reply)).await
+    }
+
+    async fn records(&self, from_seq: u64, limit: usize) -> Result<Vec<StoredRecord>, StoreError> {
+        let Ok(from) = i64::try_from(from_seq) else { return Ok(Vec::new()) };
+        let statement = "SELECT seq, record FROM audit WHERE seq >= ? ORDER BY seq LIMIT ?";
+        let found = sqlx::query(statement).bind(from).bind(rows(limit)).fetch_all(&self.readers).await?;
+        let record = |row: sqlx::sqlite::SqliteRow| {
+            Ok(StoredRecord { seq: row.try_get::<i64, _>(0)?.unsigned_abs(), json: row.try_get(1)? })
+        };
+        found.into_iter().map(record).collect()
+    }
+
+    async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT note FROM checkpoint").fetch_optional(&self.readers).await?)
+    }
+}
+
+/// A column's time.
+fn moment(nanos: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+pub(super) mod tests;

@@ -1,0 +1,161 @@
+//! What the broker serves at one moment: targets with their driver, connection, roles and policy
+//! chain, all resolved. Built whole from a configuration and swapped whole at a reload, so that no
+//! request sees half of each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jit_core::account::AccountPrefix;
+use jit_core::driver::{Feature, RoleView, TargetView};
+use jit_core::lease::DriverRef;
+use jit_core::name::{RoleName, TargetName};
+use jit_core::policy::Mode;
+use jit_core::ttl::Ttl;
+use jit_runtime::{DriverPlugin, DriverScope, Lane, Plugin, PolicyPlugin, SqlConnection};
+use tokio::sync::Semaphore;
+
+/// One policy in a target's chain.
+#[derive(Clone)]
+pub struct ChainLink {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Whether it counts.
+    pub mode: Mode,
+    /// The component.
+    pub plugin: PolicyPlugin,
+    /// The digest of the component, in hexadecimal.
+    pub sha256: String,
+    /// Its configuration, as JSON.
+    pub config: String,
+}
+
+/// Where applications connect.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The scheme of the URI (`postgres`).
+    pub scheme: &'static str,
+    /// Host name or address, as the applications reach it.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+}
+
+/// A configured target, resolved.
+pub struct Target {
+    /// Its name.
+    pub name: TargetName,
+    /// The driver's name in the configuration.
+    pub driver_name: String,
+    /// The driver.
+    pub driver: DriverPlugin,
+    /// The connection's name and the connection, for drivers that have one.
+    pub connection: Option<(String, Arc<SqlConnection>)>,
+    /// What the driver is told of the target.
+    pub view: TargetView,
+    /// Its roles, each with the slots for concurrent creations.
+    pub roles: BTreeMap<RoleName, TargetRole>,
+    /// The role of a request that names none.
+    pub default_role: Option<RoleName>,
+    /// The length of a lease that names none.
+    pub default_ttl: Ttl,
+    /// What no lease outlives, renewals included.
+    pub max_ttl: Ttl,
+    /// Room for decisions.
+    pub deciding: Arc<Semaphore>,
+    /// The policies, in order.
+    pub chain: Arc<[ChainLink]>,
+    /// How the names of its accounts begin.
+    pub prefix: AccountPrefix,
+    /// Where applications connect, if the target has such a place.
+    pub endpoint: Option<Endpoint>,
+    /// The deadline of one driver call.
+    pub timeout: Duration,
+}
+
+/// A role of a target.
+pub struct TargetRole {
+    /// What the driver is told of it.
+    pub view: RoleView,
+    /// At most half of the connection's sessions at once: a role that is slow to create leaves the
+    /// other half to the rest.
+    pub slots: Arc<Semaphore>,
+}
+
+impl Target {
+    /// The scope of a call for a caller that waits.
+    #[must_use]
+    pub fn scope(&self, lane: Lane) -> DriverScope {
+        DriverScope {
+            connection: self.connection.as_ref().map(|(_, connection)| Arc::clone(connection)),
+            deadline: self.timeout,
+            lane,
+        }
+    }
+
+    /// What a lease records of its driver.
+    #[must_use]
+    pub fn driver_ref(&self) -> DriverRef {
+        DriverRef {
+            plugin: self.driver_name.clone(),
+            connection: self.connection.as_ref().map(|(name, _)| name.clone()),
+            sha256: self.driver.sha256().to_owned(),
+        }
+    }
+
+    /// Whether leases can be renewed.
+    #[must_use]
+    pub fn renewable(&self) -> bool {
+        self.driver.description().has(Feature::Renew)
+    }
+}
+
+/// Everything that is served.
+#[derive(Default)]
+pub struct Serving {
+    /// The targets, by name.
+    pub targets: BTreeMap<TargetName, Arc<Target>>,
+    /// The loaded plugins, by their names in the configuration.
+    pub plugins: BTreeMap<String, Plugin>,
+    /// The connections, by name: also of targets that were moved away from them.
+    pub connections: BTreeMap<String, Arc<SqlConnection>>,
+}
+
+impl Serving {
+    /// Who removes an account: the driver and connection that made it, found by the lease's own
+    /// record, so that a target which was moved to another driver is not asked the wrong one.
+    ///
+    /// # Errors
+    /// In words for operators, when the configuration no longer has them.
+    pub fn remover(&self, target: &TargetName, made_by: &DriverRef) -> Result<Remover, String> {
+        let Some(Plugin::Driver(driver)) = self.plugins.get(&made_by.plugin) else {
+            return Err(format!("the configuration no longer has the driver {}", made_by.plugin));
+        };
+        let connection = match &made_by.connection {
+            None => None,
+            Some(name) => match self.connections.get(name) {
+                Some(connection) => Some(Arc::clone(connection)),
+                None => return Err(format!("the configuration no longer has the connection {name}")),
+            },
+        };
+        let configured = self.targets.get(target);
+        let view = configured.map_or_else(
+            || TargetView { name: target.clone(), config: "{}".to_owned() },
+            |configured| configured.view.clone(),
+        );
+        let deadline = configured.map_or(Duration::from_secs(30), |configured| configured.timeout);
+        Ok(Remover { driver: driver.clone(), view, scope: DriverScope { connection, deadline, lane: Lane::Removal } })
+    }
+}
+
+/// All that a removal needs.
+pub struct Remover {
+    /// The driver that made the account.
+    pub driver: DriverPlugin,
+    /// The target as the driver sees it.
+    pub view: TargetView,
+    /// Connection, deadline, lane.
+    pub scope: DriverScope,
+}

@@ -1,0 +1,80 @@
+//! What has to be swept now and then: secrets kept for retries, replies nobody fetched, leases long
+//! over, and the gauges.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jit_core::lease::{Cause, LeaseState};
+use jit_core::ttl::Ttl;
+
+use crate::broker::Broker;
+use crate::removal;
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(5);
+/// Leases forgotten in one go.
+const FORGET_AT_ONCE: usize = 1_000;
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>, keep_revoked: Ttl) {
+    let mut gauges = Gauges::default();
+    loop {
+        broker.handovers.sweep();
+        broker.limits.sweep();
+        give_up_abandoned(&broker, false).await;
+        let before = Timestamp::now() - keep_revoked.duration();
+        match broker.store.forget_revoked(before, FORGET_AT_ONCE).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::debug!(forgotten, "leases long over were forgotten; their audit records stay"),
+            Err(error) => tracing::warn!(%error, "old leases could not be forgotten"),
+        }
+        gauges.refresh(&broker).await;
+        tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// Removes the accounts whose reply nobody came for.
+pub async fn give_up_abandoned(broker: &Broker, all: bool) {
+    for id in broker.abandoned.given_up(all) {
+        if let Err(error) = removal::close(broker, &id, Cause::Abandoned).await {
+            tracing::warn!(lease = %id, %error, "an abandoned lease could not be closed; it is tried again");
+            broker.abandoned.put(&id);
+        }
+        broker.wake.removal.notify_one();
+    }
+}
+
+/// Remembers which series it has set, to take them back to zero.
+#[derive(Default)]
+struct Gauges {
+    live: HashSet<(String, LeaseState)>,
+    overdue: HashSet<String>,
+}
+
+impl Gauges {
+    async fn refresh(&mut self, broker: &Broker) {
+        let now = Timestamp::now();
+        let Ok(counts) = broker.store.counts(now).await else { return };
+        self.live.extend(counts.live.keys().cloned());
+        for (target, state) in &self.live {
+            let count = counts.live.get(&(target.clone(), *state)).copied().unwrap_or(0);
+            metrics::gauge!("jit_leases", "target" => target.clone(), "state" => state.as_str()).set(count as f64);
+        }
+        for target in broker.serving.load().targets.keys() {
+            self.overdue.insert(target.to_string());
+        }
+        self.overdue.extend(counts.overdue.keys().cloned());
+        for target in &self.overdue {
+            let (count, age) = counts.overdue.get(target).map_or((0, 0.0), |(count, since)| {
+                (*count, now.duration_since(*since).as_secs_f64().max(0.0))
+            });
+            metrics::gauge!("jit_revocations_overdue", "target" => target.clone()).set(count as f64);
+            metrics::gauge!("jit_revocations_oldest_overdue_seconds", "target" => target.clone()).set(age);
+        }
+    }
+}

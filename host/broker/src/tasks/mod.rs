@@ -1,0 +1,6 @@
+//! What runs beside the requests. The tasks take no arguments but the broker: they read the store,
+//! are idempotent, are woken by time and by signal, and share the requests' code.
+
+pub mod housekeeping;
+pub mod reconcile;
+pub mod removal;

@@ -1,0 +1,218 @@
+//! Compares both ways what the store says with what the targets have.
+//!
+//! - An account with our name and without a lease is a ghost. It becomes a doubtful lease, so that
+//!   its removal is one like any other: durable, never given up, on record.
+//! - An active lease whose account is missing is drift; it is closed.
+//!
+//! Accounts are listed before the store is asked. Since a lease is durable before its account can
+//! exist (INTENT-FIRST), an account that is being made meanwhile is never taken for a ghost.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jit_core::account::AccountName;
+use jit_core::driver::Feature;
+use jit_core::event::{AuditEvent, EventKind};
+use jit_core::id::{LeaseId, RequestId};
+use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::name::{Principal, RoleName};
+use jit_core::outcome::{Outcome, Refusal};
+use jit_runtime::{DriverScope, Lane};
+use serde::{Deserialize, Serialize};
+
+use crate::broker::Broker;
+use crate::removal;
+use crate::store::{Change, LeaseFilter, LeaseWrite, StoreError};
+use crate::target::Target;
+
+/// Pages of accounts read from one target at most.
+const MOST_PAGES: usize = 1_000;
+
+/// What one pass found.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// By target.
+    pub targets: Vec<TargetReport>,
+}
+
+/// What one pass found in one target.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct TargetReport {
+    /// The target.
+    pub target: String,
+    /// Accounts of ours that were there.
+    pub accounts: usize,
+    /// Those without a lease.
+    pub ghosts: Vec<String>,
+    /// Active leases whose account is missing.
+    pub missing: Vec<String>,
+    /// Why the target could not be compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Runs every `interval` and on demand, until the broker stops.
+pub async fn run(broker: Arc<Broker>, interval: Duration) {
+    loop {
+        let report = reconcile(&broker, false).await;
+        for target in &report.targets {
+            if let Some(error) = &target.error {
+                tracing::warn!(target = target.target, error, "a target could not be reconciled");
+            } else if !target.ghosts.is_empty() || !target.missing.is_empty() {
+                tracing::warn!(target = target.target, ghosts = ?target.ghosts, missing = ?target.missing, "reconciled");
+            }
+        }
+        tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            () = broker.wake.reconcile.notified() => {}
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+/// One pass over all targets.
+pub async fn reconcile(broker: &Broker, dry_run: bool) -> Report {
+    let serving = broker.serving.load_full();
+    let mut report = Report { dry_run, targets: Vec::new() };
+    for target in serving.targets.values() {
+        if !target.driver.description().has(Feature::ListAccounts) {
+            continue;
+        }
+        let mut found = TargetReport { target: target.name.to_string(), ..TargetReport::default() };
+        if let Err(error) = compare(broker, target, dry_run, &mut found).await {
+            found.error = Some(error);
+        }
+        metrics::gauge!("jit_reconcile_ghosts", "target" => found.target.clone()).set(found.ghosts.len() as f64);
+        report.targets.push(found);
+    }
+    broker.wake.removal.notify_one();
+    report
+}
+
+async fn compare(broker: &Broker, target: &Target, dry_run: bool, found: &mut TargetReport) -> Result<(), String> {
+    let failed = |error: StoreError| error.to_string();
+    let scope = target.scope(Lane::Removal);
+    let accounts = list_accounts(target, &scope).await?;
+    found.accounts = accounts.len();
+    for names in accounts.iter().cloned().collect::<Vec<_>>().chunks(500) {
+        let known: HashSet<AccountName> =
+            broker.store.known_accounts(names).await.map_err(failed)?.into_iter().collect();
+        for name in names {
+            let account = AccountName::from_backend(name.as_str());
+            if known.contains(&account) || !still_there(target, &scope, name).await? {
+                continue;
+            }
+            found.ghosts.push(name.clone());
+            if !dry_run {
+                haunt(broker, target, account).await.map_err(failed)?;
+            }
+        }
+    }
+    let mut before = None;
+    loop {
+        let filter = LeaseFilter {
+            target: Some(target.name.clone()),
+            state: Some(LeaseState::Active),
+            before: before.clone(),
+            limit: 500,
+            ..LeaseFilter::default()
+        };
+        let leases = broker.store.leases(&filter).await.map_err(failed)?;
+        for lease in &leases {
+            // Made after the listing, or by another driver: not ours to judge here.
+            let comparable = lease.driver.plugin == target.driver_name && !accounts.contains(lease.account.as_str());
+            if comparable && !still_there(target, &scope, lease.account.as_str()).await? {
+                missing(broker, lease, dry_run, found).await.map_err(failed)?;
+            }
+        }
+        match leases.last() {
+            Some(last) if leases.len() == 500 => before = Some(last.id.clone()),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// All accounts in the target that carry our name.
+async fn list_accounts(target: &Target, scope: &DriverScope) -> Result<HashSet<String>, String> {
+    let mut accounts = HashSet::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..MOST_PAGES {
+        let prefix = target.prefix.as_str();
+        match target.driver.list_accounts(scope, &target.view, prefix, cursor.as_deref()).await {
+            Outcome::Done(page) => {
+                accounts.extend(page.names.into_iter().filter(|name| target.prefix.owns(name)));
+                match page.next {
+                    Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
+                    _ => return Ok(accounts),
+                }
+            }
+            Outcome::Refused(refusal) => return Err(refusal.reason()),
+            Outcome::Unknown(reason) => return Err(reason),
+        }
+    }
+    Err(format!("more than {MOST_PAGES} pages of accounts"))
+}
+
+/// Looks again: a list is a moment old, and a removal may have ended meanwhile.
+async fn still_there(target: &Target, scope: &DriverScope, name: &str) -> Result<bool, String> {
+    match target.driver.inspect(scope, &target.view, name).await {
+        Outcome::Done(_) => Ok(true),
+        Outcome::Refused(Refusal::NotFound) => Ok(false),
+        Outcome::Refused(refusal) => Err(refusal.reason()),
+        Outcome::Unknown(reason) => Err(reason),
+    }
+}
+
+/// A ghost gets a doubtful lease, and with it a removal that never gives up.
+async fn haunt(broker: &Broker, target: &Target, account: AccountName) -> Result<(), StoreError> {
+    let now = Timestamp::now();
+    let Ok(role) = RoleName::new("unknown") else { return Ok(()) };
+    let pending = Lease {
+        id: LeaseId::generate(now),
+        version: 0,
+        state: LeaseState::Pending,
+        // No configured issuer can have this name: the lease belongs to no workload.
+        principal: Principal { issuer: "-".to_owned(), workload: "-".to_owned() },
+        attributes: std::collections::BTreeMap::new(),
+        target: target.name.clone(),
+        role,
+        account,
+        external_id: None,
+        driver: target.driver_ref(),
+        request_id: RequestId::generate(now),
+        issued_at: now,
+        term_start: now,
+        expires_at: now,
+        max_expires_at: now,
+        renewable: false,
+        reason: None,
+        ticket: None,
+        metadata: std::collections::BTreeMap::new(),
+        idempotency: None,
+        removal: None,
+    };
+    tracing::warn!(account = %pending.account, target = %target.name, "an account without a lease: it is removed");
+    let Ok(doubtful) = pending.doubt(Cause::Ghost, now) else { return Ok(()) };
+    broker.commit(Change { leases: vec![LeaseWrite::Insert(doubtful)], ..Change::default() }).await
+}
+
+/// An active lease without an account is closed.
+async fn missing(broker: &Broker, lease: &Lease, dry_run: bool, found: &mut TargetReport) -> Result<(), StoreError> {
+    let current = broker.store.lease(&lease.id).await?;
+    let Some(current) = current.filter(|current| current.state == LeaseState::Active) else { return Ok(()) };
+    found.missing.push(current.id.to_string());
+    if dry_run {
+        return Ok(());
+    }
+    let event = AuditEvent::of_lease(EventKind::Drift, Timestamp::now(), &current)
+        .with_error("the account of an active lease is missing in the target");
+    match removal::begin(broker, &current, Cause::Drift, vec![event]).await {
+        Ok(_) | Err(StoreError::Stale(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+

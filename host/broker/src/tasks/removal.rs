@@ -1,0 +1,207 @@
+//! Removes the accounts whose time has come: expired leases, and every removal that has not
+//! succeeded yet (NO-GHOST).
+//!
+//! Targets do not wait for each other. A target that cannot be reached gets one probe every
+//! [`PROBE_EVERY`], however long its backlog is; with the first success the whole backlog is due
+//! at once, so that accounts go within seconds of its return.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt as _, stream};
+use jiff::Timestamp;
+use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::name::TargetName;
+
+use crate::broker::Broker;
+use crate::removal::{Attempt, attempt, begin};
+use crate::store::{LeaseFilter, StoreError};
+
+/// How often a target that is away is tried.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// The longest sleep; a safeguard, the task is woken before.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Leases of one target taken up at once.
+const PER_TARGET: usize = 128;
+/// Removals of one target at once.
+const CONCURRENT: usize = 4;
+
+/// What the task knows between two sweeps; losing it costs a probe.
+#[derive(Default)]
+struct Memory {
+    /// Targets at work now.
+    busy: Mutex<HashSet<TargetName>>,
+    /// Targets that are away, and when they were tried last.
+    away: Mutex<HashMap<TargetName, Instant>>,
+}
+
+impl Memory {
+    fn away_since_probe(&self, target: &TargetName) -> Option<Instant> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).get(target).copied()
+    }
+
+    fn is_away(&self, target: &TargetName) {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).insert(target.clone(), Instant::now());
+    }
+
+    fn is_back(&self, target: &TargetName) {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+    }
+
+    fn to_probe(&self) -> Vec<TargetName> {
+        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        away.iter().filter(|(_, tried)| tried.elapsed() >= PROBE_EVERY).map(|(target, _)| target.clone()).collect()
+    }
+
+    fn any_away(&self) -> bool {
+        !self.away.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn begin(&self, target: &TargetName) -> bool {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(target.clone())
+    }
+
+    fn end(&self, target: &TargetName) {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+    }
+}
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>) {
+    let memory = Arc::new(Memory::default());
+    loop {
+        let sleep = match sweep(&broker, &memory).await {
+            Ok(sleep) => sleep,
+            Err(error) => {
+                tracing::error!(%error, "the store failed; accounts that are due will go when it is back");
+                Duration::from_secs(1)
+            }
+        };
+        broker.wake.sleeping_until(Timestamp::now() + sleep);
+        tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            () = broker.wake.removal.notified() => {}
+            () = tokio::time::sleep(sleep) => {}
+        }
+    }
+}
+
+/// Takes up what is due and says how long to sleep.
+async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, StoreError> {
+    let now = Timestamp::now();
+    let mut work: BTreeMap<TargetName, Vec<Lease>> = BTreeMap::new();
+    for lease in broker.store.due(now, PER_TARGET).await? {
+        work.entry(lease.target.clone()).or_default().push(lease);
+    }
+    for target in memory.to_probe() {
+        if !work.contains_key(&target) {
+            let backlog = backlog(broker, &target, 1).await?;
+            if backlog.is_empty() {
+                memory.is_back(&target);
+            }
+            work.insert(target, backlog);
+        }
+    }
+    let mut waiting = false;
+    for (target, leases) in work {
+        let too_soon = memory.away_since_probe(&target).is_some_and(|tried| tried.elapsed() < PROBE_EVERY);
+        if too_soon {
+            mark_expired(broker, &leases).await?;
+        } else if memory.begin(&target) {
+            let (broker, memory) = (Arc::clone(broker), Arc::clone(memory));
+            broker.clone().tasks.spawn(async move {
+                if let Err(error) = work_off(&broker, &memory, &target, leases).await {
+                    tracing::warn!(%target, %error, "removing accounts: the store failed or a lease moved on");
+                }
+                memory.end(&target);
+                broker.wake.removal.notify_one();
+            });
+        } else {
+            waiting = true;
+        }
+    }
+    if memory.any_away() || waiting {
+        return Ok(PROBE_EVERY / 2);
+    }
+    let next = broker.store.next_due().await?;
+    let until = next.map_or(LONGEST_SLEEP, |at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
+    Ok(until.clamp(Duration::from_millis(20), LONGEST_SLEEP))
+}
+
+/// While its target is away an expired lease is at least said to be ending.
+async fn mark_expired(broker: &Broker, leases: &[Lease]) -> Result<(), StoreError> {
+    for lease in leases.iter().filter(|lease| lease.state == LeaseState::Active) {
+        match begin(broker, lease, Cause::Expired, Vec::new()).await {
+            Ok(_) | Err(StoreError::Stale(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Removals of a target that have begun, due or not.
+async fn backlog(broker: &Broker, target: &TargetName, limit: usize) -> Result<Vec<Lease>, StoreError> {
+    let mut found = Vec::new();
+    for state in [LeaseState::Revoking, LeaseState::Doubtful] {
+        let filter = LeaseFilter { target: Some(target.clone()), state: Some(state), limit, ..LeaseFilter::default() };
+        found.extend(broker.store.leases(&filter).await?);
+    }
+    Ok(found)
+}
+
+/// Works off what is due in one target.
+async fn work_off(
+    broker: &Arc<Broker>,
+    memory: &Memory,
+    target: &TargetName,
+    mut leases: Vec<Lease>,
+) -> Result<(), StoreError> {
+    if memory.away_since_probe(target).is_some() {
+        let Some(first) = leases.first() else { return Ok(()) };
+        if one(broker, first).await? {
+            memory.is_away(target);
+            return mark_expired(broker, &leases).await;
+        }
+        memory.is_back(target);
+        tracing::info!(%target, "the target is back; its overdue removals run now");
+        let overdue = backlog(broker, target, 1_000).await?;
+        leases.retain(|lease| lease.state == LeaseState::Active);
+        leases.extend(overdue);
+    }
+    let mut attempts = stream::iter(leases)
+        .map(|lease| async move { one(broker, &lease).await })
+        .buffer_unordered(CONCURRENT);
+    let mut failure = Ok(());
+    while let Some(attempted) = attempts.next().await {
+        match attempted {
+            Ok(false) => {}
+            // Those already under way fail alike; the rest is left for the probe.
+            Ok(true) => {
+                memory.is_away(target);
+                break;
+            }
+            Err(error) => failure = Err(error),
+        }
+    }
+    failure
+}
+
+/// One lease; true when its target is out of reach.
+async fn one(broker: &Broker, lease: &Lease) -> Result<bool, StoreError> {
+    let begun = if lease.state == LeaseState::Active {
+        match begin(broker, lease, Cause::Expired, Vec::new()).await {
+            Ok(lease) => lease,
+            // Renewed or revoked a moment ago: the next sweep sees it as it is.
+            Err(StoreError::Stale(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    } else {
+        lease.clone()
+    };
+    match attempt(broker, &begun).await {
+        Ok(Attempt::Failed { unreachable, .. }) => Ok(unreachable),
+        Ok(Attempt::Removed(_) | Attempt::InProgress) | Err(StoreError::Stale(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

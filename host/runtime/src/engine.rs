@@ -1,0 +1,223 @@
+//! The engine: one for the process.
+//!
+//! Configured for a fresh instance per call: slots for instances are allocated once and reused
+//! (pooling allocator), a thread moves the epoch on so that guests can be stopped, and the Wasm
+//! proposals that no plugin needs are off.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::cache::{CacheError, CompileCache};
+use crate::driver::Lane;
+use crate::fault::FaultKind;
+use crate::limits::Limits;
+use crate::load::{self, LoadError, PluginSpec};
+use crate::plugin::Plugin;
+
+/// How often guests are looked at: guest time is exact to one tick.
+pub const EPOCH_TICK: Duration = Duration::from_millis(5);
+
+/// Driver calls that may run for removals when live calls hold every other slot.
+const REMOVAL_CALLS: u32 = 8;
+
+/// Policy and context calls at once. They run on the caller's thread for microseconds.
+const POLICY_CALLS: u32 = 64;
+
+/// Core instances of one component (a component is linked of several).
+pub(crate) const CORE_INSTANCES: u32 = 32;
+/// Linear memories of one component.
+pub(crate) const MEMORIES: u32 = 2;
+/// Tables of one component.
+pub(crate) const TABLES: u32 = 4;
+
+/// How the runtime is set up.
+#[derive(Debug, Clone)]
+pub struct RuntimeOptions {
+    /// Where compiled plugins are kept. Made with mode 0700 when missing; refused when it belongs
+    /// to another user or others may enter it.
+    pub cache_dir: PathBuf,
+    /// The limits of each call.
+    pub limits: Limits,
+    /// Driver calls at once. Further ones wait within their own deadline.
+    pub max_concurrent_calls: usize,
+}
+
+/// Why the runtime cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// An option is out of range.
+    #[error("{0}")]
+    Options(String),
+    /// The engine does not start on this machine.
+    #[error("the WebAssembly engine does not start: {0}")]
+    Engine(String),
+    /// The thread that stops guests does not start.
+    #[error("the epoch thread does not start")]
+    Thread(#[source] std::io::Error),
+    /// The compile cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// The Wasm host. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    core: Arc<Core>,
+}
+
+/// What loaded plugins share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) engine: Engine,
+    pub(crate) limits: Limits,
+    pub(crate) cache: CompileCache,
+    live: Semaphore,
+    removal: Semaphore,
+    policy: Semaphore,
+    left_behind: AtomicU64,
+}
+
+impl Runtime {
+    /// Starts the engine and its ticker thread and opens the compile cache.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when an option is out of range, the machine does not offer what the engine
+    /// needs, or the cache folder is not safe to use.
+    pub fn new(options: RuntimeOptions) -> Result<Self, RuntimeError> {
+        let calls = u32::try_from(options.max_concurrent_calls)
+            .ok()
+            .filter(|calls| (1..=1_024).contains(calls))
+            .ok_or_else(|| {
+                RuntimeError::Options("max_concurrent_calls must be 1 to 1024".to_owned())
+            })?;
+        let engine = Engine::new(&config(&options.limits, calls))
+            .map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
+        start_ticker(&engine).map_err(RuntimeError::Thread)?;
+        let cache = CompileCache::open(&options.cache_dir, &engine)?;
+        let core = Core {
+            engine,
+            limits: options.limits,
+            cache,
+            live: Semaphore::new(options.max_concurrent_calls),
+            removal: Semaphore::new(REMOVAL_CALLS as usize),
+            policy: Semaphore::new(POLICY_CALLS as usize),
+            left_behind: AtomicU64::new(0),
+        };
+        Ok(Self {
+            core: Arc::new(core),
+        })
+    }
+
+    /// Reads, checks and compiles a plugin. Blocks (a first compilation takes up to seconds): call
+    /// it where that is fine, such as in `spawn_blocking`.
+    ///
+    /// # Errors
+    /// [`LoadError`] says what to mend. Nothing that serves is touched.
+    pub fn load(&self, spec: &PluginSpec) -> Result<Plugin, LoadError> {
+        load::load(&self.core, spec)
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.core.limits
+    }
+
+    /// How many handles were still held after calls had ended well, since the start. Anything but
+    /// zero is a defect of the host.
+    #[must_use]
+    pub fn handles_left_behind(&self) -> u64 {
+        self.core.left_behind.load(Ordering::Relaxed)
+    }
+}
+
+impl Core {
+    /// Room for a policy or context call, now or not at all: its caller's thread must not block.
+    pub(crate) fn policy_slot(&self) -> Result<SemaphorePermit<'_>, FaultKind> {
+        self.policy.try_acquire().map_err(|_| FaultKind::Overloaded)
+    }
+
+    /// Room for a driver call; waits.
+    pub(crate) async fn driver_slot(&self, lane: Lane) -> Result<SemaphorePermit<'_>, FaultKind> {
+        let semaphore = match lane {
+            Lane::Live => &self.live,
+            // A removal takes a live slot when there is one, and has its own when there is none.
+            Lane::Removal => match self.live.try_acquire() {
+                Ok(permit) => return Ok(permit),
+                Err(_) => &self.removal,
+            },
+        };
+        // Never closed, so this cannot fail but by a defect.
+        semaphore.acquire().await.map_err(|_| FaultKind::Overloaded)
+    }
+
+    pub(crate) fn count_left_behind(&self, handles: usize) {
+        self.left_behind.fetch_add(
+            u64::try_from(handles).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// The engine's configuration for so many concurrent driver calls.
+fn config(limits: &Limits, calls: u32) -> Config {
+    // Four more than can run at once: loading a plugin runs a few calls of its own.
+    let slots = calls + REMOVAL_CALLS + POLICY_CALLS + 4;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_stacks(calls + REMOVAL_CALLS + 4)
+        .total_core_instances(slots * 8)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_memories(slots * 2)
+        .max_memories_per_component(MEMORIES)
+        .total_tables(slots * 2)
+        .max_tables_per_component(TABLES)
+        .max_memory_size(limits.memory_bytes)
+        .table_elements(limits.table_elements)
+        // Kept in place for the next call, so that it costs no page faults; times the slots that
+        // were in use at once, this is what bounds resident memory.
+        .linear_memory_keep_resident(64 << 10)
+        .table_keep_resident(8 << 10)
+        .async_stack_keep_resident(32 << 10)
+        // Slots bound to a plugin that is not in use now are given to another early.
+        .max_unused_warm_slots(16)
+        .pagemap_scan(Enabled::Auto);
+
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .wasm_component_model(true)
+        // No async-lifted exports and no streams: less to trust, and faster calls.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .wasm_gc(false)
+        .wasm_function_references(false)
+        .wasm_exceptions(false)
+        .wasm_threads(false)
+        .wasm_memory64(false)
+        .wasm_stack_switching(false)
+        // Traps are told by name; where in the code they were is for the plugin's own tests.
+        .wasm_backtrace_max_frames(None)
+        .generate_address_map(false);
+    config
+}
+
+/// Moves the epoch on until the engine is gone.
+fn start_ticker(engine: &Engine) -> Result<(), std::io::Error> {
+    let weak = engine.weak();
+    std::thread::Builder::new()
+        .name("plugin-epoch".to_owned())
+        .spawn(move || {
+            while let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(EPOCH_TICK);
+            }
+        })?;
+    Ok(())
+}

@@ -1,0 +1,761 @@
+//! From a file to a plugin that can be called.
+//!
+//! The bytes are read once; the digest, the checks and the compilation are all of those bytes. What
+//! a component exports decides its kind; what it may import is its grant; the rest is not linked.
+//! Every refusal says what to change.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use jit_core::driver::{Description, Feature};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Instance, InstancePre, Linker};
+use wasmtime::{Engine, Store};
+
+use crate::answer::{backend_name, pairs};
+use crate::bindings::{self, PACKAGE, VERSION, driver, policy, statements};
+use crate::call::{Call, Pace};
+use crate::capability::Grant;
+use crate::capability::sql::Templates;
+use crate::capability::sql::template::{MAX_TEMPLATES, Template, TemplateError};
+use crate::context::ContextPlugin;
+use crate::driver::DriverPlugin;
+use crate::engine::{CORE_INSTANCES, Core, MEMORIES, TABLES};
+use crate::fault::{Fault, FaultKind};
+use crate::limits::Limits;
+use crate::plugin::{Loaded, Plugin, PluginKind};
+use crate::policy::PolicyPlugin;
+use crate::text::escape;
+
+/// Largest component, in bytes. Interpreters that are components (Python) have some 20 MB.
+pub const MAX_COMPONENT: u64 = 64 << 20;
+
+/// Which plugin to load, and what to hold it to.
+#[derive(Debug, Clone)]
+pub struct PluginSpec {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The component's file.
+    pub path: PathBuf,
+    /// The digest that the file must have, in hexadecimal; none accepts any.
+    pub sha256: Option<String>,
+    /// What it may ask of the host; none gives what its kind may have at most
+    /// ([`PluginKind::grants`]).
+    pub grants: Option<Vec<Grant>>,
+}
+
+/// A plugin that does not load.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin {plugin} ({path}): {kind}")]
+pub struct LoadError {
+    /// Its name in the configuration.
+    pub plugin: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// What is wrong, and what to change.
+    pub kind: LoadErrorKind,
+}
+
+/// Why a plugin does not load.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadErrorKind {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[from] std::io::Error),
+    /// The file is larger than [`MAX_COMPONENT`].
+    #[error("has more than {MAX_COMPONENT} bytes")]
+    TooLarge,
+    /// The configured digest is not one.
+    #[error("sha256 must be 64 hexadecimal digits")]
+    Pin,
+    /// The file is not the one that was pinned.
+    #[error(
+        "has the digest {actual}, but {expected} is pinned: check where the file comes from, or pin the new digest"
+    )]
+    Digest {
+        /// From the configuration.
+        expected: String,
+        /// The file's own.
+        actual: String,
+    },
+    /// Not WebAssembly at all.
+    #[error("is not a WebAssembly component")]
+    NotWasm,
+    /// A core module.
+    #[error(
+        "is a core WebAssembly module, not a component: build it with `jit-broker plugin build`"
+    )]
+    CoreModule,
+    /// Machine code, which would run outside of the sandbox.
+    #[error("is compiled machine code, not a component: give the .wasm file that it was made from")]
+    Precompiled,
+    /// It does not validate or compile.
+    #[error("does not compile: {0}")]
+    Compile(String),
+    /// It exports nothing that makes it a plugin.
+    #[error(
+        "exports none of {PACKAGE}/policy, {PACKAGE}/context, {PACKAGE}/driver, so it is no plugin (it exports: {exports})"
+    )]
+    NoKind {
+        /// What it exports.
+        exports: String,
+    },
+    /// It is several kinds at once.
+    #[error("exports {first} and {second}: a plugin is of one kind")]
+    TwoKinds {
+        /// One kind.
+        first: PluginKind,
+        /// Another.
+        second: PluginKind,
+    },
+    /// It was built for another version of the contract.
+    #[error(
+        "uses {interface}, but this host speaks version {VERSION} of the contract: build the plugin again with this version's SDK"
+    )]
+    ContractVersion {
+        /// The interface with its version.
+        interface: String,
+    },
+    /// It imports what no plugin of its kind can have.
+    #[error("imports {import}, which no {kind} can have: {fix}")]
+    Import {
+        /// The import.
+        import: String,
+        /// The plugin's kind.
+        kind: PluginKind,
+        /// What to change.
+        fix: &'static str,
+    },
+    /// It imports what it was not granted.
+    #[error(
+        "imports {import}, which is not granted: add \"{grant}\" to its grants or use another plugin"
+    )]
+    NotGranted {
+        /// The import.
+        import: String,
+        /// The missing grant.
+        grant: Grant,
+    },
+    /// The configuration grants what a kind cannot have.
+    #[error("is a {kind} and cannot be granted \"{grant}\"")]
+    GrantForKind {
+        /// The grant.
+        grant: Grant,
+        /// The plugin's kind.
+        kind: PluginKind,
+    },
+    /// A function's type is not the contract's, or the function is missing.
+    #[error("does not fit the contract: {0}")]
+    Signature(String),
+    /// It needs more than any call is given.
+    #[error("needs {needs}, the limit is {limit}")]
+    Resources {
+        /// What it needs.
+        needs: String,
+        /// What there is.
+        limit: String,
+    },
+    /// It could not be instantiated, or failed while it described itself.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// A driver that may run SQL lists no statements.
+    #[error(
+        "imports {PACKAGE}/sql but does not export {PACKAGE}/statements: list every template that it runs"
+    )]
+    NoStatements,
+    /// A template that cannot be used.
+    #[error("the statement template {template:?} {error}")]
+    Template {
+        /// Its beginning.
+        template: String,
+        /// What is wrong with it.
+        error: TemplateError,
+    },
+    /// More templates than [`MAX_TEMPLATES`].
+    #[error("lists more than {MAX_TEMPLATES} statement templates")]
+    TooManyTemplates,
+}
+
+/// Loads a plugin; see [`crate::Runtime::load`].
+pub(crate) fn load(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadError> {
+    load_kind(core, spec).map_err(|kind| LoadError {
+        plugin: spec.name.clone(),
+        path: spec.path.clone(),
+        kind,
+    })
+}
+
+fn load_kind(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadErrorKind> {
+    let bytes = read(&spec.path)?;
+    let sha256 = hex::encode(digest::digest(&digest::SHA256, &bytes));
+    check_pin(spec.sha256.as_deref(), &sha256)?;
+    check_format(&bytes)?;
+    let component = core
+        .cache
+        .component(&core.engine, &sha256, &bytes)
+        .map_err(compile_error)?;
+    drop(bytes);
+
+    let shape = Shape::of(&core.engine, &component)?;
+    let grants = effective_grants(shape.kind, spec.grants.as_deref())?;
+    shape.check_imports(&grants)?;
+    check_resources(&component, &core.limits)?;
+    let pre = link(&core.engine, &component, &shape, &grants)?;
+    // Pages of its memory image are shared by all of its instances from here on.
+    component
+        .initialize_copy_on_write_image()
+        .map_err(|e| LoadErrorKind::Compile(chain(&e)))?;
+    let interface = component
+        .get_export_index(None, &shape.export)
+        .ok_or_else(|| LoadErrorKind::Signature(format!("{} is not exported", shape.export)))?;
+
+    let name: Arc<str> = Arc::from(spec.name.as_str());
+    let trial = Trial::start(core, &name, &component, &shape)?;
+    let loaded = Arc::new(Loaded {
+        core: Arc::clone(core),
+        name,
+        path: spec.path.clone(),
+        sha256,
+        kind: shape.kind,
+        grants,
+        contract_version: shape.version.clone(),
+        pre,
+        interface,
+    });
+    let missing = || LoadErrorKind::Signature(format!("{} lacks a function", shape.export));
+    Ok(match shape.kind {
+        PluginKind::Policy => {
+            trial.check_policy()?;
+            Plugin::Policy(PolicyPlugin::new(loaded).ok_or_else(missing)?)
+        }
+        PluginKind::Context => {
+            trial.check_context()?;
+            Plugin::Context(ContextPlugin::new(loaded).ok_or_else(missing)?)
+        }
+        PluginKind::Driver => {
+            let (description, templates) = trial.describe_driver(&shape)?;
+            Plugin::Driver(DriverPlugin::new(loaded, description, templates).ok_or_else(missing)?)
+        }
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadErrorKind> {
+    let file = std::fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_COMPONENT {
+        return Err(LoadErrorKind::TooLarge);
+    }
+    Ok(bytes)
+}
+
+fn check_pin(pin: Option<&str>, actual: &str) -> Result<(), LoadErrorKind> {
+    let Some(pin) = pin else { return Ok(()) };
+    let expected = pin
+        .trim()
+        .trim_start_matches("sha256:")
+        .to_ascii_lowercase();
+    if expected.len() != 64 || !expected.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(LoadErrorKind::Pin);
+    }
+    if expected != actual {
+        return Err(LoadErrorKind::Digest {
+            expected,
+            actual: actual.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Refuses what is no component before any of it is interpreted.
+fn check_format(bytes: &[u8]) -> Result<(), LoadErrorKind> {
+    if Engine::detect_precompiled(bytes).is_some() {
+        return Err(LoadErrorKind::Precompiled);
+    }
+    match bytes.get(..8) {
+        Some(b"\0asm\x0d\0\x01\0") => Ok(()),
+        Some([0, b'a', b's', b'm', _, _, 0, 0]) => Err(LoadErrorKind::CoreModule),
+        _ => Err(LoadErrorKind::NotWasm),
+    }
+}
+
+fn compile_error(error: wasmtime::Error) -> LoadErrorKind {
+    let text = chain(&error);
+    if text.contains("async") {
+        // Without concurrency_support the validator names the feature; say what to do instead.
+        return LoadErrorKind::Compile(format!(
+            "{text}: the contract's functions are synchronous, build without async"
+        ));
+    }
+    LoadErrorKind::Compile(text)
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &wasmtime::Error) -> String {
+    escape(&format!("{error:#}"), 2_048)
+}
+
+/// What a component is, from its type alone.
+struct Shape {
+    kind: PluginKind,
+    /// The full name of the interface that makes it that.
+    export: String,
+    version: String,
+    exports_statements: bool,
+    imports: Vec<Import>,
+}
+
+struct Import {
+    name: String,
+    has_functions: bool,
+}
+
+impl Shape {
+    fn of(engine: &Engine, component: &Component) -> Result<Self, LoadErrorKind> {
+        let component_type = component.component_type();
+        let mut found: Option<(PluginKind, String, String)> = None;
+        let mut exports_statements = false;
+        let mut names = Vec::new();
+        for (name, item) in component_type.exports(engine) {
+            names.push(escape(name, 128));
+            let Some((interface, version)) = contract_interface(name) else {
+                continue;
+            };
+            check_version(name, version)?;
+            if let ComponentItem::ComponentInstance(instance) = &item.ty {
+                for (function, item) in instance.exports(engine) {
+                    if matches!(&item.ty, ComponentItem::ComponentFunc(function) if function.async_())
+                    {
+                        let function = escape(function, 64);
+                        return Err(LoadErrorKind::Signature(format!(
+                            "{name} exports {function} as async: build it without async"
+                        )));
+                    }
+                }
+            }
+            exports_statements |= interface == "statements";
+            let Some(kind) = PluginKind::ALL
+                .into_iter()
+                .find(|kind| kind.as_str() == interface)
+            else {
+                continue;
+            };
+            if let Some((first, ..)) = found {
+                return Err(LoadErrorKind::TwoKinds {
+                    first,
+                    second: kind,
+                });
+            }
+            found = Some((kind, name.to_owned(), version.to_owned()));
+        }
+        let Some((kind, export, version)) = found else {
+            return Err(LoadErrorKind::NoKind {
+                exports: if names.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    names.join(", ")
+                },
+            });
+        };
+        let imports = component_type
+            .imports(engine)
+            .map(|(name, item)| Import {
+                name: name.to_owned(),
+                has_functions: !is_types_only(engine, &item.ty),
+            })
+            .collect();
+        Ok(Self {
+            kind,
+            export,
+            version,
+            exports_statements,
+            imports,
+        })
+    }
+
+    fn check_imports(&self, grants: &[Grant]) -> Result<(), LoadErrorKind> {
+        for import in &self.imports {
+            let refuse = |fix| LoadErrorKind::Import {
+                import: escape(&import.name, 128),
+                kind: self.kind,
+                fix,
+            };
+            let Some((interface, version)) = contract_interface(&import.name) else {
+                let fix = if import.name.starts_with("wasi:") {
+                    "build for wasm32-unknown-unknown (a plugin has no files, network, clock or environment)"
+                } else {
+                    "it is not part of the contract"
+                };
+                return Err(refuse(fix));
+            };
+            check_version(&import.name, version)?;
+            match Grant::ALL
+                .into_iter()
+                .find(|grant| grant.as_str() == interface)
+            {
+                Some(grant) if !self.kind.grants().contains(&grant) => {
+                    return Err(refuse("another kind of plugin has this capability"));
+                }
+                Some(grant) if !grants.contains(&grant) => {
+                    return Err(LoadErrorKind::NotGranted {
+                        import: import.name.clone(),
+                        grant,
+                    });
+                }
+                Some(_) => {}
+                // Interfaces of plugins are imported for their types only.
+                None if import.has_functions => {
+                    return Err(refuse("the host has no such functions"));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn imports(&self, grant: Grant) -> bool {
+        self.imports.iter().any(|import| {
+            contract_interface(&import.name)
+                .is_some_and(|(interface, _)| interface == grant.as_str())
+        })
+    }
+}
+
+/// Interface and version of a name of the contract's package.
+fn contract_interface(name: &str) -> Option<(&str, &str)> {
+    let rest = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
+    Some(rest.split_once('@').unwrap_or((rest, "")))
+}
+
+/// Versions match by their semver track: 0.1.3 and 0.1.0 do, 0.2.0 does not.
+fn check_version(name: &str, version: &str) -> Result<(), LoadErrorKind> {
+    let track = |version: &str| {
+        version
+            .split('.')
+            .take(2)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let plain = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if plain && track(version) == track(VERSION) {
+        return Ok(());
+    }
+    Err(LoadErrorKind::ContractVersion {
+        interface: escape(name, 128),
+    })
+}
+
+/// Whether an imported instance asks for nothing that does something.
+fn is_types_only(engine: &Engine, item: &ComponentItem) -> bool {
+    match item {
+        ComponentItem::ComponentInstance(instance) => instance
+            .exports(engine)
+            .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_))),
+        ComponentItem::Type(_) => true,
+        _ => false,
+    }
+}
+
+fn effective_grants(
+    kind: PluginKind,
+    asked: Option<&[Grant]>,
+) -> Result<Vec<Grant>, LoadErrorKind> {
+    let Some(asked) = asked else {
+        return Ok(kind.grants().to_vec());
+    };
+    if let Some(&grant) = asked.iter().find(|grant| !kind.grants().contains(grant)) {
+        return Err(LoadErrorKind::GrantForKind { grant, kind });
+    }
+    let mut grants = asked.to_vec();
+    grants.sort_unstable();
+    grants.dedup();
+    Ok(grants)
+}
+
+fn check_resources(component: &Component, limits: &Limits) -> Result<(), LoadErrorKind> {
+    let too_much = |needs: String, limit: String| Err(LoadErrorKind::Resources { needs, limit });
+    let Some(required) = component.resources_required() else {
+        return Err(LoadErrorKind::Signature(
+            "it imports core modules or components".to_owned(),
+        ));
+    };
+    if required.num_memories > MEMORIES {
+        return too_much(
+            format!("{} memories", required.num_memories),
+            MEMORIES.to_string(),
+        );
+    }
+    if required.num_tables > TABLES * CORE_INSTANCES {
+        return too_much(
+            format!("{} tables", required.num_tables),
+            (TABLES * CORE_INSTANCES).to_string(),
+        );
+    }
+    let bytes = required.max_initial_memory_size.unwrap_or(0);
+    if bytes > limits.memory_bytes as u64 {
+        return too_much(
+            format!("{bytes} bytes of memory at the start"),
+            limits.memory_bytes.to_string(),
+        );
+    }
+    let elements = required.max_initial_table_size.unwrap_or(0);
+    if elements > limits.table_elements as u64 {
+        return too_much(
+            format!("{elements} table elements"),
+            limits.table_elements.to_string(),
+        );
+    }
+    Ok(())
+}
+
+/// Links what is granted, and the interfaces that are imported for their types.
+fn link(
+    engine: &Engine,
+    component: &Component,
+    shape: &Shape,
+    grants: &[Grant],
+) -> Result<InstancePre<Call>, LoadErrorKind> {
+    let signature = |error: wasmtime::Error| LoadErrorKind::Signature(chain(&error));
+    let mut linker = Linker::<Call>::new(engine);
+    for grant in grants {
+        grant.link(&mut linker).map_err(signature)?;
+    }
+    link_types(&mut linker, shape).map_err(signature)?;
+    linker.instantiate_pre(component).map_err(signature)
+}
+
+fn link_types(linker: &mut Linker<Call>, shape: &Shape) -> wasmtime::Result<()> {
+    let is_grant = |name: &str| {
+        contract_interface(name)
+            .is_some_and(|(interface, _)| Grant::ALL.iter().any(|g| g.as_str() == interface))
+    };
+    for import in shape
+        .imports
+        .iter()
+        .filter(|import| !is_grant(&import.name))
+    {
+        linker.instance(&import.name)?;
+    }
+    Ok(())
+}
+
+/// A first instance, to check every function's type and to let a driver describe itself. It can
+/// write to the log; any other capability traps, whatever the grant: loading has no effects.
+struct Trial {
+    name: Arc<str>,
+    store: Store<Call>,
+    pre: InstancePre<Call>,
+    instance: Instance,
+}
+
+impl Trial {
+    fn start(
+        core: &Arc<Core>,
+        name: &Arc<str>,
+        component: &Component,
+        shape: &Shape,
+    ) -> Result<Self, LoadErrorKind> {
+        let signature = |error: wasmtime::Error| LoadErrorKind::Signature(chain(&error));
+        let mut linker = Linker::<Call>::new(&core.engine);
+        for grant in [Grant::Log, Grant::Secrets] {
+            grant.link(&mut linker).map_err(signature)?;
+        }
+        link_types(&mut linker, shape).map_err(signature)?;
+        linker
+            .define_unknown_imports_as_traps(component)
+            .map_err(signature)?;
+        let pre = linker.instantiate_pre(component).map_err(signature)?;
+        // Several calls on one instance, by one clock: the longer one.
+        let limits = Limits {
+            policy_time: core.limits.driver_time,
+            ..core.limits
+        };
+        let mut store =
+            Call::new(Arc::clone(name), limits).into_store(&core.engine, Pace::Blocking);
+        let instance = pre.instantiate(&mut store);
+        let instance = instance.map_err(|error| fault(name, &mut store, &error))?;
+        Ok(Self {
+            name: Arc::clone(name),
+            store,
+            pre,
+            instance,
+        })
+    }
+
+    fn check_policy(mut self) -> Result<(), LoadErrorKind> {
+        let checked = policy::GuestIndices::new(&self.pre)
+            .and_then(|i| i.load(&mut self.store, &self.instance));
+        checked
+            .map(drop)
+            .map_err(|error| LoadErrorKind::Signature(chain(&error)))
+    }
+
+    fn check_context(mut self) -> Result<(), LoadErrorKind> {
+        let checked = bindings::context::GuestIndices::new(&self.pre)
+            .and_then(|i| i.load(&mut self.store, &self.instance));
+        checked
+            .map(drop)
+            .map_err(|error| LoadErrorKind::Signature(chain(&error)))
+    }
+
+    fn describe_driver(mut self, shape: &Shape) -> Result<(Description, Templates), LoadErrorKind> {
+        let signature = |error: wasmtime::Error| LoadErrorKind::Signature(chain(&error));
+        let guest = driver::GuestIndices::new(&self.pre)
+            .and_then(|i| i.load(&mut self.store, &self.instance));
+        let described = guest.map_err(signature)?.call_describe(&mut self.store);
+        let described = described.map_err(|error| fault(&self.name, &mut self.store, &error))?;
+        let limits = self.store.data().limits;
+        let description = description(&self.name, described, &limits).map_err(|kind| Fault {
+            plugin: Arc::clone(&self.name),
+            kind,
+        })?;
+        if !shape.imports(Grant::Sql) {
+            return Ok((description, Templates::default()));
+        }
+        if !shape.exports_statements {
+            return Err(LoadErrorKind::NoStatements);
+        }
+        let guest = statements::GuestIndices::new(&self.pre)
+            .and_then(|i| i.load(&mut self.store, &self.instance));
+        let listed = guest.map_err(signature)?.call_templates(&mut self.store);
+        let listed = listed.map_err(|error| fault(&self.name, &mut self.store, &error))?;
+        if listed.len() > MAX_TEMPLATES {
+            return Err(LoadErrorKind::TooManyTemplates);
+        }
+        let parsed = listed.iter().map(|text| {
+            Template::parse(text).map_err(|error| LoadErrorKind::Template {
+                template: escape(text, 120),
+                error,
+            })
+        });
+        Ok((
+            description,
+            Templates::new(parsed.collect::<Result<_, _>>()?),
+        ))
+    }
+}
+
+fn fault(name: &Arc<str>, store: &mut Store<Call>, error: &wasmtime::Error) -> LoadErrorKind {
+    LoadErrorKind::Fault(Fault {
+        plugin: Arc::clone(name),
+        kind: store.data_mut().fault(error),
+    })
+}
+
+/// What a driver says of itself, checked.
+fn description(
+    plugin: &str,
+    said: driver::Description,
+    limits: &Limits,
+) -> Result<Description, FaultKind> {
+    backend_name("its name", &said.name)?;
+    backend_name("its version", &said.version)?;
+    if said.features.len() > limits.pairs {
+        return Err(FaultKind::Answer(format!(
+            "more than {} features",
+            limits.pairs
+        )));
+    }
+    let mut features = Vec::new();
+    for word in &said.features {
+        match Feature::from_word(word) {
+            Some(feature) if !features.contains(&feature) => features.push(feature),
+            Some(_) => {}
+            // A driver for a later host: what we do not know, we do not ask for.
+            None => tracing::warn!(
+                plugin,
+                feature = escape(word, 64),
+                "the driver has a feature that this host does not know"
+            ),
+        }
+    }
+    let max_name_length = usize::try_from(said.max_name_length).unwrap_or(usize::MAX);
+    if !(1..=4_096).contains(&max_name_length) {
+        return Err(FaultKind::Answer(
+            "max-name-length must be 1 to 4096".to_owned(),
+        ));
+    }
+    Ok(Description {
+        name: said.name,
+        version: said.version,
+        features,
+        max_name_length,
+        properties: pairs("property", said.properties, limits)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn versions_match_by_track() {
+        for good in ["0.1.0", "0.1.7"] {
+            assert!(check_version("x", good).is_ok(), "{good}");
+        }
+        for bad in ["0.2.0", "1.0.0", "0.1.0-rc.1", "", "0"] {
+            assert!(check_version("x", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pin_is_a_whole_digest() {
+        let digest = "a".repeat(64);
+        assert!(check_pin(None, &digest).is_ok());
+        assert!(check_pin(Some(&digest.to_uppercase()), &digest).is_ok());
+        assert!(check_pin(Some(&format!("sha256:{digest}")), &digest).is_ok());
+        for bad in ["", "aa", &digest[1..], &"g".repeat(64)] {
+            assert!(
+                matches!(check_pin(Some(bad), &digest), Err(LoadErrorKind::Pin)),
+                "{bad}"
+            );
+        }
+        assert!(matches!(
+            check_pin(Some(&"b".repeat(64)), &digest),
+            Err(LoadErrorKind::Digest { .. })
+        ));
+    }
+
+    #[test]
+    fn what_is_no_component_is_told_apart() {
+        assert!(check_format(b"\0asm\x0d\0\x01\0").is_ok());
+        assert!(matches!(
+            check_format(b"\0asm\x01\0\0\0"),
+            Err(LoadErrorKind::CoreModule)
+        ));
+        assert!(matches!(
+            check_format(b"(component)"),
+            Err(LoadErrorKind::NotWasm)
+        ));
+        assert!(matches!(check_format(b""), Err(LoadErrorKind::NotWasm)));
+        let machine_code = Engine::default()
+            .precompile_component(b"\0asm\x0d\0\x01\0")
+            .unwrap();
+        assert!(matches!(
+            check_format(&machine_code),
+            Err(LoadErrorKind::Precompiled)
+        ));
+    }
+
+    #[test]
+    fn grants_are_what_the_kind_may_have() {
+        assert_eq!(
+            effective_grants(PluginKind::Policy, None).unwrap(),
+            [Grant::Log]
+        );
+        assert_eq!(effective_grants(PluginKind::Driver, Some(&[])).unwrap(), []);
+        let twice = effective_grants(
+            PluginKind::Driver,
+            Some(&[Grant::Sql, Grant::Log, Grant::Sql]),
+        );
+        assert_eq!(twice.unwrap(), [Grant::Log, Grant::Sql]);
+        let error = effective_grants(PluginKind::Policy, Some(&[Grant::Sql])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "is a policy and cannot be granted \"sql\""
+        );
+    }
+}

@@ -1,0 +1,410 @@
+//! The driver on a scripted server: what it sends, and what it makes of the answers. The end to
+//! end suite runs the same verbs on real servers.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use super::*;
+use crate::statements as sql;
+use jit_plugin::testing::{FakeSql, Run, account, role, secret, target};
+use jit_plugin::{ServerError, SqlError, config};
+
+type Answer = Result<Vec<Vec<Option<String>>>, SqlError>;
+
+const NAME: &str = "v-payment-4qk2";
+
+fn a_target() -> Target<TargetConfig> {
+    target(config::parse(r#"{"reassign_owned_to": "inventory_owner"}"#).unwrap())
+}
+
+fn a_role() -> Role<RoleConfig> {
+    role(config::parse(r#"{"grants": ["app_read_only"], "connection_limit": 5}"#).unwrap())
+}
+
+fn server(answer: impl FnMut(&Run) -> Answer + 'static) -> FakeSql<'static> {
+    FakeSql::new(Postgres::STATEMENTS, answer)
+}
+
+fn refused(code: &str) -> Answer {
+    Err(SqlError::Refused(ServerError {
+        code: code.into(),
+        message: "no".into(),
+    }))
+}
+
+fn row(columns: &[&str]) -> Vec<Option<String>> {
+    let column = |text: &&str| (*text != "-").then(|| (*text).to_owned());
+    columns.iter().map(column).collect()
+}
+
+#[test]
+fn an_account_is_made_by_one_statement_with_its_expiry() {
+    let mut fake = server(|_| Ok(vec![]));
+    let made = Postgres::create(
+        &mut fake,
+        &a_target(),
+        &a_role(),
+        &account(NAME, 1_800_000_000),
+        secret("pw"),
+    );
+    assert_eq!(made, Ok(Issued::default()));
+    assert_eq!(fake.runs.len(), 1);
+    assert_eq!(fake.runs[0].template, sql::CREATE.text());
+    assert_eq!(
+        fake.runs[0].params,
+        [
+            "ident:v-payment-4qk2",
+            "number:5",
+            "secret:pw:scram-sha-256/4096",
+            "timestamp:1800000000",
+            "idents:app_read_only",
+        ]
+    );
+}
+
+#[test]
+fn creation_without_an_answer_is_in_doubt_and_without_a_connection_is_not() {
+    let create = |error: SqlError| {
+        let mut fake = server(move |_| Err(error.clone()));
+        Postgres::create(
+            &mut fake,
+            &a_target(),
+            &a_role(),
+            &account(NAME, 1),
+            secret("pw"),
+        )
+        .unwrap_err()
+    };
+    let lost = create(SqlError::Unknown("lost".into()));
+    assert!(matches!(lost, Error::OutcomeUnknown(_)));
+    let down = create(SqlError::Unavailable("down".into()));
+    assert!(matches!(down, Error::Retryable(_)));
+}
+
+#[test]
+fn verbs_on_a_missing_account() {
+    let missing = || {
+        server(|run| {
+            if run.template.starts_with("ALTER") {
+                refused("42704")
+            } else {
+                Ok(vec![])
+            }
+        })
+    };
+    let (target, role, account) = (a_target(), a_role(), account(NAME, 1));
+    let renewed = Postgres::renew(&mut missing(), &target, &role, &account);
+    assert_eq!(renewed, Err(Error::NotFound));
+    let stage = RotationStep::Stage;
+    let rotated = Postgres::rotate(&mut missing(), &target, &account, stage, Some(secret("pw")));
+    assert_eq!(rotated, Err(Error::NotFound));
+    assert_eq!(
+        Postgres::inspect(&mut missing(), &target, NAME),
+        Err(Error::NotFound)
+    );
+    let mut fake = missing();
+    assert_eq!(Postgres::revoke(&mut fake, &target, &account), Ok(()));
+    assert_eq!(fake.templates(), [sql::DISABLE.text()]);
+}
+
+#[test]
+fn rotation_is_its_first_step() {
+    let (target, account) = (a_target(), account(NAME, 1));
+    let mut fake = server(|_| Ok(vec![]));
+    for step in [
+        RotationStep::Stage,
+        RotationStep::Commit,
+        RotationStep::Discard,
+    ] {
+        assert_eq!(
+            Postgres::rotate(&mut fake, &target, &account, step, Some(secret("pw"))),
+            Ok(())
+        );
+    }
+    assert_eq!(fake.templates(), [sql::SET_PASSWORD.text()]);
+    let without = Postgres::rotate(&mut fake, &target, &account, RotationStep::Stage, None);
+    assert!(matches!(without, Err(Error::Other(_))));
+}
+
+#[test]
+fn an_account_that_owns_nothing_goes_in_three_steps() {
+    let mut fake = server(|run| match run.template {
+        t if t == sql::FOOTPRINT.text() => Ok(vec![row(&["170010", "0", "-", "-", "0", "0"])]),
+        _ => Ok(vec![]),
+    });
+    assert_eq!(
+        Postgres::revoke(&mut fake, &a_target(), &account(NAME, 1)),
+        Ok(())
+    );
+    let steps = [sql::DISABLE.text(), sql::FOOTPRINT.text(), sql::DROP.text()];
+    assert_eq!(fake.templates(), steps);
+}
+
+/// Answers as a server of that version on which the account has a session and owns things in the
+/// connection's own database and in another one.
+fn busy(version: &'static str) -> FakeSql<'static> {
+    let mut sessions = "1";
+    server(move |run| match run.template {
+        t if t == sql::FOOTPRINT.text() => Ok(vec![
+            row(&[version, sessions, "inventory", "t", "2", "1"]),
+            row(&[version, sessions, "other", "f", "1", "1"]),
+        ]),
+        t if t == sql::SIGNAL_SESSIONS.text() => {
+            sessions = "0";
+            Ok(vec![row(&["1"])])
+        }
+        _ => Ok(vec![]),
+    })
+}
+
+#[test]
+fn sessions_end_before_things_are_reassigned_in_each_database() {
+    for (version, join) in [
+        ("150018", sql::JOIN.text()),
+        ("170010", sql::JOIN_INHERITING.text()),
+    ] {
+        let mut fake = busy(version);
+        assert_eq!(
+            Postgres::revoke(&mut fake, &a_target(), &account(NAME, 1)),
+            Ok(())
+        );
+        let (reassign, drop_owned) = (sql::REASSIGN.text(), sql::DROP_OWNED.text());
+        let steps = [
+            sql::DISABLE.text(),
+            sql::FOOTPRINT.text(),
+            join,
+            sql::SIGNAL_SESSIONS.text(),
+            sql::AWAIT_SESSIONS.text(),
+            sql::FOOTPRINT.text(),
+            reassign,
+            drop_owned,
+            reassign,
+            drop_owned,
+            sql::DROP.text(),
+        ];
+        assert_eq!(fake.templates(), steps);
+        let databases: Vec<_> = fake.runs[6..10]
+            .iter()
+            .map(|run| run.database.as_deref())
+            .collect();
+        assert_eq!(databases, [None, None, Some("other"), Some("other")]);
+        assert_eq!(
+            fake.runs[6].params,
+            ["ident:v-payment-4qk2", "ident:inventory_owner"]
+        );
+    }
+}
+
+#[test]
+fn data_without_an_heir_is_never_dropped() {
+    let mut fake = busy("170010");
+    let target = target(config::parse("{}").unwrap());
+    let left = Postgres::revoke(&mut fake, &target, &account(NAME, 1));
+    assert_eq!(
+        left,
+        Err(Error::Dependents(vec![
+            "inventory: 2 in all, 1 owned".into()
+        ]))
+    );
+    assert!(!fake.templates().contains(&sql::DROP_OWNED.text()));
+    assert_eq!(fake.templates()[0], sql::DISABLE.text());
+}
+
+#[test]
+fn sessions_that_do_not_end_bring_the_host_back() {
+    let mut fake = server(|run| match run.template {
+        t if t == sql::FOOTPRINT.text() => Ok(vec![row(&["170010", "1", "-", "-", "0", "0"])]),
+        t if t == sql::AWAIT_SESSIONS.text() => Ok(vec![row(&["4711"])]),
+        _ => Ok(vec![]),
+    });
+    let left = Postgres::revoke(&mut fake, &a_target(), &account(NAME, 1));
+    assert!(matches!(left, Err(Error::Retryable(_))));
+    assert!(!fake.templates().contains(&sql::DROP.text()));
+}
+
+#[test]
+fn sessions_are_left_alone_where_the_target_says_so() {
+    let mut fake = server(|run| match run.template {
+        t if t == sql::FOOTPRINT.text() => Ok(vec![row(&["170010", "1", "-", "-", "0", "0"])]),
+        _ => Ok(vec![]),
+    });
+    let target = target(config::parse(r#"{"terminate_sessions": false}"#).unwrap());
+    assert_eq!(
+        Postgres::revoke(&mut fake, &target, &account(NAME, 1)),
+        Ok(())
+    );
+    assert_eq!(fake.templates().len(), 3);
+}
+
+#[test]
+fn dependents_that_keep_coming_are_told_after_a_few_rounds() {
+    let mut fake = server(|run| match run.template {
+        t if t == sql::FOOTPRINT.text() => {
+            Ok(vec![row(&["170010", "0", "inventory", "t", "1", "0"])])
+        }
+        t if t == sql::DEPENDENTS.text() => Ok(vec![row(&["privileges for table g"])]),
+        t if t == sql::DROP.text() => refused("2BP01"),
+        _ => Ok(vec![]),
+    });
+    let left = Postgres::revoke(&mut fake, &a_target(), &account(NAME, 1));
+    assert_eq!(
+        left,
+        Err(Error::Dependents(vec![
+            "inventory: privileges for table g".into(),
+            "inventory: 1 in all, 0 owned".into(),
+        ]))
+    );
+    let drops = fake
+        .templates()
+        .iter()
+        .filter(|t| **t == sql::DROP.text())
+        .count();
+    assert_eq!(drops, 3);
+}
+
+/// Cut off after any statement, with or without its effect, the next call ends the same.
+#[test]
+fn a_revocation_that_was_cut_off_anywhere_goes_on() {
+    for at in 0..11 {
+        let mut inner = busy("170010");
+        let mut count = 0;
+        let mut cut = server(move |run| {
+            count += 1;
+            if count == at + 1 {
+                return Err(SqlError::Unknown("cut".into()));
+            }
+            // The template is listed, and the script does not look at parameters.
+            let statement = jit_plugin::Statement::raw(run.template, params(run));
+            inner.query(None, &statement, 9).map(|rows| rows.rows)
+        });
+        let first = Postgres::revoke(&mut cut, &a_target(), &account(NAME, 1));
+        assert!(first.is_err(), "{at}");
+        assert_eq!(
+            Postgres::revoke(&mut cut, &a_target(), &account(NAME, 1)),
+            Ok(()),
+            "{at}"
+        );
+        assert_eq!(cut.templates().last(), Some(&sql::DROP.text()));
+    }
+}
+
+fn params(run: &Run) -> Vec<jit_plugin::Param<'static>> {
+    run.params
+        .iter()
+        .map(|_| jit_plugin::Param::Number(0))
+        .collect()
+}
+
+#[test]
+fn an_accounts_state() {
+    let inspect = |columns: &'static [&'static str]| {
+        let mut fake = server(move |_| Ok(vec![row(columns)]));
+        Postgres::inspect(&mut fake, &a_target(), NAME).unwrap()
+    };
+    let state = inspect(&["t", "1800000000", "app_read_only"]);
+    assert!(state.can_login);
+    assert_eq!(state.expires_at, Some(1_800_000_000));
+    assert_eq!(
+        state.properties,
+        [("member_of".into(), "app_read_only".into())]
+    );
+    let state = inspect(&["false", "-", "-"]);
+    assert!(!state.can_login && state.expires_at.is_none() && state.properties.is_empty());
+}
+
+#[test]
+fn accounts_are_listed_a_page_at_a_time() {
+    let names: Vec<String> = (0..501).map(|i| format!("v-{i:03}")).collect();
+    let mut fake = server(move |run| {
+        let after = run.params[1].strip_prefix("literal:").unwrap().to_owned();
+        let rest = names.iter().filter(|name| **name > after).take(500);
+        Ok(rest.map(|name| vec![Some(name.clone())]).collect())
+    });
+    let first = Postgres::list_accounts(&mut fake, &a_target(), "v-", None).unwrap();
+    assert_eq!(
+        (first.names.len(), first.next.as_deref()),
+        (500, Some("v-499"))
+    );
+    let last =
+        Postgres::list_accounts(&mut fake, &a_target(), "v-", first.next.as_deref()).unwrap();
+    assert_eq!((last.names, last.next), (vec!["v-500".to_owned()], None));
+    assert_eq!(
+        fake.runs[0].params,
+        ["literal:v-", "literal:", "number:500"]
+    );
+}
+
+fn paths(result: Result<(), Error>) -> Vec<String> {
+    match result {
+        Err(Error::InvalidConfig(problems)) => problems.into_iter().map(|p| p.path).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn mistakes_are_found_before_the_server_is_asked() {
+    let mut fake = server(|_| panic!("asked"));
+    let target =
+        target(config::parse(r#"{"scram_iterations": 0, "reassign_owned_to": ""}"#).unwrap());
+    let role = role(config::parse(r#"{"grants": [], "connection_limit": 0}"#).unwrap());
+    assert_eq!(
+        paths(Postgres::validate(&mut fake, &target, &[role])),
+        [
+            "scram_iterations",
+            "reassign_owned_to",
+            "roles.app_read_only.grants",
+            "roles.app_read_only.connection_limit",
+        ]
+    );
+    assert!(config::parse::<TargetConfig>(r#"{"scram_iteration": 1}"#).is_err());
+}
+
+#[test]
+fn what_would_fail_at_an_issue_fails_at_load() {
+    let validate = |version: &'static str, administers: &'static str| {
+        let mut fake = server(move |run| match run.template {
+            t if t == sql::BROKER.text() => {
+                Ok(vec![row(&[version, "jit_broker", "f", "t", "f", "f", "f"])])
+            }
+            _ => Ok(vec![
+                row(&["app_read_only", "f", administers, "f"]),
+                row(&["inventory_owner", "f", "f", "t"]),
+                row(&["postgres", "t", "t", "t"]),
+            ]),
+        });
+        let role = role(config::parse(r#"{"grants": ["app_read_only"]}"#).unwrap());
+        Postgres::validate(&mut fake, &a_target(), &[role])
+    };
+    assert_eq!(validate("170010", "t"), Ok(()));
+    assert_eq!(validate("150018", "f"), Ok(()));
+    assert_eq!(
+        paths(validate("170010", "f")),
+        ["roles.app_read_only.grants[0]"]
+    );
+    assert_eq!(paths(validate("130000", "t")), [""]);
+
+    let mut nobody = server(|run| match run.template {
+        t if t == sql::BROKER.text() => Ok(vec![row(&["170010", "b", "f", "f", "f", "f", "f"])]),
+        _ => Ok(vec![]),
+    });
+    assert_eq!(
+        paths(Postgres::validate(&mut nobody, &a_target(), &[a_role()])),
+        ["", "reassign_owned_to", "roles.app_read_only.grants[0]"]
+    );
+    let mut powerful = server(|run| match run.template {
+        t if t == sql::BROKER.text() => Ok(vec![row(&["170010", "b", "t", "t", "t", "t", "t"])]),
+        _ => Ok(vec![
+            row(&["app_read_only", "t", "t", "t"]),
+            row(&["inventory_owner", "f", "t", "t"]),
+        ]),
+    });
+    assert_eq!(
+        paths(Postgres::validate(&mut powerful, &a_target(), &[a_role()])),
+        ["roles.app_read_only.grants[0]"]
+    );
+}
+
+#[test]
+fn a_server_that_is_down_is_no_mistake_in_the_configuration() {
+    let mut down = server(|_| Err(SqlError::Unavailable("down".into())));
+    let result = Postgres::validate(&mut down, &a_target(), &[a_role()]);
+    assert!(matches!(result, Err(Error::Retryable(_))));
+}

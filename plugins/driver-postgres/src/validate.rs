@@ -1,0 +1,234 @@
+//! Checking a target before it is used: everything that would make an issue fail later, each with
+//! the statement that mends it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jit_plugin::driver::of_role;
+use jit_plugin::{ConfigProblem, Error, Param, Role, Sql, Target, log};
+
+use crate::account::is_true;
+use crate::config::{RoleConfig, TargetConfig};
+use crate::{failure, statements};
+
+/// The oldest version that has all the statements use (`pg_terminate_backend` with a timeout).
+const OLDEST: u32 = 140_000;
+
+/// Up to here CREATEROLE grants and alters nearly anything.
+const CREATEROLE_IS_BOUNDED: u32 = 160_000;
+
+/// How many names one query asks for.
+const NAMES: usize = 200;
+
+pub(crate) fn validate(
+    sql: &mut dyn Sql,
+    target: &Target<TargetConfig>,
+    roles: &[Role<RoleConfig>],
+) -> Result<(), Error> {
+    let mut problems = target.config.problems();
+    for role in roles {
+        problems.extend(of_role(&role.name, role.config.problems()));
+    }
+    if problems.is_empty() {
+        let broker = Broker::ask(sql)?;
+        broker.warn(&target.name);
+        problems = broker.problems();
+        let known = Known::ask(sql, &target.config, roles)?;
+        if let Some(owner) = &target.config.reassign_owned_to {
+            problems.extend(known.owner_problem(&broker, owner));
+        }
+        for role in roles {
+            let found = known.grant_problems(&broker, &role.config);
+            problems.extend(of_role(&role.name, found));
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::InvalidConfig(problems))
+    }
+}
+
+/// The role that the broker's connection has.
+struct Broker {
+    version: u32,
+    name: String,
+    is_super: bool,
+    creates_roles: bool,
+    /// What it has and does not need.
+    excess: Vec<&'static str>,
+}
+
+impl Broker {
+    fn ask(sql: &mut dyn Sql) -> Result<Self, Error> {
+        let answer = sql
+            .query(None, &statements::BROKER.with([]), 1)
+            .map_err(failure::of_read)?;
+        let strange = || Error::Other("the server does not describe the broker's role".into());
+        let row = answer.rows.into_iter().next().ok_or_else(strange)?;
+        let [
+            version,
+            name,
+            is_super,
+            creates_roles,
+            creates_db,
+            replicates,
+            bypasses,
+        ] = &row[..]
+        else {
+            return Err(strange());
+        };
+        let (Some(version), Some(name)) = (version, name) else {
+            return Err(strange());
+        };
+        let holds = |flag: &Option<String>| flag.as_deref().is_some_and(is_true);
+        let excess = [
+            (holds(is_super), "SUPERUSER"),
+            (holds(creates_db), "CREATEDB"),
+            (holds(replicates), "REPLICATION"),
+            (holds(bypasses), "BYPASSRLS"),
+        ];
+        Ok(Self {
+            version: version.parse().map_err(|_| strange())?,
+            name: name.clone(),
+            is_super: holds(is_super),
+            creates_roles: holds(creates_roles),
+            excess: excess
+                .into_iter()
+                .filter(|(has, _)| *has)
+                .map(|(_, name)| name)
+                .collect(),
+        })
+    }
+
+    fn warn(&self, target: &str) {
+        let fields = [("target", target), ("role", self.name.as_str())];
+        for attribute in &self.excess {
+            let message = format!("the broker's role has {attribute} and does not need it");
+            log::warn(&message, &fields);
+        }
+        if self.version < CREATEROLE_IS_BOUNDED && !self.is_super {
+            let message = "before PostgreSQL 16, CREATEROLE may grant and alter nearly every role: \
+                           upgrade, or guard the broker's credential like a superuser's";
+            log::warn(message, &fields);
+        }
+    }
+
+    fn problems(&self) -> Vec<ConfigProblem> {
+        let mut problems = Vec::new();
+        if self.version < OLDEST {
+            let message = format!(
+                "the server is too old ({}): use PostgreSQL 14 or later",
+                self.version
+            );
+            problems.push(ConfigProblem::new("", message));
+        }
+        if !self.creates_roles && !self.is_super {
+            let message = format!(
+                "the broker's role cannot create accounts: ALTER ROLE {} CREATEROLE",
+                quoted(&self.name)
+            );
+            problems.push(ConfigProblem::new("", message));
+        }
+        problems
+    }
+}
+
+/// What the server says of the roles that the configuration names.
+struct Known(BTreeMap<String, KnownRole>);
+
+struct KnownRole {
+    is_powerful: bool,
+    broker_administers: bool,
+    broker_has_privileges: bool,
+}
+
+impl Known {
+    fn ask(
+        sql: &mut dyn Sql,
+        target: &TargetConfig,
+        roles: &[Role<RoleConfig>],
+    ) -> Result<Self, Error> {
+        let mut names: BTreeSet<&String> = target.reassign_owned_to.iter().collect();
+        names.extend(roles.iter().flat_map(|role| &role.config.grants));
+        let names: Vec<String> = names.into_iter().cloned().collect();
+        let mut known = BTreeMap::new();
+        for names in names.chunks(NAMES) {
+            let statement = statements::GRANTABLE.with([Param::Literals(names)]);
+            let answer = sql
+                .query(None, &statement, NAMES as u32)
+                .map_err(failure::of_read)?;
+            for row in answer.rows {
+                let [Some(name), is_powerful, administers, has_privileges] = &row[..] else {
+                    return Err(Error::Other("the server gave other columns".into()));
+                };
+                let holds = |flag: &Option<String>| flag.as_deref().is_some_and(is_true);
+                let role = KnownRole {
+                    is_powerful: holds(is_powerful),
+                    broker_administers: holds(administers),
+                    broker_has_privileges: holds(has_privileges),
+                };
+                known.insert(name.clone(), role);
+            }
+        }
+        Ok(Self(known))
+    }
+
+    fn grant_problems(&self, broker: &Broker, config: &RoleConfig) -> Vec<ConfigProblem> {
+        let problem = |(index, grant): (usize, &String)| {
+            let message = self.wrong_grant(broker, grant)?;
+            Some(ConfigProblem::new(format!("grants[{index}]"), message))
+        };
+        config
+            .grants
+            .iter()
+            .enumerate()
+            .filter_map(problem)
+            .collect()
+    }
+
+    fn wrong_grant(&self, broker: &Broker, grant: &str) -> Option<String> {
+        let Some(role) = self.0.get(grant) else {
+            return Some(format!(
+                "no such role on the server: CREATE ROLE {} NOLOGIN",
+                quoted(grant)
+            ));
+        };
+        if role.is_powerful || grant == broker.name {
+            // SET ROLE gives an account what the role has: it could then make accounts of its own.
+            return Some(
+                "is a superuser or creates roles: grant a role that has only what applications need".into(),
+            );
+        }
+        let may_grant = role.broker_administers
+            || broker.is_super
+            || (broker.creates_roles && broker.version < CREATEROLE_IS_BOUNDED);
+        (!may_grant).then(|| {
+            format!(
+                "the broker's role may not grant it: GRANT {} TO {} WITH ADMIN OPTION",
+                quoted(grant),
+                quoted(&broker.name)
+            )
+        })
+    }
+
+    fn owner_problem(&self, broker: &Broker, owner: &str) -> Option<ConfigProblem> {
+        let message = match self.0.get(owner) {
+            None => format!(
+                "no such role on the server: CREATE ROLE {} NOLOGIN",
+                quoted(owner)
+            ),
+            Some(role) if !role.broker_has_privileges => format!(
+                "the broker's role may not give it objects: GRANT {} TO {}",
+                quoted(owner),
+                quoted(&broker.name)
+            ),
+            Some(_) => return None,
+        };
+        Some(ConfigProblem::new("reassign_owned_to", message))
+    }
+}
+
+/// For a statement that a person copies; none of the driver's own is made of text.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

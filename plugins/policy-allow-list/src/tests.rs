@@ -1,0 +1,208 @@
+//! The policy as a whole, on the SDK's request.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use super::*;
+use jit_plugin::testing::request;
+
+const CONFIG: &str = r#"{"rules": [
+    {"workload": "payment-*", "issuer": "https://issuer.test", "target": "inventory_db",
+     "roles": ["app_read_only"], "attributes": {"env": "prod"}, "max_ttl": "30m", "require_reason": true},
+    {"name": "reports", "k8s_namespace": "reporting-*", "k8s_service_account": "nightly",
+     "target": "inventory_db", "roles": ["app_*"], "require_ticket": true},
+    {"spiffe_prefix": "spiffe://corp.test/ns/pay", "target": "*", "roles": ["*"]},
+    {"workload": "secret-project", "target": "crown_jewels", "roles": ["owner"]}
+]}"#;
+
+fn config() -> Config {
+    let config: Config = jit_plugin::config::parse(CONFIG).unwrap();
+    assert_eq!(AllowList::validate(&config), []);
+    config
+}
+
+fn allowed(request: &Request) -> Allowance {
+    match AllowList::decide(&config(), request) {
+        Verdict::Allow(allowance) => allowance,
+        Verdict::Deny(reason) => panic!("{reason}"),
+    }
+}
+
+fn denied(request: &Request) -> String {
+    match AllowList::decide(&config(), request) {
+        Verdict::Deny(reason) => reason,
+        Verdict::Allow(allowance) => panic!("{allowance:?}"),
+    }
+}
+
+#[test]
+fn the_first_rule_that_fits_allows_with_its_conditions() {
+    let prod = request().with_attribute("env", "prod");
+    assert_eq!(
+        allowed(&prod),
+        Allowance {
+            reason: "allowed by rules[0]".into(),
+            max_ttl_seconds: Some(1800),
+            role: None,
+            requires: vec!["reason".into()],
+            labels: vec![("rule".into(), "rules[0]".into())],
+        }
+    );
+    // Its namespace would fit the second rule as well.
+    let both = prod
+        .with_attribute("k8s_namespace", "reporting-eu")
+        .with_attribute("k8s_service_account", "nightly");
+    assert_eq!(allowed(&both).max_ttl_seconds, Some(1800));
+}
+
+#[test]
+fn kubernetes_and_spiffe_identities() {
+    let mut pod = request()
+        .with_attribute("k8s_namespace", "reporting-eu")
+        .with_attribute("k8s_service_account", "nightly");
+    pod.workload = "nightly".into();
+    let allowance = allowed(&pod);
+    assert_eq!(allowance.requires, ["ticket"]);
+    assert_eq!(allowance.labels, [("rule".into(), "reports".into())]);
+
+    let mut by_name = request();
+    by_name.workload = "spiffe://corp.test/ns/pay/sa/api".into();
+    by_name.target = "anything".into();
+    allowed(&by_name);
+    let mut by_attribute = request().with_attribute("spiffe_id", "spiffe://corp.test/ns/pay");
+    by_attribute.target = "anything".into();
+    allowed(&by_attribute);
+    by_name.workload = "spiffe://corp.test/ns/payments".into();
+    denied(&by_name);
+}
+
+#[test]
+fn a_denial_says_which_part_did_not_fit() {
+    let prod = || request().with_attribute("env", "prod");
+
+    let mut other = prod();
+    other.workload = "orders".into();
+    assert!(denied(&other).contains("no rule of the allow-list is for workload `orders`"));
+    let mut other = prod();
+    other.issuer = "https://issuer.evil".into();
+    assert!(denied(&other).contains("of issuer `https://issuer.evil`"));
+    let mut other = prod();
+    other.target = "hr".into();
+    assert!(denied(&other).contains("nothing on target `hr`"));
+    let mut other = prod();
+    other.role = "owner".into();
+    assert!(denied(&other).contains("does not give workload `payment-service` role `owner`"));
+    assert!(denied(&request()).contains("with attribute `env`, which"));
+    let dev = request().with_attribute("env", "dev");
+    assert!(denied(&dev).contains("another value of attribute `env`"));
+}
+
+#[test]
+fn a_denial_does_not_speak_of_the_rules_of_others() {
+    let mut stranger = request();
+    stranger.workload = "stranger".into();
+    let reason = denied(&stranger);
+    for word in [
+        "secret-project",
+        "crown_jewels",
+        "reporting",
+        "nightly",
+        "env",
+        "prod",
+    ] {
+        assert!(!reason.contains(word), "{reason}");
+    }
+}
+
+#[test]
+fn hostile_strings_are_denied_and_their_echo_is_tame() {
+    let long = "x".repeat(1 << 20);
+    for hostile in [
+        "payment-\0",
+        "payment-x\nlevel=error forged",
+        "payment-\u{1b}[2J",
+        "payment-service ",
+        "' OR 1=1 --",
+        "payment*",
+        "",
+        "😀\u{202e}",
+        &long,
+    ] {
+        let mut request = request().with_attribute("env", "prod");
+        request.workload = hostile.into();
+        if hostile == "payment-service " {
+            // A glob fits what it fits; exactness is the rule's choice.
+            allowed(&request);
+            continue;
+        }
+        let reason = denied(&request);
+        assert!(
+            reason.len() < 2000 && !reason.chars().any(char::is_control),
+            "{reason:?}"
+        );
+        assert!(!reason.contains('\u{202e}'), "{reason:?}");
+    }
+}
+
+#[test]
+fn a_doubled_attribute_counts_once() {
+    // The host gives each attribute once; were it given twice, the first counts.
+    let twice = request()
+        .with_attribute("env", "dev")
+        .with_attribute("env", "prod");
+    denied(&twice);
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    for (json, path, word) in [
+        ("{}", "", "`rules` is missing"),
+        (r#"{"rules": []}"#, "rules", "add a rule"),
+        (
+            r#"{"rules": [{"target": "a", "roles": ["b"]}]}"#,
+            "rules[0]",
+            "`workload`",
+        ),
+        (
+            r#"{"rules": [{"issuer": "i", "target": "a", "roles": ["b"]}]}"#,
+            "rules[0]",
+            "`workload`",
+        ),
+        (
+            r#"{"rules": [{"workload": "w", "target": "a", "roles": []}]}"#,
+            "rules[0].roles",
+            "[\"*\"]",
+        ),
+        (
+            r#"{"rules": [{"workload": "w[0-9]", "target": "a", "roles": ["b"]}]}"#,
+            "rules[0].workload",
+            "only `*` and `?`",
+        ),
+        (
+            r#"{"rules": [{"workload": "w", "traget": "a", "roles": ["b"]}]}"#,
+            "rules[0].traget",
+            "write `target`",
+        ),
+        (
+            r#"{"rules": [{"spiffe_prefix": "spiffe://x/*", "target": "a", "roles": ["b"]}]}"#,
+            "rules[0].spiffe_prefix",
+            "whole segments",
+        ),
+        (
+            r#"{"rules": [{"workload": "w", "target": "a", "roles": ["b"], "max_ttl": "0s"}]}"#,
+            "rules[0].max_ttl",
+            "30m",
+        ),
+        (
+            r#"{"rules": [{"workload": "w", "target": "a", "roles": ["b"], "name": "a\nb"}]}"#,
+            "rules[0].name",
+            "control",
+        ),
+    ] {
+        let problems = match jit_plugin::config::parse::<Config>(json) {
+            Ok(config) => AllowList::validate(&config),
+            Err(problems) => problems,
+        };
+        assert_eq!(problems.len(), 1, "{json}");
+        assert_eq!(problems[0].path, path, "{json}");
+        assert!(problems[0].message.contains(word), "{problems:?}");
+    }
+}

@@ -1,0 +1,163 @@
+//! What `cargo metadata` tells about a workspace, as far as building plugins needs it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{Error, process::Run};
+
+/// How long cargo may take to describe a workspace; it may have to fetch the index.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// A cargo workspace; a package outside of any is one of its own.
+#[derive(Debug, Deserialize)]
+pub struct Workspace {
+    /// Its members.
+    pub packages: Vec<Package>,
+    /// The folder of its manifest.
+    #[serde(rename = "workspace_root")]
+    pub root: PathBuf,
+}
+
+/// A member of a workspace.
+#[derive(Debug, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// How cargo names it in its messages.
+    pub(crate) id: String,
+    /// Its Cargo.toml.
+    pub manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    crate_types: Vec<String>,
+}
+
+impl Package {
+    /// Whether it has a library that is linked by itself (`cdylib`), as every guest has.
+    #[must_use]
+    pub fn is_guest(&self) -> bool {
+        self.targets
+            .iter()
+            .any(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))
+    }
+}
+
+impl Workspace {
+    /// Asks cargo about the workspace that `folder` belongs to.
+    ///
+    /// # Errors
+    /// When cargo refuses the manifest, or does not answer in time.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        let output = Run::new("`cargo metadata`", DEADLINE).output(
+            cargo()
+                .args(["metadata", "--no-deps", "--format-version", "1"])
+                .current_dir(folder),
+        )?;
+        serde_json::from_str(&output.stdout).map_err(|error| Error::Answer {
+            what: "`cargo metadata`".to_owned(),
+            detail: error.to_string(),
+        })
+    }
+
+    /// The member whose manifest this is.
+    #[must_use]
+    pub fn package_at(&self, manifest: &Path) -> Option<&Package> {
+        self.packages
+            .iter()
+            .find(|package| package.manifest_path == manifest)
+    }
+
+    /// The guest of this name.
+    pub(crate) fn guest(&self, name: &str) -> Result<&Package, Error> {
+        let refuse = |reason: &str| Error::Package {
+            package: name.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let package = self
+            .packages
+            .iter()
+            .find(|package| package.name == name)
+            .ok_or_else(|| refuse("it is not in this workspace"))?;
+        if !package.is_guest() {
+            return Err(refuse(
+                "its Cargo.toml lacks `[lib] crate-type = [\"cdylib\", \"rlib\"]`",
+            ));
+        }
+        Ok(package)
+    }
+}
+
+/// The cargo of the active toolchain, without what an outer cargo or clippy set for itself.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for variable in [
+        "RUSTC",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_BUILD_TARGET",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET_DIR",
+        "CARGO_MANIFEST_DIR",
+        "LD_LIBRARY_PATH",
+    ] {
+        cargo.env_remove(variable);
+    }
+    cargo
+}
+
+/// A compiler flag that keeps the place of dependencies' sources on this machine out of what is
+/// built.
+pub(crate) fn registry_remap_flag() -> Option<String> {
+    let cargo_home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))?;
+    Some(format!(
+        "--remap-path-prefix={}=/registry",
+        cargo_home.join("registry/src").display()
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn workspace(crate_type: &str) -> Workspace {
+        serde_json::from_value(serde_json::json!({
+            "workspace_root": "/w",
+            "packages": [{
+                "name": "policy-x", "id": "path+file:///w/x#policy-x@0.1.0",
+                "manifest_path": "/w/x/Cargo.toml",
+                "targets": [{"crate_types": [crate_type]}],
+            }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_cdylibs_are_guests() {
+        assert!(workspace("cdylib").guest("policy-x").is_ok());
+        let error = workspace("lib").guest("policy-x").unwrap_err();
+        assert!(error.to_string().contains("crate-type"), "{error}");
+        assert!(workspace("cdylib").guest("policy-y").is_err());
+    }
+
+    #[test]
+    fn cargo_describes_this_workspace() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let workspace = Workspace::read(here).unwrap();
+        let package = workspace.package_at(&here.join("Cargo.toml")).unwrap();
+        assert_eq!(package.name, env!("CARGO_PKG_NAME"));
+        assert!(!package.is_guest());
+    }
+}

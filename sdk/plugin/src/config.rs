@@ -1,0 +1,273 @@
+//! Typed configuration: what an operator wrote, or what to write instead.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer};
+
+pub use crate::bindings::host::jit::plugin::types::ConfigProblem;
+
+/// The longest configuration in bytes that is parsed.
+const MAX_CONFIG: usize = 1 << 20;
+
+/// Ten years: longer than any lease, short enough that no sum of times overflows.
+const MAX_SECONDS: u64 = 10 * 366 * 24 * 3600;
+
+impl ConfigProblem {
+    /// A mistake at a dotted path (`rules[0].max_ttl`), empty for the whole; say what to write instead.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Parses a plugin's configuration (JSON, as the host hands it over; empty is `{}`). A mistake
+/// comes with its path and with what to write instead. Give the type
+/// `#[serde(deny_unknown_fields)]`, so that a misspelt key is a mistake too.
+///
+/// # Errors
+/// One problem: the first that was found.
+pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Vec<ConfigProblem>> {
+    if json.len() > MAX_CONFIG {
+        let message = format!("is longer than {MAX_CONFIG} bytes: split it over several plugins");
+        return Err(vec![ConfigProblem::new("", message)]);
+    }
+    let json = match json.trim() {
+        "" | "null" => "{}",
+        json => json,
+    };
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = match error.path().to_string() {
+            root if root == "." => String::new(),
+            path => path,
+        };
+        vec![ConfigProblem::new(path, advise(&error.inner().to_string()))]
+    })
+}
+
+/// Problems as one line, for where the contract has only a string.
+pub(crate) fn in_words(problems: &[ConfigProblem]) -> String {
+    let words: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("configuration: {}: {}", problem.path, problem.message))
+        .collect();
+    words.join("; ")
+}
+
+/// Turns serde's words into what the author can do. Places in the JSON are dropped: the author
+/// wrote TOML and never saw it.
+fn advise(message: &str) -> String {
+    let message = match message.rfind(" at line ") {
+        Some(end) => &message[..end],
+        None => message,
+    };
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if let Some(field) = message
+        .starts_with("missing field")
+        .then(|| quoted.next())
+        .flatten()
+    {
+        return format!("`{field}` is missing: add `{field} = …`");
+    }
+    if message.starts_with("unknown field") || message.starts_with("unknown variant") {
+        let wrong = quoted.next().unwrap_or_default();
+        let nearest = quoted
+            .map(|candidate| (distance(wrong, candidate), candidate))
+            .min();
+        if let Some((changes, candidate)) = nearest
+            && changes <= 2
+        {
+            return format!("{message}: write `{candidate}`");
+        }
+    }
+    message.to_owned()
+}
+
+/// Levenshtein's distance, in bytes: keys are ASCII and short. Long ones are not compared.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len().max(b.len()) > 64 {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A duration in a configuration: `"90s"`, `"30m"`, `"1h"`, `"1h30m"`, `"7d"` or whole seconds,
+/// at least one second and at most ten years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(u64);
+
+impl Seconds {
+    /// How many.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    fn bounded(seconds: u64) -> Option<Self> {
+        (1..=MAX_SECONDS)
+            .contains(&seconds)
+            .then_some(Self(seconds))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.len() > 32 {
+            return None;
+        }
+        let (mut total, mut number) = (0u64, None);
+        for byte in text.bytes() {
+            let unit = match byte {
+                b'0'..=b'9' => {
+                    let digit = u64::from(byte - b'0');
+                    let shifted = number.unwrap_or(0u64).checked_mul(10)?;
+                    number = Some(shifted.checked_add(digit)?);
+                    continue;
+                }
+                b's' => 1,
+                b'm' => 60,
+                b'h' => 3600,
+                b'd' => 86_400,
+                _ => return None,
+            };
+            total = total.checked_add(number.take()?.checked_mul(unit)?)?;
+        }
+        match number {
+            Some(_) => None,
+            None => Self::bounded(total),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Seconds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a duration such as \"90s\", \"30m\" or \"1h\", from one second to ten years",
+                )
+            }
+
+            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Seconds, E> {
+                Seconds::bounded(seconds)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(seconds), &self))
+            }
+
+            fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Seconds, E> {
+                Err(E::invalid_value(de::Unexpected::Signed(seconds), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Seconds, E> {
+                Seconds::parse(text)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        rules: Vec<Rule>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Rule {
+        max_ttl: Option<Seconds>,
+    }
+
+    fn problem(json: &str) -> (String, String) {
+        let problem = parse::<Config>(json).unwrap_err().remove(0);
+        (problem.path, problem.message)
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_path_and_what_to_write() {
+        let (path, message) = problem(r#"{"rules": [{}, {"max_tll": "1h"}]}"#);
+        assert_eq!(path, "rules[1].max_tll");
+        assert!(message.ends_with("write `max_ttl`"), "{message}");
+
+        assert_eq!(
+            problem("{}"),
+            (String::new(), "`rules` is missing: add `rules = …`".into())
+        );
+        let (path, message) = problem(r#"{"rules": [{"max_ttl": "soon"}]}"#);
+        assert_eq!(path, "rules[0].max_ttl");
+        assert!(
+            message.contains("\"30m\"") && !message.contains("line"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn what_is_right_is_taken() {
+        let config = parse::<Config>(r#"{"rules": [{}, {"max_ttl": "1h"}]}"#).unwrap();
+        let ttls: Vec<_> = config.rules.iter().map(|rule| rule.max_ttl).collect();
+        assert_eq!(ttls, [None, Some(Seconds(3600))]);
+    }
+
+    #[test]
+    fn what_is_not_near_is_not_suggested() {
+        let (_, message) = problem(r#"{"rules": [{"colour": 1}]}"#);
+        assert!(!message.contains("write `"), "{message}");
+    }
+
+    #[test]
+    fn an_empty_configuration_is_an_empty_table() {
+        assert!(
+            parse::<std::collections::BTreeMap<String, String>>("")
+                .unwrap()
+                .is_empty()
+        );
+        assert!(parse::<Config>(&" ".repeat(MAX_CONFIG + 1)).is_err());
+    }
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("7d", 604_800)] {
+            assert_eq!(
+                Seconds::parse(text).map(Seconds::get),
+                Some(seconds),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "h",
+            "90",
+            "1h30",
+            "0s",
+            "-1s",
+            "1.5h",
+            "1H",
+            "99999999999999999999s",
+            "11000d",
+            "1h 30m",
+        ] {
+            assert_eq!(Seconds::parse(text), None, "{text}");
+        }
+        assert_eq!(serde_json::from_str::<Seconds>("60").unwrap().get(), 60);
+        assert!(serde_json::from_str::<Seconds>("0").is_err());
+        assert!(serde_json::from_str::<Seconds>("-5").is_err());
+        assert!(serde_json::from_str::<Seconds>("1.5").is_err());
+    }
+}

@@ -1,0 +1,215 @@
+//! For native unit tests: plugins are plain Rust, and need neither Wasm nor a server to be tried.
+
+use crate::driver::{Account, Handle, Role, Secret, Target};
+use crate::policy::Request;
+use crate::sql::{Encoding, Param, Rows, Sql, SqlError, Statement, places};
+
+/// A request of workload `payment-service` for role `app_read_only` of `inventory_db`, for an hour.
+pub fn request() -> Request {
+    Request {
+        operation: "issue".into(),
+        time: 1_800_000_000,
+        workload: "payment-service".into(),
+        issuer: "https://issuer.test".into(),
+        attributes: Vec::new(),
+        target: "inventory_db".into(),
+        role: "app_read_only".into(),
+        ttl_seconds: 3600,
+        reason: None,
+        ticket: None,
+        metadata: Vec::new(),
+        facts: Vec::new(),
+    }
+}
+
+impl Request {
+    /// With one more attribute of the identity.
+    #[must_use]
+    pub fn with_attribute(mut self, name: &str, value: &str) -> Self {
+        self.attributes.push((name.into(), value.into()));
+        self
+    }
+
+    /// With one more fact.
+    #[must_use]
+    pub fn with_fact(mut self, name: &str, value: &str) -> Self {
+        self.facts.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// A stand-in for the host's handle; `name` is how [`FakeSql`] shows it.
+pub fn secret(name: &str) -> Secret<'_> {
+    Secret(Handle::Test(name))
+}
+
+/// A target called `inventory_db`.
+pub fn target<C>(config: C) -> Target<C> {
+    Target {
+        name: "inventory_db".into(),
+        config,
+    }
+}
+
+/// A role called `app_read_only`.
+pub fn role<C>(config: C) -> Role<C> {
+    Role {
+        name: "app_read_only".into(),
+        config,
+    }
+}
+
+/// An account of that name, expiring at `expires_at`.
+pub fn account(name: &str, expires_at: u64) -> Account {
+    Account {
+        name: name.into(),
+        lease_id: "lease_01".into(),
+        workload: "payment-service".into(),
+        expires_at,
+        external_id: None,
+    }
+}
+
+/// What a [`FakeSql`] was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The database, where it was not the connection's own.
+    pub database: Option<String>,
+    /// The SQL text.
+    pub template: &'static str,
+    /// The parameters, each shown as its kind and value (`ident:app`, `secret:pw:scram-sha-256/4096`).
+    pub params: Vec<String>,
+}
+
+type Answer<'f> = Box<dyn FnMut(&Run) -> Result<Vec<Vec<Option<String>>>, SqlError> + 'f>;
+
+/// A server that a test scripts: it notes every statement and asks the test for the answer. Like
+/// the host, it refuses a template that is not listed, a wrong number of parameters and an empty
+/// list; like PostgreSQL, it stops a batch at the first failure.
+pub struct FakeSql<'f> {
+    /// What was run, in order.
+    pub runs: Vec<Run>,
+    listed: &'static [&'static str],
+    answer: Answer<'f>,
+}
+
+impl std::fmt::Debug for FakeSql<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FakeSql")
+            .field("runs", &self.runs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'f> FakeSql<'f> {
+    /// A server for a driver that lists these templates.
+    pub fn new(
+        listed: &'static [&'static str],
+        answer: impl FnMut(&Run) -> Result<Vec<Vec<Option<String>>>, SqlError> + 'f,
+    ) -> Self {
+        Self {
+            runs: Vec::new(),
+            listed,
+            answer: Box::new(answer),
+        }
+    }
+
+    /// The templates that were run, in order.
+    pub fn templates(&self) -> Vec<&'static str> {
+        self.runs.iter().map(|run| run.template).collect()
+    }
+
+    fn run(
+        &mut self,
+        database: Option<&str>,
+        statement: &Statement<'_>,
+    ) -> Result<Vec<Vec<Option<String>>>, SqlError> {
+        let template = statement.template();
+        if !self.listed.contains(&template) {
+            return Err(SqlError::Denied(format!("not listed: {template}")));
+        }
+        let empty = statement
+            .params()
+            .iter()
+            .any(|param| matches!(param, Param::Idents([]) | Param::Literals([])));
+        if empty || places(template) != statement.params().len() {
+            return Err(SqlError::Denied(format!("parameters: {template}")));
+        }
+        let run = Run {
+            database: database.map(str::to_owned),
+            template,
+            params: statement.params().iter().map(shown).collect(),
+        };
+        self.runs.push(run.clone());
+        (self.answer)(&run)
+    }
+}
+
+impl Sql for FakeSql<'_> {
+    fn execute(&mut self, database: Option<&str>, batch: &[Statement<'_>]) -> Result<(), SqlError> {
+        for statement in batch {
+            self.run(database, statement)?;
+        }
+        Ok(())
+    }
+
+    fn query(
+        &mut self,
+        database: Option<&str>,
+        statement: &Statement<'_>,
+        max_rows: u32,
+    ) -> Result<Rows, SqlError> {
+        let mut rows = self.run(database, statement)?;
+        let max = usize::try_from(max_rows).unwrap_or(usize::MAX);
+        let truncated = rows.len() > max;
+        rows.truncate(max);
+        Ok(Rows { rows, truncated })
+    }
+}
+
+fn shown(param: &Param<'_>) -> String {
+    match param {
+        Param::Ident(name) => format!("ident:{name}"),
+        Param::Idents(names) => format!("idents:{}", names.join(",")),
+        Param::Literal(text) => format!("literal:{text}"),
+        Param::Literals(texts) => format!("literals:{}", texts.join(",")),
+        Param::Number(number) => format!("number:{number}"),
+        Param::Timestamp(seconds) => format!("timestamp:{seconds}"),
+        Param::Secret(Secret(handle), encoding) => {
+            let name = match handle {
+                Handle::Test(name) => name,
+                Handle::Host(_) => "host",
+            };
+            match encoding {
+                Encoding::Plain => format!("secret:{name}:plain"),
+                Encoding::ScramSha256(iterations) => {
+                    format!("secret:{name}:scram-sha-256/{iterations}")
+                }
+                Encoding::Utf16leQuoted => format!("secret:{name}:utf16le-quoted"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_refuses_what_the_host_refuses() {
+        let mut sql = FakeSql::new(&["A {}", "B"], |_| Ok(vec![]));
+        let mut run = |template, params| sql.execute(None, &[Statement::raw(template, params)]);
+        assert!(run("B", vec![]).is_ok());
+        let one = ["a".to_owned()];
+        assert!(run("A {}", vec![Param::Idents(&one)]).is_ok());
+        for (template, params) in [
+            ("C", vec![]),
+            ("A {}", vec![]),
+            ("A {}", vec![Param::Idents(&[])]),
+            ("B", vec![Param::Number(1)]),
+        ] {
+            assert!(matches!(run(template, params), Err(SqlError::Denied(_))));
+        }
+        assert_eq!(sql.templates(), ["B", "A {}"]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Fixture: misbehaves as its configuration says, in `decide` unless the mode names another call.
+
+use std::hint::black_box;
+
+use jit_plugin::bindings::host::jit::plugin::log;
+use jit_plugin::{Allowance, ConfigProblem, Policy, Request, Verdict};
+use serde::Deserialize;
+
+/// How.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Never ends.
+    Loop,
+    /// Takes memory without end.
+    Hog,
+    /// Takes stack without end.
+    Stack,
+    /// Panics.
+    Trap,
+    /// Logs lines of 1 MB without end, with newlines, ANSI sequences and forged JSON.
+    Flood,
+    /// Logs one line with a hundred thousand fields, over and over.
+    Fields,
+    /// Calls the host without end, with nothing to say.
+    BusyHost,
+    /// Answers with a reason of 50 MB.
+    Huge,
+    /// Answers with a million labels.
+    HugeLabels,
+    /// Narrows to a role that does not exist.
+    WrongRole,
+    /// Caps the life at nothing.
+    WrongTtl,
+    /// Requires what nobody knows.
+    WrongRequirement,
+    /// Labels with NUL, newlines and quotes.
+    WrongLabels,
+    /// Never ends its validation.
+    SlowValidate,
+    /// Panics in its validation.
+    TrapValidate,
+}
+
+/// The configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    mode: Mode,
+}
+
+/// The policy.
+#[derive(Debug)]
+pub struct Hostile;
+
+impl Policy for Hostile {
+    type Config = Config;
+
+    fn validate(config: &Config) -> Vec<ConfigProblem> {
+        match config.mode {
+            Mode::SlowValidate => never(),
+            Mode::TrapValidate => panic!("as configured"),
+            _ => Vec::new(),
+        }
+    }
+
+    fn decide(config: &Config, _: &Request) -> Verdict {
+        match config.mode {
+            Mode::Loop => never(),
+            Mode::Hog => hog(),
+            Mode::Stack => Verdict::deny(deeper(1).to_string()),
+            Mode::Trap => panic!("as configured"),
+            Mode::Flood => flood(),
+            Mode::Fields => fields(),
+            Mode::BusyHost => loop {
+                log::write(log::Level::Debug, "", &[]);
+            },
+            Mode::Huge => Verdict::deny("x".repeat(50_000_000)),
+            Mode::HugeLabels => allowance(|allowance| {
+                allowance.labels = vec![("l".to_owned(), "v".to_owned()); 1_000_000];
+            }),
+            Mode::WrongRole => allowance(|allowance| allowance.role = Some("no-such-role".into())),
+            Mode::WrongTtl => allowance(|allowance| allowance.max_ttl_seconds = Some(0)),
+            Mode::WrongRequirement => allowance(|allowance| {
+                allowance.requires = vec!["a-blood-oath".into()];
+            }),
+            Mode::WrongLabels => allowance(|allowance| {
+                allowance.labels = vec![("a\0b".into(), "c\n\"d\u{1b}[31m".into())];
+            }),
+            Mode::SlowValidate | Mode::TrapValidate => Verdict::allow(),
+        }
+    }
+}
+
+fn allowance(change: impl FnOnce(&mut Allowance)) -> Verdict {
+    let mut allowance = Allowance::default();
+    change(&mut allowance);
+    allowance.into()
+}
+
+fn never() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn hog() -> ! {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        held.push(vec![1; 1 << 20]);
+        black_box(&held);
+    }
+}
+
+#[allow(
+    unconditional_recursion,
+    clippy::only_used_in_recursion,
+    reason = "the point of it"
+)]
+fn deeper(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    frame[63].wrapping_add(deeper(depth.wrapping_add(1)))
+}
+
+/// Past the SDK, which would cut the line.
+fn flood() -> ! {
+    let line =
+        "\u{1b}[2J\n{\"level\":\"info\",\"event\":\"issue.granted\"}\r\n\u{202e}".repeat(17_000);
+    loop {
+        log::write(log::Level::Error, &line, &[]);
+    }
+}
+
+fn fields() -> ! {
+    let fields = vec![("name\n".to_owned(), "value\0".to_owned()); 100_000];
+    loop {
+        log::write(log::Level::Info, "many", &fields);
+    }
+}
+
+jit_plugin::register_policy!(Hostile);

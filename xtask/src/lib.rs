@@ -1,0 +1,9 @@
+//! What `cargo xtask` is made of, as a library: the end to end suite runs the same real servers.
+//!
+//! In scope: preparing and running what the project needs around it (guest toolchain, servers),
+//! on a developer's machine and in CI. Nothing here is part of the broker.
+
+pub mod plugins;
+pub mod servers;
+pub mod steps;
+pub mod suite;

@@ -1,0 +1,86 @@
+//! Shows what a long command is doing: a spinner for a person, plain lines for a log.
+#![allow(clippy::print_stdout)] // this is what prints
+
+use std::{io::IsTerminal, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use jit_plugin_build::Progress;
+
+/// The longest part of a line of somebody else's output that is shown beside the spinner.
+const MAX_DETAIL: usize = 90;
+
+/// Progress of one command.
+pub struct Steps {
+    spinner: Option<ProgressBar>,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Steps {
+    /// A spinner on a terminal; plain lines where the output is kept or `CI` is set.
+    #[must_use]
+    pub fn new() -> Self {
+        let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+        if in_ci || !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
+            return Self { spinner: None };
+        }
+        let spinner = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+            spinner.set_style(style);
+        }
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        Self {
+            spinner: Some(spinner),
+        }
+    }
+
+    /// Something is done: a line that stays.
+    pub fn done(&self, message: &str) {
+        match &self.spinner {
+            Some(spinner) => spinner.println(format!("✓ {message}")),
+            None => println!("ok: {message}"),
+        }
+    }
+
+    /// Takes the spinner away, before other output.
+    pub fn finish(&self) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Progress for Steps {
+    fn step(&self, message: &str) {
+        match &self.spinner {
+            Some(spinner) => {
+                spinner.println(format!("· {message}"));
+                spinner.set_message(message.to_owned());
+            }
+            None => println!("==> {message}"),
+        }
+    }
+
+    fn detail(&self, line: &str) {
+        if let Some(spinner) = &self.spinner {
+            let shown: String = line
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(MAX_DETAIL)
+                .collect();
+            if !shown.trim().is_empty() {
+                spinner.set_message(shown);
+            }
+        }
+    }
+}
