@@ -1,1 +1,37 @@
-//! tests
+//! What the suite, the demo and the bench share: a world with a real PostgreSQL set up with least
+//! privilege, a broker process with its embedded issuer, and the questions that tests ask them.
+//!
+//! In scope: starting, asking, stopping. Out of scope: what is expected; that is in `suite/`.
+//!
+//! `cargo xtask test` starts the servers, builds the binaries and says where they are:
+//! `JIT_TEST_POSTGRES` (a superuser's URL; accounts and databases of each world are its own),
+//! `JIT_TEST_BROKER` and `JIT_TEST_BROKER_FAILPOINTS` (the binaries), `JIT_TEST_PLUGINS` (the folder
+//! with the components).
+
+pub mod broker;
+pub mod database;
+pub mod http;
+pub mod world;
+
+pub use broker::BrokerProcess;
+pub use database::Database;
+pub use http::{Client, Reply};
+pub use world::{Settings, World};
+
+/// What `cargo xtask test` says about the surroundings.
+///
+/// # Panics
+/// When it is not set: then this was not started by `cargo xtask test`.
+#[must_use]
+pub fn surroundings(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test`"))
+}
+
+/// A short random name, unique to a world.
+#[must_use]
+pub fn random_name() -> String {
+    use rand::Rng as _;
+    let mut bytes = [0_u8; 6];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect()
+}

@@ -67,10 +67,7 @@ fn main() -> Result<()> {
                 );
             }
         }
-        Command::Test {
-            postgres,
-            arguments,
-        } => suite::run(&postgres, &arguments, &steps)?,
+        Command::Test { postgres, arguments } => suite::run(&postgres, &arguments, &steps)?,
         Command::Setup { postgres, openbao } => setup(&postgres, openbao, &steps)?,
     }
     Ok(())
@@ -81,11 +78,7 @@ fn setup(postgres_majors: &[u32], with_openbao: bool, steps: &Steps) -> Result<(
     steps.done(&format!("guest toolchain: {toolchain}"));
     for major in postgres_majors {
         let binaries = postgres::binaries(*major, steps)?;
-        steps.done(&format!(
-            "{} in {}",
-            binaries.version(),
-            binaries.bin().display()
-        ));
+        steps.done(&format!("{} in {}", binaries.version(), binaries.bin().display()));
     }
     if with_openbao {
         let bao = openbao::binary(steps)?;

@@ -40,25 +40,16 @@ pub fn toolchain(steps: &Steps) -> Result<GuestToolchain> {
 /// When one does not compile, or a broker would refuse it.
 pub fn build(packages: &[String], steps: &Steps) -> Result<Vec<BuiltPlugin>> {
     let root = root();
-    let options = BuildOptions {
-        out_dir: Some(folder()),
-        toolchain: Some(toolchain(steps)?),
-    };
-    let guests: Vec<Guest> = guests(&root)?
-        .into_iter()
-        .filter(|guest| packages.is_empty() || packages.contains(&guest.name))
-        .collect();
-    if let Some(unknown) = packages
-        .iter()
-        .find(|name| !guests.iter().any(|guest| guest.name == **name))
-    {
+    let options = BuildOptions { out_dir: Some(folder()), toolchain: Some(toolchain(steps)?) };
+    let guests: Vec<Guest> =
+        guests(&root)?.into_iter().filter(|guest| packages.is_empty() || packages.contains(&guest.name)).collect();
+    if let Some(unknown) = packages.iter().find(|name| !guests.iter().any(|guest| guest.name == **name)) {
         anyhow::bail!(
             "no guest `{unknown}`: it needs a folder in {} with `crate-type = [\"cdylib\", …]`",
             GUEST_FOLDERS.join(" or ")
         );
     }
-    let (members, strangers): (Vec<_>, Vec<_>) =
-        guests.into_iter().partition(|guest| guest.is_member);
+    let (members, strangers): (Vec<_>, Vec<_>) = guests.into_iter().partition(|guest| guest.is_member);
     let names: Vec<&str> = members.iter().map(|guest| guest.name.as_str()).collect();
     let mut built = build_plugins(&root, &names, &options, steps)?;
     for guest in strangers {
@@ -89,11 +80,7 @@ fn guests(root: &Path) -> Result<Vec<Guest>> {
         };
         let package = member.or_else(|| own.as_ref()?.package_at(&manifest));
         if let Some(package) = package.filter(|package| package.is_guest()) {
-            guests.push(Guest {
-                name: package.name.clone(),
-                is_member: member.is_some(),
-                folder,
-            });
+            guests.push(Guest { name: package.name.clone(), is_member: member.is_some(), folder });
         }
     }
     guests.sort_by(|a, b| a.name.cmp(&b.name));
@@ -107,9 +94,7 @@ fn guest_folders(root: &Path) -> Result<Vec<PathBuf>> {
         if !parent.is_dir() {
             continue;
         }
-        for entry in
-            fs::read_dir(&parent).with_context(|| format!("cannot read {}", parent.display()))?
-        {
+        for entry in fs::read_dir(&parent).with_context(|| format!("cannot read {}", parent.display()))? {
             let folder = entry?.path();
             if folder.join("Cargo.toml").is_file() {
                 found.push(folder);

@@ -33,9 +33,7 @@ impl Steps {
             spinner.set_style(style);
         }
         spinner.enable_steady_tick(Duration::from_millis(100));
-        Self {
-            spinner: Some(spinner),
-        }
+        Self { spinner: Some(spinner) }
     }
 
     /// Something is done: a line that stays.
@@ -73,11 +71,7 @@ impl Progress for Steps {
 
     fn detail(&self, line: &str) {
         if let Some(spinner) = &self.spinner {
-            let shown: String = line
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(MAX_DETAIL)
-                .collect();
+            let shown: String = line.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
             if !shown.trim().is_empty() {
                 spinner.set_message(shown);
             }

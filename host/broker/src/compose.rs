@@ -12,7 +12,8 @@ use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_runtime::{
-    ConfigFault, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SqlConnection, SqlConnectionOptions, SqlKind,
+    ConfigFault, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SqlConnection, SqlConnectionOptions,
+    SqlKind,
 };
 use secrecy::ExposeSecret as _;
 use tokio::sync::Semaphore;
@@ -22,8 +23,8 @@ use crate::broker::{Broker, Parts};
 use crate::config::{self, Config, ConfigErrors, ConnectionKind};
 use crate::identity::{Identity, IdentityOptions, JwtIssuerConfig};
 use crate::limits::RateLimits;
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::Change;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
 
 /// Decisions of one target at once: a policy that burns its time limit holds up its own target
@@ -102,11 +103,8 @@ fn verifier(entry: &config::JwtIssuer) -> anyhow::Result<JwtIssuerConfig> {
 /// # Errors
 /// When the engine cannot start or the cache folder is not ours alone.
 pub fn runtime(config: &Config) -> anyhow::Result<Runtime> {
-    let mut options = RuntimeOptions {
-        cache_dir: cache_dir(config),
-        limits: Limits::default(),
-        max_concurrent_calls: DRIVER_CALLS,
-    };
+    let mut options =
+        RuntimeOptions { cache_dir: cache_dir(config), limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS };
     let limits = &config.plugin_limits;
     if let Some(calls) = limits.max_calls {
         options.max_concurrent_calls = calls as usize;
@@ -155,9 +153,10 @@ pub fn serving(config: &Config, runtime: &Runtime) -> anyhow::Result<Serving> {
 fn load_plugins(config: &Config, runtime: &Runtime, problems: &mut Vec<config::Problem>) -> BTreeMap<String, Plugin> {
     let mut plugins = BTreeMap::new();
     for (name, plugin) in &config.plugins {
-        let grants = plugin.grants.as_ref().map(|words| {
-            words.iter().filter_map(|word| word.parse::<Grant>().ok()).collect::<Vec<_>>()
-        });
+        let grants = plugin
+            .grants
+            .as_ref()
+            .map(|words| words.iter().filter_map(|word| word.parse::<Grant>().ok()).collect::<Vec<_>>());
         let spec = PluginSpec {
             name: name.clone(),
             path: plugin.path.clone(),
@@ -301,10 +300,16 @@ fn policy_chain(config: &Config, serving: &Serving, names: &[String]) -> Result<
         match plugin.validate(&json) {
             Ok(()) => chain.push(ChainLink { name: name.clone(), mode: policy.mode, plugin, sha256, config: json }),
             Err(ConfigFault::Invalid(found)) => problems.extend(found.into_iter().map(|problem| {
-                let path = if problem.path.is_empty() { format!("{at}.config") } else { format!("{at}.config.{}", problem.path) };
+                let path = if problem.path.is_empty() {
+                    format!("{at}.config")
+                } else {
+                    format!("{at}.config.{}", problem.path)
+                };
                 config.explain(&path, problem.message)
             })),
-            Err(ConfigFault::Fault(fault)) => problems.push(config.explain(&format!("{at}.plugin"), with_causes(&fault))),
+            Err(ConfigFault::Fault(fault)) => {
+                problems.push(config.explain(&format!("{at}.plugin"), with_causes(&fault)))
+            }
         }
     }
     if problems.is_empty() { Ok(chain) } else { Err(problems) }
@@ -322,8 +327,9 @@ pub fn audit_key(place: &config::SecretRef, mode: Mode) -> anyhow::Result<LogKey
             }
             Ok(audit::key::load_or_generate(path)?)
         }
-        config::SecretRef::File(path) => audit::key::load(path)
-            .with_context(|| format!("the audit log cannot be signed; `jit-broker audit key {}` makes a key", path.display())),
+        config::SecretRef::File(path) => audit::key::load(path).with_context(|| {
+            format!("the audit log cannot be signed; `jit-broker audit key {}` makes a key", path.display())
+        }),
         config::SecretRef::Env(_) => {
             let text = place.resolve().context("[audit] signing_key")?;
             LogKey::from_text(text.expose_secret()).context("[audit] signing_key")

@@ -109,7 +109,8 @@ async fn permitted(broker: &Broker, asked: Asked) -> Result<Permit, Refused> {
         Ok(permit) => Ok(permit),
         Err(denial) => {
             let kind = EventKind::IssueDenied;
-            let event = denial.decision.event(kind).with("policy", denial.policy.clone()).with_error(denial.reason.clone());
+            let event =
+                denial.decision.event(kind).with("policy", denial.policy.clone()).with_error(denial.reason.clone());
             let events = std::iter::once(event).chain(denial.decision.shadow_events()).collect();
             broker.commit(Change { events, ..Change::default() }).await?;
             Err(denial.refused())

@@ -7,6 +7,8 @@
 //! In the order of a request: [`http`] → [`identity`] → [`permit`] → [`issue`] → [`store`]; and for
 //! the end of each account, [`removal`] and [`tasks`]. [`compose`] puts it all together.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+
 pub mod audit;
 pub mod broker;
 pub mod cli;

@@ -55,15 +55,8 @@ impl Drop for Mine<'_> {
 ///
 /// # Errors
 /// [`StoreError::Stale`] when somebody else stepped the lease on first.
-pub async fn begin(
-    broker: &Broker,
-    lease: &Lease,
-    cause: Cause,
-    events: Vec<AuditEvent>,
-) -> Result<Lease, StoreError> {
-    let revoking = lease
-        .begin_revocation(cause, Timestamp::now())
-        .map_err(|_| StoreError::Stale(lease.id.clone()))?;
+pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
+    let revoking = lease.begin_revocation(cause, Timestamp::now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
     let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events };
     fault::step("revoke.begin", lost_write, broker.commit(change)).await?;
     broker.handovers.forget(&lease.id);
@@ -88,8 +81,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             Ok(Attempt::Removed(removed))
         }
         Err((reason, unreachable)) => {
-            let failed =
-                lease.removal_failed(reason.clone(), now).map_err(|_| StoreError::Stale(lease.id.clone()))?;
+            let failed = lease.removal_failed(reason.clone(), now).map_err(|_| StoreError::Stale(lease.id.clone()))?;
             let attempts = failed.removal.as_ref().map_or(1, |removal| removal.attempts);
             metrics::counter!("jit_revoke_failed_total", "target" => lease.target.to_string()).increment(1);
             tracing::warn!(lease = %lease.id, target = %lease.target, attempts, reason, "an account could not be removed; it will be tried again");
@@ -108,15 +100,12 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
 /// The driver's revoke; an account that is not there is gone. The error says whether the backend
 /// was out of reach.
 async fn call_driver(broker: &Broker, lease: &Lease) -> Result<(), (String, bool)> {
-    let remover =
-        broker.serving.load().remover(&lease.target, &lease.driver).map_err(|reason| (reason, false))?;
+    let remover = broker.serving.load().remover(&lease.target, &lease.driver).map_err(|reason| (reason, false))?;
     let account = account_view(lease);
     let call = async {
         match remover.driver.revoke(&remover.scope, &remover.view, &account).await {
             Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Ok(()),
-            Outcome::Refused(refusal) => {
-                Err((refusal.reason(), matches!(refusal, Refusal::Unavailable { .. })))
-            }
+            Outcome::Refused(refusal) => Err((refusal.reason(), matches!(refusal, Refusal::Unavailable { .. }))),
             Outcome::Unknown(reason) => Err((reason, true)),
         }
     };

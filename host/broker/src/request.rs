@@ -89,8 +89,8 @@ impl IssueRequest {
     pub fn check(self) -> Result<CheckedRequest, Refused> {
         let canonical = serde_json::to_vec(&self).unwrap_or_default();
         let digest = hex::encode(Sha256::digest(&canonical));
-        let target = TargetName::new(self.target)
-            .map_err(|error| Refused::field("target", format!("target {error}")))?;
+        let target =
+            TargetName::new(self.target).map_err(|error| Refused::field("target", format!("target {error}")))?;
         let role = self
             .role
             .map(RoleName::new)
@@ -102,10 +102,20 @@ impl IssueRequest {
             return Err(Refused::field("metadata", "metadata must have at most 16 entries"));
         }
         for (key, value) in &self.metadata {
-            RoleName::new(key.as_str()).map_err(|error| Refused::field("metadata", format!("a metadata key {error}")))?;
+            RoleName::new(key.as_str())
+                .map_err(|error| Refused::field("metadata", format!("a metadata key {error}")))?;
             text("metadata", Some(value.clone()), 256)?;
         }
-        Ok(CheckedRequest { target, role, ttl: self.ttl, reason, ticket, metadata: self.metadata, digest, _checked: () })
+        Ok(CheckedRequest {
+            target,
+            role,
+            ttl: self.ttl,
+            reason,
+            ticket,
+            metadata: self.metadata,
+            digest,
+            _checked: (),
+        })
     }
 }
 
@@ -204,7 +214,10 @@ mod tests {
     #[test]
     fn keys_of_two_workloads_never_meet() {
         let key = IdempotencyKey::new(b"abc").unwrap();
-        let principal = |issuer: &str, workload: &str| jit_core::name::Principal { issuer: issuer.into(), workload: workload.into() };
+        let principal = |issuer: &str, workload: &str| jit_core::name::Principal {
+            issuer: issuer.into(),
+            workload: workload.into(),
+        };
         assert_ne!(key.digest(&principal("a", "bc")), key.digest(&principal("ab", "c")));
         for bad in [&b""[..], b"a b", b"a\n", "é".as_bytes(), &[b'x'; 129]] {
             assert!(IdempotencyKey::new(bad).is_err(), "{bad:?}");

@@ -151,7 +151,11 @@ async fn look_at_targets(broker: Arc<Broker>) {
     for (target, result) in compose::validate_targets(&broker.serving.load()).await {
         match result {
             Ok(()) => tracing::info!(target, "target checked"),
-            Err(reason) => tracing::error!(target, reason, "the target's configuration does not hold, or the target is away; `jit-broker config check` tells more"),
+            Err(reason) => tracing::error!(
+                target,
+                reason,
+                "the target's configuration does not hold, or the target is away; `jit-broker config check` tells more"
+            ),
         }
     }
 }

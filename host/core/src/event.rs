@@ -225,7 +225,7 @@ impl AuditEvent {
 
 /// Seconds as minutes: a whole number where it is one.
 fn minutes(seconds: u32) -> serde_json::Number {
-    if seconds % 60 == 0 {
+    if seconds.is_multiple_of(60) {
         (seconds / 60).into()
     } else {
         let rounded = (f64::from(seconds) / 60.0 * 1000.0).round() / 1000.0;
@@ -243,8 +243,19 @@ mod tests {
         let event = AuditEvent::of_lease(EventKind::IssueGranted, lease.issued_at, &lease);
         let record = serde_json::to_value(&event).unwrap();
         for field in [
-            "timestamp", "event", "request_id", "lease_id", "workload", "identity_issuer", "target_db", "role",
-            "ephemeral_id", "ttl_minutes", "expires_at", "issued_by", "driver_sha256",
+            "timestamp",
+            "event",
+            "request_id",
+            "lease_id",
+            "workload",
+            "identity_issuer",
+            "target_db",
+            "role",
+            "ephemeral_id",
+            "ttl_minutes",
+            "expires_at",
+            "issued_by",
+            "driver_sha256",
         ] {
             assert!(record.get(field).is_some(), "{field} is missing in {record}");
         }

@@ -216,10 +216,9 @@ pub fn add_up(request: &PolicyRequest, asked: Ttl, answers: &[Answer]) -> ChainV
         }
     }
     match narrower {
-        _ if !counted => ChainVerdict::Deny {
-            policy: "none".to_owned(),
-            reason: "no policy of this target is in force".to_owned(),
-        },
+        _ if !counted => {
+            ChainVerdict::Deny { policy: "none".to_owned(), reason: "no policy of this target is in force".to_owned() }
+        }
         Some(role) => ChainVerdict::Narrow(role),
         None => ChainVerdict::Allow { ttl, labels },
     }

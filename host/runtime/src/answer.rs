@@ -38,24 +38,16 @@ pub(crate) fn verdict(verdict: policy::Verdict, limits: &Limits) -> Result<Verdi
     match verdict {
         policy::Verdict::Deny(text) => {
             let text = reason(&text, limits);
-            Ok(Verdict::Deny(if text.trim().is_empty() {
-                "denied without a reason".to_owned()
-            } else {
-                text
-            }))
+            Ok(Verdict::Deny(if text.trim().is_empty() { "denied without a reason".to_owned() } else { text }))
         }
-        policy::Verdict::Allow(allowance) => {
-            Ok(Verdict::Allow(self::allowance(allowance, limits)?))
-        }
+        policy::Verdict::Allow(allowance) => Ok(Verdict::Allow(self::allowance(allowance, limits)?)),
     }
 }
 
 fn allowance(allowance: policy::Allowance, limits: &Limits) -> Result<Allowance, FaultKind> {
     let max_ttl = allowance.max_ttl_seconds.map(|seconds| {
         // A cap above the longest life caps nothing that can be asked for, and is no mistake.
-        let seconds = i64::try_from(seconds)
-            .unwrap_or(i64::MAX)
-            .min(i64::from(Ttl::MAX.seconds()));
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX).min(i64::from(Ttl::MAX.seconds()));
         Ttl::from_seconds(seconds).map_err(|error| refuse(format!("max-ttl-seconds {error}")))
     });
     let role = allowance.role.map(|role| {
@@ -66,17 +58,14 @@ fn allowance(allowance: policy::Allowance, limits: &Limits) -> Result<Allowance,
         return Err(refuse(format!("more than {} requirements", limits.pairs)));
     }
     let requires = allowance.requires.iter().map(|word| {
-        Requirement::from_word(word)
-            .ok_or_else(|| refuse(format!("unknown requirement {:?}", escape(word, 64))))
+        Requirement::from_word(word).ok_or_else(|| refuse(format!("unknown requirement {:?}", escape(word, 64))))
     });
     Ok(Allowance {
         reason: reason(&allowance.reason, limits),
         max_ttl: max_ttl.transpose()?,
         role: role.transpose()?,
         requires: requires.collect::<Result<_, _>>()?,
-        labels: pairs("label", allowance.labels, limits)?
-            .into_iter()
-            .collect(),
+        labels: pairs("label", allowance.labels, limits)?.into_iter().collect(),
     })
 }
 
@@ -87,24 +76,16 @@ pub(crate) fn pairs(
     limits: &Limits,
 ) -> Result<Vec<(String, String)>, FaultKind> {
     if pairs.len() > limits.pairs {
-        return Err(refuse(format!(
-            "{} {what}s, at most {} are taken",
-            pairs.len(),
-            limits.pairs
-        )));
+        return Err(refuse(format!("{} {what}s, at most {} are taken", pairs.len(), limits.pairs)));
     }
     let mut seen = BTreeMap::new();
     for (name, value) in &pairs {
         let shown = escape(name, 64);
         if name.is_empty() || name.len() > limits.pair_name_bytes || !is_plain(name) {
-            return Err(refuse(format!(
-                "{what} name {shown:?} is empty, too long or has control characters"
-            )));
+            return Err(refuse(format!("{what} name {shown:?} is empty, too long or has control characters")));
         }
         if value.len() > limits.pair_value_bytes || !is_plain(value) {
-            return Err(refuse(format!(
-                "the value of {what} {shown:?} is too long or has control characters"
-            )));
+            return Err(refuse(format!("the value of {what} {shown:?} is too long or has control characters")));
         }
         if seen.insert(name.as_str(), ()).is_some() {
             return Err(refuse(format!("{what} {shown:?} twice")));
@@ -119,22 +100,13 @@ pub(crate) fn problems(problems: Vec<types::ConfigProblem>, limits: &Limits) -> 
     let mut checked: Vec<_> = problems
         .into_iter()
         .take(PROBLEMS)
-        .map(|problem| ConfigProblem {
-            path: escape(&problem.path, 256),
-            message: reason(&problem.message, limits),
-        })
+        .map(|problem| ConfigProblem { path: escape(&problem.path, 256), message: reason(&problem.message, limits) })
         .collect();
     if more > 0 {
-        checked.push(ConfigProblem {
-            path: String::new(),
-            message: format!("and {more} more"),
-        });
+        checked.push(ConfigProblem { path: String::new(), message: format!("and {more} more") });
     }
     if checked.is_empty() {
-        checked.push(ConfigProblem {
-            path: String::new(),
-            message: "refused without a reason".to_owned(),
-        });
+        checked.push(ConfigProblem { path: String::new(), message: "refused without a reason".to_owned() });
     }
     checked
 }
@@ -142,11 +114,7 @@ pub(crate) fn problems(problems: Vec<types::ConfigProblem>, limits: &Limits) -> 
 /// What holds an account in place, for people.
 pub(crate) fn dependents(list: Vec<String>) -> Vec<String> {
     let more = list.len().saturating_sub(DEPENDENTS);
-    let mut checked: Vec<_> = list
-        .iter()
-        .take(DEPENDENTS)
-        .map(|name| escape(name, BACKEND_NAME))
-        .collect();
+    let mut checked: Vec<_> = list.iter().take(DEPENDENTS).map(|name| escape(name, BACKEND_NAME)).collect();
     if more > 0 {
         checked.push(format!("and {more} more"));
     }
@@ -156,10 +124,7 @@ pub(crate) fn dependents(list: Vec<String>) -> Vec<String> {
 /// A name that a backend uses.
 pub(crate) fn backend_name(what: &str, name: &str) -> Result<(), FaultKind> {
     if name.is_empty() || name.len() > BACKEND_NAME || !is_plain(name) {
-        return Err(refuse(format!(
-            "{what} {:?} is empty, too long or has control characters",
-            escape(name, 64)
-        )));
+        return Err(refuse(format!("{what} {:?} is empty, too long or has control characters", escape(name, 64))));
     }
     Ok(())
 }
@@ -194,17 +159,12 @@ mod tests {
             a.requires = vec!["ticket".to_owned()];
             a.labels = vec![pair("team", "payments")];
         });
-        let Verdict::Allow(good) = good.unwrap() else {
-            panic!("a yes became a no")
-        };
+        let Verdict::Allow(good) = good.unwrap() else { panic!("a yes became a no") };
         assert_eq!(good.reason, "team\\nowns it");
         assert_eq!(good.max_ttl, Ttl::from_seconds(600).ok());
         assert_eq!(good.role, RoleName::new("app_read_only").ok());
         assert_eq!(good.requires, [Requirement::Ticket]);
-        assert_eq!(
-            good.labels.get("team").map(String::as_str),
-            Some("payments")
-        );
+        assert_eq!(good.labels.get("team").map(String::as_str), Some("payments"));
     }
 
     #[test]
@@ -229,10 +189,7 @@ mod tests {
 
     #[test]
     fn a_cap_beyond_the_longest_life_caps_nothing() {
-        let Verdict::Allow(allowance) = allow(|a| a.max_ttl_seconds = Some(u64::MAX)).unwrap()
-        else {
-            panic!()
-        };
+        let Verdict::Allow(allowance) = allow(|a| a.max_ttl_seconds = Some(u64::MAX)).unwrap() else { panic!() };
         assert_eq!(allowance.max_ttl, Some(Ttl::MAX));
     }
 
@@ -247,13 +204,7 @@ mod tests {
 
     #[test]
     fn lists_for_people_are_bounded_and_say_so() {
-        let many = vec![
-            types::ConfigProblem {
-                path: "a".to_owned(),
-                message: "b\u{1b}".to_owned()
-            };
-            25
-        ];
+        let many = vec![types::ConfigProblem { path: "a".to_owned(), message: "b\u{1b}".to_owned() }; 25];
         let checked = problems(many, &Limits::default());
         assert_eq!(checked.len(), 21);
         assert_eq!(checked[0].to_string(), "a: b\\u{1b}");

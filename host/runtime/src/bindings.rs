@@ -7,11 +7,7 @@
 //! Without the `tracing` option of `bindgen!`: it would print arguments, and some of those stand
 //! beside secrets.
 
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    reason = "generated; the contract's own documentation is in wit/"
-)]
+#[allow(missing_docs, unreachable_pub, reason = "generated; the contract's own documentation is in wit/")]
 mod generated {
     wasmtime::component::bindgen!({
         path: "../../wit",
@@ -34,13 +30,8 @@ mod generated {
             default: trappable,
         },
         exports: {
-            "jit:plugin/driver@0.1.0.validate": async,
-            "jit:plugin/driver@0.1.0.create": async,
-            "jit:plugin/driver@0.1.0.renew": async,
-            "jit:plugin/driver@0.1.0.rotate": async,
-            "jit:plugin/driver@0.1.0.revoke": async,
-            "jit:plugin/driver@0.1.0.inspect": async,
-            "jit:plugin/driver@0.1.0.list-accounts": async,
+            "jit:plugin/driver@0.1.0": async,
+            "jit:plugin/statements@0.1.0": async,
         },
         with: {
             "jit:plugin/secrets.secret": crate::capability::secrets::GuestSecret,

@@ -61,36 +61,22 @@ pub(crate) struct CompileCache {
 impl CompileCache {
     /// Opens the folder, and makes it when it is missing.
     pub(crate) fn open(path: &Path, engine: &Engine) -> Result<Self, CacheError> {
-        let open = |source| CacheError::Open {
-            path: path.to_owned(),
-            source,
-        };
+        let open = |source| CacheError::Open { path: path.to_owned(), source };
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
         builder.create(path).map_err(open)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(open)?;
-        let cache = Self {
-            dir,
-            engine: engine_digest(engine),
-        };
+        let cache = Self { dir, engine: engine_digest(engine) };
         match cache.folder_is_ours() {
             Ok(None) => Ok(cache),
-            Ok(Some(reason)) => Err(CacheError::Unsafe {
-                path: path.to_owned(),
-                reason,
-            }),
+            Ok(Some(reason)) => Err(CacheError::Unsafe { path: path.to_owned(), reason }),
             Err(source) => Err(open(source)),
         }
     }
 
     /// The component of that digest: from the folder when it is there and whole, else compiled and
     /// put there. A folder that fails later costs time, never a load.
-    pub(crate) fn component(
-        &self,
-        engine: &Engine,
-        sha256: &str,
-        bytes: &[u8],
-    ) -> wasmtime::Result<Component> {
+    pub(crate) fn component(&self, engine: &Engine, sha256: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
         let name = format!("{sha256}-{}.cwasm", self.engine);
         if let Some(code) = self.read(&name) {
             match deserialize(engine, &code) {
@@ -120,9 +106,7 @@ impl CompileCache {
     }
 
     fn read_checked(&self, name: &str) -> std::io::Result<Vec<u8>> {
-        let refuse = |reason: &str| {
-            std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason.to_owned())
-        };
+        let refuse = |reason: &str| std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason.to_owned());
         if let Some(reason) = self.folder_is_ours()? {
             return Err(refuse(&reason));
         }
@@ -152,18 +136,12 @@ impl CompileCache {
     /// Writes beside and renames, so that a reader sees a whole file or none.
     fn write(&self, name: &str, code: &[u8]) -> std::io::Result<()> {
         if let Some(reason) = self.folder_is_ours()? {
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::PermissionDenied,
-                reason,
-            ));
+            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason));
         }
         let beside = format!("{name}.{}.new", std::process::id());
         // From a run with the same process id that did not finish.
         let _ = self.dir.remove_file(&beside);
-        let mut file = self.dir.open_with(
-            &beside,
-            OpenOptions::new().write(true).create_new(true).mode(0o600),
-        )?;
+        let mut file = self.dir.open_with(&beside, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
         let written = file
             .write_all(code)
             .and_then(|()| file.write_all(file_digest(name, code).as_ref()))
@@ -251,10 +229,7 @@ mod tests {
     }
 
     fn only_file(path: &Path) -> PathBuf {
-        let files: Vec<_> = std::fs::read_dir(path)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let files: Vec<_> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len(), 1, "{files:?}");
         files[0].clone()
     }
@@ -264,10 +239,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("a/b");
         cache(&path).1.unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
@@ -284,11 +256,7 @@ mod tests {
     fn a_folder_of_somebody_else_is_refused() {
         let us = rustix::process::geteuid().as_raw();
         assert!(not_ours(us, 0o40_700).is_none());
-        assert!(
-            not_ours(us + 1, 0o40_700)
-                .unwrap()
-                .contains("belongs to user")
-        );
+        assert!(not_ours(us + 1, 0o40_700).unwrap().contains("belongs to user"));
     }
 
     #[test]
@@ -299,10 +267,7 @@ mod tests {
         let cache = cache.unwrap();
         cache.component(&engine, "00", EMPTY).unwrap();
         let file = only_file(&path);
-        assert_eq!(
-            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(cache.read(name).is_some());
         // Read back, not compiled: these bytes are no component.
@@ -356,10 +321,7 @@ mod tests {
         mode(&file, 0o600);
         assert!(cache.read(name).is_some());
         mode(&path, 0o770);
-        assert!(
-            cache.read(name).is_none(),
-            "the folder was opened up after the start"
-        );
+        assert!(cache.read(name).is_none(), "the folder was opened up after the start");
         assert!(cache.write(name, b"x").is_err());
     }
 

@@ -53,9 +53,7 @@ impl Track {
     /// Guest time so far, as seen by the thread that runs the guest now.
     fn used(&self) -> Duration {
         let began = self.poll_began.load(Ordering::Relaxed);
-        Duration::from_nanos(
-            self.spent.load(Ordering::Relaxed) + thread_time().saturating_sub(began),
-        )
+        Duration::from_nanos(self.spent.load(Ordering::Relaxed) + thread_time().saturating_sub(began))
     }
 
     fn begin(&self) {
@@ -64,8 +62,7 @@ impl Track {
 
     fn end(&self) {
         let began = self.poll_began.load(Ordering::Relaxed);
-        self.spent
-            .fetch_add(thread_time().saturating_sub(began), Ordering::Relaxed);
+        self.spent.fetch_add(thread_time().saturating_sub(began), Ordering::Relaxed);
     }
 
     /// Whether the backend may have been changed by this call.
@@ -97,9 +94,7 @@ impl Track {
 fn thread_time() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// How a call of a kind of plugin is run.
@@ -148,13 +143,8 @@ impl Call {
         store.set_epoch_deadline(first);
         store.epoch_deadline_callback(move |mut context| {
             let call = context.data_mut();
-            let Some(left) = limit
-                .checked_sub(call.track.used())
-                .filter(|left| !left.is_zero())
-            else {
-                call.breach(FaultKind::Deadline {
-                    limit_ms: millis(limit),
-                });
+            let Some(left) = limit.checked_sub(call.track.used()).filter(|left| !left.is_zero()) else {
+                call.breach(FaultKind::Deadline { limit_ms: millis(limit) });
                 return Ok(UpdateDeadline::Interrupt);
             };
             Ok(match pace {
@@ -218,35 +208,24 @@ impl Call {
 
 /// What an error of wasmtime means when no limit of ours was noted.
 pub(crate) fn classify(error: &wasmtime::Error, limits: &Limits) -> FaultKind {
-    if error
-        .downcast_ref::<wasmtime::PoolConcurrencyLimitError>()
-        .is_some()
-    {
+    if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
         return FaultKind::Overloaded;
     }
     if let Some(trap) = error.downcast_ref::<Trap>() {
-        return FaultKind::Trap {
-            message: trap.to_string(),
-        };
+        return FaultKind::Trap { message: trap.to_string() };
     }
     let cause = error.root_cause().to_string();
     // The type of this error is private to wasmtime (func/options.rs).
     if cause.starts_with("too much data is being copied") {
-        return FaultKind::HostBytes {
-            limit: limits.host_bytes,
-        };
+        return FaultKind::HostBytes { limit: limits.host_bytes };
     }
-    FaultKind::Trap {
-        message: crate::text::escape(&cause, limits.reason_bytes),
-    }
+    FaultKind::Trap { message: crate::text::escape(&cause, limits.reason_bytes) }
 }
 
 /// Whole ticks that cover a duration.
 fn ticks(duration: Duration) -> u64 {
     let tick = EPOCH_TICK.as_micros();
-    u64::try_from(duration.as_micros().div_ceil(tick))
-        .unwrap_or(u64::MAX / 2)
-        .max(1)
+    u64::try_from(duration.as_micros().div_ceil(tick)).unwrap_or(u64::MAX / 2).max(1)
 }
 
 /// Whole milliseconds.
@@ -256,12 +235,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 /// Cumulative: `StoreLimits` of wasmtime bounds each memory alone, and a component may have many.
 impl ResourceLimiter for Call {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.memory.saturating_sub(current).saturating_add(desired);
         if total > self.limits.memory_bytes {
             let limit = self.limits.memory_bytes;
@@ -272,12 +246,7 @@ impl ResourceLimiter for Call {
         Ok(true)
     }
 
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.tables.saturating_sub(current).saturating_add(desired);
         if total > self.limits.table_elements {
             let limit = self.limits.table_elements;

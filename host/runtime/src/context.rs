@@ -24,11 +24,7 @@ impl ContextPlugin {
     /// `None` when the interface lacks a function.
     pub(crate) fn new(loaded: Arc<Loaded>) -> Option<Self> {
         let (validate, gather) = (loaded.function("validate")?, loaded.function("gather")?);
-        Some(Self {
-            loaded,
-            validate,
-            gather,
-        })
+        Some(Self { loaded, validate, gather })
     }
 
     /// Asks whether it accepts a configuration (JSON).
@@ -38,29 +34,20 @@ impl ContextPlugin {
     pub fn validate(&self, config: &str) -> Result<(), ConfigFault> {
         type Answer = (Result<(), Vec<types::ConfigProblem>>,);
         let (answer,): Answer = self.loaded.call_blocking(&self.validate, (config,))?;
-        answer
-            .map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
+        answer.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
     }
 
     /// Gathers facts: a bounded number of plain names and values.
     ///
     /// # Errors
     /// A [`Fault`]: without its facts no policy should be asked.
-    pub fn gather(
-        &self,
-        config: &str,
-        request: &PolicyRequest,
-    ) -> Result<BTreeMap<String, String>, Fault> {
+    pub fn gather(&self, config: &str, request: &PolicyRequest) -> Result<BTreeMap<String, String>, Fault> {
         type Answer = (Result<Vec<(String, String)>, String>,);
         let request = to_wire(request);
-        let (answer,): Answer = self
-            .loaded
-            .call_blocking(&self.gather, (config, &request))?;
+        let (answer,): Answer = self.loaded.call_blocking(&self.gather, (config, &request))?;
         let limits = &self.loaded.core.limits;
         match answer {
-            Ok(facts) => {
-                answer::pairs("fact", facts, limits).map(|facts| facts.into_iter().collect())
-            }
+            Ok(facts) => answer::pairs("fact", facts, limits).map(|facts| facts.into_iter().collect()),
             Err(text) => Err(FaultKind::Failed(answer::reason(&text, limits))),
         }
         .map_err(|kind| self.loaded.fault(kind))

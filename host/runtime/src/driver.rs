@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jit_core::driver::{
-    AccountPage, AccountState, AccountView, Description, Feature, Issued, RoleView, RotationStep,
-    TargetView,
+    AccountPage, AccountState, AccountView, Description, Feature, Issued, RoleView, RotationStep, TargetView,
 };
 use jit_core::outcome::{Outcome, Refusal};
 use secrecy::SecretString;
@@ -87,11 +86,7 @@ enum Verb {
 
 impl DriverPlugin {
     /// `None` when the interface lacks a function.
-    pub(crate) fn new(
-        loaded: Arc<Loaded>,
-        description: Description,
-        templates: Templates,
-    ) -> Option<Self> {
+    pub(crate) fn new(loaded: Arc<Loaded>, description: Description, templates: Templates) -> Option<Self> {
         let shared = Shared {
             description,
             listed: templates.texts(),
@@ -104,10 +99,7 @@ impl DriverPlugin {
             inspect: loaded.function("inspect")?,
             list_accounts: loaded.function("list-accounts")?,
         };
-        Some(Self {
-            loaded,
-            shared: Arc::new(shared),
-        })
+        Some(Self { loaded, shared: Arc::new(shared) })
     }
 
     /// Its name in the configuration.
@@ -135,23 +127,10 @@ impl DriverPlugin {
     }
 
     /// Checks a target's configuration, as far as the backend answers.
-    pub async fn validate(
-        &self,
-        scope: &DriverScope,
-        target: &TargetView,
-        roles: &[RoleView],
-    ) -> Outcome<()> {
+    pub async fn validate(&self, scope: &DriverScope, target: &TargetView, roles: &[RoleView]) -> Outcome<()> {
         let roles: Vec<_> = roles.iter().map(role_to_wire).collect();
         let params = (target_to_wire(target), roles);
-        self.run(
-            scope,
-            Verb::Reads,
-            &self.shared.validate,
-            None,
-            |_| params,
-            |(), _| Ok(()),
-        )
-        .await
+        self.run(scope, Verb::Reads, &self.shared.validate, None, |_| params, |(), _| Ok(())).await
     }
 
     /// Makes the account with that password.
@@ -163,24 +142,13 @@ impl DriverPlugin {
         account: &AccountView,
         password: &SecretString,
     ) -> Outcome<Issued> {
-        let params = (
-            target_to_wire(target),
-            role_to_wire(role),
-            account_to_wire(account),
-        );
+        let params = (target_to_wire(target), role_to_wire(role), account_to_wire(account));
         self.run(
             scope,
             Verb::Changes,
             &self.shared.create,
             Some(password),
-            |secret| {
-                (
-                    params.0,
-                    params.1,
-                    params.2,
-                    secret.unwrap_or_else(no_secret),
-                )
-            },
+            |secret| (params.0, params.1, params.2, secret.unwrap_or_else(no_secret)),
             |issued, call| self.issued(issued, account, call),
         )
         .await
@@ -194,11 +162,7 @@ impl DriverPlugin {
         role: &RoleView,
         account: &AccountView,
     ) -> Outcome<u64> {
-        let params = (
-            target_to_wire(target),
-            role_to_wire(role),
-            account_to_wire(account),
-        );
+        let params = (target_to_wire(target), role_to_wire(role), account_to_wire(account));
         let asked = account.expires_at;
         self.run(
             scope,
@@ -208,9 +172,7 @@ impl DriverPlugin {
             |_| params,
             |expiry: u64, _| {
                 if expiry == 0 || expiry > asked.saturating_add(COARSEST_EXPIRY) {
-                    return Err(refuse(format!(
-                        "an expiry of {expiry} where {asked} was asked for"
-                    )));
+                    return Err(refuse(format!("an expiry of {expiry} where {asked} was asked for")));
                 }
                 Ok(expiry)
             },
@@ -245,23 +207,9 @@ impl DriverPlugin {
     }
 
     /// Removes the account. Done, too, when there is none.
-    pub async fn revoke(
-        &self,
-        scope: &DriverScope,
-        target: &TargetView,
-        account: &AccountView,
-    ) -> Outcome<()> {
+    pub async fn revoke(&self, scope: &DriverScope, target: &TargetView, account: &AccountView) -> Outcome<()> {
         let params = (target_to_wire(target), account_to_wire(account));
-        let outcome = self
-            .run(
-                scope,
-                Verb::Changes,
-                &self.shared.revoke,
-                None,
-                |_| params,
-                |(), _| Ok(()),
-            )
-            .await;
+        let outcome = self.run(scope, Verb::Changes, &self.shared.revoke, None, |_| params, |(), _| Ok(())).await;
         match outcome {
             // The contract calls this a success; a driver that says it the other way means the same.
             Outcome::Refused(Refusal::NotFound) => Outcome::Done(()),
@@ -270,12 +218,7 @@ impl DriverPlugin {
     }
 
     /// What the backend says of an account.
-    pub async fn inspect(
-        &self,
-        scope: &DriverScope,
-        target: &TargetView,
-        name: &str,
-    ) -> Outcome<AccountState> {
+    pub async fn inspect(&self, scope: &DriverScope, target: &TargetView, name: &str) -> Outcome<AccountState> {
         let params = (target_to_wire(target), name.to_owned());
         self.run(
             scope,
@@ -305,11 +248,7 @@ impl DriverPlugin {
         prefix: &str,
         cursor: Option<&str>,
     ) -> Outcome<AccountPage> {
-        let params = (
-            target_to_wire(target),
-            prefix.to_owned(),
-            cursor.map(str::to_owned),
-        );
+        let params = (target_to_wire(target), prefix.to_owned(), cursor.map(str::to_owned));
         self.run(
             scope,
             Verb::Reads,
@@ -322,28 +261,16 @@ impl DriverPlugin {
     }
 
     /// What creation gave, checked.
-    fn issued(
-        &self,
-        issued: driver::Issued,
-        account: &AccountView,
-        call: &mut Call,
-    ) -> Result<Issued, FaultKind> {
+    fn issued(&self, issued: driver::Issued, account: &AccountView, call: &mut Call) -> Result<Issued, FaultKind> {
         let secret = match issued.secret {
-            Some(handle) => Some(
-                call.table
-                    .delete(handle)
-                    .map_err(|_| refuse("a secret that it does not own"))?
-                    .0,
-            ),
+            Some(handle) => Some(call.table.delete(handle).map_err(|_| refuse("a secret that it does not own"))?.0),
             None => None,
         };
         let external = self.shared.description.has(Feature::ExternalAccounts);
         if let Some(username) = &issued.username {
             backend_name("a user name", username)?;
             if !external && username != account.name.as_str() {
-                return Err(refuse(
-                    "another user name than the host chose, without the feature external-accounts",
-                ));
+                return Err(refuse("another user name than the host chose, without the feature external-accounts"));
             }
         } else if external {
             return Err(refuse("no user name, although its backend chooses it"));
@@ -353,18 +280,13 @@ impl DriverPlugin {
             .as_ref()
             .is_some_and(|id| id.is_empty() || id.len() > HANDLE || !crate::text::is_plain(id))
         {
-            return Err(refuse(
-                "an external-id that is empty, too long or has control characters",
-            ));
+            return Err(refuse("an external-id that is empty, too long or has control characters"));
         }
         if let Some(expiry) = issued.expires_at
             && (expiry == 0 || expiry > account.expires_at)
         {
             // It may only be capped: the lease's expiry is the host's to set.
-            return Err(refuse(format!(
-                "an expiry of {expiry} where {} was asked for",
-                account.expires_at
-            )));
+            return Err(refuse(format!("an expiry of {expiry} where {} was asked for", account.expires_at)));
         }
         Ok(Issued {
             username: issued.username,
@@ -406,16 +328,11 @@ impl DriverPlugin {
                 elsewhere: None,
             });
         }
-        let handle = match secret
-            .map(|secret| call.table.push(GuestSecret(secret.clone())))
-            .transpose()
-        {
+        let handle = match secret.map(|secret| call.table.push(GuestSecret(secret.clone()))).transpose() {
             Ok(handle) => handle,
             Err(error) => return self.failed(FaultKind::Host(error.to_string()), verb, false),
         };
-        let borrowed = handle
-            .as_ref()
-            .map(|handle| Resource::new_borrow(handle.rep()));
+        let borrowed = handle.as_ref().map(|handle| Resource::new_borrow(handle.rep()));
         let params = params(borrowed);
         let track = Arc::clone(&call.track);
         let mut store = call.into_store(&self.loaded.core.engine, Pace::Yielding);
@@ -423,8 +340,7 @@ impl DriverPlugin {
         let pre = &self.loaded.pre;
         let calling = async {
             let instance = pre.instantiate_async(&mut store).await?;
-            let function =
-                instance.get_typed_func::<P, (Result<R, types::Error>,)>(&mut store, function)?;
+            let function = instance.get_typed_func::<P, (Result<R, types::Error>,)>(&mut store, function)?;
             function.call_async(&mut store, params).await
         };
         let called = tokio::time::timeout_at(end, track.metered(calling)).await;
@@ -436,11 +352,7 @@ impl DriverPlugin {
             }
             Err(_) => {
                 let limit_ms = millis(scope.deadline);
-                return self.failed(
-                    FaultKind::CallDeadline { limit_ms },
-                    verb,
-                    track.effect_possible(),
-                );
+                return self.failed(FaultKind::CallDeadline { limit_ms }, verb, track.effect_possible());
             }
         };
         let call = store.data_mut();
@@ -474,10 +386,7 @@ impl DriverPlugin {
         if effect_possible && verb == Verb::Changes {
             Outcome::Unknown(text)
         } else if transient {
-            Outcome::Refused(Refusal::Unavailable {
-                reason: text,
-                after_ms: None,
-            })
+            Outcome::Refused(Refusal::Unavailable { reason: text, after_ms: None })
         } else {
             Outcome::Refused(Refusal::Plugin(text))
         }
@@ -492,24 +401,18 @@ impl DriverPlugin {
             types::Error::Retryable(retry) => {
                 // More than an hour is the host's own choice of pace to make.
                 let after_ms = retry.after_ms.filter(|ms| *ms <= 3_600_000);
-                Refusal::Unavailable {
-                    reason: reason(&retry.reason, limits),
-                    after_ms,
-                }
+                Refusal::Unavailable { reason: reason(&retry.reason, limits), after_ms }
             }
             types::Error::Dependents(list) => Refusal::Dependents(answer::dependents(list)),
             types::Error::Conflict(text) => Refusal::Conflict(reason(&text, limits)),
-            types::Error::InvalidConfig(list) => {
-                Refusal::Configuration(join(&answer::problems(list, limits)))
-            }
+            types::Error::InvalidConfig(list) => Refusal::Configuration(join(&answer::problems(list, limits))),
             types::Error::OutcomeUnknown(text) if verb == Verb::Changes => {
                 return Outcome::Unknown(reason(&text, limits));
             }
             // A verb that only reads has no unknown outcome: it can be asked again.
-            types::Error::OutcomeUnknown(text) => Refusal::Unavailable {
-                reason: reason(&text, limits),
-                after_ms: None,
-            },
+            types::Error::OutcomeUnknown(text) => {
+                Refusal::Unavailable { reason: reason(&text, limits), after_ms: None }
+            }
             types::Error::Other(text) if verb == Verb::Changes && track.effect_possible() => {
                 return Outcome::Unknown(reason(&text, limits));
             }
@@ -532,17 +435,12 @@ fn check_page(
     most: usize,
 ) -> Result<AccountPage, FaultKind> {
     if page.names.len() > most {
-        return Err(refuse(format!(
-            "a page of {} names, at most {most} are taken",
-            page.names.len()
-        )));
+        return Err(refuse(format!("a page of {} names, at most {most} are taken", page.names.len())));
     }
     for name in &page.names {
         backend_name("an account name", name)?;
         if !name.starts_with(prefix) {
-            return Err(refuse(
-                "an account name without the prefix that was asked for",
-            ));
+            return Err(refuse("an account name without the prefix that was asked for"));
         }
     }
     if let Some(next) = &page.next {
@@ -550,29 +448,18 @@ fn check_page(
             return Err(refuse("a cursor that is empty or too long"));
         }
         if cursor == Some(next.as_str()) {
-            return Err(refuse(
-                "the cursor that it was given, which would never end",
-            ));
+            return Err(refuse("the cursor that it was given, which would never end"));
         }
     }
-    Ok(AccountPage {
-        names: page.names,
-        next: page.next,
-    })
+    Ok(AccountPage { names: page.names, next: page.next })
 }
 
 fn target_to_wire(target: &TargetView) -> driver::Target {
-    driver::Target {
-        name: target.name.as_str().to_owned(),
-        config: target.config.clone(),
-    }
+    driver::Target { name: target.name.as_str().to_owned(), config: target.config.clone() }
 }
 
 fn role_to_wire(role: &RoleView) -> driver::Role {
-    driver::Role {
-        name: role.name.as_str().to_owned(),
-        config: role.config.clone(),
-    }
+    driver::Role { name: role.name.as_str().to_owned(), config: role.config.clone() }
 }
 
 fn account_to_wire(account: &AccountView) -> driver::Account {

@@ -5,8 +5,8 @@
 //! proposals that no plugin needs are off.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -79,6 +79,8 @@ pub(crate) struct Core {
     live: Semaphore,
     removal: Semaphore,
     policy: Semaphore,
+    /// Held while a plugin that is being loaded runs.
+    pub(crate) trial: Mutex<()>,
     left_behind: AtomicU64,
 }
 
@@ -92,11 +94,9 @@ impl Runtime {
         let calls = u32::try_from(options.max_concurrent_calls)
             .ok()
             .filter(|calls| (1..=1_024).contains(calls))
-            .ok_or_else(|| {
-                RuntimeError::Options("max_concurrent_calls must be 1 to 1024".to_owned())
-            })?;
-        let engine = Engine::new(&config(&options.limits, calls))
-            .map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
+            .ok_or_else(|| RuntimeError::Options("max_concurrent_calls must be 1 to 1024".to_owned()))?;
+        let engine =
+            Engine::new(&config(&options.limits, calls)).map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
         start_ticker(&engine).map_err(RuntimeError::Thread)?;
         let cache = CompileCache::open(&options.cache_dir, &engine)?;
         let core = Core {
@@ -106,11 +106,10 @@ impl Runtime {
             live: Semaphore::new(options.max_concurrent_calls),
             removal: Semaphore::new(REMOVAL_CALLS as usize),
             policy: Semaphore::new(POLICY_CALLS as usize),
+            trial: Mutex::new(()),
             left_behind: AtomicU64::new(0),
         };
-        Ok(Self {
-            core: Arc::new(core),
-        })
+        Ok(Self { core: Arc::new(core) })
     }
 
     /// Reads, checks and compiles a plugin. Blocks (a first compilation takes up to seconds): call
@@ -157,10 +156,7 @@ impl Core {
     }
 
     pub(crate) fn count_left_behind(&self, handles: usize) {
-        self.left_behind.fetch_add(
-            u64::try_from(handles).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        self.left_behind.fetch_add(u64::try_from(handles).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -175,8 +171,10 @@ fn config(limits: &Limits, calls: u32) -> Config {
         .max_core_instances_per_component(CORE_INSTANCES)
         .total_memories(slots * 2)
         .max_memories_per_component(MEMORIES)
+        .max_memories_per_module(MEMORIES)
         .total_tables(slots * 2)
         .max_tables_per_component(TABLES)
+        .max_tables_per_module(TABLES)
         .max_memory_size(limits.memory_bytes)
         .table_elements(limits.table_elements)
         // Kept in place for the next call, so that it costs no page faults; times the slots that
@@ -210,14 +208,12 @@ fn config(limits: &Limits, calls: u32) -> Config {
 /// Moves the epoch on until the engine is gone.
 fn start_ticker(engine: &Engine) -> Result<(), std::io::Error> {
     let weak = engine.weak();
-    std::thread::Builder::new()
-        .name("plugin-epoch".to_owned())
-        .spawn(move || {
-            while let Some(engine) = weak.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(EPOCH_TICK);
-            }
-        })?;
+    std::thread::Builder::new().name("plugin-epoch".to_owned()).spawn(move || {
+        while let Some(engine) = weak.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(EPOCH_TICK);
+        }
+    })?;
     Ok(())
 }

@@ -101,9 +101,5 @@ pub enum ConfigFault {
 
 /// All problems in one line.
 pub(crate) fn join(problems: &[ConfigProblem]) -> String {
-    problems
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

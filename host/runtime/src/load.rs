@@ -6,7 +6,9 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use aws_lc_rs::digest;
 use jit_core::driver::{Description, Feature};
@@ -22,7 +24,7 @@ use crate::capability::sql::Templates;
 use crate::capability::sql::template::{MAX_TEMPLATES, Template, TemplateError};
 use crate::context::ContextPlugin;
 use crate::driver::DriverPlugin;
-use crate::engine::{CORE_INSTANCES, Core, MEMORIES, TABLES};
+use crate::engine::{Core, MEMORIES, TABLES};
 use crate::fault::{Fault, FaultKind};
 use crate::limits::Limits;
 use crate::plugin::{Loaded, Plugin, PluginKind};
@@ -84,9 +86,7 @@ pub enum LoadErrorKind {
     #[error("is not a WebAssembly component")]
     NotWasm,
     /// A core module.
-    #[error(
-        "is a core WebAssembly module, not a component: build it with `jit-broker plugin build`"
-    )]
+    #[error("is a core WebAssembly module, not a component: build it with `jit-broker plugin build`")]
     CoreModule,
     /// Machine code, which would run outside of the sandbox.
     #[error("is compiled machine code, not a component: give the .wasm file that it was made from")]
@@ -129,9 +129,7 @@ pub enum LoadErrorKind {
         fix: &'static str,
     },
     /// It imports what it was not granted.
-    #[error(
-        "imports {import}, which is not granted: add \"{grant}\" to its grants or use another plugin"
-    )]
+    #[error("imports {import}, which is not granted: add \"{grant}\" to its grants or use another plugin")]
     NotGranted {
         /// The import.
         import: String,
@@ -150,20 +148,13 @@ pub enum LoadErrorKind {
     #[error("does not fit the contract: {0}")]
     Signature(String),
     /// It needs more than any call is given.
-    #[error("needs {needs}, the limit is {limit}")]
-    Resources {
-        /// What it needs.
-        needs: String,
-        /// What there is.
-        limit: String,
-    },
+    #[error("needs more than a call is given: {0}")]
+    Resources(String),
     /// It could not be instantiated, or failed while it described itself.
     #[error(transparent)]
     Fault(#[from] Fault),
     /// A driver that may run SQL lists no statements.
-    #[error(
-        "imports {PACKAGE}/sql but does not export {PACKAGE}/statements: list every template that it runs"
-    )]
+    #[error("imports {PACKAGE}/sql but does not export {PACKAGE}/statements: list every template that it runs")]
     NoStatements,
     /// A template that cannot be used.
     #[error("the statement template {template:?} {error}")]
@@ -180,11 +171,7 @@ pub enum LoadErrorKind {
 
 /// Loads a plugin; see [`crate::Runtime::load`].
 pub(crate) fn load(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadError> {
-    load_kind(core, spec).map_err(|kind| LoadError {
-        plugin: spec.name.clone(),
-        path: spec.path.clone(),
-        kind,
-    })
+    load_kind(core, spec).map_err(|kind| LoadError { plugin: spec.name.clone(), path: spec.path.clone(), kind })
 }
 
 fn load_kind(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadErrorKind> {
@@ -192,10 +179,7 @@ fn load_kind(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadErrorKin
     let sha256 = hex::encode(digest::digest(&digest::SHA256, &bytes));
     check_pin(spec.sha256.as_deref(), &sha256)?;
     check_format(&bytes)?;
-    let component = core
-        .cache
-        .component(&core.engine, &sha256, &bytes)
-        .map_err(compile_error)?;
+    let component = core.cache.component(&core.engine, &sha256, &bytes).map_err(|error| compile_error(&error))?;
     drop(bytes);
 
     let shape = Shape::of(&core.engine, &component)?;
@@ -204,41 +188,66 @@ fn load_kind(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadErrorKin
     check_resources(&component, &core.limits)?;
     let pre = link(&core.engine, &component, &shape, &grants)?;
     // Pages of its memory image are shared by all of its instances from here on.
-    component
-        .initialize_copy_on_write_image()
-        .map_err(|e| LoadErrorKind::Compile(chain(&e)))?;
+    component.initialize_copy_on_write_image().map_err(|e| LoadErrorKind::Compile(chain(&e)))?;
     let interface = component
         .get_export_index(None, &shape.export)
         .ok_or_else(|| LoadErrorKind::Signature(format!("{} is not exported", shape.export)))?;
 
     let name: Arc<str> = Arc::from(spec.name.as_str());
-    let trial = Trial::start(core, &name, &component, &shape)?;
+    let described = {
+        // One at a time: the pool has a few slots for this, and loading is no hot path.
+        let _one = core.trial.lock().unwrap_or_else(PoisonError::into_inner);
+        drive(try_out(core, &name, &pre, &shape))?
+    };
+    let missing = || LoadErrorKind::Signature(format!("{} lacks a function", shape.export));
+    let kind = shape.kind;
     let loaded = Arc::new(Loaded {
         core: Arc::clone(core),
         name,
         path: spec.path.clone(),
         sha256,
-        kind: shape.kind,
+        kind,
         grants,
         contract_version: shape.version.clone(),
         pre,
         interface,
     });
-    let missing = || LoadErrorKind::Signature(format!("{} lacks a function", shape.export));
-    Ok(match shape.kind {
-        PluginKind::Policy => {
-            trial.check_policy()?;
-            Plugin::Policy(PolicyPlugin::new(loaded).ok_or_else(missing)?)
-        }
-        PluginKind::Context => {
-            trial.check_context()?;
-            Plugin::Context(ContextPlugin::new(loaded).ok_or_else(missing)?)
-        }
-        PluginKind::Driver => {
-            let (description, templates) = trial.describe_driver(&shape)?;
-            Plugin::Driver(DriverPlugin::new(loaded, description, templates).ok_or_else(missing)?)
-        }
-    })
+    match described {
+        Tried::Policy => PolicyPlugin::new(loaded).map(Plugin::Policy),
+        Tried::Context => ContextPlugin::new(loaded).map(Plugin::Context),
+        Tried::Driver(description, templates) => DriverPlugin::new(loaded, description, templates).map(Plugin::Driver),
+    }
+    .ok_or_else(missing)
+}
+
+/// What a trial found out.
+enum Tried {
+    Policy,
+    Context,
+    Driver(Description, Templates),
+}
+
+async fn try_out(core: &Core, name: &Arc<str>, pre: &InstancePre<Call>, shape: &Shape) -> Result<Tried, LoadErrorKind> {
+    let call = Call::new(Arc::clone(name), core.limits);
+    let track = Arc::clone(&call.track);
+    let trying = async {
+        let trial = Trial::start(core, call, name, pre).await?;
+        Ok(match shape.kind {
+            PluginKind::Policy => {
+                trial.check_policy()?;
+                Tried::Policy
+            }
+            PluginKind::Context => {
+                trial.check_context()?;
+                Tried::Context
+            }
+            PluginKind::Driver => {
+                let (description, templates) = trial.describe(shape).await?;
+                Tried::Driver(description, templates)
+            }
+        })
+    };
+    track.metered(trying).await
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadErrorKind> {
@@ -253,18 +262,12 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadErrorKind> {
 
 fn check_pin(pin: Option<&str>, actual: &str) -> Result<(), LoadErrorKind> {
     let Some(pin) = pin else { return Ok(()) };
-    let expected = pin
-        .trim()
-        .trim_start_matches("sha256:")
-        .to_ascii_lowercase();
+    let expected = pin.trim().trim_start_matches("sha256:").to_ascii_lowercase();
     if expected.len() != 64 || !expected.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(LoadErrorKind::Pin);
     }
     if expected != actual {
-        return Err(LoadErrorKind::Digest {
-            expected,
-            actual: actual.to_owned(),
-        });
+        return Err(LoadErrorKind::Digest { expected, actual: actual.to_owned() });
     }
     Ok(())
 }
@@ -281,13 +284,11 @@ fn check_format(bytes: &[u8]) -> Result<(), LoadErrorKind> {
     }
 }
 
-fn compile_error(error: wasmtime::Error) -> LoadErrorKind {
-    let text = chain(&error);
-    if text.contains("async") {
-        // Without concurrency_support the validator names the feature; say what to do instead.
-        return LoadErrorKind::Compile(format!(
-            "{text}: the contract's functions are synchronous, build without async"
-        ));
+fn compile_error(error: &wasmtime::Error) -> LoadErrorKind {
+    let text = chain(error);
+    if text.contains("pooling allocator") {
+        // Valid, but no slot for instances is large enough.
+        return LoadErrorKind::Resources(text);
     }
     LoadErrorKind::Compile(text)
 }
@@ -326,8 +327,7 @@ impl Shape {
             check_version(name, version)?;
             if let ComponentItem::ComponentInstance(instance) = &item.ty {
                 for (function, item) in instance.exports(engine) {
-                    if matches!(&item.ty, ComponentItem::ComponentFunc(function) if function.async_())
-                    {
+                    if matches!(&item.ty, ComponentItem::ComponentFunc(function) if function.async_()) {
                         let function = escape(function, 64);
                         return Err(LoadErrorKind::Signature(format!(
                             "{name} exports {function} as async: build it without async"
@@ -336,52 +336,29 @@ impl Shape {
                 }
             }
             exports_statements |= interface == "statements";
-            let Some(kind) = PluginKind::ALL
-                .into_iter()
-                .find(|kind| kind.as_str() == interface)
-            else {
+            let Some(kind) = PluginKind::ALL.into_iter().find(|kind| kind.as_str() == interface) else {
                 continue;
             };
             if let Some((first, ..)) = found {
-                return Err(LoadErrorKind::TwoKinds {
-                    first,
-                    second: kind,
-                });
+                return Err(LoadErrorKind::TwoKinds { first, second: kind });
             }
             found = Some((kind, name.to_owned(), version.to_owned()));
         }
         let Some((kind, export, version)) = found else {
             return Err(LoadErrorKind::NoKind {
-                exports: if names.is_empty() {
-                    "nothing".to_owned()
-                } else {
-                    names.join(", ")
-                },
+                exports: if names.is_empty() { "nothing".to_owned() } else { names.join(", ") },
             });
         };
         let imports = component_type
             .imports(engine)
-            .map(|(name, item)| Import {
-                name: name.to_owned(),
-                has_functions: !is_types_only(engine, &item.ty),
-            })
+            .map(|(name, item)| Import { name: name.to_owned(), has_functions: !is_types_only(engine, &item.ty) })
             .collect();
-        Ok(Self {
-            kind,
-            export,
-            version,
-            exports_statements,
-            imports,
-        })
+        Ok(Self { kind, export, version, exports_statements, imports })
     }
 
     fn check_imports(&self, grants: &[Grant]) -> Result<(), LoadErrorKind> {
         for import in &self.imports {
-            let refuse = |fix| LoadErrorKind::Import {
-                import: escape(&import.name, 128),
-                kind: self.kind,
-                fix,
-            };
+            let refuse = |fix| LoadErrorKind::Import { import: escape(&import.name, 128), kind: self.kind, fix };
             let Some((interface, version)) = contract_interface(&import.name) else {
                 let fix = if import.name.starts_with("wasi:") {
                     "build for wasm32-unknown-unknown (a plugin has no files, network, clock or environment)"
@@ -391,18 +368,12 @@ impl Shape {
                 return Err(refuse(fix));
             };
             check_version(&import.name, version)?;
-            match Grant::ALL
-                .into_iter()
-                .find(|grant| grant.as_str() == interface)
-            {
+            match Grant::ALL.into_iter().find(|grant| grant.as_str() == interface) {
                 Some(grant) if !self.kind.grants().contains(&grant) => {
                     return Err(refuse("another kind of plugin has this capability"));
                 }
                 Some(grant) if !grants.contains(&grant) => {
-                    return Err(LoadErrorKind::NotGranted {
-                        import: import.name.clone(),
-                        grant,
-                    });
+                    return Err(LoadErrorKind::NotGranted { import: import.name.clone(), grant });
                 }
                 Some(_) => {}
                 // Interfaces of plugins are imported for their types only.
@@ -416,10 +387,9 @@ impl Shape {
     }
 
     fn imports(&self, grant: Grant) -> bool {
-        self.imports.iter().any(|import| {
-            contract_interface(&import.name)
-                .is_some_and(|(interface, _)| interface == grant.as_str())
-        })
+        self.imports
+            .iter()
+            .any(|import| contract_interface(&import.name).is_some_and(|(interface, _)| interface == grant.as_str()))
     }
 }
 
@@ -431,37 +401,26 @@ fn contract_interface(name: &str) -> Option<(&str, &str)> {
 
 /// Versions match by their semver track: 0.1.3 and 0.1.0 do, 0.2.0 does not.
 fn check_version(name: &str, version: &str) -> Result<(), LoadErrorKind> {
-    let track = |version: &str| {
-        version
-            .split('.')
-            .take(2)
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
+    let track = |version: &str| version.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
     let plain = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if plain && track(version) == track(VERSION) {
         return Ok(());
     }
-    Err(LoadErrorKind::ContractVersion {
-        interface: escape(name, 128),
-    })
+    Err(LoadErrorKind::ContractVersion { interface: escape(name, 128) })
 }
 
 /// Whether an imported instance asks for nothing that does something.
 fn is_types_only(engine: &Engine, item: &ComponentItem) -> bool {
     match item {
-        ComponentItem::ComponentInstance(instance) => instance
-            .exports(engine)
-            .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_))),
+        ComponentItem::ComponentInstance(instance) => {
+            instance.exports(engine).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
+        }
         ComponentItem::Type(_) => true,
         _ => false,
     }
 }
 
-fn effective_grants(
-    kind: PluginKind,
-    asked: Option<&[Grant]>,
-) -> Result<Vec<Grant>, LoadErrorKind> {
+fn effective_grants(kind: PluginKind, asked: Option<&[Grant]>) -> Result<Vec<Grant>, LoadErrorKind> {
     let Some(asked) = asked else {
         return Ok(kind.grants().to_vec());
     };
@@ -474,38 +433,21 @@ fn effective_grants(
     Ok(grants)
 }
 
+/// The engine checks each core module; this checks what they need together.
 fn check_resources(component: &Component, limits: &Limits) -> Result<(), LoadErrorKind> {
-    let too_much = |needs: String, limit: String| Err(LoadErrorKind::Resources { needs, limit });
+    let too_much = |needs: String| Err(LoadErrorKind::Resources(needs));
     let Some(required) = component.resources_required() else {
-        return Err(LoadErrorKind::Signature(
-            "it imports core modules or components".to_owned(),
-        ));
+        return too_much("it imports core modules, whose needs nobody knows".to_owned());
     };
     if required.num_memories > MEMORIES {
-        return too_much(
-            format!("{} memories", required.num_memories),
-            MEMORIES.to_string(),
-        );
+        return too_much(format!("{} memories, at most {MEMORIES}", required.num_memories));
     }
-    if required.num_tables > TABLES * CORE_INSTANCES {
-        return too_much(
-            format!("{} tables", required.num_tables),
-            (TABLES * CORE_INSTANCES).to_string(),
-        );
+    if required.num_tables > TABLES {
+        return too_much(format!("{} tables, at most {TABLES}", required.num_tables));
     }
-    let bytes = required.max_initial_memory_size.unwrap_or(0);
-    if bytes > limits.memory_bytes as u64 {
-        return too_much(
-            format!("{bytes} bytes of memory at the start"),
-            limits.memory_bytes.to_string(),
-        );
-    }
-    let elements = required.max_initial_table_size.unwrap_or(0);
-    if elements > limits.table_elements as u64 {
-        return too_much(
-            format!("{elements} table elements"),
-            limits.table_elements.to_string(),
-        );
+    let (bytes, most) = (required.max_initial_memory_size.unwrap_or(0), limits.memory_bytes);
+    if bytes > most as u64 {
+        return too_much(format!("{bytes} bytes of memory at the start, at most {most}"));
     }
     Ok(())
 }
@@ -517,7 +459,6 @@ fn link(
     shape: &Shape,
     grants: &[Grant],
 ) -> Result<InstancePre<Call>, LoadErrorKind> {
-    let signature = |error: wasmtime::Error| LoadErrorKind::Signature(chain(&error));
     let mut linker = Linker::<Call>::new(engine);
     for grant in grants {
         grant.link(&mut linker).map_err(signature)?;
@@ -528,135 +469,104 @@ fn link(
 
 fn link_types(linker: &mut Linker<Call>, shape: &Shape) -> wasmtime::Result<()> {
     let is_grant = |name: &str| {
-        contract_interface(name)
-            .is_some_and(|(interface, _)| Grant::ALL.iter().any(|g| g.as_str() == interface))
+        contract_interface(name).is_some_and(|(interface, _)| Grant::ALL.iter().any(|g| g.as_str() == interface))
     };
-    for import in shape
-        .imports
-        .iter()
-        .filter(|import| !is_grant(&import.name))
-    {
+    for import in shape.imports.iter().filter(|import| !is_grant(&import.name)) {
         linker.instance(&import.name)?;
     }
     Ok(())
 }
 
-/// A first instance, to check every function's type and to let a driver describe itself. It can
-/// write to the log; any other capability traps, whatever the grant: loading has no effects.
-struct Trial {
-    name: Arc<str>,
+/// A first instance, to check every function's type and to let a driver describe itself. It has no
+/// connection, so a statement that it tries is denied: loading has no effects.
+struct Trial<'a> {
+    name: &'a Arc<str>,
     store: Store<Call>,
-    pre: InstancePre<Call>,
+    pre: &'a InstancePre<Call>,
     instance: Instance,
 }
 
-impl Trial {
-    fn start(
-        core: &Arc<Core>,
-        name: &Arc<str>,
-        component: &Component,
-        shape: &Shape,
+impl<'a> Trial<'a> {
+    async fn start(
+        core: &Core,
+        call: Call,
+        name: &'a Arc<str>,
+        pre: &'a InstancePre<Call>,
     ) -> Result<Self, LoadErrorKind> {
-        let signature = |error: wasmtime::Error| LoadErrorKind::Signature(chain(&error));
-        let mut linker = Linker::<Call>::new(&core.engine);
-        for grant in [Grant::Log, Grant::Secrets] {
-            grant.link(&mut linker).map_err(signature)?;
-        }
-        link_types(&mut linker, shape).map_err(signature)?;
-        linker
-            .define_unknown_imports_as_traps(component)
-            .map_err(signature)?;
-        let pre = linker.instantiate_pre(component).map_err(signature)?;
-        // Several calls on one instance, by one clock: the longer one.
-        let limits = Limits {
-            policy_time: core.limits.driver_time,
-            ..core.limits
-        };
-        let mut store =
-            Call::new(Arc::clone(name), limits).into_store(&core.engine, Pace::Blocking);
-        let instance = pre.instantiate(&mut store);
+        let mut store = call.into_store(&core.engine, Pace::Yielding);
+        let instance = pre.instantiate_async(&mut store).await;
         let instance = instance.map_err(|error| fault(name, &mut store, &error))?;
-        Ok(Self {
-            name: Arc::clone(name),
-            store,
-            pre,
-            instance,
-        })
+        Ok(Self { name, store, pre, instance })
     }
 
     fn check_policy(mut self) -> Result<(), LoadErrorKind> {
-        let checked = policy::GuestIndices::new(&self.pre)
-            .and_then(|i| i.load(&mut self.store, &self.instance));
-        checked
-            .map(drop)
-            .map_err(|error| LoadErrorKind::Signature(chain(&error)))
+        let checked =
+            policy::GuestIndices::new(self.pre).and_then(|indices| indices.load(&mut self.store, &self.instance));
+        checked.map(drop).map_err(signature)
     }
 
     fn check_context(mut self) -> Result<(), LoadErrorKind> {
-        let checked = bindings::context::GuestIndices::new(&self.pre)
-            .and_then(|i| i.load(&mut self.store, &self.instance));
-        checked
-            .map(drop)
-            .map_err(|error| LoadErrorKind::Signature(chain(&error)))
+        let checked = bindings::context::GuestIndices::new(self.pre)
+            .and_then(|indices| indices.load(&mut self.store, &self.instance));
+        checked.map(drop).map_err(signature)
     }
 
-    fn describe_driver(mut self, shape: &Shape) -> Result<(Description, Templates), LoadErrorKind> {
-        let signature = |error: wasmtime::Error| LoadErrorKind::Signature(chain(&error));
-        let guest = driver::GuestIndices::new(&self.pre)
-            .and_then(|i| i.load(&mut self.store, &self.instance));
-        let described = guest.map_err(signature)?.call_describe(&mut self.store);
-        let described = described.map_err(|error| fault(&self.name, &mut self.store, &error))?;
+    async fn describe(mut self, shape: &Shape) -> Result<(Description, Templates), LoadErrorKind> {
+        let guest = driver::GuestIndices::new(self.pre)
+            .and_then(|indices| indices.load(&mut self.store, &self.instance))
+            .map_err(signature)?;
+        let described = guest.call_describe(&mut self.store).await;
+        let described = described.map_err(|error| fault(self.name, &mut self.store, &error))?;
         let limits = self.store.data().limits;
-        let description = description(&self.name, described, &limits).map_err(|kind| Fault {
-            plugin: Arc::clone(&self.name),
-            kind,
-        })?;
+        let description =
+            description(self.name, described, &limits).map_err(|kind| Fault { plugin: Arc::clone(self.name), kind })?;
         if !shape.imports(Grant::Sql) {
             return Ok((description, Templates::default()));
         }
         if !shape.exports_statements {
             return Err(LoadErrorKind::NoStatements);
         }
-        let guest = statements::GuestIndices::new(&self.pre)
-            .and_then(|i| i.load(&mut self.store, &self.instance));
-        let listed = guest.map_err(signature)?.call_templates(&mut self.store);
-        let listed = listed.map_err(|error| fault(&self.name, &mut self.store, &error))?;
+        let guest = statements::GuestIndices::new(self.pre)
+            .and_then(|indices| indices.load(&mut self.store, &self.instance))
+            .map_err(signature)?;
+        let listed = guest.call_templates(&mut self.store).await;
+        let listed = listed.map_err(|error| fault(self.name, &mut self.store, &error))?;
         if listed.len() > MAX_TEMPLATES {
             return Err(LoadErrorKind::TooManyTemplates);
         }
         let parsed = listed.iter().map(|text| {
-            Template::parse(text).map_err(|error| LoadErrorKind::Template {
-                template: escape(text, 120),
-                error,
-            })
+            Template::parse(text).map_err(|error| LoadErrorKind::Template { template: escape(text, 120), error })
         });
-        Ok((
-            description,
-            Templates::new(parsed.collect::<Result<_, _>>()?),
-        ))
+        Ok((description, Templates::new(parsed.collect::<Result<_, _>>()?)))
     }
 }
 
+/// Drives a trial on this thread. Nothing in it waits for anything but its own next tick, so no
+/// executor is needed, and loading works inside and outside of one.
+fn drive<F: Future>(future: F) -> F::Output {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
+
+fn signature(error: wasmtime::Error) -> LoadErrorKind {
+    LoadErrorKind::Signature(chain(&error))
+}
+
 fn fault(name: &Arc<str>, store: &mut Store<Call>, error: &wasmtime::Error) -> LoadErrorKind {
-    LoadErrorKind::Fault(Fault {
-        plugin: Arc::clone(name),
-        kind: store.data_mut().fault(error),
-    })
+    LoadErrorKind::Fault(Fault { plugin: Arc::clone(name), kind: store.data_mut().fault(error) })
 }
 
 /// What a driver says of itself, checked.
-fn description(
-    plugin: &str,
-    said: driver::Description,
-    limits: &Limits,
-) -> Result<Description, FaultKind> {
+fn description(plugin: &str, said: driver::Description, limits: &Limits) -> Result<Description, FaultKind> {
     backend_name("its name", &said.name)?;
     backend_name("its version", &said.version)?;
     if said.features.len() > limits.pairs {
-        return Err(FaultKind::Answer(format!(
-            "more than {} features",
-            limits.pairs
-        )));
+        return Err(FaultKind::Answer(format!("more than {} features", limits.pairs)));
     }
     let mut features = Vec::new();
     for word in &said.features {
@@ -673,9 +583,7 @@ fn description(
     }
     let max_name_length = usize::try_from(said.max_name_length).unwrap_or(usize::MAX);
     if !(1..=4_096).contains(&max_name_length) {
-        return Err(FaultKind::Answer(
-            "max-name-length must be 1 to 4096".to_owned(),
-        ));
+        return Err(FaultKind::Answer("max-name-length must be 1 to 4096".to_owned()));
     }
     Ok(Description {
         name: said.name,
@@ -708,54 +616,28 @@ mod tests {
         assert!(check_pin(Some(&digest.to_uppercase()), &digest).is_ok());
         assert!(check_pin(Some(&format!("sha256:{digest}")), &digest).is_ok());
         for bad in ["", "aa", &digest[1..], &"g".repeat(64)] {
-            assert!(
-                matches!(check_pin(Some(bad), &digest), Err(LoadErrorKind::Pin)),
-                "{bad}"
-            );
+            assert!(matches!(check_pin(Some(bad), &digest), Err(LoadErrorKind::Pin)), "{bad}");
         }
-        assert!(matches!(
-            check_pin(Some(&"b".repeat(64)), &digest),
-            Err(LoadErrorKind::Digest { .. })
-        ));
+        assert!(matches!(check_pin(Some(&"b".repeat(64)), &digest), Err(LoadErrorKind::Digest { .. })));
     }
 
     #[test]
     fn what_is_no_component_is_told_apart() {
         assert!(check_format(b"\0asm\x0d\0\x01\0").is_ok());
-        assert!(matches!(
-            check_format(b"\0asm\x01\0\0\0"),
-            Err(LoadErrorKind::CoreModule)
-        ));
-        assert!(matches!(
-            check_format(b"(component)"),
-            Err(LoadErrorKind::NotWasm)
-        ));
+        assert!(matches!(check_format(b"\0asm\x01\0\0\0"), Err(LoadErrorKind::CoreModule)));
+        assert!(matches!(check_format(b"(component)"), Err(LoadErrorKind::NotWasm)));
         assert!(matches!(check_format(b""), Err(LoadErrorKind::NotWasm)));
-        let machine_code = Engine::default()
-            .precompile_component(b"\0asm\x0d\0\x01\0")
-            .unwrap();
-        assert!(matches!(
-            check_format(&machine_code),
-            Err(LoadErrorKind::Precompiled)
-        ));
+        let machine_code = Engine::default().precompile_component(b"\0asm\x0d\0\x01\0").unwrap();
+        assert!(matches!(check_format(&machine_code), Err(LoadErrorKind::Precompiled)));
     }
 
     #[test]
     fn grants_are_what_the_kind_may_have() {
-        assert_eq!(
-            effective_grants(PluginKind::Policy, None).unwrap(),
-            [Grant::Log]
-        );
+        assert_eq!(effective_grants(PluginKind::Policy, None).unwrap(), [Grant::Log]);
         assert_eq!(effective_grants(PluginKind::Driver, Some(&[])).unwrap(), []);
-        let twice = effective_grants(
-            PluginKind::Driver,
-            Some(&[Grant::Sql, Grant::Log, Grant::Sql]),
-        );
+        let twice = effective_grants(PluginKind::Driver, Some(&[Grant::Sql, Grant::Log, Grant::Sql]));
         assert_eq!(twice.unwrap(), [Grant::Log, Grant::Sql]);
         let error = effective_grants(PluginKind::Policy, Some(&[Grant::Sql])).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "is a policy and cannot be granted \"sql\""
-        );
+        assert_eq!(error.to_string(), "is a policy and cannot be granted \"sql\"");
     }
 }

@@ -116,31 +116,19 @@ impl Plugin {
     /// As a policy.
     #[must_use]
     pub fn as_policy(&self) -> Option<&PolicyPlugin> {
-        if let Self::Policy(plugin) = self {
-            Some(plugin)
-        } else {
-            None
-        }
+        if let Self::Policy(plugin) = self { Some(plugin) } else { None }
     }
 
     /// As a context provider.
     #[must_use]
     pub fn as_context(&self) -> Option<&ContextPlugin> {
-        if let Self::Context(plugin) = self {
-            Some(plugin)
-        } else {
-            None
-        }
+        if let Self::Context(plugin) = self { Some(plugin) } else { None }
     }
 
     /// As a driver.
     #[must_use]
     pub fn as_driver(&self) -> Option<&DriverPlugin> {
-        if let Self::Driver(plugin) = self {
-            Some(plugin)
-        } else {
-            None
-        }
+        if let Self::Driver(plugin) = self { Some(plugin) } else { None }
     }
 }
 
@@ -172,17 +160,12 @@ impl fmt::Debug for Loaded {
 impl Loaded {
     /// A function of the interface, for calls.
     pub(crate) fn function(&self, name: &str) -> Option<ComponentExportIndex> {
-        self.pre
-            .component()
-            .get_export_index(Some(&self.interface), name)
+        self.pre.component().get_export_index(Some(&self.interface), name)
     }
 
     /// A fault of this plugin.
     pub(crate) fn fault(&self, kind: FaultKind) -> Fault {
-        Fault {
-            plugin: Arc::clone(&self.name),
-            kind,
-        }
+        Fault { plugin: Arc::clone(&self.name), kind }
     }
 
     /// The state of a new call.
@@ -191,11 +174,7 @@ impl Loaded {
     }
 
     /// Calls a function on a fresh instance, on this thread.
-    pub(crate) fn call_blocking<P, R>(
-        &self,
-        function: &ComponentExportIndex,
-        params: P,
-    ) -> Result<R, Fault>
+    pub(crate) fn call_blocking<P, R>(&self, function: &ComponentExportIndex, params: P) -> Result<R, Fault>
     where
         P: wasmtime::component::ComponentNamedList + wasmtime::component::Lower,
         R: wasmtime::component::ComponentNamedList + wasmtime::component::Lift,

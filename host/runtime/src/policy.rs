@@ -23,11 +23,7 @@ impl PolicyPlugin {
     /// `None` when the interface lacks a function.
     pub(crate) fn new(loaded: Arc<Loaded>) -> Option<Self> {
         let (validate, decide) = (loaded.function("validate")?, loaded.function("decide")?);
-        Some(Self {
-            loaded,
-            validate,
-            decide,
-        })
+        Some(Self { loaded, validate, decide })
     }
 
     /// Asks the policy whether it accepts a configuration (JSON). To be asked before any decision.
@@ -37,8 +33,7 @@ impl PolicyPlugin {
     pub fn validate(&self, config: &str) -> Result<(), ConfigFault> {
         type Answer = (Result<(), Vec<types::ConfigProblem>>,);
         let (answer,): Answer = self.loaded.call_blocking(&self.validate, (config,))?;
-        answer
-            .map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
+        answer.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
     }
 
     /// Asks for a decision.
@@ -49,9 +44,7 @@ impl PolicyPlugin {
     pub fn decide(&self, config: &str, request: &PolicyRequest) -> Result<Verdict, Fault> {
         type Answer = (Result<policy::Verdict, String>,);
         let request = to_wire(request);
-        let (answer,): Answer = self
-            .loaded
-            .call_blocking(&self.decide, (config, &request))?;
+        let (answer,): Answer = self.loaded.call_blocking(&self.decide, (config, &request))?;
         let limits = &self.loaded.core.limits;
         match answer {
             Ok(verdict) => answer::verdict(verdict, limits),
@@ -63,8 +56,7 @@ impl PolicyPlugin {
 
 /// A request as plugins read it.
 pub(crate) fn to_wire(request: &PolicyRequest) -> policy::Request {
-    let pairs =
-        |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let pairs = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     policy::Request {
         operation: request.operation.as_str().to_owned(),
         time: request.time,

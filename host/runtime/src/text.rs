@@ -59,10 +59,7 @@ mod tests {
     #[test]
     fn forged_lines_colours_and_direction_are_shown_not_obeyed() {
         let forged = "ok\n{\"level\":\"ERROR\"}\u{1b}[31m\u{202e}gnol\u{2028}\u{0}\u{9b}";
-        assert_eq!(
-            escape(forged, 1_000),
-            "ok\\n{\"level\":\"ERROR\"}\\u{1b}[31m\\u{202e}gnol\\u{2028}\\u{0}\\u{9b}"
-        );
+        assert_eq!(escape(forged, 1_000), "ok\\n{\"level\":\"ERROR\"}\\u{1b}[31m\\u{202e}gnol\\u{2028}\\u{0}\\u{9b}");
         assert_eq!(escape("größe 🙂", 1_000), "größe 🙂");
     }
 

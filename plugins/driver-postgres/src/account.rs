@@ -1,8 +1,7 @@
 //! Making, changing and finding accounts.
 
 use jit_plugin::{
-    Account, AccountPage, AccountState, Encoding, Error, Issued, Param, RotationStep, Secret, Sql,
-    SqlError,
+    Account, AccountPage, AccountState, Encoding, Error, Issued, Param, RotationStep, Secret, Sql, SqlError,
 };
 
 use crate::config::{RoleConfig, TargetConfig};
@@ -26,8 +25,7 @@ pub(crate) fn create(
         Param::Timestamp(account.expires_at),
         Param::Idents(&role.grants),
     ]);
-    sql.execute(None, &[statement])
-        .map_err(failure::of_change)?;
+    sql.execute(None, &[statement]).map_err(failure::of_change)?;
     Ok(Issued::default())
 }
 
@@ -37,10 +35,7 @@ fn verifier<'a>(target: &TargetConfig, password: Secret<'a>) -> Param<'a> {
 }
 
 pub(crate) fn renew(sql: &mut dyn Sql, account: &Account) -> Result<u64, Error> {
-    let statement = statements::SET_EXPIRY.with([
-        Param::Ident(&account.name),
-        Param::Timestamp(account.expires_at),
-    ]);
+    let statement = statements::SET_EXPIRY.with([Param::Ident(&account.name), Param::Timestamp(account.expires_at)]);
     sql.execute(None, &[statement]).map_err(of_existing)?;
     Ok(account.expires_at)
 }
@@ -59,8 +54,7 @@ pub(crate) fn rotate(
     let Some(password) = password else {
         return Err(Error::Other("staging a password takes a password".into()));
     };
-    let statement =
-        statements::SET_PASSWORD.with([Param::Ident(&account.name), verifier(target, password)]);
+    let statement = statements::SET_PASSWORD.with([Param::Ident(&account.name), verifier(target, password)]);
     sql.execute(None, &[statement]).map_err(of_existing)
 }
 
@@ -74,10 +68,7 @@ fn of_existing(error: SqlError) -> Error {
 
 pub(crate) fn inspect(sql: &mut dyn Sql, name: &str) -> Result<AccountState, Error> {
     let statement = statements::INSPECT.with([Param::Literal(name)]);
-    let rows = sql
-        .query(None, &statement, 1)
-        .map_err(failure::of_read)?
-        .rows;
+    let rows = sql.query(None, &statement, 1).map_err(failure::of_read)?.rows;
     let Some(row) = rows.into_iter().next() else {
         return Err(Error::NotFound);
     };
@@ -90,9 +81,7 @@ pub(crate) fn inspect(sql: &mut dyn Sql, name: &str) -> Result<AccountState, Err
     }
     Ok(AccountState {
         can_login: can_login.as_deref().is_some_and(is_true),
-        expires_at: expires_at
-            .as_deref()
-            .and_then(|seconds| seconds.parse().ok()),
+        expires_at: expires_at.as_deref().and_then(|seconds| seconds.parse().ok()),
         properties,
     })
 }
@@ -102,28 +91,15 @@ pub(crate) fn is_true(text: &str) -> bool {
     matches!(text, "t" | "true")
 }
 
-pub(crate) fn list(
-    sql: &mut dyn Sql,
-    prefix: &str,
-    cursor: Option<&str>,
-) -> Result<AccountPage, Error> {
+pub(crate) fn list(sql: &mut dyn Sql, prefix: &str, cursor: Option<&str>) -> Result<AccountPage, Error> {
     let statement = statements::LIST.with([
         Param::Literal(prefix),
         Param::Literal(cursor.unwrap_or_default()),
         Param::Number(PAGE.into()),
     ]);
-    let answer = sql
-        .query(None, &statement, PAGE)
-        .map_err(failure::of_read)?;
-    let names: Vec<String> = answer
-        .rows
-        .into_iter()
-        .filter_map(|row| row.into_iter().next().flatten())
-        .collect();
+    let answer = sql.query(None, &statement, PAGE).map_err(failure::of_read)?;
+    let names: Vec<String> = answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
     // A full page may be the last; one more call then finds nothing.
     let more = answer.truncated || names.len() >= PAGE as usize;
-    Ok(AccountPage {
-        next: names.last().filter(|_| more).cloned(),
-        names,
-    })
+    Ok(AccountPage { next: names.last().filter(|_| more).cloned(), names })
 }

@@ -63,13 +63,12 @@ impl RoleConfig {
     pub(crate) fn problems(&self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
         if self.grants.is_empty() {
-            let message = "is empty: name the roles of the database that an account gets, such as `[\"app_read_only\"]`";
+            let message =
+                "is empty: name the roles of the database that an account gets, such as `[\"app_read_only\"]`";
             problems.push(ConfigProblem::new("grants", message));
         }
         if self.grants.len() > MAX_GRANTS {
-            let message = format!(
-                "has more than {MAX_GRANTS} roles: make one role in the database that has them all"
-            );
+            let message = format!("has more than {MAX_GRANTS} roles: make one role in the database that has them all");
             problems.push(ConfigProblem::new("grants", message));
         }
         for (index, grant) in self.grants.iter().enumerate() {

@@ -44,10 +44,7 @@ pub(crate) fn of_read(error: SqlError) -> Error {
 /// Nothing was done, and it may be done later: lost races (40, 55, and XX000 "tuple concurrently
 /// updated"), no room (53), a server that is starting (57P03) or is a standby for the moment (25006).
 fn is_passing(code: &str) -> bool {
-    ["40", "53", "55"]
-        .iter()
-        .any(|class| code.starts_with(class))
-        || ["57P03", "25006", "XX000"].contains(&code)
+    ["40", "53", "55"].iter().any(|class| code.starts_with(class)) || ["57P03", "25006", "XX000"].contains(&code)
 }
 
 #[cfg(test)]
@@ -56,10 +53,7 @@ mod tests {
     use jit_plugin::ServerError;
 
     fn refused(code: &str) -> SqlError {
-        SqlError::Refused(ServerError {
-            code: code.into(),
-            message: "m".into(),
-        })
+        SqlError::Refused(ServerError { code: code.into(), message: "m".into() })
     }
 
     #[test]

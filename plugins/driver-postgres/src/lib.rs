@@ -15,8 +15,8 @@ mod statements;
 mod validate;
 
 use jit_plugin::{
-    Account, AccountPage, AccountState, Description, Error, Feature, Issued, Role, RotationStep,
-    Secret, Sql, SqlDriver, Target,
+    Account, AccountPage, AccountState, Description, Error, Feature, Issued, Role, RotationStep, Secret, Sql,
+    SqlDriver, Target,
 };
 
 pub use config::{RoleConfig, TargetConfig};
@@ -39,24 +39,14 @@ impl SqlDriver for Postgres {
             env!("CARGO_PKG_NAME"),
             env!("CARGO_PKG_VERSION"),
             MAX_NAME_LENGTH as u32,
-            &[
-                Feature::Renew,
-                Feature::Rotate,
-                Feature::Backstop,
-                Feature::Inspect,
-                Feature::ListAccounts,
-            ],
+            &[Feature::Renew, Feature::Rotate, Feature::Backstop, Feature::Inspect, Feature::ListAccounts],
         );
         let servers = ("servers".to_owned(), "PostgreSQL 14 and later".to_owned());
         description.properties.push(servers);
         description
     }
 
-    fn validate(
-        sql: &mut dyn Sql,
-        target: &Target<TargetConfig>,
-        roles: &[Role<RoleConfig>],
-    ) -> Result<(), Error> {
+    fn validate(sql: &mut dyn Sql, target: &Target<TargetConfig>, roles: &[Role<RoleConfig>]) -> Result<(), Error> {
         validate::validate(sql, target, roles)
     }
 
@@ -89,19 +79,11 @@ impl SqlDriver for Postgres {
         account::rotate(sql, &target.config, account, step, password)
     }
 
-    fn revoke(
-        sql: &mut dyn Sql,
-        target: &Target<TargetConfig>,
-        account: &Account,
-    ) -> Result<(), Error> {
+    fn revoke(sql: &mut dyn Sql, target: &Target<TargetConfig>, account: &Account) -> Result<(), Error> {
         revoke::revoke(sql, &target.config, account)
     }
 
-    fn inspect(
-        sql: &mut dyn Sql,
-        _: &Target<TargetConfig>,
-        name: &str,
-    ) -> Result<AccountState, Error> {
+    fn inspect(sql: &mut dyn Sql, _: &Target<TargetConfig>, name: &str) -> Result<AccountState, Error> {
         account::inspect(sql, name)
     }
 

@@ -31,11 +31,7 @@ const NAMED_THINGS: u32 = 20;
 /// The first version in which a creator does not have the privileges of what it created.
 const CREATOR_ONLY_ADMINISTERS: u32 = 160_000;
 
-pub(crate) fn revoke(
-    sql: &mut dyn Sql,
-    target: &TargetConfig,
-    account: &Account,
-) -> Result<(), Error> {
+pub(crate) fn revoke(sql: &mut dyn Sql, target: &TargetConfig, account: &Account) -> Result<(), Error> {
     let name = account.name.as_str();
     let disable = statements::DISABLE.with([Param::Ident(name)]);
     match sql.execute(None, &[disable]) {
@@ -82,9 +78,7 @@ fn dependents(sql: &mut dyn Sql, name: &str, places: &[Place]) -> Error {
         let statement = statements::DEPENDENTS.with([Param::Literal(name)]);
         let things = sql.query(place.database.as_deref(), &statement, NAMED_THINGS);
         let things = things.map(|answer| answer.rows).unwrap_or_default();
-        let things = things
-            .into_iter()
-            .filter_map(|row| row.into_iter().next().flatten());
+        let things = things.into_iter().filter_map(|row| row.into_iter().next().flatten());
         left.extend(things.map(|thing| format!("{}: {thing}", place.shown)));
         left.push(place.in_words());
     }
@@ -111,10 +105,7 @@ impl Footprint {
     /// None when the role is not there.
     fn of(sql: &mut dyn Sql, name: &str) -> Result<Option<Self>, Error> {
         let statement = statements::FOOTPRINT.with([Param::Literal(name)]);
-        let rows = sql
-            .query(None, &statement, MAX_DATABASES)
-            .map_err(failure::of_read)?
-            .rows;
+        let rows = sql.query(None, &statement, MAX_DATABASES).map_err(failure::of_read)?.rows;
         let mut footprint: Option<Self> = None;
         for row in rows {
             let [version, sessions, database, is_own, things, owned] = &row[..] else {
@@ -143,39 +134,26 @@ impl Footprint {
 
 impl Place {
     fn in_words(&self) -> String {
-        let Self {
-            things,
-            owned,
-            shown,
-            ..
-        } = self;
+        let Self { things, owned, shown, .. } = self;
         format!("{shown}: {things} in all, {owned} owned")
     }
 }
 
 /// A number as text; what is none counts as zero, and the next step of the server's says no.
 fn number<T: std::str::FromStr + Default>(text: &Option<String>) -> T {
-    text.as_deref()
-        .and_then(|digits| digits.parse().ok())
-        .unwrap_or_default()
+    text.as_deref().and_then(|digits| digits.parse().ok()).unwrap_or_default()
 }
 
 /// Gives the broker's role the privileges of the account. The membership goes with the account.
 fn join(sql: &mut dyn Sql, name: &str, version: u32) -> Result<(), Error> {
-    let join = if version >= CREATOR_ONLY_ADMINISTERS {
-        statements::JOIN_INHERITING
-    } else {
-        statements::JOIN
-    };
-    sql.execute(None, &[join.with([Param::Ident(name)])])
-        .map_err(failure::of_change)
+    let join = if version >= CREATOR_ONLY_ADMINISTERS { statements::JOIN_INHERITING } else { statements::JOIN };
+    sql.execute(None, &[join.with([Param::Ident(name)])]).map_err(failure::of_change)
 }
 
 fn end_sessions(sql: &mut dyn Sql, name: &str) -> Result<(), Error> {
     let signal = statements::SIGNAL_SESSIONS.with([Param::Literal(name)]);
     sql.query(None, &signal, 1).map_err(failure::of_change)?;
-    let wait =
-        statements::AWAIT_SESSIONS.with([Param::Literal(name), Param::Number(SESSION_WAIT_MS)]);
+    let wait = statements::AWAIT_SESSIONS.with([Param::Literal(name), Param::Number(SESSION_WAIT_MS)]);
     let alive = sql.query(None, &wait, 4).map_err(failure::of_change)?;
     if alive.rows.is_empty() {
         return Ok(());
@@ -201,9 +179,7 @@ fn clear(sql: &mut dyn Sql, target: &TargetConfig, name: &str, place: &Place) ->
     };
     let done = sql.execute(place.database.as_deref(), &batch);
     done.map_err(|error| match error {
-        SqlError::Unavailable(reason) => {
-            Error::retryable(format!("database {}: {reason}", place.shown))
-        }
+        SqlError::Unavailable(reason) => Error::retryable(format!("database {}: {reason}", place.shown)),
         error => failure::of_change(error),
     })
 }

@@ -24,10 +24,7 @@ fn server(answer: impl FnMut(&Run) -> Answer + 'static) -> FakeSql<'static> {
 }
 
 fn refused(code: &str) -> Answer {
-    Err(SqlError::Refused(ServerError {
-        code: code.into(),
-        message: "no".into(),
-    }))
+    Err(SqlError::Refused(ServerError { code: code.into(), message: "no".into() }))
 }
 
 fn row(columns: &[&str]) -> Vec<Option<String>> {
@@ -38,13 +35,7 @@ fn row(columns: &[&str]) -> Vec<Option<String>> {
 #[test]
 fn an_account_is_made_by_one_statement_with_its_expiry() {
     let mut fake = server(|_| Ok(vec![]));
-    let made = Postgres::create(
-        &mut fake,
-        &a_target(),
-        &a_role(),
-        &account(NAME, 1_800_000_000),
-        secret("pw"),
-    );
+    let made = Postgres::create(&mut fake, &a_target(), &a_role(), &account(NAME, 1_800_000_000), secret("pw"));
     assert_eq!(made, Ok(Issued::default()));
     assert_eq!(fake.runs.len(), 1);
     assert_eq!(fake.runs[0].template, sql::CREATE.text());
@@ -64,14 +55,7 @@ fn an_account_is_made_by_one_statement_with_its_expiry() {
 fn creation_without_an_answer_is_in_doubt_and_without_a_connection_is_not() {
     let create = |error: SqlError| {
         let mut fake = server(move |_| Err(error.clone()));
-        Postgres::create(
-            &mut fake,
-            &a_target(),
-            &a_role(),
-            &account(NAME, 1),
-            secret("pw"),
-        )
-        .unwrap_err()
+        Postgres::create(&mut fake, &a_target(), &a_role(), &account(NAME, 1), secret("pw")).unwrap_err()
     };
     let lost = create(SqlError::Unknown("lost".into()));
     assert!(matches!(lost, Error::OutcomeUnknown(_)));
@@ -81,25 +65,14 @@ fn creation_without_an_answer_is_in_doubt_and_without_a_connection_is_not() {
 
 #[test]
 fn verbs_on_a_missing_account() {
-    let missing = || {
-        server(|run| {
-            if run.template.starts_with("ALTER") {
-                refused("42704")
-            } else {
-                Ok(vec![])
-            }
-        })
-    };
+    let missing = || server(|run| if run.template.starts_with("ALTER") { refused("42704") } else { Ok(vec![]) });
     let (target, role, account) = (a_target(), a_role(), account(NAME, 1));
     let renewed = Postgres::renew(&mut missing(), &target, &role, &account);
     assert_eq!(renewed, Err(Error::NotFound));
     let stage = RotationStep::Stage;
     let rotated = Postgres::rotate(&mut missing(), &target, &account, stage, Some(secret("pw")));
     assert_eq!(rotated, Err(Error::NotFound));
-    assert_eq!(
-        Postgres::inspect(&mut missing(), &target, NAME),
-        Err(Error::NotFound)
-    );
+    assert_eq!(Postgres::inspect(&mut missing(), &target, NAME), Err(Error::NotFound));
     let mut fake = missing();
     assert_eq!(Postgres::revoke(&mut fake, &target, &account), Ok(()));
     assert_eq!(fake.templates(), [sql::DISABLE.text()]);
@@ -109,15 +82,8 @@ fn verbs_on_a_missing_account() {
 fn rotation_is_its_first_step() {
     let (target, account) = (a_target(), account(NAME, 1));
     let mut fake = server(|_| Ok(vec![]));
-    for step in [
-        RotationStep::Stage,
-        RotationStep::Commit,
-        RotationStep::Discard,
-    ] {
-        assert_eq!(
-            Postgres::rotate(&mut fake, &target, &account, step, Some(secret("pw"))),
-            Ok(())
-        );
+    for step in [RotationStep::Stage, RotationStep::Commit, RotationStep::Discard] {
+        assert_eq!(Postgres::rotate(&mut fake, &target, &account, step, Some(secret("pw"))), Ok(()));
     }
     assert_eq!(fake.templates(), [sql::SET_PASSWORD.text()]);
     let without = Postgres::rotate(&mut fake, &target, &account, RotationStep::Stage, None);
@@ -130,10 +96,7 @@ fn an_account_that_owns_nothing_goes_in_three_steps() {
         t if t == sql::FOOTPRINT.text() => Ok(vec![row(&["170010", "0", "-", "-", "0", "0"])]),
         _ => Ok(vec![]),
     });
-    assert_eq!(
-        Postgres::revoke(&mut fake, &a_target(), &account(NAME, 1)),
-        Ok(())
-    );
+    assert_eq!(Postgres::revoke(&mut fake, &a_target(), &account(NAME, 1)), Ok(()));
     let steps = [sql::DISABLE.text(), sql::FOOTPRINT.text(), sql::DROP.text()];
     assert_eq!(fake.templates(), steps);
 }
@@ -157,15 +120,9 @@ fn busy(version: &'static str) -> FakeSql<'static> {
 
 #[test]
 fn sessions_end_before_things_are_reassigned_in_each_database() {
-    for (version, join) in [
-        ("150018", sql::JOIN.text()),
-        ("170010", sql::JOIN_INHERITING.text()),
-    ] {
+    for (version, join) in [("150018", sql::JOIN.text()), ("170010", sql::JOIN_INHERITING.text())] {
         let mut fake = busy(version);
-        assert_eq!(
-            Postgres::revoke(&mut fake, &a_target(), &account(NAME, 1)),
-            Ok(())
-        );
+        assert_eq!(Postgres::revoke(&mut fake, &a_target(), &account(NAME, 1)), Ok(()));
         let (reassign, drop_owned) = (sql::REASSIGN.text(), sql::DROP_OWNED.text());
         let steps = [
             sql::DISABLE.text(),
@@ -181,15 +138,9 @@ fn sessions_end_before_things_are_reassigned_in_each_database() {
             sql::DROP.text(),
         ];
         assert_eq!(fake.templates(), steps);
-        let databases: Vec<_> = fake.runs[6..10]
-            .iter()
-            .map(|run| run.database.as_deref())
-            .collect();
+        let databases: Vec<_> = fake.runs[6..10].iter().map(|run| run.database.as_deref()).collect();
         assert_eq!(databases, [None, None, Some("other"), Some("other")]);
-        assert_eq!(
-            fake.runs[6].params,
-            ["ident:v-payment-4qk2", "ident:inventory_owner"]
-        );
+        assert_eq!(fake.runs[6].params, ["ident:v-payment-4qk2", "ident:inventory_owner"]);
     }
 }
 
@@ -198,12 +149,7 @@ fn data_without_an_heir_is_never_dropped() {
     let mut fake = busy("170010");
     let target = target(config::parse("{}").unwrap());
     let left = Postgres::revoke(&mut fake, &target, &account(NAME, 1));
-    assert_eq!(
-        left,
-        Err(Error::Dependents(vec![
-            "inventory: 2 in all, 1 owned".into()
-        ]))
-    );
+    assert_eq!(left, Err(Error::Dependents(vec!["inventory: 2 in all, 1 owned".into()])));
     assert!(!fake.templates().contains(&sql::DROP_OWNED.text()));
     assert_eq!(fake.templates()[0], sql::DISABLE.text());
 }
@@ -227,19 +173,14 @@ fn sessions_are_left_alone_where_the_target_says_so() {
         _ => Ok(vec![]),
     });
     let target = target(config::parse(r#"{"terminate_sessions": false}"#).unwrap());
-    assert_eq!(
-        Postgres::revoke(&mut fake, &target, &account(NAME, 1)),
-        Ok(())
-    );
+    assert_eq!(Postgres::revoke(&mut fake, &target, &account(NAME, 1)), Ok(()));
     assert_eq!(fake.templates().len(), 3);
 }
 
 #[test]
 fn dependents_that_keep_coming_are_told_after_a_few_rounds() {
     let mut fake = server(|run| match run.template {
-        t if t == sql::FOOTPRINT.text() => {
-            Ok(vec![row(&["170010", "0", "inventory", "t", "1", "0"])])
-        }
+        t if t == sql::FOOTPRINT.text() => Ok(vec![row(&["170010", "0", "inventory", "t", "1", "0"])]),
         t if t == sql::DEPENDENTS.text() => Ok(vec![row(&["privileges for table g"])]),
         t if t == sql::DROP.text() => refused("2BP01"),
         _ => Ok(vec![]),
@@ -247,16 +188,11 @@ fn dependents_that_keep_coming_are_told_after_a_few_rounds() {
     let left = Postgres::revoke(&mut fake, &a_target(), &account(NAME, 1));
     assert_eq!(
         left,
-        Err(Error::Dependents(vec![
-            "inventory: privileges for table g".into(),
-            "inventory: 1 in all, 0 owned".into(),
-        ]))
+        Err(Error::Dependents(
+            vec!["inventory: privileges for table g".into(), "inventory: 1 in all, 0 owned".into(),]
+        ))
     );
-    let drops = fake
-        .templates()
-        .iter()
-        .filter(|t| **t == sql::DROP.text())
-        .count();
+    let drops = fake.templates().iter().filter(|t| **t == sql::DROP.text()).count();
     assert_eq!(drops, 3);
 }
 
@@ -277,20 +213,13 @@ fn a_revocation_that_was_cut_off_anywhere_goes_on() {
         });
         let first = Postgres::revoke(&mut cut, &a_target(), &account(NAME, 1));
         assert!(first.is_err(), "{at}");
-        assert_eq!(
-            Postgres::revoke(&mut cut, &a_target(), &account(NAME, 1)),
-            Ok(()),
-            "{at}"
-        );
+        assert_eq!(Postgres::revoke(&mut cut, &a_target(), &account(NAME, 1)), Ok(()), "{at}");
         assert_eq!(cut.templates().last(), Some(&sql::DROP.text()));
     }
 }
 
 fn params(run: &Run) -> Vec<jit_plugin::Param<'static>> {
-    run.params
-        .iter()
-        .map(|_| jit_plugin::Param::Number(0))
-        .collect()
+    run.params.iter().map(|_| jit_plugin::Param::Number(0)).collect()
 }
 
 #[test]
@@ -302,10 +231,7 @@ fn an_accounts_state() {
     let state = inspect(&["t", "1800000000", "app_read_only"]);
     assert!(state.can_login);
     assert_eq!(state.expires_at, Some(1_800_000_000));
-    assert_eq!(
-        state.properties,
-        [("member_of".into(), "app_read_only".into())]
-    );
+    assert_eq!(state.properties, [("member_of".into(), "app_read_only".into())]);
     let state = inspect(&["false", "-", "-"]);
     assert!(!state.can_login && state.expires_at.is_none() && state.properties.is_empty());
 }
@@ -319,17 +245,10 @@ fn accounts_are_listed_a_page_at_a_time() {
         Ok(rest.map(|name| vec![Some(name.clone())]).collect())
     });
     let first = Postgres::list_accounts(&mut fake, &a_target(), "v-", None).unwrap();
-    assert_eq!(
-        (first.names.len(), first.next.as_deref()),
-        (500, Some("v-499"))
-    );
-    let last =
-        Postgres::list_accounts(&mut fake, &a_target(), "v-", first.next.as_deref()).unwrap();
+    assert_eq!((first.names.len(), first.next.as_deref()), (500, Some("v-499")));
+    let last = Postgres::list_accounts(&mut fake, &a_target(), "v-", first.next.as_deref()).unwrap();
     assert_eq!((last.names, last.next), (vec!["v-500".to_owned()], None));
-    assert_eq!(
-        fake.runs[0].params,
-        ["literal:v-", "literal:", "number:500"]
-    );
+    assert_eq!(fake.runs[0].params, ["literal:v-", "literal:", "number:500"]);
 }
 
 fn paths(result: Result<(), Error>) -> Vec<String> {
@@ -342,17 +261,11 @@ fn paths(result: Result<(), Error>) -> Vec<String> {
 #[test]
 fn mistakes_are_found_before_the_server_is_asked() {
     let mut fake = server(|_| panic!("asked"));
-    let target =
-        target(config::parse(r#"{"scram_iterations": 0, "reassign_owned_to": ""}"#).unwrap());
+    let target = target(config::parse(r#"{"scram_iterations": 0, "reassign_owned_to": ""}"#).unwrap());
     let role = role(config::parse(r#"{"grants": [], "connection_limit": 0}"#).unwrap());
     assert_eq!(
         paths(Postgres::validate(&mut fake, &target, &[role])),
-        [
-            "scram_iterations",
-            "reassign_owned_to",
-            "roles.app_read_only.grants",
-            "roles.app_read_only.connection_limit",
-        ]
+        ["scram_iterations", "reassign_owned_to", "roles.app_read_only.grants", "roles.app_read_only.connection_limit",]
     );
     assert!(config::parse::<TargetConfig>(r#"{"scram_iteration": 1}"#).is_err());
 }
@@ -361,9 +274,7 @@ fn mistakes_are_found_before_the_server_is_asked() {
 fn what_would_fail_at_an_issue_fails_at_load() {
     let validate = |version: &'static str, administers: &'static str| {
         let mut fake = server(move |run| match run.template {
-            t if t == sql::BROKER.text() => {
-                Ok(vec![row(&[version, "jit_broker", "f", "t", "f", "f", "f"])])
-            }
+            t if t == sql::BROKER.text() => Ok(vec![row(&[version, "jit_broker", "f", "t", "f", "f", "f"])]),
             _ => Ok(vec![
                 row(&["app_read_only", "f", administers, "f"]),
                 row(&["inventory_owner", "f", "f", "t"]),
@@ -375,10 +286,7 @@ fn what_would_fail_at_an_issue_fails_at_load() {
     };
     assert_eq!(validate("170010", "t"), Ok(()));
     assert_eq!(validate("150018", "f"), Ok(()));
-    assert_eq!(
-        paths(validate("170010", "f")),
-        ["roles.app_read_only.grants[0]"]
-    );
+    assert_eq!(paths(validate("170010", "f")), ["roles.app_read_only.grants[0]"]);
     assert_eq!(paths(validate("130000", "t")), [""]);
 
     let mut nobody = server(|run| match run.template {
@@ -391,15 +299,9 @@ fn what_would_fail_at_an_issue_fails_at_load() {
     );
     let mut powerful = server(|run| match run.template {
         t if t == sql::BROKER.text() => Ok(vec![row(&["170010", "b", "t", "t", "t", "t", "t"])]),
-        _ => Ok(vec![
-            row(&["app_read_only", "t", "t", "t"]),
-            row(&["inventory_owner", "f", "t", "t"]),
-        ]),
+        _ => Ok(vec![row(&["app_read_only", "t", "t", "t"]), row(&["inventory_owner", "f", "t", "t"])]),
     });
-    assert_eq!(
-        paths(Postgres::validate(&mut powerful, &a_target(), &[a_role()])),
-        ["roles.app_read_only.grants[0]"]
-    );
+    assert_eq!(paths(Postgres::validate(&mut powerful, &a_target(), &[a_role()])), ["roles.app_read_only.grants[0]"]);
 }
 
 #[test]

@@ -41,11 +41,7 @@ pub(crate) fn validate(
             problems.extend(of_role(&role.name, found));
         }
     }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::InvalidConfig(problems))
-    }
+    if problems.is_empty() { Ok(()) } else { Err(Error::InvalidConfig(problems)) }
 }
 
 /// The role that the broker's connection has.
@@ -60,21 +56,10 @@ struct Broker {
 
 impl Broker {
     fn ask(sql: &mut dyn Sql) -> Result<Self, Error> {
-        let answer = sql
-            .query(None, &statements::BROKER.with([]), 1)
-            .map_err(failure::of_read)?;
+        let answer = sql.query(None, &statements::BROKER.with([]), 1).map_err(failure::of_read)?;
         let strange = || Error::Other("the server does not describe the broker's role".into());
         let row = answer.rows.into_iter().next().ok_or_else(strange)?;
-        let [
-            version,
-            name,
-            is_super,
-            creates_roles,
-            creates_db,
-            replicates,
-            bypasses,
-        ] = &row[..]
-        else {
+        let [version, name, is_super, creates_roles, creates_db, replicates, bypasses] = &row[..] else {
             return Err(strange());
         };
         let (Some(version), Some(name)) = (version, name) else {
@@ -92,11 +77,7 @@ impl Broker {
             name: name.clone(),
             is_super: holds(is_super),
             creates_roles: holds(creates_roles),
-            excess: excess
-                .into_iter()
-                .filter(|(has, _)| *has)
-                .map(|(_, name)| name)
-                .collect(),
+            excess: excess.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect(),
         })
     }
 
@@ -116,17 +97,12 @@ impl Broker {
     fn problems(&self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
         if self.version < OLDEST {
-            let message = format!(
-                "the server is too old ({}): use PostgreSQL 14 or later",
-                self.version
-            );
+            let message = format!("the server is too old ({}): use PostgreSQL 14 or later", self.version);
             problems.push(ConfigProblem::new("", message));
         }
         if !self.creates_roles && !self.is_super {
-            let message = format!(
-                "the broker's role cannot create accounts: ALTER ROLE {} CREATEROLE",
-                quoted(&self.name)
-            );
+            let message =
+                format!("the broker's role cannot create accounts: ALTER ROLE {} CREATEROLE", quoted(&self.name));
             problems.push(ConfigProblem::new("", message));
         }
         problems
@@ -143,20 +119,14 @@ struct KnownRole {
 }
 
 impl Known {
-    fn ask(
-        sql: &mut dyn Sql,
-        target: &TargetConfig,
-        roles: &[Role<RoleConfig>],
-    ) -> Result<Self, Error> {
+    fn ask(sql: &mut dyn Sql, target: &TargetConfig, roles: &[Role<RoleConfig>]) -> Result<Self, Error> {
         let mut names: BTreeSet<&String> = target.reassign_owned_to.iter().collect();
         names.extend(roles.iter().flat_map(|role| &role.config.grants));
         let names: Vec<String> = names.into_iter().cloned().collect();
         let mut known = BTreeMap::new();
         for names in names.chunks(NAMES) {
             let statement = statements::GRANTABLE.with([Param::Literals(names)]);
-            let answer = sql
-                .query(None, &statement, NAMES as u32)
-                .map_err(failure::of_read)?;
+            let answer = sql.query(None, &statement, NAMES as u32).map_err(failure::of_read)?;
             for row in answer.rows {
                 let [Some(name), is_powerful, administers, has_privileges] = &row[..] else {
                     return Err(Error::Other("the server gave other columns".into()));
@@ -178,26 +148,16 @@ impl Known {
             let message = self.wrong_grant(broker, grant)?;
             Some(ConfigProblem::new(format!("grants[{index}]"), message))
         };
-        config
-            .grants
-            .iter()
-            .enumerate()
-            .filter_map(problem)
-            .collect()
+        config.grants.iter().enumerate().filter_map(problem).collect()
     }
 
     fn wrong_grant(&self, broker: &Broker, grant: &str) -> Option<String> {
         let Some(role) = self.0.get(grant) else {
-            return Some(format!(
-                "no such role on the server: CREATE ROLE {} NOLOGIN",
-                quoted(grant)
-            ));
+            return Some(format!("no such role on the server: CREATE ROLE {} NOLOGIN", quoted(grant)));
         };
         if role.is_powerful || grant == broker.name {
             // SET ROLE gives an account what the role has: it could then make accounts of its own.
-            return Some(
-                "is a superuser or creates roles: grant a role that has only what applications need".into(),
-            );
+            return Some("is a superuser or creates roles: grant a role that has only what applications need".into());
         }
         let may_grant = role.broker_administers
             || broker.is_super
@@ -213,10 +173,7 @@ impl Known {
 
     fn owner_problem(&self, broker: &Broker, owner: &str) -> Option<ConfigProblem> {
         let message = match self.0.get(owner) {
-            None => format!(
-                "no such role on the server: CREATE ROLE {} NOLOGIN",
-                quoted(owner)
-            ),
+            None => format!("no such role on the server: CREATE ROLE {} NOLOGIN", quoted(owner)),
             Some(role) if !role.broker_has_privileges => format!(
                 "the broker's role may not give it objects: GRANT {} TO {}",
                 quoted(owner),

@@ -52,14 +52,11 @@ impl Policy for AllowList {
             return vec![ConfigProblem::new("rules", message)];
         }
         if config.rules.len() > MAX_RULES {
-            let message =
-                format!("has more than {MAX_RULES} rules: split it over several policies");
+            let message = format!("has more than {MAX_RULES} rules: split it over several policies");
             return vec![ConfigProblem::new("rules", message)];
         }
         let rules = config.rules.iter().enumerate();
-        rules
-            .flat_map(|(index, rule)| rule.problems(&format!("rules[{index}]")))
-            .collect()
+        rules.flat_map(|(index, rule)| rule.problems(&format!("rules[{index}]"))).collect()
     }
 
     fn decide(config: &Config, request: &Request) -> Verdict {

@@ -26,9 +26,9 @@ impl Pattern {
             return Err("has a control character: no name that it could fit is accepted".into());
         }
         match text.chars().find(|c| "[]{}\\".contains(*c)) {
-            Some(c) => Err(format!(
-                "has `{c}`, and only `*` and `?` are special here: write one rule or entry for each name"
-            )),
+            Some(c) => {
+                Err(format!("has `{c}`, and only `*` and `?` are special here: write one rule or entry for each name"))
+            }
             None => Ok(Self(text)),
         }
     }
@@ -97,8 +97,7 @@ fn after<'t>(text: &'t str, run: &str) -> Option<&'t str> {
     if !run.contains('?') {
         return text.split_once(run).map(|(_, rest)| rest);
     }
-    text.char_indices()
-        .find_map(|(start, _)| strip(&text[start..], run))
+    text.char_indices().find_map(|(start, _)| strip(&text[start..], run))
 }
 
 /// The beginning of SPIFFE IDs, aligned to segments of the path: `spiffe://td/ns/pay` is
@@ -110,21 +109,16 @@ impl SpiffePrefix {
     fn new(text: &str) -> Result<Self, String> {
         let prefix = text.strip_suffix('/').unwrap_or(text);
         if !is_spiffe_id(prefix) {
-            return Err(
-                "is not the beginning of a SPIFFE ID: write `spiffe://trust-domain/path`, whole \
+            return Err("is not the beginning of a SPIFFE ID: write `spiffe://trust-domain/path`, whole \
                  segments and no globs"
-                    .into(),
-            );
+                .into());
         }
         Ok(Self(prefix.to_owned()))
     }
 
     /// Whether the ID is the prefix or below it.
     pub(crate) fn fits(&self, id: &str) -> bool {
-        is_spiffe_id(id)
-            && id
-                .strip_prefix(&self.0)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        is_spiffe_id(id) && id.strip_prefix(&self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -203,10 +197,7 @@ mod tests {
     #[test]
     fn pathological_globs_end() {
         let text = "a".repeat(MAX_TEXT);
-        assert!(!fits(
-            &"a*".repeat(MAX_PATTERN / 2 - 1).replace("a*a*", "a*"),
-            &format!("{text}b")
-        ));
+        assert!(!fits(&"a*".repeat(MAX_PATTERN / 2 - 1).replace("a*a*", "a*"), &format!("{text}b")));
         assert!(!fits(&format!("{}b", "*a".repeat(255)), &text));
         assert!(!fits(&format!("{}b", "*?".repeat(255)), &text));
         assert!(fits(&"*a".repeat(256), &text));
@@ -224,14 +215,7 @@ mod tests {
 
     #[test]
     fn what_would_be_special_elsewhere_is_refused() {
-        for pattern in [
-            "",
-            "a[bc]",
-            "{a,b}",
-            "a\\*",
-            "a\n",
-            &"a".repeat(MAX_PATTERN + 1),
-        ] {
+        for pattern in ["", "a[bc]", "{a,b}", "a\\*", "a\n", &"a".repeat(MAX_PATTERN + 1)] {
             assert!(Pattern::new(pattern.into()).is_err(), "{pattern:?}");
         }
     }
@@ -256,14 +240,7 @@ mod tests {
         let domain = SpiffePrefix::new("spiffe://corp.test/").unwrap();
         assert!(domain.fits("spiffe://corp.test/ns/x"));
         assert!(!domain.fits("spiffe://corp.test.evil/ns/x"));
-        for prefix in [
-            "",
-            "spiffe://",
-            "spiffe://Corp/x",
-            "spiffe://a/*",
-            "spiffe://a/b//",
-            "a/b",
-        ] {
+        for prefix in ["", "spiffe://", "spiffe://Corp/x", "spiffe://a/*", "spiffe://a/b//", "a/b"] {
             assert!(SpiffePrefix::new(prefix).is_err(), "{prefix:?}");
         }
     }

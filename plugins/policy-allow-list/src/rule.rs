@@ -82,11 +82,10 @@ impl Rule {
         if !self.roles.iter().any(|role| role.fits(&request.role)) {
             return Progress::OtherRole;
         }
-        let unmet = self.attributes.iter().find(|(name, wanted)| {
-            request
-                .attribute(name)
-                .is_none_or(|value| !wanted.fits(value))
-        });
+        let unmet = self
+            .attributes
+            .iter()
+            .find(|(name, wanted)| request.attribute(name).is_none_or(|value| !wanted.fits(value)));
         match unmet {
             Some((name, _)) => Progress::Attribute(name.clone()),
             None => Progress::Fits,
@@ -97,18 +96,9 @@ impl Rule {
         let spiffe_id = request.attribute("spiffe_id").unwrap_or(&request.workload);
         fits(self.workload.as_ref(), Some(&request.workload))
             && fits(self.issuer.as_ref(), Some(&request.issuer))
-            && fits(
-                self.k8s_namespace.as_ref(),
-                request.attribute("k8s_namespace"),
-            )
-            && fits(
-                self.k8s_service_account.as_ref(),
-                request.attribute("k8s_service_account"),
-            )
-            && self
-                .spiffe_prefix
-                .as_ref()
-                .is_none_or(|prefix| prefix.fits(spiffe_id))
+            && fits(self.k8s_namespace.as_ref(), request.attribute("k8s_namespace"))
+            && fits(self.k8s_service_account.as_ref(), request.attribute("k8s_service_account"))
+            && self.spiffe_prefix.as_ref().is_none_or(|prefix| prefix.fits(spiffe_id))
     }
 }
 

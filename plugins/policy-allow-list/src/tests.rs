@@ -47,17 +47,14 @@ fn the_first_rule_that_fits_allows_with_its_conditions() {
         }
     );
     // Its namespace would fit the second rule as well.
-    let both = prod
-        .with_attribute("k8s_namespace", "reporting-eu")
-        .with_attribute("k8s_service_account", "nightly");
+    let both = prod.with_attribute("k8s_namespace", "reporting-eu").with_attribute("k8s_service_account", "nightly");
     assert_eq!(allowed(&both).max_ttl_seconds, Some(1800));
 }
 
 #[test]
 fn kubernetes_and_spiffe_identities() {
-    let mut pod = request()
-        .with_attribute("k8s_namespace", "reporting-eu")
-        .with_attribute("k8s_service_account", "nightly");
+    let mut pod =
+        request().with_attribute("k8s_namespace", "reporting-eu").with_attribute("k8s_service_account", "nightly");
     pod.workload = "nightly".into();
     let allowance = allowed(&pod);
     assert_eq!(allowance.requires, ["ticket"]);
@@ -100,14 +97,7 @@ fn a_denial_does_not_speak_of_the_rules_of_others() {
     let mut stranger = request();
     stranger.workload = "stranger".into();
     let reason = denied(&stranger);
-    for word in [
-        "secret-project",
-        "crown_jewels",
-        "reporting",
-        "nightly",
-        "env",
-        "prod",
-    ] {
+    for word in ["secret-project", "crown_jewels", "reporting", "nightly", "env", "prod"] {
         assert!(!reason.contains(word), "{reason}");
     }
 }
@@ -134,10 +124,7 @@ fn hostile_strings_are_denied_and_their_echo_is_tame() {
             continue;
         }
         let reason = denied(&request);
-        assert!(
-            reason.len() < 2000 && !reason.chars().any(char::is_control),
-            "{reason:?}"
-        );
+        assert!(reason.len() < 2000 && !reason.chars().any(char::is_control), "{reason:?}");
         assert!(!reason.contains('\u{202e}'), "{reason:?}");
     }
 }
@@ -145,9 +132,7 @@ fn hostile_strings_are_denied_and_their_echo_is_tame() {
 #[test]
 fn a_doubled_attribute_counts_once() {
     // The host gives each attribute once; were it given twice, the first counts.
-    let twice = request()
-        .with_attribute("env", "dev")
-        .with_attribute("env", "prod");
+    let twice = request().with_attribute("env", "dev").with_attribute("env", "prod");
     denied(&twice);
 }
 
@@ -156,31 +141,15 @@ fn mistakes_are_told_with_their_place() {
     for (json, path, word) in [
         ("{}", "", "`rules` is missing"),
         (r#"{"rules": []}"#, "rules", "add a rule"),
-        (
-            r#"{"rules": [{"target": "a", "roles": ["b"]}]}"#,
-            "rules[0]",
-            "`workload`",
-        ),
-        (
-            r#"{"rules": [{"issuer": "i", "target": "a", "roles": ["b"]}]}"#,
-            "rules[0]",
-            "`workload`",
-        ),
-        (
-            r#"{"rules": [{"workload": "w", "target": "a", "roles": []}]}"#,
-            "rules[0].roles",
-            "[\"*\"]",
-        ),
+        (r#"{"rules": [{"target": "a", "roles": ["b"]}]}"#, "rules[0]", "`workload`"),
+        (r#"{"rules": [{"issuer": "i", "target": "a", "roles": ["b"]}]}"#, "rules[0]", "`workload`"),
+        (r#"{"rules": [{"workload": "w", "target": "a", "roles": []}]}"#, "rules[0].roles", "[\"*\"]"),
         (
             r#"{"rules": [{"workload": "w[0-9]", "target": "a", "roles": ["b"]}]}"#,
             "rules[0].workload",
             "only `*` and `?`",
         ),
-        (
-            r#"{"rules": [{"workload": "w", "traget": "a", "roles": ["b"]}]}"#,
-            "rules[0].traget",
-            "write `target`",
-        ),
+        (r#"{"rules": [{"workload": "w", "traget": "a", "roles": ["b"]}]}"#, "rules[0].traget", "write `target`"),
         (
             r#"{"rules": [{"spiffe_prefix": "spiffe://x/*", "target": "a", "roles": ["b"]}]}"#,
             "rules[0].spiffe_prefix",

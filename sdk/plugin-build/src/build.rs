@@ -61,12 +61,10 @@ pub fn build_plugin(
     let manifest = manifest_dir.join("Cargo.toml");
     let manifest = fs::canonicalize(&manifest).map_err(Error::io("read", &manifest))?;
     let workspace = Workspace::read(manifest_dir)?;
-    let package = workspace
-        .package_at(&manifest)
-        .ok_or_else(|| Error::Package {
-            package: manifest_dir.display().to_string(),
-            reason: "its Cargo.toml holds no package".to_owned(),
-        })?;
+    let package = workspace.package_at(&manifest).ok_or_else(|| Error::Package {
+        package: manifest_dir.display().to_string(),
+        reason: "its Cargo.toml holds no package".to_owned(),
+    })?;
     let names = [package.name.as_str()];
     let mut built = build_all(&workspace, &names, options, progress)?;
     built.pop().ok_or_else(|| Error::Package {
@@ -95,19 +93,13 @@ pub fn build_plugins(
 /// [`Error::Encode`] with what to change in the plugin.
 pub fn encode_component(name: &str, module: &[u8]) -> Result<Vec<u8>, Error> {
     if let Some(reason) = core_import_advice(module) {
-        return Err(Error::Encode {
-            plugin: name.to_owned(),
-            reason,
-        });
+        return Err(Error::Encode { plugin: name.to_owned(), reason });
     }
     ComponentEncoder::default()
         .validate(true)
         .module(module)
         .and_then(|mut encoder| encoder.encode())
-        .map_err(|error| Error::Encode {
-            plugin: name.to_owned(),
-            reason: format!("{error:#}"),
-        })
+        .map_err(|error| Error::Encode { plugin: name.to_owned(), reason: format!("{error:#}") })
 }
 
 fn build_all(
@@ -128,10 +120,7 @@ fn build_all(
     };
     progress.step(&format!("compiling {} with {toolchain}", names.join(", ")));
     let modules = compile(workspace, names, &toolchain, progress)?;
-    let out_dir = options
-        .out_dir
-        .clone()
-        .unwrap_or_else(|| workspace.root.join("target/plugins"));
+    let out_dir = options.out_dir.clone().unwrap_or_else(|| workspace.root.join("target/plugins"));
     crate::cache::create_folder(&out_dir)?;
     names
         .iter()
@@ -176,15 +165,8 @@ fn compile(
     ] {
         cargo.args(["--config", &format!("profile.{PROFILE}.{setting}")]);
     }
-    let flags = remap_flags(workspace)
-        .iter()
-        .map(|flag| format!("{flag:?}"))
-        .collect::<Vec<_>>()
-        .join(",");
-    cargo.args([
-        "--config",
-        &format!("target.{GUEST_TARGET}.rustflags=[{flags}]"),
-    ]);
+    let flags = remap_flags(workspace).iter().map(|flag| format!("{flag:?}")).collect::<Vec<_>>().join(",");
+    cargo.args(["--config", &format!("target.{GUEST_TARGET}.rustflags=[{flags}]")]);
     toolchain.apply(&mut cargo);
     let output = Run::new("compiling the plugins", COMPILE_DEADLINE)
         .on_line(&|line| progress.detail(line))
@@ -206,14 +188,11 @@ fn modules(messages: &str, workspace: &Workspace) -> HashMap<String, PathBuf> {
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .filter(|message| message.reason == "compiler-artifact")
         .filter_map(|message| {
-            let package = workspace
-                .packages
-                .iter()
-                .find(|package| package.id == message.package_id)?;
-            let module = message.filenames.into_iter().find(|file| {
-                file.extension()
-                    .is_some_and(|extension| extension == "wasm")
-            })?;
+            let package = workspace.packages.iter().find(|package| package.id == message.package_id)?;
+            let module = message
+                .filenames
+                .into_iter()
+                .find(|file| file.extension().is_some_and(|extension| extension == "wasm"))?;
             Some((package.name.clone(), module))
         })
         .collect()
@@ -254,18 +233,11 @@ fn encode_file(name: &str, module_path: &Path, out_dir: &Path) -> Result<BuiltPl
     let component = encode_component(name, &module)?;
     let report = check(&component);
     if !report.problems.is_empty() {
-        return Err(Error::Rejected {
-            plugin: name.to_owned(),
-            report: Box::new(report),
-        });
+        return Err(Error::Rejected { plugin: name.to_owned(), report: Box::new(report) });
     }
     let sha256 = digest(&component);
     write_atomically(&wasm_path, &component)?;
-    let stamp = Encoded {
-        module_sha256,
-        component_sha256: sha256.clone(),
-        encoder,
-    };
+    let stamp = Encoded { module_sha256, component_sha256: sha256.clone(), encoder };
     if let Ok(stamp) = serde_json::to_vec(&stamp) {
         write_atomically(&stamp_path, &stamp)?;
     }
@@ -291,9 +263,7 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         .tempfile_in(folder)
         .map_err(Error::io("write in", folder))?;
     fs::write(file.path(), bytes).map_err(Error::io("write", file.path()))?;
-    file.persist(path)
-        .map(|_| ())
-        .map_err(|error| Error::io("write", path)(error.error))
+    file.persist(path).map(|_| ()).map_err(|error| Error::io("write", path)(error.error))
 }
 
 #[derive(Debug, Deserialize)]

@@ -44,18 +44,12 @@ fn choose(xdg: Option<PathBuf>, root: bool, home_cache: Option<PathBuf>) -> Path
     if root {
         return ROOT_CACHE.into();
     }
-    home_cache
-        .unwrap_or_else(|| std::env::temp_dir().join("cache"))
-        .join("jit-broker")
+    home_cache.unwrap_or_else(|| std::env::temp_dir().join("cache")).join("jit-broker")
 }
 
 /// Makes a folder and its parents, writable by the owner alone.
 pub(crate) fn create_folder(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .map_err(Error::io("make", path))
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(Error::io("make", path))
 }
 
 /// Installs something into `<cache>/<name>` unless it is there: `fill` works in a folder beside
@@ -110,12 +104,7 @@ fn remove_leftovers(parent: &Path) {
 }
 
 fn lock(path: &Path, what: &str, deadline: Duration) -> Result<File, Error> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(Error::io("open", path))?;
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(Error::io("open", path))?;
     let start = Instant::now();
     loop {
         match file.try_lock() {
@@ -143,19 +132,10 @@ mod tests {
     #[test]
     fn the_folder_follows_xdg_then_the_user() {
         let home = Some(PathBuf::from("/home/ada/.cache"));
-        assert_eq!(
-            choose(Some("/x".into()), true, home.clone()),
-            Path::new("/x/jit-broker")
-        );
-        assert_eq!(
-            choose(Some("relative".into()), false, home.clone()),
-            Path::new("/home/ada/.cache/jit-broker")
-        );
+        assert_eq!(choose(Some("/x".into()), true, home.clone()), Path::new("/x/jit-broker"));
+        assert_eq!(choose(Some("relative".into()), false, home.clone()), Path::new("/home/ada/.cache/jit-broker"));
         assert_eq!(choose(None, true, home.clone()), Path::new(ROOT_CACHE));
-        assert_eq!(
-            choose(None, false, home),
-            Path::new("/home/ada/.cache/jit-broker")
-        );
+        assert_eq!(choose(None, false, home), Path::new("/home/ada/.cache/jit-broker"));
     }
 
     #[test]
@@ -164,10 +144,7 @@ mod tests {
         let wait = Duration::from_secs(5);
         let failed = install(cache.path(), "tools/one", wait, |work| {
             fs::write(work.join("half"), "x").unwrap();
-            Err(Error::Answer {
-                what: "test".into(),
-                detail: "stop".into(),
-            })
+            Err(Error::Answer { what: "test".into(), detail: "stop".into() })
         });
         assert!(failed.is_err());
         assert!(!cache.path().join("tools/one").exists());

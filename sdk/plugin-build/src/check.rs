@@ -31,10 +31,7 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            fix: fix.into(),
-        }
+        Self { what: what.into(), fix: fix.into() }
     }
 }
 
@@ -65,10 +62,7 @@ pub fn check(bytes: &[u8]) -> CheckReport {
     let contract = match Contract::read(bytes) {
         Ok(contract) => contract,
         Err(problem) => {
-            return CheckReport {
-                contract: None,
-                problems: vec![problem],
-            };
+            return CheckReport { contract: None, problems: vec![problem] };
         }
     };
     let mut problems = Vec::new();
@@ -98,10 +92,7 @@ pub fn check(bytes: &[u8]) -> CheckReport {
         }
         Some(_) => {}
     }
-    CheckReport {
-        contract: Some(contract),
-        problems,
-    }
+    CheckReport { contract: Some(contract), problems }
 }
 
 /// An import from outside the contract: nobody would answer it (NO-AMBIENT).
@@ -111,16 +102,10 @@ fn foreign(name: &str) -> Option<Problem> {
     }
     let what = format!("it imports `{name}`, which no broker offers");
     let Some(interface) = name.strip_prefix("wasi:") else {
-        return Some(Problem::new(
-            what,
-            "use what jit:plugin offers: see wit/worlds.wit",
-        ));
+        return Some(Problem::new(what, "use what jit:plugin offers: see wit/worlds.wit"));
     };
     let interface = interface.split('@').next().unwrap_or_default();
-    let cause = WASI
-        .iter()
-        .find(|(prefix, _)| interface.starts_with(prefix))
-        .map_or("", |(_, cause)| *cause);
+    let cause = WASI.iter().find(|(prefix, _)| interface.starts_with(prefix)).map_or("", |(_, cause)| *cause);
     Some(Problem::new(
         what,
         format!(
@@ -133,48 +118,18 @@ fn foreign(name: &str) -> Option<Problem> {
 
 /// What in the standard library usually brings a WASI import, and what to use instead.
 const WASI: [(&str, &str); 12] = [
-    (
-        "cli/std",
-        "`println!`, `eprintln!` and `dbg!` bring it: use the SDK's log; ",
-    ),
-    (
-        "cli/terminal",
-        "`println!`, `eprintln!` and `dbg!` bring it: use the SDK's log; ",
-    ),
-    (
-        "cli/environment",
-        "`std::env` brings it: a plugin's settings are its configuration; ",
-    ),
-    (
-        "cli/exit",
-        "`std::process::exit` brings it: return an error instead; ",
-    ),
-    (
-        "clocks/",
-        "`Instant` and `SystemTime` bring it: the time is in the request; ",
-    ),
-    (
-        "random/",
-        "`HashMap`'s hasher, `rand` or `uuid` bring it: use `BTreeMap`; secrets are the host's; ",
-    ),
-    (
-        "filesystem/",
-        "`std::fs` brings it: a plugin's data is its configuration; ",
-    ),
-    (
-        "sockets/",
-        "`std::net` brings it: connections are opened by the host; ",
-    ),
-    (
-        "http/",
-        "an HTTP client brings it: requests are made by the host; ",
-    ),
+    ("cli/std", "`println!`, `eprintln!` and `dbg!` bring it: use the SDK's log; "),
+    ("cli/terminal", "`println!`, `eprintln!` and `dbg!` bring it: use the SDK's log; "),
+    ("cli/environment", "`std::env` brings it: a plugin's settings are its configuration; "),
+    ("cli/exit", "`std::process::exit` brings it: return an error instead; "),
+    ("clocks/", "`Instant` and `SystemTime` bring it: the time is in the request; "),
+    ("random/", "`HashMap`'s hasher, `rand` or `uuid` bring it: use `BTreeMap`; secrets are the host's; "),
+    ("filesystem/", "`std::fs` brings it: a plugin's data is its configuration; "),
+    ("sockets/", "`std::net` brings it: connections are opened by the host; "),
+    ("http/", "an HTTP client brings it: requests are made by the host; "),
     ("io/", "it comes with standard output, files or sockets; "),
     ("logging/", "use the SDK's log; "),
-    (
-        "config/",
-        "a plugin's settings are handed to each of its functions; ",
-    ),
+    ("config/", "a plugin's settings are handed to each of its functions; "),
 ];
 
 /// A contract of another version.
@@ -184,15 +139,10 @@ fn skew(contract: &Contract) -> Option<Problem> {
     let name = contract
         .identity
         .as_ref()
-        .map_or_else(String::new, |identity| {
-            format!(" ({} {})", identity.name, identity.version)
-        });
+        .map_or_else(String::new, |identity| format!(" ({} {})", identity.name, identity.version));
     let what = format!("it{name} was built for contract {plugin}, and this broker offers {host}");
     let Some((plugin, host)) = version(plugin).zip(version(host)) else {
-        return Some(Problem::new(
-            what,
-            format!("build it again with the SDK for contract {host}"),
-        ));
+        return Some(Problem::new(what, format!("build it again with the SDK for contract {host}")));
     };
     if track(plugin) != track(host) {
         let fix = if plugin < host {
@@ -202,12 +152,7 @@ fn skew(contract: &Contract) -> Option<Problem> {
         };
         return Some(Problem::new(what, fix));
     }
-    (plugin > host).then(|| {
-        Problem::new(
-            what,
-            "update the broker, or build it with this broker's SDK",
-        )
-    })
+    (plugin > host).then(|| Problem::new(what, "update the broker, or build it with this broker's SDK"))
 }
 
 fn version(text: &str) -> Option<[u64; 3]> {
@@ -230,17 +175,10 @@ fn beyond_its_kind(contract: &Contract, kind: Kind) -> Vec<Problem> {
     let Ok((resolve, world)) = world(kind) else {
         return Vec::new();
     };
-    let allowed: Vec<String> = resolve.worlds[world]
-        .imports
-        .keys()
-        .map(|key| resolve.name_world_key(key))
-        .collect();
+    let allowed: Vec<String> = resolve.worlds[world].imports.keys().map(|key| resolve.name_world_key(key)).collect();
     let is_allowed = |name: &str| {
         own_interface(name).is_some_and(|(interface, _)| {
-            allowed
-                .iter()
-                .filter_map(|allowed| own_interface(allowed))
-                .any(|(allowed, _)| allowed == interface)
+            allowed.iter().filter_map(|allowed| own_interface(allowed)).any(|(allowed, _)| allowed == interface)
         })
     };
     contract
@@ -254,10 +192,7 @@ fn beyond_its_kind(contract: &Contract, kind: Kind) -> Vec<Problem> {
                     (Kind::BareDriver, Some(("sql", _))) => {
                         "export `statements` too: then it is an SQL driver".to_owned()
                     }
-                    _ => format!(
-                        "do without it: world `{}` in wit/worlds.wit says what there is",
-                        kind.world()
-                    ),
+                    _ => format!("do without it: world `{}` in wit/worlds.wit says what there is", kind.world()),
                 },
             )
         })
@@ -266,15 +201,9 @@ fn beyond_its_kind(contract: &Contract, kind: Kind) -> Vec<Problem> {
 
 /// Same names, other types: made from a changed copy of the contract.
 fn other_types(bytes: &[u8], kind: Kind) -> Option<Problem> {
-    let error = world(kind)
-        .and_then(|(resolve, world)| wit_component::targets(&resolve, world, bytes))
-        .err()?;
+    let error = world(kind).and_then(|(resolve, world)| wit_component::targets(&resolve, world, bytes)).err()?;
     Some(Problem::new(
-        format!(
-            "its types are not those of contract {}: {}",
-            host_contract(),
-            error.root_cause()
-        ),
+        format!("its types are not those of contract {}: {}", host_contract(), error.root_cause()),
         "build it against this broker's SDK or wit/, unchanged",
     ))
 }
@@ -284,13 +213,9 @@ fn world(kind: Kind) -> anyhow::Result<(Resolve, wit_parser::WorldId)> {
     for (name, text) in WIT {
         sources.push(name.as_ref(), text);
     }
-    let group = sources
-        .parse()
-        .map_err(|(sources, error)| anyhow::anyhow!(error.render(&sources)))?;
+    let group = sources.parse().map_err(|(sources, error)| anyhow::anyhow!(error.render(&sources)))?;
     let mut resolve = Resolve::default();
-    let package = resolve
-        .push_group(group)
-        .map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let package = resolve.push_group(group).map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let world = resolve.select_world(&[package], Some(kind.world()))?;
     Ok((resolve, world))
 }
@@ -307,19 +232,14 @@ pub(crate) fn core_import_advice(module: &[u8]) -> Option<String> {
                     "a dependency believes that it runs in a browser: switch off features such as \
                      `js`, `wasm-bindgen`, `wasmbind` (getrandom, chrono, uuid)"
                 }
-                "wasi_snapshot_preview1" => {
-                    "it was compiled for WASI: build for wasm32-unknown-unknown"
-                }
+                "wasi_snapshot_preview1" => "it was compiled for WASI: build for wasm32-unknown-unknown",
                 "env" => {
                     "a dependency calls a C function that nobody defines: switch off features \
                      that bind to C libraries"
                 }
                 _ => continue,
             };
-            return Some(format!(
-                "it imports `{}` of `{}`; {advice}",
-                import.name, import.module
-            ));
+            return Some(format!("it imports `{}` of `{}`; {advice}", import.name, import.module));
         }
     }
     None
@@ -331,9 +251,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::contract::tests::{
-        component, dummy, dummy_of_the_contract, policy_module, with_section,
-    };
+    use crate::contract::tests::{component, dummy, dummy_of_the_contract, policy_module, with_section};
 
     fn only(bytes: &[u8]) -> Problem {
         let report = check(bytes);
@@ -349,20 +267,12 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter(|name| name.ends_with(".wit"))
             .collect();
-        assert_eq!(
-            there,
-            WIT.iter().map(|(name, _)| (*name).to_owned()).collect()
-        );
+        assert_eq!(there, WIT.iter().map(|(name, _)| (*name).to_owned()).collect());
     }
 
     #[test]
     fn every_kind_passes() {
-        for world in [
-            "policy-plugin",
-            "context-plugin",
-            "sql-driver",
-            "bare-driver",
-        ] {
+        for world in ["policy-plugin", "context-plugin", "sql-driver", "bare-driver"] {
             let report = check(&component(&dummy_of_the_contract(world)));
             assert!(report.problems.is_empty(), "{world}:\n{report}");
         }
@@ -390,11 +300,8 @@ mod tests {
     #[test]
     fn version_skew_names_both_versions_and_the_plugin() {
         let wit = "package jit:plugin@0.2.0; interface policy { decide: func(); } world w { export policy; }";
-        let module = with_section(
-            dummy(wit, "w"),
-            "jit-plugin",
-            br#"{"name":"policy-x","version":"1.2.3","contract":"0.2.0"}"#,
-        );
+        let module =
+            with_section(dummy(wit, "w"), "jit-plugin", br#"{"name":"policy-x","version":"1.2.3","contract":"0.2.0"}"#);
         let problem = only(&component(&module));
         for part in ["policy-x 1.2.3", "0.2.0", host_contract()] {
             assert!(problem.what.contains(part), "{problem}");
@@ -425,10 +332,7 @@ mod tests {
 
     #[test]
     fn a_capability_of_another_kind_is_refused() {
-        let mut wit: String = WIT
-            .iter()
-            .map(|(_, text)| text.replace("package jit:plugin@0.1.0;", ""))
-            .collect();
+        let mut wit: String = WIT.iter().map(|(_, text)| text.replace("package jit:plugin@0.1.0;", "")).collect();
         wit.push_str("world greedy { import sql; export policy; }");
         wit.push_str("world half { import sql; export driver; }");
         let wit = format!("package jit:plugin@0.1.0;\n{wit}");

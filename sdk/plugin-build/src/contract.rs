@@ -105,13 +105,7 @@ impl Contract {
                 "build it again with `jit-broker plugin build`, and copy the file whole",
             )
         };
-        let mut contract = Self {
-            kind: None,
-            imports: Vec::new(),
-            exports: Vec::new(),
-            version: None,
-            identity: None,
-        };
+        let mut contract = Self { kind: None, imports: Vec::new(), exports: Vec::new(), version: None, identity: None };
         // `parse_all` walks into nested modules and components; only the outermost one's imports
         // and exports are the plugin's, but the identity lies in the core module within.
         let mut depth = 0_usize;
@@ -184,17 +178,10 @@ pub(crate) fn own_interface(name: &str) -> Option<(&str, Option<&str>)> {
 }
 
 fn kind_of(exports: &[String]) -> Option<Kind> {
-    let exported = |wanted: &str| {
-        exports
-            .iter()
-            .any(|name| own_interface(name).is_some_and(|(interface, _)| interface == wanted))
-    };
+    let exported =
+        |wanted: &str| exports.iter().any(|name| own_interface(name).is_some_and(|(interface, _)| interface == wanted));
     if exported("driver") {
-        return Some(if exported("statements") {
-            Kind::SqlDriver
-        } else {
-            Kind::BareDriver
-        });
+        return Some(if exported("statements") { Kind::SqlDriver } else { Kind::BareDriver });
     }
     // `context` first: it uses a type of `policy`, though it does not export it.
     if exported("context") {
@@ -209,10 +196,7 @@ fn kind_of(exports: &[String]) -> Option<Kind> {
 fn refuse_what_is_no_component(bytes: &[u8]) -> Result<(), Problem> {
     if bytes.len() > MAX_PLUGIN_BYTES {
         return Err(Problem::new(
-            format!(
-                "it has {} bytes, and {MAX_PLUGIN_BYTES} are the most",
-                bytes.len()
-            ),
+            format!("it has {} bytes, and {MAX_PLUGIN_BYTES} are the most", bytes.len()),
             "build it in release mode without debug information: `jit-broker plugin build` does",
         ));
     }
@@ -224,43 +208,29 @@ fn refuse_what_is_no_component(bytes: &[u8]) -> Result<(), Problem> {
         ));
     }
     match Parser::new(0).parse_all(bytes).next() {
-        Some(Ok(Payload::Version {
-            encoding: Encoding::Component,
-            ..
-        })) => Ok(()),
-        Some(Ok(Payload::Version {
-            encoding: Encoding::Module,
-            ..
-        })) => Err(Problem::new(
+        Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => Ok(()),
+        Some(Ok(Payload::Version { encoding: Encoding::Module, .. })) => Err(Problem::new(
             "it is a core WebAssembly module, not a component",
             "build it with `jit-broker plugin build`, which turns it into a component",
         )),
         _ if bytes.starts_with(b"(module") || bytes.starts_with(b"(component") => {
-            Err(Problem::new(
-                "it is WebAssembly text, not a component",
-                "build it with `jit-broker plugin build`",
-            ))
+            Err(Problem::new("it is WebAssembly text, not a component", "build it with `jit-broker plugin build`"))
         }
-        _ => Err(Problem::new(
-            "it is not WebAssembly",
-            "give the `.wasm` file that `jit-broker plugin build` wrote",
-        )),
+        _ => Err(Problem::new("it is not WebAssembly", "give the `.wasm` file that `jit-broker plugin build` wrote")),
     }
 }
 
 fn read_identity(data: &[u8]) -> Result<PluginIdentity, Problem> {
     let bounded = (data.len() <= MAX_IDENTITY_BYTES).then_some(data);
-    bounded
-        .and_then(|data| serde_json::from_slice(data).ok())
-        .ok_or_else(|| {
-            Problem::new(
-                format!(
-                    "its custom section `{IDENTITY_SECTION}` is not \
+    bounded.and_then(|data| serde_json::from_slice(data).ok()).ok_or_else(|| {
+        Problem::new(
+            format!(
+                "its custom section `{IDENTITY_SECTION}` is not \
                      {{\"name\", \"version\", \"contract\"}} in JSON"
-                ),
-                "register the plugin with the SDK's macro, once",
-            )
-        })
+            ),
+            "register the plugin with the SDK's macro, once",
+        )
+    })
 }
 
 #[cfg(test)]
@@ -282,19 +252,14 @@ pub(crate) mod tests {
     /// The same of a world of this source tree's wit/.
     pub(crate) fn dummy_of_the_contract(world: &str) -> Vec<u8> {
         let mut resolve = Resolve::default();
-        let (package, _) = resolve
-            .push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit"))
-            .unwrap();
+        let (package, _) = resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).unwrap();
         let world = resolve.select_world(&[package], Some(world)).unwrap();
         module_of(&resolve, world)
     }
 
     fn module_of(resolve: &Resolve, world: wit_parser::WorldId) -> Vec<u8> {
-        let mut module = wit_component::dummy_module(
-            resolve,
-            world,
-            ManglingAndAbi::Legacy(wit_parser::LiftLowerAbi::Sync),
-        );
+        let mut module =
+            wit_component::dummy_module(resolve, world, ManglingAndAbi::Legacy(wit_parser::LiftLowerAbi::Sync));
         embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8).unwrap();
         module
     }
@@ -320,12 +285,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn component(module: &[u8]) -> Vec<u8> {
-        ComponentEncoder::default()
-            .module(module)
-            .unwrap()
-            .validate(true)
-            .encode()
-            .unwrap()
+        ComponentEncoder::default().module(module).unwrap().validate(true).encode().unwrap()
     }
 
     /// A policy as the SDK would make it.
@@ -340,9 +300,7 @@ pub(crate) mod tests {
     #[test]
     fn the_host_contract_is_that_of_the_wit() {
         let mut resolve = Resolve::default();
-        let (package, _) = resolve
-            .push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit"))
-            .unwrap();
+        let (package, _) = resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).unwrap();
         let name = &resolve.packages[package].name;
         assert_eq!(name.version.as_ref().unwrap().to_string(), host_contract());
         assert_eq!(format!("{}:{}/", name.namespace, name.name), PACKAGE);
@@ -350,14 +308,8 @@ pub(crate) mod tests {
 
     #[test]
     fn each_kind_is_told_by_its_exports() {
-        for kind in [
-            Kind::Policy,
-            Kind::Context,
-            Kind::SqlDriver,
-            Kind::BareDriver,
-        ] {
-            let contract =
-                Contract::read(&component(&dummy_of_the_contract(kind.world()))).unwrap();
+        for kind in [Kind::Policy, Kind::Context, Kind::SqlDriver, Kind::BareDriver] {
+            let contract = Contract::read(&component(&dummy_of_the_contract(kind.world()))).unwrap();
             assert_eq!(contract.kind, Some(kind));
             assert_eq!(contract.version.as_deref(), Some(host_contract()));
             assert_eq!(contract.identity, None);
@@ -370,32 +322,16 @@ pub(crate) mod tests {
         assert_eq!(contract.exports, ["jit:plugin/policy@0.1.0"]);
         assert_eq!(
             contract.identity,
-            Some(PluginIdentity {
-                name: "policy-x".into(),
-                version: "1.2.3".into(),
-                contract: "0.1.0".into(),
-            })
+            Some(PluginIdentity { name: "policy-x".into(), version: "1.2.3".into(), contract: "0.1.0".into() })
         );
     }
 
     #[test]
     fn a_broken_identity_is_a_problem() {
-        let module = with_section(
-            dummy_of_the_contract("policy-plugin"),
-            IDENTITY_SECTION,
-            b"not json",
-        );
-        assert!(
-            Contract::read(&component(&module))
-                .unwrap_err()
-                .what
-                .contains(IDENTITY_SECTION)
-        );
-        let module = with_section(
-            dummy_of_the_contract("policy-plugin"),
-            IDENTITY_SECTION,
-            &vec![b' '; MAX_IDENTITY_BYTES + 1],
-        );
+        let module = with_section(dummy_of_the_contract("policy-plugin"), IDENTITY_SECTION, b"not json");
+        assert!(Contract::read(&component(&module)).unwrap_err().what.contains(IDENTITY_SECTION));
+        let module =
+            with_section(dummy_of_the_contract("policy-plugin"), IDENTITY_SECTION, &vec![b' '; MAX_IDENTITY_BYTES + 1]);
         assert!(Contract::read(&component(&module)).is_err());
     }
 
@@ -418,9 +354,7 @@ pub(crate) mod tests {
         for end in 0..whole.len() {
             // Behind the last section that matters only names and notes are lost.
             let passes = crate::check(&whole[..end]).problems.is_empty();
-            let valid = wasmparser::Validator::new()
-                .validate_all(&whole[..end])
-                .is_ok();
+            let valid = wasmparser::Validator::new().validate_all(&whole[..end]).is_ok();
             assert!(!passes || valid, "cut at {end}");
         }
     }

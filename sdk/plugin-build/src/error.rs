@@ -18,11 +18,7 @@ pub struct Attempt {
 #[non_exhaustive]
 pub enum Error {
     /// No way led to a compiler for guests.
-    #[error(
-        "no compiler for {} could be found or prepared:{}",
-        crate::GUEST_TARGET,
-        list(attempts)
-    )]
+    #[error("no compiler for {} could be found or prepared:{}", crate::GUEST_TARGET, list(attempts))]
     NoToolchain {
         /// All ways that were tried, in order.
         attempts: Vec<Attempt>,
@@ -101,22 +97,12 @@ pub enum Error {
 
 impl Error {
     /// For `map_err`: an I/O error with what was done to which path.
-    pub(crate) fn io(
-        doing: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            doing,
-            path,
-            source,
-        }
+        move |source| Self::Io { doing, path, source }
     }
 }
 
 fn list(attempts: &[Attempt]) -> String {
-    attempts
-        .iter()
-        .map(|attempt| format!("\n  - {}: {}", attempt.way, attempt.reason.trim_end()))
-        .collect()
+    attempts.iter().map(|attempt| format!("\n  - {}: {}", attempt.way, attempt.reason.trim_end())).collect()
 }

@@ -41,21 +41,12 @@ pub struct Finished {
 impl<'a> Run<'a> {
     /// `what` is said in errors ("`npm pack`"); after `deadline` the program is killed.
     pub fn new(what: impl Into<String>, deadline: Duration) -> Self {
-        Self {
-            what: what.into(),
-            deadline,
-            stall: None,
-            on_line: None,
-        }
+        Self { what: what.into(), deadline, stall: None, on_line: None }
     }
 
     /// Gives up earlier, when `measure` (bytes downloaded, say) has not changed for `patience`.
     #[must_use]
-    pub fn give_up_when_stalled(
-        mut self,
-        patience: Duration,
-        measure: &'a dyn Fn() -> u64,
-    ) -> Self {
+    pub fn give_up_when_stalled(mut self, patience: Duration, measure: &'a dyn Fn() -> u64) -> Self {
         self.stall = Some((patience, measure));
         self
     }
@@ -72,14 +63,9 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::Start`], [`Error::Failed`] on a status other than success, [`Error::Deadline`].
     pub fn output(self, command: &mut Command) -> Result<Finished, Error> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| Error::Start {
-                program: command.get_program().to_string_lossy().into_owned(),
-                source,
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|source| {
+                Error::Start { program: command.get_program().to_string_lossy().into_owned(), source }
             })?;
         let stdout = collect(child.stdout.take());
         let lines = lines(child.stderr.take());
@@ -98,19 +84,10 @@ impl<'a> Run<'a> {
         if tail.0.is_empty() {
             stdout.lines().for_each(|line| tail.push(line));
         }
-        Err(Error::Failed {
-            what: self.what,
-            status: status.to_string(),
-            tail: tail.text(),
-        })
+        Err(Error::Failed { what: self.what, status: status.to_string(), tail: tail.text() })
     }
 
-    fn wait(
-        &self,
-        child: &mut Child,
-        lines: &Receiver<String>,
-        tail: &mut Tail,
-    ) -> Result<ExitStatus, Error> {
+    fn wait(&self, child: &mut Child, lines: &Receiver<String>, tail: &mut Tail) -> Result<ExitStatus, Error> {
         let start = Instant::now();
         let mut last_measure = 0;
         let mut last_change = start;
@@ -124,10 +101,7 @@ impl<'a> Run<'a> {
                 Ok(Some(status)) => return Ok(status),
                 Ok(None) => {}
                 Err(source) => {
-                    return Err(Error::Start {
-                        program: self.what.clone(),
-                        source,
-                    });
+                    return Err(Error::Start { program: self.what.clone(), source });
                 }
             }
             let now = Instant::now();
@@ -239,21 +213,15 @@ mod tests {
 
     #[test]
     fn a_failure_shows_the_last_lines() {
-        let error = Run::new("the script", Duration::from_secs(20))
-            .output(&mut sh("echo because >&2; exit 3"))
-            .unwrap_err();
+        let error =
+            Run::new("the script", Duration::from_secs(20)).output(&mut sh("echo because >&2; exit 3")).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("the script failed") && text.contains("because"),
-            "{text}"
-        );
+        assert!(text.contains("the script failed") && text.contains("because"), "{text}");
     }
 
     #[test]
     fn the_deadline_ends_a_program_that_hangs() {
-        let error = Run::new("sleep", Duration::from_millis(200))
-            .output(&mut sh("exec sleep 600"))
-            .unwrap_err();
+        let error = Run::new("sleep", Duration::from_millis(200)).output(&mut sh("exec sleep 600")).unwrap_err();
         assert!(matches!(error, Error::Deadline { .. }), "{error}");
     }
 
@@ -261,9 +229,7 @@ mod tests {
     fn a_program_that_gets_on_is_not_stalled() {
         let measure = AtomicU64::new(0);
         let finished = Run::new("sleep", Duration::from_secs(60))
-            .give_up_when_stalled(Duration::from_millis(400), &|| {
-                measure.fetch_add(1, Ordering::Relaxed)
-            })
+            .give_up_when_stalled(Duration::from_millis(400), &|| measure.fetch_add(1, Ordering::Relaxed))
             .output(&mut sh("sleep 1; echo done"))
             .unwrap();
         assert_eq!(finished.stdout, "done\n");
@@ -275,9 +241,7 @@ mod tests {
 
     #[test]
     fn a_grandchild_that_keeps_the_pipe_does_not_hold_the_caller() {
-        let finished = Run::new("sh", Duration::from_secs(60))
-            .output(&mut sh("sleep 30 & echo gone"))
-            .unwrap();
+        let finished = Run::new("sh", Duration::from_secs(60)).output(&mut sh("sleep 30 & echo gone")).unwrap();
         // The pipe is still open, so standard output may be missing; what matters is the return.
         assert!(finished.stdout.is_empty() || finished.stdout == "gone\n");
     }

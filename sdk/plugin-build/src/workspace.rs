@@ -44,9 +44,7 @@ impl Package {
     /// Whether it has a library that is linked by itself (`cdylib`), as every guest has.
     #[must_use]
     pub fn is_guest(&self) -> bool {
-        self.targets
-            .iter()
-            .any(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))
+        self.targets.iter().any(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))
     }
 }
 
@@ -56,40 +54,28 @@ impl Workspace {
     /// # Errors
     /// When cargo refuses the manifest, or does not answer in time.
     pub fn read(folder: &Path) -> Result<Self, Error> {
-        let output = Run::new("`cargo metadata`", DEADLINE).output(
-            cargo()
-                .args(["metadata", "--no-deps", "--format-version", "1"])
-                .current_dir(folder),
-        )?;
-        serde_json::from_str(&output.stdout).map_err(|error| Error::Answer {
-            what: "`cargo metadata`".to_owned(),
-            detail: error.to_string(),
-        })
+        let output = Run::new("`cargo metadata`", DEADLINE)
+            .output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(folder))?;
+        serde_json::from_str(&output.stdout)
+            .map_err(|error| Error::Answer { what: "`cargo metadata`".to_owned(), detail: error.to_string() })
     }
 
     /// The member whose manifest this is.
     #[must_use]
     pub fn package_at(&self, manifest: &Path) -> Option<&Package> {
-        self.packages
-            .iter()
-            .find(|package| package.manifest_path == manifest)
+        self.packages.iter().find(|package| package.manifest_path == manifest)
     }
 
     /// The guest of this name.
     pub(crate) fn guest(&self, name: &str) -> Result<&Package, Error> {
-        let refuse = |reason: &str| Error::Package {
-            package: name.to_owned(),
-            reason: reason.to_owned(),
-        };
+        let refuse = |reason: &str| Error::Package { package: name.to_owned(), reason: reason.to_owned() };
         let package = self
             .packages
             .iter()
             .find(|package| package.name == name)
             .ok_or_else(|| refuse("it is not in this workspace"))?;
         if !package.is_guest() {
-            return Err(refuse(
-                "its Cargo.toml lacks `[lib] crate-type = [\"cdylib\", \"rlib\"]`",
-            ));
+            return Err(refuse("its Cargo.toml lacks `[lib] crate-type = [\"cdylib\", \"rlib\"]`"));
         }
         Ok(package)
     }
@@ -121,10 +107,7 @@ pub(crate) fn registry_remap_flag() -> Option<String> {
     let cargo_home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))?;
-    Some(format!(
-        "--remap-path-prefix={}=/registry",
-        cargo_home.join("registry/src").display()
-    ))
+    Some(format!("--remap-path-prefix={}=/registry", cargo_home.join("registry/src").display()))
 }
 
 #[cfg(test)]

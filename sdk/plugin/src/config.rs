@@ -15,10 +15,7 @@ const MAX_SECONDS: u64 = 10 * 366 * 24 * 3600;
 impl ConfigProblem {
     /// A mistake at a dotted path (`rules[0].max_ttl`), empty for the whole; say what to write instead.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            message: message.into(),
-        }
+        Self { path: path.into(), message: message.into() }
     }
 }
 
@@ -49,10 +46,8 @@ pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Vec<ConfigProblem>> {
 
 /// Problems as one line, for where the contract has only a string.
 pub(crate) fn in_words(problems: &[ConfigProblem]) -> String {
-    let words: Vec<String> = problems
-        .iter()
-        .map(|problem| format!("configuration: {}: {}", problem.path, problem.message))
-        .collect();
+    let words: Vec<String> =
+        problems.iter().map(|problem| format!("configuration: {}: {}", problem.path, problem.message)).collect();
     words.join("; ")
 }
 
@@ -64,18 +59,12 @@ fn advise(message: &str) -> String {
         None => message,
     };
     let mut quoted = message.split('`').skip(1).step_by(2);
-    if let Some(field) = message
-        .starts_with("missing field")
-        .then(|| quoted.next())
-        .flatten()
-    {
+    if let Some(field) = message.starts_with("missing field").then(|| quoted.next()).flatten() {
         return format!("`{field}` is missing: add `{field} = …`");
     }
     if message.starts_with("unknown field") || message.starts_with("unknown variant") {
         let wrong = quoted.next().unwrap_or_default();
-        let nearest = quoted
-            .map(|candidate| (distance(wrong, candidate), candidate))
-            .min();
+        let nearest = quoted.map(|candidate| (distance(wrong, candidate), candidate)).min();
         if let Some((changes, candidate)) = nearest
             && changes <= 2
         {
@@ -115,9 +104,7 @@ impl Seconds {
     }
 
     fn bounded(seconds: u64) -> Option<Self> {
-        (1..=MAX_SECONDS)
-            .contains(&seconds)
-            .then_some(Self(seconds))
+        (1..=MAX_SECONDS).contains(&seconds).then_some(Self(seconds))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -155,14 +142,11 @@ impl<'de> Deserialize<'de> for Seconds {
             type Value = Seconds;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a duration such as \"90s\", \"30m\" or \"1h\", from one second to ten years",
-                )
+                f.write_str("a duration such as \"90s\", \"30m\" or \"1h\", from one second to ten years")
             }
 
             fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Seconds, E> {
-                Seconds::bounded(seconds)
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(seconds), &self))
+                Seconds::bounded(seconds).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(seconds), &self))
             }
 
             fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Seconds, E> {
@@ -170,8 +154,7 @@ impl<'de> Deserialize<'de> for Seconds {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Seconds, E> {
-                Seconds::parse(text)
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+                Seconds::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(Visitor)
@@ -206,16 +189,10 @@ mod tests {
         assert_eq!(path, "rules[1].max_tll");
         assert!(message.ends_with("write `max_ttl`"), "{message}");
 
-        assert_eq!(
-            problem("{}"),
-            (String::new(), "`rules` is missing: add `rules = …`".into())
-        );
+        assert_eq!(problem("{}"), (String::new(), "`rules` is missing: add `rules = …`".into()));
         let (path, message) = problem(r#"{"rules": [{"max_ttl": "soon"}]}"#);
         assert_eq!(path, "rules[0].max_ttl");
-        assert!(
-            message.contains("\"30m\"") && !message.contains("line"),
-            "{message}"
-        );
+        assert!(message.contains("\"30m\"") && !message.contains("line"), "{message}");
     }
 
     #[test]
@@ -233,36 +210,16 @@ mod tests {
 
     #[test]
     fn an_empty_configuration_is_an_empty_table() {
-        assert!(
-            parse::<std::collections::BTreeMap<String, String>>("")
-                .unwrap()
-                .is_empty()
-        );
+        assert!(parse::<std::collections::BTreeMap<String, String>>("").unwrap().is_empty());
         assert!(parse::<Config>(&" ".repeat(MAX_CONFIG + 1)).is_err());
     }
 
     #[test]
     fn durations() {
         for (text, seconds) in [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("7d", 604_800)] {
-            assert_eq!(
-                Seconds::parse(text).map(Seconds::get),
-                Some(seconds),
-                "{text}"
-            );
+            assert_eq!(Seconds::parse(text).map(Seconds::get), Some(seconds), "{text}");
         }
-        for text in [
-            "",
-            "h",
-            "90",
-            "1h30",
-            "0s",
-            "-1s",
-            "1.5h",
-            "1H",
-            "99999999999999999999s",
-            "11000d",
-            "1h 30m",
-        ] {
+        for text in ["", "h", "90", "1h30", "0s", "-1s", "1.5h", "1H", "99999999999999999999s", "11000d", "1h 30m"] {
             assert_eq!(Seconds::parse(text), None, "{text}");
         }
         assert_eq!(serde_json::from_str::<Seconds>("60").unwrap().get(), 60);

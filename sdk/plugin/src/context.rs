@@ -35,11 +35,7 @@ impl<C: Context> Guest for Exported<C> {
     fn validate(config: String) -> Result<(), Vec<ConfigProblem>> {
         crate::panic::install();
         let problems = C::validate(&config::parse(&config)?);
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     fn gather(config: String, request: Request) -> Result<Vec<(String, String)>, String> {

@@ -147,11 +147,7 @@ pub trait BareDriver {
     ///
     /// # Errors
     /// [`Error::NotFound`] when the account is not there.
-    fn renew(
-        target: &Target<Self::Target>,
-        role: &Role<Self::Role>,
-        account: &Account,
-    ) -> Result<u64, Error>;
+    fn renew(target: &Target<Self::Target>, role: &Role<Self::Role>, account: &Account) -> Result<u64, Error>;
 
     /// Changes the account's password, in three steps where the backend keeps the old one valid.
     ///
@@ -184,11 +180,7 @@ pub trait BareDriver {
     ///
     /// # Errors
     /// When the backend does not answer.
-    fn list_accounts(
-        target: &Target<Self::Target>,
-        prefix: &str,
-        cursor: Option<&str>,
-    ) -> Result<AccountPage, Error>;
+    fn list_accounts(target: &Target<Self::Target>, prefix: &str, cursor: Option<&str>) -> Result<AccountPage, Error>;
 }
 
 /// What [`crate::register_bare_driver!`] exports.
@@ -225,11 +217,7 @@ impl<D: BareDriver> contract::Guest for Exported<D> {
         })
     }
 
-    fn renew(
-        target: contract::Target,
-        role: contract::Role,
-        account: Account,
-    ) -> Result<u64, Error> {
+    fn renew(target: contract::Target, role: contract::Role, account: Account) -> Result<u64, Error> {
         crate::panic::install();
         D::renew(&typed_target(target)?, &typed_role(role)?, &account)
     }
@@ -255,38 +243,24 @@ impl<D: BareDriver> contract::Guest for Exported<D> {
         D::inspect(&typed_target(target)?, &name)
     }
 
-    fn list_accounts(
-        target: contract::Target,
-        prefix: String,
-        cursor: Option<String>,
-    ) -> Result<AccountPage, Error> {
+    fn list_accounts(target: contract::Target, prefix: String, cursor: Option<String>) -> Result<AccountPage, Error> {
         crate::panic::install();
         D::list_accounts(&typed_target(target)?, &prefix, cursor.as_deref())
     }
 }
 
 fn typed_target<C: DeserializeOwned>(target: contract::Target) -> Result<Target<C>, Error> {
-    Ok(Target {
-        config: config::parse(&target.config).map_err(Error::InvalidConfig)?,
-        name: target.name,
-    })
+    Ok(Target { config: config::parse(&target.config).map_err(Error::InvalidConfig)?, name: target.name })
 }
 
 fn typed_role<C: DeserializeOwned>(role: contract::Role) -> Result<Role<C>, Error> {
-    let config = config::parse(&role.config)
-        .map_err(|problems| Error::InvalidConfig(of_role(&role.name, problems)))?;
-    Ok(Role {
-        config,
-        name: role.name,
-    })
+    let config = config::parse(&role.config).map_err(|problems| Error::InvalidConfig(of_role(&role.name, problems)))?;
+    Ok(Role { config, name: role.name })
 }
 
 /// The target and its roles, or everything that is wrong with any of them: an operator mends all
 /// of it in one go.
-#[allow(
-    clippy::type_complexity,
-    reason = "a pair of the two public types, used once"
-)]
+#[allow(clippy::type_complexity, reason = "a pair of the two public types, used once")]
 fn all_typed<T: DeserializeOwned, R: DeserializeOwned>(
     target: contract::Target,
     roles: Vec<contract::Role>,
@@ -296,21 +270,12 @@ fn all_typed<T: DeserializeOwned, R: DeserializeOwned>(
     let config = config::parse(&target.config).map_err(|found| problems.extend(found));
     for role in roles {
         match config::parse(&role.config) {
-            Ok(config) => typed.push(Role {
-                config,
-                name: role.name,
-            }),
+            Ok(config) => typed.push(Role { config, name: role.name }),
             Err(found) => problems.extend(of_role(&role.name, found)),
         }
     }
     match config {
-        Ok(config) if problems.is_empty() => Ok((
-            Target {
-                name: target.name,
-                config,
-            },
-            typed,
-        )),
+        Ok(config) if problems.is_empty() => Ok((Target { name: target.name, config }, typed)),
         _ => Err(problems),
     }
 }
@@ -322,10 +287,7 @@ pub fn of_role(role: &str, problems: Vec<ConfigProblem>) -> Vec<ConfigProblem> {
         "" => format!("roles.{role}"),
         path => format!("roles.{role}.{path}"),
     };
-    problems
-        .into_iter()
-        .map(|problem| ConfigProblem::new(place(problem.path), problem.message))
-        .collect()
+    problems.into_iter().map(|problem| ConfigProblem::new(place(problem.path), problem.message)).collect()
 }
 
 #[cfg(test)]
@@ -342,19 +304,10 @@ mod tests {
 
     #[test]
     fn every_mistake_of_a_target_and_its_roles_is_told_at_once() {
-        let target = contract::Target {
-            name: "inventory_db".into(),
-            config: "{}".into(),
-        };
-        let role = |name: &str, config: &str| contract::Role {
-            name: name.into(),
-            config: config.into(),
-        };
-        let roles = vec![
-            role("good", r#"{"size": 1}"#),
-            role("bad", r#"{"size": -1}"#),
-            role("misspelt", r#"{"sise": 1}"#),
-        ];
+        let target = contract::Target { name: "inventory_db".into(), config: "{}".into() };
+        let role = |name: &str, config: &str| contract::Role { name: name.into(), config: config.into() };
+        let roles =
+            vec![role("good", r#"{"size": 1}"#), role("bad", r#"{"size": -1}"#), role("misspelt", r#"{"sise": 1}"#)];
         let problems = all_typed::<Config, Config>(target, roles).unwrap_err();
         let paths: Vec<&str> = problems.iter().map(|p| p.path.as_str()).collect();
         assert_eq!(paths, ["", "roles.bad.size", "roles.misspelt.sise"]);

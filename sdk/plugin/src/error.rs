@@ -7,10 +7,7 @@ pub use crate::bindings::host::jit::plugin::types::{Error, Retry};
 impl Error {
     /// Nothing was done, and the same call may work later; when is the host's choice.
     pub fn retryable(reason: impl Into<String>) -> Self {
-        Self::Retryable(Retry {
-            reason: reason.into(),
-            after_ms: None,
-        })
+        Self::Retryable(Retry { reason: reason.into(), after_ms: None })
     }
 
     /// One mistake in a target's or role's configuration, at a dotted path below it.

@@ -80,8 +80,7 @@ pub mod testing;
 pub use config::{ConfigProblem, Seconds};
 pub use context::Context;
 pub use driver::{
-    Account, AccountPage, AccountState, BareDriver, Description, Feature, Issued, Role,
-    RotationStep, Secret, Target,
+    Account, AccountPage, AccountState, BareDriver, Description, Feature, Issued, Role, RotationStep, Secret, Target,
 };
 pub use error::{Error, Retry};
 pub use policy::{Allowance, Policy, Request, Verdict};

@@ -13,10 +13,8 @@ pub fn write(level: Level, message: &str, fields: &[(&str, &str)]) {
     let message = cut(message, MAX_MESSAGE);
     #[cfg(target_arch = "wasm32")]
     {
-        let fields: Vec<(String, String)> = fields
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let fields: Vec<(String, String)> =
+            fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         crate::bindings::host::jit::plugin::log::write(level, message, &fields);
     }
     #[cfg(not(target_arch = "wasm32"))]

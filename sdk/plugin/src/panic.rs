@@ -9,10 +9,7 @@ pub(crate) fn install() {
         ONCE.call_once(|| {
             std::panic::set_hook(Box::new(|panic| {
                 let message = panic.payload_as_str().unwrap_or("(no message)");
-                let place = panic
-                    .location()
-                    .map(|l| format!("{}:{}", l.file(), l.line()))
-                    .unwrap_or_default();
+                let place = panic.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
                 crate::log::error(&format!("panicked: {message}"), &[("place", &place)]);
             }));
         });

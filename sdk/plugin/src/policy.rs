@@ -66,20 +66,11 @@ impl From<Allowance> for Verdict {
     }
 }
 
-#[allow(
-    clippy::derivable_impls,
-    reason = "the type is generated, and its siblings have no default"
-)]
+#[allow(clippy::derivable_impls, reason = "the type is generated, and its siblings have no default")]
 impl Default for Allowance {
     /// Without a condition.
     fn default() -> Self {
-        Self {
-            reason: String::new(),
-            max_ttl_seconds: None,
-            role: None,
-            requires: Vec::new(),
-            labels: Vec::new(),
-        }
+        Self { reason: String::new(), max_ttl_seconds: None, role: None, requires: Vec::new(), labels: Vec::new() }
     }
 }
 
@@ -91,11 +82,7 @@ impl<P: Policy> Guest for Exported<P> {
     fn validate(config: String) -> Result<(), Vec<ConfigProblem>> {
         crate::panic::install();
         let problems = P::validate(&config::parse(&config)?);
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     fn decide(config: String, request: Request) -> Result<Verdict, String> {

@@ -41,10 +41,7 @@ macro_rules! __plugin_section {
 #[macro_export]
 macro_rules! register_policy {
     ($policy:ty) => {
-        #[allow(
-            unsafe_code,
-            reason = "generated: exports of the canonical ABI, and a section"
-        )]
+        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
         const _: () = {
             type Exported = $crate::policy::Exported<$policy>;
             const fn is_a_policy<T: $crate::Policy>() {}
@@ -52,7 +49,7 @@ macro_rules! register_policy {
             #[cfg(target_arch = "wasm32")]
             const _: () = {
                 $crate::__plugin_section!();
-        $crate::bindings::policy::export!(Exported with_types_in $crate::bindings::policy);
+                $crate::bindings::policy::export!(Exported with_types_in $crate::bindings::policy);
             };
         };
     };
@@ -70,7 +67,7 @@ macro_rules! register_context {
             #[cfg(target_arch = "wasm32")]
             const _: () = {
                 $crate::__plugin_section!();
-                $crate::bindings::context::export!(Exported with_types_in $crate::bindings::context);
+        $crate::bindings::context::export!(Exported with_types_in $crate::bindings::context);
             };
         };
     };
@@ -80,10 +77,7 @@ macro_rules! register_context {
 #[macro_export]
 macro_rules! register_bare_driver {
     ($driver:ty) => {
-        #[allow(
-            unsafe_code,
-            reason = "generated: exports of the canonical ABI, and a section"
-        )]
+        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
         const _: () = {
             type Exported = $crate::driver::Exported<$driver>;
             const fn is_a_driver<T: $crate::BareDriver>() {}
@@ -91,7 +85,7 @@ macro_rules! register_bare_driver {
             #[cfg(target_arch = "wasm32")]
             const _: () = {
                 $crate::__plugin_section!();
-        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
+                $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
             };
         };
     };
@@ -101,10 +95,7 @@ macro_rules! register_bare_driver {
 #[macro_export]
 macro_rules! register_sql_driver {
     ($driver:ty) => {
-        #[allow(
-            unsafe_code,
-            reason = "generated: exports of the canonical ABI, and a section"
-        )]
+        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
         const _: () = {
             type Statements = $crate::sql_driver::OnHost<$driver>;
             type Exported = $crate::driver::Exported<Statements>;
@@ -113,10 +104,10 @@ macro_rules! register_sql_driver {
             #[cfg(target_arch = "wasm32")]
             const _: () = {
                 $crate::__plugin_section!();
-        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
+                $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
                 $crate::bindings::statements::export!(
                     Statements with_types_in $crate::bindings::statements
-                );
+        );
             };
         };
     };

@@ -33,10 +33,7 @@ impl<const N: usize> Template<N> {
 
     /// The statement with its parameters, in the order of the places.
     pub fn with<'a>(&self, params: [Param<'a>; N]) -> Statement<'a> {
-        Statement {
-            template: self.0,
-            params: params.into(),
-        }
+        Statement { template: self.0, params: params.into() }
     }
 }
 
@@ -165,12 +162,7 @@ pub trait Sql {
     ///
     /// # Errors
     /// See [`SqlError`].
-    fn query(
-        &mut self,
-        database: Option<&str>,
-        statement: &Statement<'_>,
-        max_rows: u32,
-    ) -> Result<Rows, SqlError>;
+    fn query(&mut self, database: Option<&str>, statement: &Statement<'_>, max_rows: u32) -> Result<Rows, SqlError>;
 }
 
 /// The host's connection of the target at hand.
@@ -183,12 +175,7 @@ impl Sql for HostSql {
         contract::execute(database, &batch)
     }
 
-    fn query(
-        &mut self,
-        database: Option<&str>,
-        statement: &Statement<'_>,
-        max_rows: u32,
-    ) -> Result<Rows, SqlError> {
+    fn query(&mut self, database: Option<&str>, statement: &Statement<'_>, max_rows: u32) -> Result<Rows, SqlError> {
         contract::query(database, &lowered(statement)?, max_rows)
     }
 }
@@ -203,18 +190,13 @@ fn lowered<'a>(statement: &Statement<'a>) -> Result<contract::Statement<'a>, Sql
             Param::Literals(texts) => contract::Param::Literals(texts.to_vec()),
             Param::Number(number) => contract::Param::Number(number),
             Param::Timestamp(seconds) => contract::Param::Timestamp(seconds),
-            Param::Secret(Secret(Handle::Host(handle)), encoding) => {
-                contract::Param::Secret((handle, encoding))
-            }
+            Param::Secret(Secret(Handle::Host(handle)), encoding) => contract::Param::Secret((handle, encoding)),
             Param::Secret(Secret(Handle::Test(_)), _) => {
                 return Err(SqlError::Denied("a test's secret is not the host's".into()));
             }
         })
     });
-    Ok(contract::Statement {
-        template: statement.template.to_owned(),
-        params: params.collect::<Result<_, _>>()?,
-    })
+    Ok(contract::Statement { template: statement.template.to_owned(), params: params.collect::<Result<_, _>>()? })
 }
 
 impl SqlError {
@@ -239,9 +221,7 @@ impl SqlError {
 impl From<SqlError> for Error {
     fn from(error: SqlError) -> Self {
         match error {
-            SqlError::Refused(server) => {
-                Self::Refused(format!("{} (SQLSTATE {})", server.message, server.code))
-            }
+            SqlError::Refused(server) => Self::Refused(format!("{} (SQLSTATE {})", server.message, server.code)),
             SqlError::Unavailable(reason) => Self::retryable(reason),
             SqlError::Unknown(reason) => Self::OutcomeUnknown(reason),
             SqlError::Denied(reason) => Self::Other(reason),
@@ -264,10 +244,7 @@ mod tests {
     fn a_read_without_an_answer_has_done_nothing() {
         let unknown = || SqlError::Unknown("connection lost".into());
         assert_eq!(unknown().of_read(), Error::retryable("connection lost"));
-        assert_eq!(
-            Error::from(unknown()),
-            Error::OutcomeUnknown("connection lost".into())
-        );
+        assert_eq!(Error::from(unknown()), Error::OutcomeUnknown("connection lost".into()));
     }
 
     #[test]

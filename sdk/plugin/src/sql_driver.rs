@@ -6,8 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::bindings::statements::exports::jit::plugin::statements::Guest;
 use crate::driver::{
-    Account, AccountPage, AccountState, BareDriver, Description, Issued, Role, RotationStep,
-    Secret, Target,
+    Account, AccountPage, AccountState, BareDriver, Description, Issued, Role, RotationStep, Secret, Target,
 };
 use crate::error::Error;
 use crate::sql::{HostSql, Sql};
@@ -30,11 +29,7 @@ pub trait SqlDriver {
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] with what to mend.
-    fn validate(
-        sql: &mut dyn Sql,
-        target: &Target<Self::Target>,
-        roles: &[Role<Self::Role>],
-    ) -> Result<(), Error>;
+    fn validate(sql: &mut dyn Sql, target: &Target<Self::Target>, roles: &[Role<Self::Role>]) -> Result<(), Error>;
 
     /// See [`BareDriver::create`].
     ///
@@ -78,21 +73,13 @@ pub trait SqlDriver {
     ///
     /// # Errors
     /// Any but [`Error::NotFound`], which the host takes for success.
-    fn revoke(
-        sql: &mut dyn Sql,
-        target: &Target<Self::Target>,
-        account: &Account,
-    ) -> Result<(), Error>;
+    fn revoke(sql: &mut dyn Sql, target: &Target<Self::Target>, account: &Account) -> Result<(), Error>;
 
     /// See [`BareDriver::inspect`].
     ///
     /// # Errors
     /// [`Error::NotFound`] when it is not there.
-    fn inspect(
-        sql: &mut dyn Sql,
-        target: &Target<Self::Target>,
-        name: &str,
-    ) -> Result<AccountState, Error>;
+    fn inspect(sql: &mut dyn Sql, target: &Target<Self::Target>, name: &str) -> Result<AccountState, Error>;
 
     /// See [`BareDriver::list_accounts`].
     ///
@@ -113,10 +100,7 @@ pub struct OnHost<D>(PhantomData<D>);
 impl<D: SqlDriver> Guest for OnHost<D> {
     fn templates() -> Vec<String> {
         crate::panic::install();
-        D::STATEMENTS
-            .iter()
-            .map(|text| (*text).to_owned())
-            .collect()
+        D::STATEMENTS.iter().map(|text| (*text).to_owned()).collect()
     }
 }
 
@@ -141,11 +125,7 @@ impl<D: SqlDriver> BareDriver for OnHost<D> {
         D::create(&mut HostSql::default(), target, role, account, password)
     }
 
-    fn renew(
-        target: &Target<D::Target>,
-        role: &Role<D::Role>,
-        account: &Account,
-    ) -> Result<u64, Error> {
+    fn renew(target: &Target<D::Target>, role: &Role<D::Role>, account: &Account) -> Result<u64, Error> {
         D::renew(&mut HostSql::default(), target, role, account)
     }
 
@@ -166,11 +146,7 @@ impl<D: SqlDriver> BareDriver for OnHost<D> {
         D::inspect(&mut HostSql::default(), target, name)
     }
 
-    fn list_accounts(
-        target: &Target<D::Target>,
-        prefix: &str,
-        cursor: Option<&str>,
-    ) -> Result<AccountPage, Error> {
+    fn list_accounts(target: &Target<D::Target>, prefix: &str, cursor: Option<&str>) -> Result<AccountPage, Error> {
         D::list_accounts(&mut HostSql::default(), target, prefix, cursor)
     }
 }

@@ -45,18 +45,12 @@ pub fn secret(name: &str) -> Secret<'_> {
 
 /// A target called `inventory_db`.
 pub fn target<C>(config: C) -> Target<C> {
-    Target {
-        name: "inventory_db".into(),
-        config,
-    }
+    Target { name: "inventory_db".into(), config }
 }
 
 /// A role called `app_read_only`.
 pub fn role<C>(config: C) -> Role<C> {
-    Role {
-        name: "app_read_only".into(),
-        config,
-    }
+    Role { name: "app_read_only".into(), config }
 }
 
 /// An account of that name, expiring at `expires_at`.
@@ -95,9 +89,7 @@ pub struct FakeSql<'f> {
 
 impl std::fmt::Debug for FakeSql<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FakeSql")
-            .field("runs", &self.runs)
-            .finish_non_exhaustive()
+        f.debug_struct("FakeSql").field("runs", &self.runs).finish_non_exhaustive()
     }
 }
 
@@ -107,11 +99,7 @@ impl<'f> FakeSql<'f> {
         listed: &'static [&'static str],
         answer: impl FnMut(&Run) -> Result<Vec<Vec<Option<String>>>, SqlError> + 'f,
     ) -> Self {
-        Self {
-            runs: Vec::new(),
-            listed,
-            answer: Box::new(answer),
-        }
+        Self { runs: Vec::new(), listed, answer: Box::new(answer) }
     }
 
     /// The templates that were run, in order.
@@ -119,19 +107,12 @@ impl<'f> FakeSql<'f> {
         self.runs.iter().map(|run| run.template).collect()
     }
 
-    fn run(
-        &mut self,
-        database: Option<&str>,
-        statement: &Statement<'_>,
-    ) -> Result<Vec<Vec<Option<String>>>, SqlError> {
+    fn run(&mut self, database: Option<&str>, statement: &Statement<'_>) -> Result<Vec<Vec<Option<String>>>, SqlError> {
         let template = statement.template();
         if !self.listed.contains(&template) {
             return Err(SqlError::Denied(format!("not listed: {template}")));
         }
-        let empty = statement
-            .params()
-            .iter()
-            .any(|param| matches!(param, Param::Idents([]) | Param::Literals([])));
+        let empty = statement.params().iter().any(|param| matches!(param, Param::Idents([]) | Param::Literals([])));
         if empty || places(template) != statement.params().len() {
             return Err(SqlError::Denied(format!("parameters: {template}")));
         }
@@ -153,12 +134,7 @@ impl Sql for FakeSql<'_> {
         Ok(())
     }
 
-    fn query(
-        &mut self,
-        database: Option<&str>,
-        statement: &Statement<'_>,
-        max_rows: u32,
-    ) -> Result<Rows, SqlError> {
+    fn query(&mut self, database: Option<&str>, statement: &Statement<'_>, max_rows: u32) -> Result<Rows, SqlError> {
         let mut rows = self.run(database, statement)?;
         let max = usize::try_from(max_rows).unwrap_or(usize::MAX);
         let truncated = rows.len() > max;
@@ -202,12 +178,9 @@ mod tests {
         assert!(run("B", vec![]).is_ok());
         let one = ["a".to_owned()];
         assert!(run("A {}", vec![Param::Idents(&one)]).is_ok());
-        for (template, params) in [
-            ("C", vec![]),
-            ("A {}", vec![]),
-            ("A {}", vec![Param::Idents(&[])]),
-            ("B", vec![Param::Number(1)]),
-        ] {
+        for (template, params) in
+            [("C", vec![]), ("A {}", vec![]), ("A {}", vec![Param::Idents(&[])]), ("B", vec![Param::Number(1)])]
+        {
             assert!(matches!(run(template, params), Err(SqlError::Denied(_))));
         }
         assert_eq!(sql.templates(), ["B", "A {}"]);

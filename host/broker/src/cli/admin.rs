@@ -11,7 +11,9 @@ use crate::tasks::reconcile::Report;
 #[derive(clap::Subcommand)]
 pub(super) enum LeaseCommand {
     /// List leases, newest first.
-    #[command(after_help = "Examples:\n  jit-broker lease list --state active\n  jit-broker lease list --target inventory_db --format json")]
+    #[command(
+        after_help = "Examples:\n  jit-broker lease list --state active\n  jit-broker lease list --target inventory_db --format json"
+    )]
     List {
         #[command(flatten)]
         socket: SocketArg,

@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use super::admin::table;
 use super::{ConfigArg, Format, Stop, block_on};
-use crate::audit::read::Records;
-use crate::audit::key;
 use crate::audit::export_file;
+use crate::audit::key;
+use crate::audit::read::Records;
 use crate::audit::verify::{Options, Source, verify};
 use crate::compose::{self, Mode};
 use crate::config::{Config, StoreKind};
@@ -21,7 +21,9 @@ use crate::config::{Config, StoreKind};
 #[derive(clap::Subcommand)]
 pub(super) enum AuditCommand {
     /// Show records, the newest last.
-    #[command(after_help = "Examples:\n  jit-broker audit show --last 20\n  jit-broker audit show --lease lease_01jd3x7k2m9v5q8w4r6t0y1z3b --format json\n  jit-broker audit show --event issue.denied")]
+    #[command(
+        after_help = "Examples:\n  jit-broker audit show --last 20\n  jit-broker audit show --lease lease_01jd3x7k2m9v5q8w4r6t0y1z3b --format json\n  jit-broker audit show --event issue.denied"
+    )]
     Show {
         #[command(flatten)]
         config: ConfigArg,
@@ -42,7 +44,9 @@ pub(super) enum AuditCommand {
         format: Format,
     },
     /// Recompute the whole log and check every signature; exit code 3 says that it was changed.
-    #[command(after_help = "Examples:\n  jit-broker audit verify --config broker.toml\n  jit-broker audit verify --jsonl audit.jsonl --key jit-broker+4f2a91c0+AXx…   # offline, from an export\n  jit-broker audit verify --against kept.checkpoint                            # finds a log that was cut or set back")]
+    #[command(
+        after_help = "Examples:\n  jit-broker audit verify --config broker.toml\n  jit-broker audit verify --jsonl audit.jsonl --key jit-broker+4f2a91c0+AXx…   # offline, from an export\n  jit-broker audit verify --against kept.checkpoint                            # finds a log that was cut or set back"
+    )]
     Verify {
         #[command(flatten)]
         config: ConfigArg,
@@ -67,7 +71,9 @@ pub(super) enum AuditCommand {
         out: PathBuf,
     },
     /// Make the signing key, or print the verifier key of the one that is there.
-    #[command(after_help = "Examples:\n  jit-broker audit key data/audit.key            # makes it\n  jit-broker audit key data/audit.key --show     # prints the key that others verify with")]
+    #[command(
+        after_help = "Examples:\n  jit-broker audit key data/audit.key            # makes it\n  jit-broker audit key data/audit.key --show     # prints the key that others verify with"
+    )]
     Key {
         /// The key's file.
         file: PathBuf,
@@ -125,7 +131,8 @@ async fn show(config: &ConfigArg, last: usize, filter: Filter, format: Format) -
             break;
         }
         for stored in page {
-            let record: Value = serde_json::from_str(&stored.json).context("a record is no JSON: run `audit verify`")?;
+            let record: Value =
+                serde_json::from_str(&stored.json).context("a record is no JSON: run `audit verify`")?;
             if filter.matches(&record) {
                 if found.len() == last.max(1) {
                     found.pop_front();

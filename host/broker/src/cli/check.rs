@@ -8,7 +8,9 @@ use crate::config::{self, Config, ConfigErrors};
 pub(super) enum ConfigCommand {
     /// Read a configuration, load its plugins, ask its targets, and say what is wrong and what to
     /// write instead.
-    #[command(after_help = "Examples:\n  jit-broker config check --config broker.toml\n  jit-broker config check --config broker.toml --offline")]
+    #[command(
+        after_help = "Examples:\n  jit-broker config check --config broker.toml\n  jit-broker config check --config broker.toml --offline"
+    )]
     Check {
         #[command(flatten)]
         config: ConfigArg,
@@ -52,7 +54,13 @@ fn check(path: &ConfigArg, offline: bool) -> Result<(), Stop> {
         }
     };
     for plugin in serving.plugins.values() {
-        println!("plugin {}: {}, contract {}, sha256 {}", plugin.name(), plugin.kind(), plugin.contract_version(), plugin.sha256());
+        println!(
+            "plugin {}: {}, contract {}, sha256 {}",
+            plugin.name(),
+            plugin.kind(),
+            plugin.contract_version(),
+            plugin.sha256()
+        );
     }
     if offline {
         println!("{}: the configuration is good; its targets were not asked (--offline)", path.config.display());

@@ -116,7 +116,9 @@ fn generate(args: &DevArgs) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(&args.data).with_context(|| format!("cannot make {}", args.data.display()))?;
     let plugins = std::path::absolute(&args.plugins)?;
     let password = match &args.password_file {
-        Some(file) => format!("password = {{ file = {} }}\n", quoted(&std::path::absolute(file)?.display().to_string())),
+        Some(file) => {
+            format!("password = {{ file = {} }}\n", quoted(&std::path::absolute(file)?.display().to_string()))
+        }
         None => String::new(),
     };
     let owner = args.owner.as_ref().map(|owner| format!("config = {{ reassign_owned_to = {} }}\n", quoted(owner)));

@@ -13,7 +13,9 @@ use crate::http::admin::PluginRow;
 #[derive(clap::Subcommand)]
 pub(super) enum PluginCommand {
     /// List the plugins that a running broker has loaded.
-    #[command(after_help = "Examples:\n  jit-broker plugin list\n  jit-broker plugin list --statements   # every SQL statement that a driver can ever run")]
+    #[command(
+        after_help = "Examples:\n  jit-broker plugin list\n  jit-broker plugin list --statements   # every SQL statement that a driver can ever run"
+    )]
     List {
         #[command(flatten)]
         socket: SocketArg,
@@ -78,7 +80,14 @@ fn list(socket: &SocketArg, statements: bool, format: Format) -> Result<(), Stop
     }
     let mut table = table(&["PLUGIN", "KIND", "CONTRACT", "GRANTS", "SHA-256", "FILE"]);
     for plugin in &plugins {
-        table.add_row([&plugin.name, &plugin.kind, &plugin.contract, &plugin.grants.join(" "), &plugin.sha256, &plugin.path]);
+        table.add_row([
+            &plugin.name,
+            &plugin.kind,
+            &plugin.contract,
+            &plugin.grants.join(" "),
+            &plugin.sha256,
+            &plugin.path,
+        ]);
     }
     println!("{table}");
     if statements {

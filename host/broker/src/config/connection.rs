@@ -48,19 +48,12 @@ impl ConnectionKind {
 
 pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
     section.demand("kind", "kind = \"postgres\"");
-    section.demand(
-        "url",
-        "url = \"postgres://jit_broker@127.0.0.1:5432/inventory\"",
-    );
+    section.demand("url", "url = \"postgres://jit_broker@127.0.0.1:5432/inventory\"");
     let kind = section.choice("kind", &[("postgres", ConnectionKind::Postgres)]);
-    let url = section.field(
-        "url",
-        "a URL such as \"postgres://jit_broker@127.0.0.1:5432/inventory\"",
-        |value| {
-            let text = value.as_str().ok_or(Wrong::Kind)?;
-            server_url(text, kind).map_err(Wrong::Value)
-        },
-    );
+    let url = section.field("url", "a URL such as \"postgres://jit_broker@127.0.0.1:5432/inventory\"", |value| {
+        let text = value.as_str().ok_or(Wrong::Kind)?;
+        server_url(text, kind).map_err(Wrong::Value)
+    });
     if url.is_none() {
         // What does not parse may still hold a password, in a place where nobody expects it.
         section.reading.mask(section.span_of("url"));
@@ -68,30 +61,17 @@ pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
     let password = section.secret("password");
     let max_connections = section.count("max_connections", 1..=1_000).unwrap_or(8);
     let connect_timeout = section.wait("connect_timeout", 5, 1..=300);
-    Some(Connection {
-        kind: kind?,
-        url: url?,
-        password,
-        max_connections,
-        connect_timeout,
-    })
+    Some(Connection { kind: kind?, url: url?, password, max_connections, connect_timeout })
 }
 
 /// Messages quote nothing of the text.
 fn server_url(text: &str, kind: Option<ConnectionKind>) -> Result<Url, String> {
-    let with_password =
-        "it must not have a password in it: write password = { file = \"…\" } on a line of its own";
+    let with_password = "it must not have a password in it: write password = { file = \"…\" } on a line of its own";
     let url = Url::parse(text).map_err(|error| {
         // A password with a '/' or '#' makes the URL unreadable.
-        if super::redact::looks_secret(text) {
-            with_password.to_owned()
-        } else {
-            error.to_string()
-        }
+        if super::redact::looks_secret(text) { with_password.to_owned() } else { error.to_string() }
     })?;
-    let password_parameter = url
-        .query_pairs()
-        .any(|(key, _)| super::redact::names_a_secret(&key));
+    let password_parameter = url.query_pairs().any(|(key, _)| super::redact::names_a_secret(&key));
     if url.password().is_some() || password_parameter {
         return Err(with_password.to_owned());
     }

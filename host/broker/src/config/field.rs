@@ -84,37 +84,20 @@ impl Section<'_> {
         let (_, value) = self.entry(key)?;
         let Some(items) = value.get_ref().as_array() else {
             let found = kind(value.get_ref());
-            self.error(
-                key,
-                format!("`{key}` must be {expects}, not {found}"),
-                Some("lists stand in [ ]".to_owned()),
-            );
+            self.error(key, format!("`{key}` must be {expects}, not {found}"), Some("lists stand in [ ]".to_owned()));
             return None;
         };
         let each = |item: &Spanned<DeValue<'_>>| {
-            self.parse(
-                &format!("each of `{key}`"),
-                item,
-                "a text in quotes",
-                |value| {
-                    check_text(value.as_str().ok_or(Wrong::Kind)?)
-                        .map_err(|e| Wrong::Value(e.to_owned()))
-                },
-            )
+            self.parse(&format!("each of `{key}`"), item, "a text in quotes", |value| {
+                check_text(value.as_str().ok_or(Wrong::Kind)?).map_err(|e| Wrong::Value(e.to_owned()))
+            })
         };
         // All are read before one that failed ends it, so that each mistake is told.
-        items
-            .iter()
-            .map(each)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .collect()
+        items.iter().map(each).collect::<Vec<_>>().into_iter().collect()
     }
 
     pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
-        self.field(key, "true or false (without quotes)", |value| {
-            value.as_bool().ok_or(Wrong::Kind)
-        })
+        self.field(key, "true or false (without quotes)", |value| value.as_bool().ok_or(Wrong::Kind))
     }
 
     /// A whole number within bounds.
@@ -132,53 +115,34 @@ impl Section<'_> {
 
     /// A duration in whole seconds.
     pub(super) fn ttl(&self, key: &'static str) -> Option<Ttl> {
-        self.field(
-            key,
-            "a duration such as \"90s\", \"30m\", \"1h\" or \"7d\"",
-            |value| {
-                let parsed = match value {
-                    DeValue::String(text) => text.parse::<Ttl>(),
-                    DeValue::Integer(number) => {
-                        match i64::from_str_radix(number.as_str(), number.radix()) {
-                            Ok(seconds) => Ttl::from_seconds(seconds),
-                            Err(_) => Err(TtlError::TooLong),
-                        }
-                    }
-                    _ => return Err(Wrong::Kind),
-                };
-                parsed.map_err(|error| {
-                    Wrong::Value(match error {
-                        TtlError::Syntax => {
-                            "a whole number and one of s, m, h, d, in quotes".to_owned()
-                        }
-                        TtlError::NotPositive | TtlError::TooLong => format!("it {error}"),
-                    })
+        self.field(key, "a duration such as \"90s\", \"30m\", \"1h\" or \"7d\"", |value| {
+            let parsed = match value {
+                DeValue::String(text) => text.parse::<Ttl>(),
+                DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(seconds) => Ttl::from_seconds(seconds),
+                    Err(_) => Err(TtlError::TooLong),
+                },
+                _ => return Err(Wrong::Kind),
+            };
+            parsed.map_err(|error| {
+                Wrong::Value(match error {
+                    TtlError::Syntax => "a whole number and one of s, m, h, d, in quotes".to_owned(),
+                    TtlError::NotPositive | TtlError::TooLong => format!("it {error}"),
                 })
-            },
-        )
+            })
+        })
     }
 
     /// A duration within bounds, both in seconds.
-    pub(super) fn wait(
-        &self,
-        key: &'static str,
-        default: u64,
-        bounds: RangeInclusive<u32>,
-    ) -> Duration {
+    pub(super) fn wait(&self, key: &'static str, default: u64, bounds: RangeInclusive<u32>) -> Duration {
         let Some(ttl) = self.ttl(key) else {
             return Duration::from_secs(default);
         };
         if !bounds.contains(&ttl.seconds()) {
-            let name = |seconds: u32| {
-                Ttl::from_seconds(i64::from(seconds))
-                    .map_or_else(|_| "0s".into(), |t| t.to_string())
-            };
+            let name =
+                |seconds: u32| Ttl::from_seconds(i64::from(seconds)).map_or_else(|_| "0s".into(), |t| t.to_string());
             let (least, most) = (name(*bounds.start()), name(*bounds.end()));
-            self.error(
-                key,
-                format!("`{key}` must be from {least} to {most}, not {ttl}"),
-                None,
-            );
+            self.error(key, format!("`{key}` must be from {least} to {most}, not {ttl}"), None);
         }
         ttl.duration()
     }
@@ -191,23 +155,15 @@ impl Section<'_> {
 
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
-        let words: Vec<_> = choices
-            .iter()
-            .map(|(word, _)| format!("\"{word}\""))
-            .collect();
+        let words: Vec<_> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         self.field(key, &format!("one of {}", words.join(", ")), |value| {
             let text = value.as_str().ok_or(Wrong::Kind)?;
-            let found = choices
-                .iter()
-                .find(|(word, _)| *word == text)
-                .map(|(_, choice)| *choice);
+            let found = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
             found.ok_or_else(|| {
-                Wrong::Value(
-                    match spelling::nearest(text, choices.iter().map(|(word, _)| *word)) {
-                        Some(near) => format!("did you mean \"{near}\"?"),
-                        None => format!("not \"{}\"", shown(text)),
-                    },
-                )
+                Wrong::Value(match spelling::nearest(text, choices.iter().map(|(word, _)| *word)) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("not \"{}\"", shown(text)),
+                })
             })
         })
     }
@@ -215,16 +171,10 @@ impl Section<'_> {
     /// A reference to a secret. A literal is refused and not shown.
     pub(super) fn secret(&self, key: &'static str) -> Option<SecretRef> {
         let (_, value) = self.entry(key)?;
-        let help = || {
-            Some(format!(
-                "write {key} = {{ file = \"secrets/{key}\" }} or {key} = {{ env = \"NAME\" }}"
-            ))
-        };
+        let help = || Some(format!("write {key} = {{ file = \"secrets/{key}\" }} or {key} = {{ env = \"NAME\" }}"));
         if !value.get_ref().is_table() {
             self.reading.mask(value.span());
-            let message = format!(
-                "`{key}` must not stand in the configuration: say where it is, never what it is"
-            );
+            let message = format!("`{key}` must not stand in the configuration: say where it is, never what it is");
             self.reading.error(value.span(), message, help());
             return None;
         }
@@ -260,86 +210,58 @@ impl Section<'_> {
             && !value.get_ref().is_table()
         {
             let found = kind(value.get_ref());
-            self.error(
-                key,
-                format!("`{key}` must be a table such as {{ name = \"value\" }}, not {found}"),
-                None,
-            );
+            self.error(key, format!("`{key}` must be a table such as {{ name = \"value\" }}, not {found}"), None);
             return None;
         }
         for (name, value) in self.all_entries(key) {
-            map.insert(
-                name.get_ref().to_string(),
-                self.json(name.get_ref(), value)?,
-            );
+            map.insert(name.get_ref().to_string(), self.json(name.get_ref(), value)?);
         }
         Some(serde_json::Value::Object(map))
     }
 
     /// A value as JSON. The file's depth is bounded by the TOML reader, so this is too.
-    pub(super) fn json(
-        &self,
-        key: &str,
-        value: &Spanned<DeValue<'_>>,
-    ) -> Option<serde_json::Value> {
+    pub(super) fn json(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<serde_json::Value> {
         use serde_json::Value;
         let unfit = |what: &str| {
-            self.reading
-                .error(value.span(), format!("`{}` {what}", shown(key)), None);
+            self.reading.error(value.span(), format!("`{}` {what}", shown(key)), None);
         };
         Some(match value.get_ref() {
             DeValue::String(text) => {
                 if redact::names_a_secret(key) || redact::looks_secret(text) {
-                    let message = format!(
-                        "`{}` looks like a secret, and a plugin is not given any",
-                        shown(key)
-                    );
+                    let message = format!("`{}` looks like a secret, and a plugin is not given any", shown(key));
                     let help = "what a plugin is configured with is neither sealed nor hidden: credentials belong to \
                                 [connections.NAME], as { file = \"…\" } or { env = \"…\" }";
-                    self.reading
-                        .warn(value.span(), message, Some(help.to_owned()));
+                    self.reading.warn(value.span(), message, Some(help.to_owned()));
                 }
                 Value::from(text.as_ref())
             }
-            DeValue::Integer(number) => {
-                match i64::from_str_radix(number.as_str(), number.radix()) {
-                    Ok(number) => Value::from(number),
-                    Err(_) => {
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => Value::from(number),
+                Err(_) => {
+                    return {
+                        unfit("is too large: whole numbers have 64 bits");
+                        None
+                    };
+                }
+            },
+            DeValue::Float(number) => {
+                match number.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64) {
+                    Some(number) => Value::Number(number),
+                    None => {
                         return {
-                            unfit("is too large: whole numbers have 64 bits");
+                            unfit("must be a finite number");
                             None
                         };
                     }
                 }
             }
-            DeValue::Float(number) => match number
-                .as_str()
-                .parse::<f64>()
-                .ok()
-                .and_then(serde_json::Number::from_f64)
-            {
-                Some(number) => Value::Number(number),
-                None => {
-                    return {
-                        unfit("must be a finite number");
-                        None
-                    };
-                }
-            },
             DeValue::Boolean(flag) => Value::Bool(*flag),
             DeValue::Datetime(time) => Value::from(time.to_string()),
-            DeValue::Array(items) => items
-                .iter()
-                .map(|item| self.json(key, item))
-                .collect::<Option<Vec<_>>>()?
-                .into(),
+            DeValue::Array(items) => items.iter().map(|item| self.json(key, item)).collect::<Option<Vec<_>>>()?.into(),
             DeValue::Table(table) => {
                 let mut map = serde_json::Map::new();
                 for (name, value) in table {
-                    map.insert(
-                        name.get_ref().to_string(),
-                        self.json(name.get_ref(), value)?,
-                    );
+                    map.insert(name.get_ref().to_string(), self.json(name.get_ref(), value)?);
                 }
                 Value::Object(map)
             }

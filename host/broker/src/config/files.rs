@@ -15,10 +15,7 @@ impl Config {
     /// # Errors
     /// [`ConfigErrors`] when the broker could not start with these files, or must not.
     pub fn check_files(&self) -> Result<Vec<Problem>, ConfigErrors> {
-        let mut check = Check {
-            config: self,
-            found: self.warnings.clone(),
-        };
+        let mut check = Check { config: self, found: self.warnings.clone() };
         for (name, plugin) in &self.plugins {
             check.there(
                 &format!("plugins.{name}.path"),
@@ -39,24 +36,13 @@ impl Config {
         }
         for (name, connection) in &self.connections {
             if let Some(password) = &connection.password {
-                check.secret(
-                    &format!("connections.{name}.password"),
-                    password,
-                    Severity::Warning,
-                );
+                check.secret(&format!("connections.{name}.password"), password, Severity::Warning);
             }
         }
         // Whoever reads the signing key can rewrite the log: that is not a matter of taste.
-        check.secret(
-            "audit.signing_key",
-            &self.audit.signing_key,
-            Severity::Error,
-        );
+        check.secret("audit.signing_key", &self.audit.signing_key, Severity::Error);
         let Check { found, .. } = check;
-        if found
-            .iter()
-            .any(|problem| problem.severity == Severity::Error)
-        {
+        if found.iter().any(|problem| problem.severity == Severity::Error) {
             Err(ConfigErrors::new(found, 0))
         } else {
             Ok(found)
@@ -98,14 +84,8 @@ impl Check<'_> {
         };
         let mode = found.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let message = format!(
-                "{} can be read or changed by other users (mode {mode:04o})",
-                path.display()
-            );
-            let help = format!(
-                "chmod 600 '{}' (a Kubernetes secret volume: defaultMode: 0400)",
-                path.display()
-            );
+            let message = format!("{} can be read or changed by other users (mode {mode:04o})", path.display());
+            let help = format!("chmod 600 '{}' (a Kubernetes secret volume: defaultMode: 0400)", path.display());
             self.find(severity, at, message, Some(help));
         }
     }
@@ -115,12 +95,7 @@ impl Check<'_> {
         match secret {
             SecretRef::Env(name) if std::env::var_os(name).is_none() => {
                 // The check may run elsewhere than the broker will.
-                self.find(
-                    Severity::Warning,
-                    at,
-                    format!("the environment variable {name} is not set here"),
-                    None,
-                );
+                self.find(Severity::Warning, at, format!("the environment variable {name} is not set here"), None);
             }
             SecretRef::Env(_) => {}
             SecretRef::File(path) => {

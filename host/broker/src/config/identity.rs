@@ -47,10 +47,7 @@ pub struct JwtIssuer {
 /// A signature that an issuer may use. All are asymmetric: whoever checks a token must not be
 /// able to make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "the names of RFC 7518 section 3.1 and RFC 8037"
-)]
+#[allow(missing_docs, reason = "the names of RFC 7518 section 3.1 and RFC 8037")]
 pub enum SigningAlgorithm {
     Rs256,
     Rs384,
@@ -79,10 +76,7 @@ impl SigningAlgorithm {
     /// The name in a token's header (RFC 7518 section 3.1).
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        ALGORITHMS
-            .iter()
-            .find(|(_, algorithm)| *algorithm == self)
-            .map_or("", |(name, _)| name)
+        ALGORITHMS.iter().find(|(_, algorithm)| *algorithm == self).map_or("", |(name, _)| name)
     }
 }
 
@@ -105,29 +99,18 @@ pub(super) fn identity(section: &Section<'_>) -> Identity {
     let mut jwt: Vec<JwtIssuer> = Vec::new();
     for (issuer, [name_at, issuer_at]) in read.into_iter().flatten() {
         if jwt.iter().any(|other| other.name == issuer.name) {
-            let message = format!(
-                "there is another identity `{}`: each needs a name of its own",
-                shown(&issuer.name)
-            );
+            let message = format!("there is another identity `{}`: each needs a name of its own", shown(&issuer.name));
             section.reading.error(name_at, message, None);
         }
         let same = jwt.iter().find(|other| {
-            other.issuer == issuer.issuer
-                && other
-                    .audiences
-                    .iter()
-                    .any(|audience| issuer.audiences.contains(audience))
+            other.issuer == issuer.issuer && other.audiences.iter().any(|audience| issuer.audiences.contains(audience))
         });
         if let Some(other) = same {
             let message = format!(
                 "`{}` has the same issuer and audience: which of the two names the workload could not be told",
                 shown(&other.name)
             );
-            section.reading.error(
-                issuer_at,
-                message,
-                Some("give each its own audience".to_owned()),
-            );
+            section.reading.error(issuer_at, message, Some("give each its own audience".to_owned()));
         }
         jwt.push(issuer);
     }
@@ -141,26 +124,18 @@ fn issuer(entry: &Section<'_>) -> Option<JwtIssuer> {
     entry.demand("workload", "workload = \"{sub}\"");
     let name = entry.field("name", "a name such as \"cluster-prod\"", |value| {
         let text = value.as_str().ok_or(Wrong::Kind)?;
-        TargetName::new(text)
-            .map(String::from)
-            .map_err(|error| Wrong::Value(format!("it {error}")))
+        TargetName::new(text).map(String::from).map_err(|error| Wrong::Value(format!("it {error}")))
     });
-    let issuer = entry.parsed("issuer", "the issuer's https URL", |text| {
-        web_url(text, false).map(|_| text.to_owned())
-    });
+    let issuer = entry.parsed("issuer", "the issuer's https URL", |text| web_url(text, false).map(|_| text.to_owned()));
     let audiences = entry.texts("audiences", "a list such as [\"jit-broker\"]");
     if audiences.as_ref().is_some_and(Vec::is_empty) {
-        let message = "`audiences` must have at least one: a token that was made for another service is not for this one";
+        let message =
+            "`audiences` must have at least one: a token that was made for another service is not for this one";
         entry.error("audiences", message, None);
     }
-    let workload = entry.parsed(
-        "workload",
-        "claim paths in braces such as \"{kubernetes.io.serviceaccount.name}\"",
-        template,
-    );
-    let jwks_url = entry.parsed("jwks_url", "the https URL of the key set", |text| {
-        web_url(text, true)
-    });
+    let workload =
+        entry.parsed("workload", "claim paths in braces such as \"{kubernetes.io.serviceaccount.name}\"", template);
+    let jwks_url = entry.parsed("jwks_url", "the https URL of the key set", |text| web_url(text, true));
     let leeway = leeway(entry);
     let read = JwtIssuer {
         attributes: attributes(entry),
@@ -195,9 +170,9 @@ fn web_url(text: &str, query: bool) -> Result<Url, &'static str> {
     match url.scheme() {
         "https" => Ok(url),
         "http" if loopback => Ok(url),
-        "http" => Err(
-            "http is for 127.0.0.1 and localhost only: on a network, anybody in between could name any workload",
-        ),
+        "http" => {
+            Err("http is for 127.0.0.1 and localhost only: on a network, anybody in between could name any workload")
+        }
         _ => Err("it must begin with https://"),
     }
 }
@@ -205,11 +180,7 @@ fn web_url(text: &str, query: bool) -> Result<Url, &'static str> {
 /// Zero is a fine leeway, though it is no [`Ttl`].
 fn leeway(entry: &Section<'_>) -> Duration {
     if entry.entry("leeway").is_some_and(|(_, value)| {
-        value.get_ref().as_str() == Some("0s")
-            || value
-                .get_ref()
-                .as_integer()
-                .is_some_and(|i| i.as_str() == "0")
+        value.get_ref().as_str() == Some("0s") || value.get_ref().as_integer().is_some_and(|i| i.as_str() == "0")
     }) {
         return Duration::ZERO;
     }
@@ -221,11 +192,7 @@ fn algorithms(entry: &Section<'_>) -> Vec<SigningAlgorithm> {
         return vec![SigningAlgorithm::Rs256, SigningAlgorithm::Es256];
     };
     if names.is_empty() {
-        entry.error(
-            "algorithms",
-            "`algorithms` must have at least one, or be left out",
-            None,
-        );
+        entry.error("algorithms", "`algorithms` must have at least one, or be left out", None);
     }
     let mut all = Vec::new();
     for name in names {
@@ -239,11 +206,7 @@ fn algorithms(entry: &Section<'_>) -> Vec<SigningAlgorithm> {
                 } else {
                     format!("there are: {}", ALGORITHMS.map(|(name, _)| name).join(", "))
                 };
-                entry.error(
-                    "algorithms",
-                    format!("`{}` is not accepted: {why}", shown(&name)),
-                    None,
-                );
+                entry.error("algorithms", format!("`{}` is not accepted: {why}", shown(&name)), None);
             }
         }
     }
@@ -257,33 +220,18 @@ fn attributes(entry: &Section<'_>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let found = entry.all_entries("attributes");
     if found.len() > MAX_ATTRIBUTES {
-        entry.error(
-            "attributes",
-            format!("`attributes` must have at most {MAX_ATTRIBUTES}"),
-            None,
-        );
+        entry.error("attributes", format!("`attributes` must have at most {MAX_ATTRIBUTES}"), None);
     }
     for (name, value) in found {
         if let Err(error) = TargetName::new(name.get_ref().as_ref()) {
-            entry.reading.error(
-                name.span(),
-                format!("the name `{}` {error}", shown(name.get_ref())),
-                None,
-            );
+            entry.reading.error(name.span(), format!("the name `{}` {error}", shown(name.get_ref())), None);
         }
-        match value
-            .get_ref()
-            .as_str()
-            .map(|path| claim_path(path).map(|()| path))
-        {
+        match value.get_ref().as_str().map(|path| claim_path(path).map(|()| path)) {
             Some(Ok(path)) => {
                 all.insert(name.get_ref().to_string(), path.to_owned());
             }
             Some(Err(why)) => {
-                let message = format!(
-                    "attribute `{}` must be a claim path: {why}",
-                    shown(name.get_ref())
-                );
+                let message = format!("attribute `{}` must be a claim path: {why}", shown(name.get_ref()));
                 entry.reading.error(value.span(), message, None);
             }
             None => {
@@ -317,13 +265,9 @@ fn template(text: &str) -> Result<String, String> {
     let mut claims = 0;
     while let Some(open) = rest.find(['{', '}']) {
         if claims > 0 && open == 0 && rest.starts_with('{') {
-            return Err(
-                "two claims need a text between them, as in \"{namespace}/{name}\"".to_owned(),
-            );
+            return Err("two claims need a text between them, as in \"{namespace}/{name}\"".to_owned());
         }
-        let inner = rest[open..]
-            .strip_prefix('{')
-            .and_then(|inner| inner.split_once('}'));
+        let inner = rest[open..].strip_prefix('{').and_then(|inner| inner.split_once('}'));
         let Some((path, after)) = inner else {
             return Err("each { needs its }".to_owned());
         };
@@ -335,14 +279,9 @@ fn template(text: &str) -> Result<String, String> {
         return Err("at most 1024 bytes, no control characters".to_owned());
     }
     if claims == 0 {
-        let hint = if claim_path(text).is_ok() {
-            format!(": did you mean \"{{{}}}\"?", shown(text))
-        } else {
-            String::new()
-        };
-        return Err(format!(
-            "without a claim every token would be the same workload{hint}"
-        ));
+        let hint =
+            if claim_path(text).is_ok() { format!(": did you mean \"{{{}}}\"?", shown(text)) } else { String::new() };
+        return Err(format!("without a claim every token would be the same workload{hint}"));
     }
     Ok(text.to_owned())
 }

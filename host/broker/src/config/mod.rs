@@ -133,26 +133,17 @@ impl Config {
         } else {
             for error in &syntax {
                 let span = error.span().unwrap_or(0..0);
-                reading.error(
-                    span.clone(),
-                    format!("not TOML: {}", error.message()),
-                    syntax_help(text, span.start),
-                );
+                reading.error(span.clone(), format!("not TOML: {}", error.message()), syntax_help(text, span.start));
             }
             None
         };
-        let Reading {
-            findings, masks, ..
-        } = reading;
+        let Reading { findings, masks, .. } = reading;
         let source = SourceText::new(file, redact::showable(text, &masks.into_inner()));
         let mut findings = findings.into_inner();
-        let refused = findings
-            .iter()
-            .any(|finding| finding.severity == Severity::Error);
+        let refused = findings.iter().any(|finding| finding.severity == Severity::Error);
         let more = findings.len().saturating_sub(problem::MAX_PROBLEMS);
         if more > 0 {
-            findings
-                .sort_by_key(|finding| (finding.severity == Severity::Warning, finding.span.start));
+            findings.sort_by_key(|finding| (finding.severity == Severity::Warning, finding.span.start));
             findings.truncate(problem::MAX_PROBLEMS);
         }
         findings.sort_by_key(|finding| finding.span.start);
@@ -190,13 +181,7 @@ impl Config {
             }
         };
         let source = Arc::clone(&self.source);
-        Problem {
-            severity: Severity::Error,
-            place,
-            message: message.into(),
-            help: None,
-            source,
-        }
+        Problem { severity: Severity::Error, place, message: message.into(), help: None, source }
     }
 }
 
@@ -218,12 +203,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn into_config(
-        self,
-        warnings: Vec<Problem>,
-        places: Places,
-        source: Arc<SourceText>,
-    ) -> Config {
+    fn into_config(self, warnings: Vec<Problem>, places: Places, source: Arc<SourceText>) -> Config {
         Config {
             server: self.server,
             account_prefix: self.account_prefix,
@@ -247,9 +227,7 @@ impl Parts {
 
 /// Reads every section before any that failed ends it.
 fn read(root: &Section<'_>) -> Option<Parts> {
-    let server = root.section("server", |section| {
-        (server::server(section), server::account_prefix(section))
-    });
+    let server = root.section("server", |section| (server::server(section), server::account_prefix(section)));
     let store = root.section("store", store::store);
     let audit = root.section("audit", store::audit);
     let identity = root.section("identity", identity::identity);
@@ -263,24 +241,16 @@ fn read(root: &Section<'_>) -> Option<Parts> {
     let policy_names = Declared::new(root, "policies", "policy");
     let plugins = root.named("plugins", plugin::plugin);
     let connections = root.named("connections", |_, section| connection::connection(section));
-    let policies = root.named("policies", |_, section| {
-        plugin::policy(section, &plugin_names)
-    });
+    let policies = root.named("policies", |_, section| plugin::policy(section, &plugin_names));
     let known = target::Known {
         plugins: &plugin_names,
         connections: &connection_names,
         policies: &policy_names,
         read_policies: &policies,
     };
-    let targets = root.named("targets", |name, section| {
-        target::target(name, section, &known)
-    });
+    let targets = root.named("targets", |name, section| target::target(name, section, &known));
     if root.names("targets").is_empty() {
-        root.reading.warn(
-            root.span_of("targets"),
-            "no target: there is nothing that could be asked for",
-            None,
-        );
+        root.reading.warn(root.span_of("targets"), "no target: there is nothing that could be asked for", None);
     }
     // Beside mistakes this would only repeat them: what is misspelt is not used either.
     for declared in [&plugin_names, &connection_names, &policy_names] {
@@ -290,11 +260,7 @@ fn read(root: &Section<'_>) -> Option<Parts> {
     let server = server?;
     for (name, target) in &targets {
         if target.timeout >= server.request_timeout {
-            let at = root
-                .names("targets")
-                .into_iter()
-                .find(|(other, _)| other == name)
-                .map(|(_, span)| span);
+            let at = root.names("targets").into_iter().find(|(other, _)| other == name).map(|(_, span)| span);
             let message = format!(
                 "the target's `timeout` ({}s) is not shorter than the server's `request_timeout` ({}s): slow calls are cut off",
                 target.timeout.as_secs(),
@@ -313,10 +279,7 @@ fn read(root: &Section<'_>) -> Option<Parts> {
         plugin_limits: plugin_limits?,
         connections,
         policies,
-        targets: targets
-            .into_iter()
-            .filter_map(|(name, target)| Some((TargetName::new(name).ok()?, target)))
-            .collect(),
+        targets: targets.into_iter().filter_map(|(name, target)| Some((TargetName::new(name).ok()?, target))).collect(),
         limits: limits?,
         reconcile_interval: reconcile_interval?,
         log_format: log_format?,
@@ -328,11 +291,7 @@ fn refuse(file: &str, message: String, help: Option<String>) -> ConfigErrors {
 }
 
 fn too_large(file: &str) -> ConfigErrors {
-    refuse(
-        file,
-        format!("has more than {MAX_FILE} bytes: that is not a configuration"),
-        None,
-    )
+    refuse(file, format!("has more than {MAX_FILE} bytes: that is not a configuration"), None)
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, (String, Option<String>)> {
@@ -353,14 +312,9 @@ fn read_file(path: &Path) -> Result<Vec<u8>, (String, Option<String>)> {
     }
     let mut bytes = Vec::new();
     let cap = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
-    std::fs::File::open(path)
-        .and_then(|file| file.take(cap + 1).read_to_end(&mut bytes))
-        .map_err(failed)?;
+    std::fs::File::open(path).and_then(|file| file.take(cap + 1).read_to_end(&mut bytes)).map_err(failed)?;
     if bytes.len() > MAX_FILE {
-        return Err((
-            format!("has more than {MAX_FILE} bytes: that is not a configuration"),
-            None,
-        ));
+        return Err((format!("has more than {MAX_FILE} bytes: that is not a configuration"), None));
     }
     Ok(bytes)
 }
@@ -370,10 +324,6 @@ fn syntax_help(text: &str, at: usize) -> Option<String> {
     let start = text.get(..at)?.rfind('\n').map_or(0, |line| line + 1);
     let line = text[start..].lines().next()?;
     let (_, value) = line.split_once('=')?;
-    let bare = value
-        .trim()
-        .chars()
-        .next()
-        .is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '.' | '_'));
+    let bare = value.trim().chars().next().is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '.' | '_'));
     bare.then(|| "texts, durations and paths stand in quotes: key = \"value\"".to_owned())
 }

@@ -5,8 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource,
-    Severity as Level, SourceCode,
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity as Level, SourceCode,
 };
 
 /// How much a problem counts.
@@ -44,37 +43,20 @@ const MAX_QUOTED_LINE: usize = 400;
 impl SourceText {
     /// `shown` must come from [`super::redact::showable`].
     pub(super) fn new(name: &str, shown: String) -> Arc<Self> {
-        let lines = std::iter::once(0)
-            .chain(shown.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        Arc::new(Self {
-            name: name.to_owned(),
-            text: NamedSource::new(name, shown),
-            lines,
-        })
+        let lines = std::iter::once(0).chain(shown.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Arc::new(Self { name: name.to_owned(), text: NamedSource::new(name, shown), lines })
     }
 
     pub(super) fn place(&self, span: Range<usize>) -> Place {
         let text = self.text.inner();
-        let floor = |at: usize| {
-            (0..=at.min(text.len()))
-                .rev()
-                .find(|&i| text.is_char_boundary(i))
-                .unwrap_or(0)
-        };
+        let floor = |at: usize| (0..=at.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
         let start = floor(span.start);
         // A frame of one line: what spans more is told by its beginning.
-        let line_end = text[start..]
-            .find('\n')
-            .map_or(text.len(), |end| start + end);
+        let line_end = text[start..].find('\n').map_or(text.len(), |end| start + end);
         let end = floor(span.end.max(start)).clamp(start, line_end);
         let line = self.lines.partition_point(|begin| *begin <= start).max(1);
         let line_start = self.lines[line - 1];
-        Place {
-            line,
-            column: text[line_start..start].chars().count() + 1,
-            span: start..end,
-        }
+        Place { line, column: text[line_start..start].chars().count() + 1, span: start..end }
     }
 
     fn line(&self, number: usize) -> Option<&str> {
@@ -83,19 +65,13 @@ impl SourceText {
     }
 
     fn quoted(&self, place: &Place) -> Option<&str> {
-        self.line(place.line)
-            .filter(|line| !line.is_empty() && line.len() <= MAX_QUOTED_LINE)
+        self.line(place.line).filter(|line| !line.is_empty() && line.len() <= MAX_QUOTED_LINE)
     }
 
     /// Whether the line and its neighbours, which a frame shows too, are short enough.
     fn quotable(&self, place: &Place) -> bool {
-        let short = |number: usize| {
-            self.line(number)
-                .is_none_or(|line| line.len() <= MAX_QUOTED_LINE)
-        };
-        self.quoted(place).is_some()
-            && short(place.line.saturating_sub(1))
-            && short(place.line.saturating_add(1))
+        let short = |number: usize| self.line(number).is_none_or(|line| line.len() <= MAX_QUOTED_LINE);
+        self.quoted(place).is_some() && short(place.line.saturating_sub(1)) && short(place.line.saturating_add(1))
     }
 }
 
@@ -117,13 +93,7 @@ impl Problem {
     /// About the file as a whole.
     pub(super) fn of_file(name: &str, message: String, help: Option<String>) -> Self {
         let source = SourceText::new(name, String::new());
-        Self {
-            severity: Severity::Error,
-            place: None,
-            message,
-            help,
-            source,
-        }
+        Self { severity: Severity::Error, place: None, message, help, source }
     }
 
     /// The file, as it was named.
@@ -140,30 +110,15 @@ impl Problem {
         if let Some(place) = &self.place {
             let _ = write!(out, ":{}:{}", place.line, place.column);
         }
-        let warning = if self.severity == Severity::Warning {
-            "warning: "
-        } else {
-            ""
-        };
+        let warning = if self.severity == Severity::Warning { "warning: " } else { "" };
         let _ = write!(out, ": {warning}{}", self.message);
         if let Some(place) = &self.place
             && let Some(line) = self.source.quoted(place)
         {
             let number = place.line.to_string();
-            let line: String = line
-                .chars()
-                .map(|c| if c == '\t' { ' ' } else { c })
-                .collect();
-            let marked = self.source.text.inner()[place.span.clone()]
-                .chars()
-                .count()
-                .max(1);
-            let _ = write!(
-                out,
-                "\n  {number} | {line}\n  {:w$} | ",
-                "",
-                w = number.len()
-            );
+            let line: String = line.chars().map(|c| if c == '\t' { ' ' } else { c }).collect();
+            let marked = self.source.text.inner()[place.span.clone()].chars().count().max(1);
+            let _ = write!(out, "\n  {number} | {line}\n  {:w$} | ", "", w = number.len());
             out.extend(std::iter::repeat_n(' ', place.column.saturating_sub(1)));
             out.extend(std::iter::repeat_n('^', marked));
         }
@@ -191,32 +146,19 @@ impl Diagnostic for Problem {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help
-            .as_ref()
-            .map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
         let place = self.place.as_ref()?;
-        self.source
-            .quotable(place)
-            .then_some(&self.source.text as &dyn SourceCode)
+        self.source.quotable(place).then_some(&self.source.text as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let place = self.place.as_ref()?;
-        let left = self
-            .source
-            .text
-            .inner()
-            .len()
-            .saturating_sub(place.span.start);
+        let left = self.source.text.inner().len().saturating_sub(place.span.start);
         let length = place.span.len().max(1).min(left);
-        Some(Box::new(std::iter::once(LabeledSpan::new(
-            None,
-            place.span.start,
-            length,
-        ))))
+        Some(Box::new(std::iter::once(LabeledSpan::new(None, place.span.start, length))))
     }
 }
 
@@ -271,8 +213,7 @@ pub fn render(problems: &[Problem], terminal: bool) -> String {
 
 fn render_some(problems: &[Problem], more: usize, terminal: bool) -> String {
     let mut out = String::new();
-    let handler =
-        GraphicalReportHandler::new_themed(GraphicalTheme::unicode()).with_context_lines(1);
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode()).with_context_lines(1);
     for problem in problems.iter().take(MAX_SHOWN) {
         // A failure to draw the frame must not lose the message.
         let mut framed = String::new();
@@ -291,23 +232,12 @@ fn render_some(problems: &[Problem], more: usize, terminal: bool) -> String {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errors = self
-            .problems
-            .iter()
-            .filter(|p| p.severity == Severity::Error)
-            .count();
-        let file = self
-            .problems
-            .first()
-            .map_or("the configuration", Problem::file);
+        let errors = self.problems.iter().filter(|p| p.severity == Severity::Error).count();
+        let file = self.problems.first().map_or("the configuration", Problem::file);
         if self.more > 0 {
             return write!(f, "{file}: more than {errors} mistakes");
         }
-        write!(
-            f,
-            "{file}: {errors} {}",
-            if errors == 1 { "mistake" } else { "mistakes" }
-        )?;
+        write!(f, "{file}: {errors} {}", if errors == 1 { "mistake" } else { "mistakes" })?;
         match self.problems.len() - errors {
             0 => Ok(()),
             1 => f.write_str(" and 1 warning"),
@@ -320,11 +250,6 @@ impl std::error::Error for ConfigErrors {}
 
 impl Diagnostic for ConfigErrors {
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(
-            self.problems
-                .iter()
-                .take(MAX_SHOWN)
-                .map(|problem| problem as &dyn Diagnostic),
-        ))
+        Some(Box::new(self.problems.iter().take(MAX_SHOWN).map(|problem| problem as &dyn Diagnostic)))
     }
 }

@@ -37,46 +37,23 @@ pub(super) struct Reading {
 impl Reading {
     pub(super) fn new(folder: PathBuf) -> Self {
         let (findings, masks) = (RefCell::default(), RefCell::default());
-        Self {
-            folder,
-            findings,
-            masks,
-            nothing: DeTable::new(),
-        }
+        Self { folder, findings, masks, nothing: DeTable::new() }
     }
 
-    pub(super) fn error(
-        &self,
-        span: Range<usize>,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) {
+    pub(super) fn error(&self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
         self.find(Severity::Error, span, message.into(), help);
     }
 
-    pub(super) fn warn(
-        &self,
-        span: Range<usize>,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) {
+    pub(super) fn warn(&self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
         self.find(Severity::Warning, span, message.into(), help);
     }
 
     fn find(&self, severity: Severity, span: Range<usize>, message: String, help: Option<String>) {
-        self.findings.borrow_mut().push(Finding {
-            severity,
-            span,
-            message,
-            help,
-        });
+        self.findings.borrow_mut().push(Finding { severity, span, message, help });
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.findings
-            .borrow()
-            .iter()
-            .any(|finding| finding.severity == Severity::Error)
+        self.findings.borrow().iter().any(|finding| finding.severity == Severity::Error)
     }
 
     pub(super) fn mask(&self, span: Range<usize>) {
@@ -98,11 +75,7 @@ impl Reading {
             let path = join(path, key.get_ref());
             let value_span = value.span();
             // A table's place is its key; a value's is the value.
-            let own = if value.get_ref().is_table() {
-                key.span()
-            } else {
-                value_span.clone()
-            };
+            let own = if value.get_ref().is_table() { key.span() } else { value_span.clone() };
             places.insert(path.clone(), own);
             let scalar = !value.get_ref().is_table() && !value.get_ref().is_array();
             if scalar && redact::names_a_secret(key.get_ref()) {
@@ -130,9 +103,5 @@ impl Reading {
 
 /// A dotted path. A key that has dots itself is not quoted: the path is for finding and showing.
 pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

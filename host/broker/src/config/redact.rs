@@ -9,27 +9,15 @@ use std::ops::Range;
 /// Whether a key's value is likely a secret: only such keys that name one, not `max_token_lifetime`.
 pub(super) fn names_a_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    [
-        "password",
-        "passwd",
-        "passphrase",
-        "secret",
-        "token",
-        "_key",
-        "-key",
-        "apikey",
-        "credential",
-        "credentials",
-    ]
-    .iter()
-    .any(|end| key.ends_with(end))
+    ["password", "passwd", "passphrase", "secret", "token", "_key", "-key", "apikey", "credential", "credentials"]
+        .iter()
+        .any(|end| key.ends_with(end))
         || ["pass", "pwd", "pw"].contains(&key.as_str())
 }
 
 /// Whether a value is a secret by its look: a URL with a password, or a private key.
 pub(super) fn looks_secret(value: &str) -> bool {
-    value.contains("PRIVATE KEY")
-        || user_info(value).is_some_and(|range| value[range].contains(':'))
+    value.contains("PRIVATE KEY") || user_info(value).is_some_and(|range| value[range].contains(':'))
 }
 
 /// Where in a text the part between `://` and the last `@` is.
@@ -85,9 +73,7 @@ fn mask_line(text: &str, start: usize, line: &str, masks: &mut Vec<Range<usize>>
         let before = line[..at].trim_end().trim_end_matches(['"', '\'']);
         let key_at = before
             .rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
-            .map_or(0, |i| {
-                i + before[i..].chars().next().map_or(1, char::len_utf8)
-            });
+            .map_or(0, |i| i + before[i..].chars().next().map_or(1, char::len_utf8));
         if !names_a_secret(&before[key_at..]) {
             continue;
         }
@@ -99,9 +85,7 @@ fn mask_line(text: &str, start: usize, line: &str, masks: &mut Vec<Range<usize>>
         let mut to = start + line.len();
         for fence in ["\"\"\"", "'''"] {
             if value.starts_with(fence) {
-                to = text[from + 3..]
-                    .find(fence)
-                    .map_or(text.len(), |end| from + 3 + end);
+                to = text[from + 3..].find(fence).map_or(text.len(), |end| from + 3 + end);
             }
         }
         masks.push(from..to);

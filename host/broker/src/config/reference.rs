@@ -20,12 +20,7 @@ pub(super) struct Declared<'a> {
 
 impl<'a> Declared<'a> {
     pub(super) fn new(root: &Section<'a>, key: &'static str, what: &'static str) -> Self {
-        Self {
-            key,
-            what,
-            names: root.names(key),
-            used: RefCell::default(),
-        }
+        Self { key, what, names: root.names(key), used: RefCell::default() }
     }
 
     fn find(&self, section: &Section<'_>, span: Range<usize>, name: &str) -> bool {
@@ -37,23 +32,10 @@ impl<'a> Declared<'a> {
             if let Some(near) = near {
                 message.push_str(&format!(": did you mean `{}`?", shown(near)));
             }
-            let names: Vec<_> = self
-                .names
-                .iter()
-                .take(20)
-                .map(|(name, _)| shown(name))
-                .collect();
-            let there = if names.is_empty() {
-                "none".to_owned()
-            } else {
-                names.join(", ")
-            };
+            let names: Vec<_> = self.names.iter().take(20).map(|(name, _)| shown(name)).collect();
+            let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             let table = join(self.key, &shown(name));
-            section.reading.error(
-                span,
-                message,
-                Some(format!("there are: {there}; or add [{table}]")),
-            );
+            section.reading.error(span, message, Some(format!("there are: {there}; or add [{table}]")));
         }
         found
     }
@@ -76,30 +58,18 @@ impl Section<'_> {
     /// The name of something that is declared elsewhere in the file, noted as used.
     pub(super) fn reference(&self, key: &'static str, declared: &Declared<'_>) -> Option<String> {
         let name = self.text(key, &format!("the name of a {}", declared.what))?;
-        declared
-            .find(self, self.span_of(key), &name)
-            .then_some(name)
+        declared.find(self, self.span_of(key), &name).then_some(name)
     }
 
     /// As [`Self::reference`], for a list; each name once.
-    pub(super) fn references(
-        &self,
-        key: &'static str,
-        declared: &Declared<'_>,
-    ) -> Option<Vec<String>> {
+    pub(super) fn references(&self, key: &'static str, declared: &Declared<'_>) -> Option<Vec<String>> {
         let names = self.texts(key, &format!("a list of the names of {}", declared.key))?;
-        let items = self
-            .entry(key)
-            .and_then(|(_, value)| value.get_ref().as_array())?;
+        let items = self.entry(key).and_then(|(_, value)| value.get_ref().as_array())?;
         let mut right = true;
         for (index, (name, item)) in names.iter().zip(items.iter()).enumerate() {
             right &= declared.find(self, item.span(), name);
             if names[..index].contains(name) {
-                self.reading.error(
-                    item.span(),
-                    format!("`{}` is listed twice", shown(name)),
-                    None,
-                );
+                self.reading.error(item.span(), format!("`{}` is listed twice", shown(name)), None);
             }
         }
         right.then_some(names)

@@ -57,20 +57,15 @@ impl SecretRef {
         let bytes = match self {
             Self::File(path) => read_capped(path)?,
             Self::Env(name) => {
-                let value =
-                    std::env::var_os(name).ok_or_else(|| SecretError::NotSet(name.clone()))?;
+                let value = std::env::var_os(name).ok_or_else(|| SecretError::NotSet(name.clone()))?;
                 Zeroizing::new(std::os::unix::ffi::OsStringExt::into_vec(value))
             }
         };
         if bytes.len() > MAX_SECRET {
             return Err(SecretError::TooLarge(self.to_string()));
         }
-        let text =
-            std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText(self.to_string()))?;
-        let text = text
-            .strip_suffix("\r\n")
-            .or_else(|| text.strip_suffix('\n'))
-            .unwrap_or(text);
+        let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText(self.to_string()))?;
+        let text = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(text);
         if text.is_empty() {
             return Err(SecretError::Empty(self.to_string()));
         }
@@ -80,10 +75,7 @@ impl SecretRef {
 
 /// Into one buffer that never moves, so that no copy stays behind in freed memory.
 fn read_capped(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let failed = |source| SecretError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| SecretError::Read { path: path.to_owned(), source };
     // Asked before opening: opening a pipe waits for its writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(SecretError::NotAFile(path.to_owned()));
@@ -115,10 +107,7 @@ impl fmt::Display for SecretRef {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        reason = "a test that does not get what it expects has failed"
-    )]
+    #![allow(clippy::unwrap_used, reason = "a test that does not get what it expects has failed")]
 
     use secrecy::ExposeSecret as _;
 
@@ -133,17 +122,10 @@ mod tests {
 
     #[test]
     fn one_line_break_at_the_end_is_not_part_of_it() {
-        for (content, secret) in [
-            ("hunter2", "hunter2"),
-            ("hunter2\n", "hunter2"),
-            ("hunter2\r\n", "hunter2"),
-            (" a\n\n", " a\n"),
-        ] {
-            assert_eq!(
-                of(content.as_bytes()).unwrap().expose_secret(),
-                secret,
-                "{content:?}"
-            );
+        for (content, secret) in
+            [("hunter2", "hunter2"), ("hunter2\n", "hunter2"), ("hunter2\r\n", "hunter2"), (" a\n\n", " a\n")]
+        {
+            assert_eq!(of(content.as_bytes()).unwrap().expose_secret(), secret, "{content:?}");
         }
     }
 
@@ -152,19 +134,10 @@ mod tests {
         assert!(matches!(of(b""), Err(SecretError::Empty(_))));
         assert!(matches!(of(b"\n"), Err(SecretError::Empty(_))));
         assert!(matches!(of(b"a\xff"), Err(SecretError::NotText(_))));
-        assert_eq!(
-            of(&vec![b'a'; MAX_SECRET]).unwrap().expose_secret().len(),
-            MAX_SECRET
-        );
-        assert!(matches!(
-            of(&vec![b'a'; MAX_SECRET + 1]),
-            Err(SecretError::TooLarge(_))
-        ));
+        assert_eq!(of(&vec![b'a'; MAX_SECRET]).unwrap().expose_secret().len(), MAX_SECRET);
+        assert!(matches!(of(&vec![b'a'; MAX_SECRET + 1]), Err(SecretError::TooLarge(_))));
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            SecretRef::File(folder.path().to_owned()).resolve(),
-            Err(SecretError::NotAFile(_))
-        ));
+        assert!(matches!(SecretRef::File(folder.path().to_owned()).resolve(), Err(SecretError::NotAFile(_))));
         let absent = SecretRef::File(folder.path().join("absent")).resolve();
         assert!(matches!(absent, Err(SecretError::Read { .. })));
         let unset = SecretRef::Env("JIT_TEST_THIS_IS_NOT_SET".to_owned()).resolve();
@@ -174,9 +147,7 @@ mod tests {
     #[test]
     fn the_environment_is_read() {
         // Cargo sets this one for every test.
-        let name = SecretRef::Env("CARGO_MANIFEST_DIR".to_owned())
-            .resolve()
-            .unwrap();
+        let name = SecretRef::Env("CARGO_MANIFEST_DIR".to_owned()).resolve().unwrap();
         assert_eq!(name.expose_secret(), env!("CARGO_MANIFEST_DIR"));
     }
 }

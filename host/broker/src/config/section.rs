@@ -39,19 +39,8 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// Reads the whole file's table.
-    pub(super) fn root<T>(
-        reading: &'a Reading,
-        table: &'a DeTable<'a>,
-        read: impl FnOnce(&Section<'a>) -> T,
-    ) -> T {
-        Self {
-            reading,
-            path: String::new(),
-            span: 0..0,
-            table,
-            known: RefCell::default(),
-        }
-        .read(read)
+    pub(super) fn root<T>(reading: &'a Reading, table: &'a DeTable<'a>, read: impl FnOnce(&Section<'a>) -> T) -> T {
+        Self { reading, path: String::new(), span: 0..0, table, known: RefCell::default() }.read(read)
     }
 
     /// Reads, then reports the keys that nobody asked for.
@@ -68,30 +57,16 @@ impl<'a> Section<'a> {
         table: &'a DeTable<'a>,
         read: impl FnOnce(&Section<'a>) -> T,
     ) -> T {
-        Section {
-            reading: self.reading,
-            path,
-            span,
-            table,
-            known: RefCell::default(),
-        }
-        .read(read)
+        Section { reading: self.reading, path, span, table, known: RefCell::default() }.read(read)
     }
 
     /// The table's name for a message.
     pub(super) fn title(&self) -> String {
-        if self.path.is_empty() {
-            "the file's top level".to_owned()
-        } else {
-            format!("[{}]", shown(&self.path))
-        }
+        if self.path.is_empty() { "the file's top level".to_owned() } else { format!("[{}]", shown(&self.path)) }
     }
 
     /// A key's place and value. The key is allowed from now on.
-    pub(super) fn entry(
-        &self,
-        key: &'static str,
-    ) -> Option<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
+    pub(super) fn entry(&self, key: &'static str) -> Option<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
         self.known.borrow_mut().push(key);
         self.table.get_key_value(key)
     }
@@ -100,11 +75,7 @@ impl<'a> Section<'a> {
     pub(super) fn demand(&self, key: &'static str, example: &str) -> bool {
         let there = self.entry(key).is_some();
         if !there {
-            let place = if self.span.is_empty() {
-                format!(" (add `[{}]`)", self.path)
-            } else {
-                String::new()
-            };
+            let place = if self.span.is_empty() { format!(" (add `[{}]`)", self.path) } else { String::new() };
             self.reading.error(
                 self.span.clone(),
                 format!("`{key}` is missing in {}{place}", self.title()),
@@ -116,9 +87,7 @@ impl<'a> Section<'a> {
 
     /// Where a key's value stands, or else the section.
     pub(super) fn span_of(&self, key: &str) -> Range<usize> {
-        self.table
-            .get(key)
-            .map_or_else(|| self.span.clone(), Spanned::span)
+        self.table.get(key).map_or_else(|| self.span.clone(), Spanned::span)
     }
 
     /// Reports a mistake in a key's value.
@@ -127,11 +96,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reads a table; one that is not there is read as an empty one. None when it is no table.
-    pub(super) fn section<T>(
-        &self,
-        key: &'static str,
-        read: impl FnOnce(&Section<'a>) -> T,
-    ) -> Option<T> {
+    pub(super) fn section<T>(&self, key: &'static str, read: impl FnOnce(&Section<'a>) -> T) -> Option<T> {
         let path = join(&self.path, key);
         match self.entry(key) {
             None => Some(self.below(path, 0..0, &self.reading.nothing, read)),
@@ -143,28 +108,19 @@ impl<'a> Section<'a> {
     }
 
     /// As [`Self::section`], only when it is there.
-    pub(super) fn optional_section<T>(
-        &self,
-        key: &'static str,
-        read: impl FnOnce(&Section<'a>) -> T,
-    ) -> Option<T> {
+    pub(super) fn optional_section<T>(&self, key: &'static str, read: impl FnOnce(&Section<'a>) -> T) -> Option<T> {
         self.entry(key)?;
         self.section(key, read)
     }
 
     /// Reads an array of tables (`[[identity.jwt]]`).
-    pub(super) fn sections<T>(
-        &self,
-        key: &'static str,
-        mut read: impl FnMut(&Section<'a>) -> T,
-    ) -> Vec<T> {
+    pub(super) fn sections<T>(&self, key: &'static str, mut read: impl FnMut(&Section<'a>) -> T) -> Vec<T> {
         let Some((_, value)) = self.entry(key) else {
             return Vec::new();
         };
         let path = join(&self.path, key);
         let Some(items) = value.get_ref().as_array() else {
-            let message =
-                format!("`{path}` must be a list of tables: write [[{path}]] with two brackets");
+            let message = format!("`{path}` must be a list of tables: write [[{path}]] with two brackets");
             self.reading.error(value.span(), message, None);
             return Vec::new();
         };
@@ -195,19 +151,13 @@ impl<'a> Section<'a> {
         for (name, value) in tables {
             let path = join(&path, name.get_ref());
             if let Err(error) = jit_core::name::TargetName::new(name.get_ref().as_ref()) {
-                self.reading.error(
-                    name.span(),
-                    format!("the name `{}` {error}", shown(name.get_ref())),
-                    None,
-                );
+                self.reading.error(name.span(), format!("the name `{}` {error}", shown(name.get_ref())), None);
                 continue;
             }
             let Some(table) = self.as_table(name.get_ref(), value, &path) else {
                 continue;
             };
-            if let Some(one) = self.below(path, name.span(), table, |section| {
-                read(name.get_ref(), section)
-            }) {
+            if let Some(one) = self.below(path, name.span(), table, |section| read(name.get_ref(), section)) {
                 all.insert(name.get_ref().to_string(), one);
             }
         }
@@ -216,57 +166,29 @@ impl<'a> Section<'a> {
 
     /// The names of the tables below a key, right or wrong inside, and where they stand.
     pub(super) fn names(&self, key: &str) -> Vec<(&'a str, Range<usize>)> {
-        let table = self
-            .table
-            .get(key)
-            .and_then(|value| value.get_ref().as_table());
-        table
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| (name.get_ref().as_ref(), name.span()))
-            .collect()
+        let table = self.table.get(key).and_then(|value| value.get_ref().as_table());
+        table.into_iter().flatten().map(|(name, _)| (name.get_ref().as_ref(), name.span())).collect()
     }
 
     /// The table's own keys, whatever they are called: for maps of the author's. All are allowed.
-    pub(super) fn all_entries(
-        &self,
-        key: &'static str,
-    ) -> Vec<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
+    pub(super) fn all_entries(&self, key: &'static str) -> Vec<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
         let Some((_, value)) = self.entry(key) else {
             return Vec::new();
         };
-        self.as_table(key, value, &join(&self.path, key))
-            .into_iter()
-            .flatten()
-            .collect()
+        self.as_table(key, value, &join(&self.path, key)).into_iter().flatten().collect()
     }
 
-    fn as_table(
-        &self,
-        key: &str,
-        value: &'a Spanned<DeValue<'a>>,
-        path: &str,
-    ) -> Option<&'a DeTable<'a>> {
+    fn as_table(&self, key: &str, value: &'a Spanned<DeValue<'a>>, path: &str) -> Option<&'a DeTable<'a>> {
         let table = value.get_ref().as_table();
         if table.is_none() {
-            let array_of_tables = value
-                .get_ref()
-                .as_array()
-                .is_some_and(|a| a.iter().any(|v| v.get_ref().is_table()));
+            let array_of_tables = value.get_ref().as_array().is_some_and(|a| a.iter().any(|v| v.get_ref().is_table()));
             let help = if array_of_tables {
                 format!("write [{}] with one bracket", shown(path))
             } else {
-                format!(
-                    "write [{}] on a line of its own, and its keys below",
-                    shown(path)
-                )
+                format!("write [{}] on a line of its own, and its keys below", shown(path))
             };
             let found = super::field::kind(value.get_ref());
-            self.reading.error(
-                value.span(),
-                format!("`{}` must be a table, not {found}", shown(key)),
-                Some(help),
-            );
+            self.reading.error(value.span(), format!("`{}` must be a table, not {found}", shown(key)), Some(help));
         }
         table
     }
@@ -291,11 +213,7 @@ impl<'a> Section<'a> {
             let mut allowed = known.clone();
             allowed.sort_unstable();
             allowed.dedup();
-            self.reading.error(
-                key.span(),
-                message,
-                Some(format!("allowed here: {}", allowed.join(", "))),
-            );
+            self.reading.error(key.span(), message, Some(format!("allowed here: {}", allowed.join(", "))));
         }
     }
 }

@@ -75,19 +75,11 @@ pub struct PluginLimits {
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
 pub(super) fn server(section: &Section<'_>) -> Option<Server> {
-    let listen = section.parsed(
-        "listen",
-        "an IP address and port such as \"127.0.0.1:8700\" or \"[::1]:8700\"",
-        |text| {
+    let listen =
+        section.parsed("listen", "an IP address and port such as \"127.0.0.1:8700\" or \"[::1]:8700\"", |text| {
             text.parse::<SocketAddr>().map_err(|_| {
-                if text
-                    .strip_prefix("localhost:")
-                    .is_some_and(|port| port.parse::<u16>().is_ok())
-                {
-                    format!(
-                        "write \"127.0.0.1{}\" for localhost",
-                        &text["localhost".len()..]
-                    )
+                if text.strip_prefix("localhost:").is_some_and(|port| port.parse::<u16>().is_ok()) {
+                    format!("write \"127.0.0.1{}\" for localhost", &text["localhost".len()..])
                 } else if text.starts_with(':') && text[1..].parse::<u16>().is_ok() {
                     format!("write \"0.0.0.0{text}\" for all addresses")
                 } else if text.parse::<IpAddr>().is_ok() {
@@ -96,8 +88,7 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
                     "it is neither".to_owned()
                 }
             })
-        },
-    );
+        });
     let listen_wrong = listen.is_none() && section.entry("listen").is_some();
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
     let tls_there = section.entry("tls").is_some();
@@ -106,10 +97,7 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
             tls.demand("cert", "cert = \"tls/cert.pem\"");
             tls.demand("key", "key = \"tls/key.pem\"");
             let (cert, key) = (tls.path("cert"), tls.path("key"));
-            Some(Tls {
-                cert: cert?,
-                key: key?,
-            })
+            Some(Tls { cert: cert?, key: key? })
         })
         .flatten();
     let allow_plaintext = section.flag("allow_plaintext").unwrap_or(false);
@@ -126,9 +114,7 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
     }
     let server = Server {
         listen,
-        admin_socket: section
-            .path("admin_socket")
-            .unwrap_or_else(|| section.reading.folder.join("run/admin.sock")),
+        admin_socket: section.path("admin_socket").unwrap_or_else(|| section.reading.folder.join("run/admin.sock")),
         tls,
         allow_plaintext,
         request_timeout: section.wait("request_timeout", 60, 1..=600),
@@ -137,14 +123,11 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
     };
     // A Unix socket's path has room for 107 bytes (unix(7), sun_path).
     if server.admin_socket.as_os_str().len() > 107 {
-        let message =
-            "`admin_socket` is too long: the system takes at most 107 bytes, the folder included";
+        let message = "`admin_socket` is too long: the system takes at most 107 bytes, the folder included";
         section.error(
             "admin_socket",
             message,
-            Some(
-                "write a shorter absolute path, such as \"/run/jit-broker/admin.sock\"".to_owned(),
-            ),
+            Some("write a shorter absolute path, such as \"/run/jit-broker/admin.sock\"".to_owned()),
         );
     }
     Some(server)
@@ -154,8 +137,7 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
 pub(super) fn account_prefix(section: &Section<'_>) -> Option<AccountPrefix> {
     section.field("account_prefix", "a prefix such as \"v-\"", |value| {
         let text = value.as_str().ok_or(Wrong::Kind)?;
-        AccountPrefix::try_from(text.to_owned())
-            .map_err(|error| Wrong::Value(format!("it {error}")))
+        AccountPrefix::try_from(text.to_owned()).map_err(|error| Wrong::Value(format!("it {error}")))
     })
 }
 
@@ -163,19 +145,11 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
     let given = section.count("requests_per_second", 1..=1_000_000);
     let requests_per_second = given.unwrap_or(50);
     let burst = section.count("burst", 1..=1_000_000);
-    Limits {
-        requests_per_second,
-        burst: burst.unwrap_or(requests_per_second.saturating_mul(2)),
-    }
+    Limits { requests_per_second, burst: burst.unwrap_or(requests_per_second.saturating_mul(2)) }
 }
 
 pub(super) fn log(section: &Section<'_>) -> LogFormat {
-    section
-        .choice(
-            "format",
-            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-        )
-        .unwrap_or_default()
+    section.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]).unwrap_or_default()
 }
 
 pub(super) fn reconcile(section: &Section<'_>) -> Duration {
@@ -183,11 +157,7 @@ pub(super) fn reconcile(section: &Section<'_>) -> Duration {
 }
 
 pub(super) fn runtime(section: &Section<'_>) -> PluginLimits {
-    let time = |key| {
-        section
-            .count(key, 1..=60_000)
-            .map(|ms| Duration::from_millis(u64::from(ms)))
-    };
+    let time = |key| section.count(key, 1..=60_000).map(|ms| Duration::from_millis(u64::from(ms)));
     PluginLimits {
         cache_dir: section.path("cache_dir"),
         max_calls: section.count("max_calls", 1..=10_000),

@@ -4,10 +4,7 @@
 const MAX_WORD: usize = 64;
 
 /// The candidate that is nearest to `word`, when it is near enough to be a slip of the hand.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = plain(word);
     if word.is_empty() || word.len() > MAX_WORD {
         return None;
@@ -18,8 +15,7 @@ pub(super) fn nearest<'a>(
         .map(|candidate| {
             let other = plain(candidate);
             // "max-ttl" beside "ttl": a word that holds the other is one step away.
-            let held = word.len().min(other.len()) >= 4
-                && (contains(&word, &other) || contains(&other, &word));
+            let held = word.len().min(other.len()) >= 4 && (contains(&word, &other) || contains(&other, &word));
             (if held { 1 } else { distance(&word, &other) }, candidate)
         })
         .filter(|(steps, candidate)| *steps <= (candidate.len().max(word.len()) / 3).max(1))
@@ -29,10 +25,7 @@ pub(super) fn nearest<'a>(
 
 /// Without case, and with `-` and `_` as one: those are the commonest slips.
 fn plain(word: &str) -> Vec<char> {
-    word.chars()
-        .flat_map(char::to_lowercase)
-        .map(|c| if c == '-' { '_' } else { c })
-        .collect()
+    word.chars().flat_map(char::to_lowercase).map(|c| if c == '-' { '_' } else { c }).collect()
 }
 
 fn contains(long: &[char], short: &[char]) -> bool {
@@ -51,9 +44,7 @@ fn distance(a: &[char], b: &[char]) -> usize {
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let change = usize::from(a[i - 1] != b[j - 1]);
-            let mut least = (rows[i - 1][j] + 1)
-                .min(rows[i][j - 1] + 1)
-                .min(rows[i - 1][j - 1] + change);
+            let mut least = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 least = least.min(rows[i - 2][j - 2] + 1);
             }
@@ -69,13 +60,7 @@ mod tests {
 
     #[test]
     fn finds_slips_and_leaves_other_words_alone() {
-        let keys = [
-            "listen",
-            "admin_socket",
-            "request_timeout",
-            "max_ttl",
-            "default_ttl",
-        ];
+        let keys = ["listen", "admin_socket", "request_timeout", "max_ttl", "default_ttl"];
         for (slip, meant) in [
             ("lisen", Some("listen")),
             ("litsen", Some("listen")),

@@ -49,29 +49,19 @@ pub enum Export {
 pub(super) fn store(section: &Section<'_>) -> Option<Store> {
     let path = match section.entry("url") {
         None => Some("data/broker.db".to_owned()),
-        Some(_) => section.field(
-            "url",
-            "a store such as \"sqlite:data/broker.db\"",
-            |value| {
-                sqlite_path(value.as_str().ok_or(Wrong::Kind)?)
-                    .map_err(|detail| Wrong::Value(detail.to_owned()))
-            },
-        ),
+        Some(_) => section.field("url", "a store such as \"sqlite:data/broker.db\"", |value| {
+            sqlite_path(value.as_str().ok_or(Wrong::Kind)?).map_err(|detail| Wrong::Value(detail.to_owned()))
+        }),
     };
     let keep_revoked = section.ttl("keep_revoked").unwrap_or_else(week);
-    Some(Store {
-        kind: StoreKind::Sqlite(section.reading.folder.join(path?)),
-        keep_revoked,
-    })
+    Some(Store { kind: StoreKind::Sqlite(section.reading.folder.join(path?)), keep_revoked })
 }
 
 fn sqlite_path(url: &str) -> Result<String, &'static str> {
     if url.starts_with("postgres:") || url.starts_with("postgresql:") {
         return Err("a store in Postgres is not yet in this version");
     }
-    let path = url
-        .strip_prefix("sqlite:")
-        .ok_or("it must begin with \"sqlite:\"")?;
+    let path = url.strip_prefix("sqlite:").ok_or("it must begin with \"sqlite:\"")?;
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() {
         return Err("the file's path is missing");
@@ -88,22 +78,12 @@ fn sqlite_path(url: &str) -> Result<String, &'static str> {
 pub(super) fn audit(section: &Section<'_>) -> Option<Audit> {
     section.demand("signing_key", "signing_key = { file = \"data/audit.key\" }");
     let signing_key = section.secret("signing_key");
-    let origin = section.parsed(
-        "origin",
-        "the log's name such as \"example.com/jit-broker\"",
-        |text| {
-            let plain = !text.is_empty()
-                && text.len() <= 255
-                && !text
-                    .chars()
-                    .any(|c| c.is_whitespace() || c.is_control() || c == '+');
-            if plain {
-                Ok(text.to_owned())
-            } else {
-                Err("1 to 255 bytes without spaces and without '+'")
-            }
-        },
-    );
+    let origin = section.parsed("origin", "the log's name such as \"example.com/jit-broker\"", |text| {
+        let plain = !text.is_empty()
+            && text.len() <= 255
+            && !text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+');
+        if plain { Ok(text.to_owned()) } else { Err("1 to 255 bytes without spaces and without '+'") }
+    });
     let export = section.sections("export", |entry| {
         entry.demand("kind", "{ kind = \"jsonl\", path = \"data/audit.jsonl\" }");
         entry.demand("path", "{ kind = \"jsonl\", path = \"data/audit.jsonl\" }");
@@ -114,10 +94,7 @@ pub(super) fn audit(section: &Section<'_>) -> Option<Audit> {
     let mut seen: Vec<PathBuf> = Vec::new();
     for (path, span) in export.iter().flatten() {
         // `./a` and `a` are one file.
-        let plain: PathBuf = path
-            .components()
-            .filter(|part| *part != Component::CurDir)
-            .collect();
+        let plain: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
         if seen.contains(&plain) {
             let message = "two exports to one file would write into each other";
             section.reading.error(span.clone(), message, None);
@@ -127,10 +104,6 @@ pub(super) fn audit(section: &Section<'_>) -> Option<Audit> {
     Some(Audit {
         signing_key: signing_key?,
         origin: origin.unwrap_or_else(|| "jit-broker".to_owned()),
-        export: export
-            .into_iter()
-            .flatten()
-            .map(|(path, _)| Export::Jsonl { path })
-            .collect(),
+        export: export.into_iter().flatten().map(|(path, _)| Export::Jsonl { path }).collect(),
     })
 }

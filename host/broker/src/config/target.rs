@@ -58,10 +58,7 @@ pub(super) struct Known<'a> {
 }
 
 pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Option<Target> {
-    section.demand(
-        "driver",
-        "driver = \"postgres\" (the name of a [plugins.NAME])",
-    );
+    section.demand("driver", "driver = \"postgres\" (the name of a [plugins.NAME])");
     let driver = section.reference("driver", known.plugins);
     let connection = section.reference("connection", known.connections);
     let policies = policies(name, section, known);
@@ -74,15 +71,9 @@ pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Op
         host: endpoint.parsed("host", "a host name or address", |text| {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '_');
             let fits = !text.is_empty() && text.len() <= 253 && text.chars().all(plain);
-            if fits {
-                Ok(text.to_owned())
-            } else {
-                Err("1 to 253 letters, digits, '-', '.', ':'")
-            }
+            if fits { Ok(text.to_owned()) } else { Err("1 to 253 letters, digits, '-', '.', ':'") }
         }),
-        port: endpoint
-            .count("port", 1..=65_535)
-            .and_then(|port| u16::try_from(port).ok()),
+        port: endpoint.count("port", 1..=65_535).and_then(|port| u16::try_from(port).ok()),
     });
     let timeout = section.wait("timeout", 30, 1..=600);
     Some(Target {
@@ -102,35 +93,19 @@ pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Op
 
 fn policies(target: &str, section: &Section<'_>, known: &Known<'_>) -> Option<Vec<String>> {
     let there = section.entry("policies").is_some();
-    let names = if there {
-        section.references("policies", known.policies)?
-    } else {
-        Vec::new()
-    };
+    let names = if there { section.references("policies", known.policies)? } else { Vec::new() };
     let mode = |name: &String| known.read_policies.get(name).map(|policy| policy.mode);
     // A policy that could not be read may be in force: its own mistake is told already.
-    if names
-        .iter()
-        .any(|name| mode(name).is_none_or(|mode| mode == Mode::Enforce))
-    {
+    if names.iter().any(|name| mode(name).is_none_or(|mode| mode == Mode::Enforce)) {
         return Some(names);
     }
     let message = if names.is_empty() {
         "no policy: a target needs at least one, or every request would be denied".to_owned()
     } else {
-        format!(
-            "no policy in force (mode = \"enforce\") among {}: every request would be denied",
-            names.join(", ")
-        )
+        format!("no policy in force (mode = \"enforce\") among {}: every request would be denied", names.join(", "))
     };
-    let span = if there {
-        section.span_of("policies")
-    } else {
-        section.span.clone()
-    };
-    section
-        .reading
-        .error(span, message, Some(allow_list(target)));
+    let span = if there { section.span_of("policies") } else { section.span.clone() };
+    section.reading.error(span, message, Some(allow_list(target)));
     None
 }
 
@@ -151,21 +126,14 @@ fn lengths(section: &Section<'_>) -> (Ttl, Ttl) {
         && default > max
     {
         let message = format!("`default_ttl` ({default}) is longer than `max_ttl` ({max})");
-        section.error(
-            "default_ttl",
-            message,
-            Some("lower the one or raise the other".to_owned()),
-        );
+        section.error("default_ttl", message, Some("lower the one or raise the other".to_owned()));
     }
     let default = default_ttl.unwrap_or_else(|| max_ttl.map_or(hour, |max| max.min(hour)));
     (default, max_ttl.unwrap_or(default))
 }
 
 /// The roles that can be used, and the names of all that are there.
-fn roles(
-    target: &str,
-    section: &Section<'_>,
-) -> (BTreeMap<RoleName, serde_json::Value>, Vec<String>) {
+fn roles(target: &str, section: &Section<'_>) -> (BTreeMap<RoleName, serde_json::Value>, Vec<String>) {
     let entries = section.all_entries("roles");
     let mut roles = BTreeMap::new();
     let mut names = Vec::new();
@@ -192,18 +160,10 @@ fn roles(
             roles.insert(role, config);
         }
     }
-    let absent = section
-        .entry("roles")
-        .is_none_or(|(_, value)| value.get_ref().is_table());
+    let absent = section.entry("roles").is_none_or(|(_, value)| value.get_ref().is_table());
     if entries.is_empty() && absent {
-        let help = format!(
-            "write, for example:\n[targets.{target}.roles.app_read_only]\ngrants = [\"app_read_only\"]"
-        );
-        section.reading.error(
-            section.span.clone(),
-            "no role: there is nothing that could be asked for",
-            Some(help),
-        );
+        let help = format!("write, for example:\n[targets.{target}.roles.app_read_only]\ngrants = [\"app_read_only\"]");
+        section.reading.error(section.span.clone(), "no role: there is nothing that could be asked for", Some(help));
     }
     (roles, names)
 }
@@ -212,16 +172,10 @@ fn default_role(section: &Section<'_>, names: &[String]) -> Option<RoleName> {
     let name = section.text("default_role", "the name of a role of this target")?;
     if !names.contains(&name) {
         let near = spelling::nearest(&name, names.iter().map(String::as_str));
-        let near = near.map_or_else(String::new, |near| {
-            format!(": did you mean `{}`?", shown(near))
-        });
+        let near = near.map_or_else(String::new, |near| format!(": did you mean `{}`?", shown(near)));
         let there: Vec<_> = names.iter().take(20).map(|name| shown(name)).collect();
         let help = (!there.is_empty()).then(|| format!("there are: {}", there.join(", ")));
-        section.error(
-            "default_role",
-            format!("this target has no role `{}`{near}", shown(&name)),
-            help,
-        );
+        section.error("default_role", format!("this target has no role `{}`{near}", shown(&name)), help);
         return None;
     }
     RoleName::new(name).ok()

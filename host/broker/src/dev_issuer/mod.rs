@@ -45,24 +45,13 @@ const MAX_TEXT: usize = 253;
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 8 * 1024;
 /// Claims that the issuer sets itself.
-const RESERVED: [&str; 8] = [
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "nbf",
-    "iat",
-    "jti",
-    "kubernetes.io",
-];
+const RESERVED: [&str; 8] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "kubernetes.io"];
 
 /// What the dev issuer cannot do.
 #[derive(Debug, thiserror::Error)]
 pub enum DevIssuerError {
     /// It would hand out identities to the network.
-    #[error(
-        "the dev issuer gives a token to whoever asks, so it only listens on loopback addresses, not on {0}"
-    )]
+    #[error("the dev issuer gives a token to whoever asks, so it only listens on loopback addresses, not on {0}")]
     NotLoopback(SocketAddr),
     /// The address is in use, for example.
     #[error("the dev issuer cannot listen on {address}")]
@@ -157,15 +146,9 @@ impl TokenRequest {
             }
         }
         if self.ttl.seconds() > MAX_TTL_SECONDS {
-            return Err(DevIssuerError::Request(
-                "`ttl` must be at most \"1d\"".to_owned(),
-            ));
+            return Err(DevIssuerError::Request("`ttl` must be at most \"1d\"".to_owned()));
         }
-        if let Some(claim) = self
-            .claims
-            .keys()
-            .find(|claim| RESERVED.contains(&claim.as_str()))
-        {
+        if let Some(claim) = self.claims.keys().find(|claim| RESERVED.contains(&claim.as_str())) {
             let problem = format!("`claims` cannot set `{claim}`: the issuer sets it");
             return Err(DevIssuerError::Request(problem));
         }
@@ -194,11 +177,7 @@ impl SigningKey {
             "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": kid,
             "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
         });
-        Ok(Self {
-            kid,
-            private: EncodingKey::from_ec_der(document.as_ref()),
-            public,
-        })
+        Ok(Self { kid, private: EncodingKey::from_ec_der(document.as_ref()), public })
     }
 }
 
@@ -230,15 +209,9 @@ impl DevIssuer {
         let listen = |source| DevIssuerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let local = listener.local_addr().map_err(listen)?;
-        let keys = Keys {
-            current: SigningKey::generate()?,
-            retired: Vec::new(),
-        };
-        let inner = Inner {
-            url: format!("http://{local}"),
-            keys: RwLock::new(keys),
-            listener: Mutex::new(Some(listener)),
-        };
+        let keys = Keys { current: SigningKey::generate()?, retired: Vec::new() };
+        let inner =
+            Inner { url: format!("http://{local}"), keys: RwLock::new(keys), listener: Mutex::new(Some(listener)) };
         Ok((Self(Arc::new(inner)), local))
     }
 
@@ -255,25 +228,15 @@ impl DevIssuer {
     pub fn mint(&self, request: &TokenRequest) -> Result<SecretString, DevIssuerError> {
         request.check()?;
         let now = Timestamp::now().as_second();
-        let TokenRequest {
-            workload,
-            namespace,
-            ..
-        } = request;
-        let pod = request
-            .pod
-            .clone()
-            .unwrap_or_else(|| format!("{workload}-dev"));
+        let TokenRequest { workload, namespace, .. } = request;
+        let pod = request.pod.clone().unwrap_or_else(|| format!("{workload}-dev"));
         let mut claims = request.claims.clone();
         if let Some(env) = &request.env {
             claims.insert("env".to_owned(), json!(env));
         }
         let registered = [
             ("iss", json!(self.0.url)),
-            (
-                "sub",
-                json!(format!("system:serviceaccount:{namespace}:{workload}")),
-            ),
+            ("sub", json!(format!("system:serviceaccount:{namespace}:{workload}"))),
             ("aud", json!([request.audience])),
             ("iat", json!(now)),
             ("nbf", json!(now)),
@@ -320,16 +283,8 @@ impl DevIssuer {
     ///
     /// # Errors
     /// [`DevIssuerError::AlreadyServing`] at the second call.
-    pub async fn serve(
-        self,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), DevIssuerError> {
-        let listener = self
-            .0
-            .listener
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), DevIssuerError> {
+        let listener = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         let listener = listener.ok_or(DevIssuerError::AlreadyServing)?;
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
@@ -339,10 +294,7 @@ impl DevIssuer {
             .layer(middleware::from_fn(refuse_browsers))
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .with_state(self);
-        axum::serve(listener, router)
-            .with_graceful_shutdown(shutdown)
-            .await
-            .map_err(DevIssuerError::Serve)
+        axum::serve(listener, router).with_graceful_shutdown(shutdown).await.map_err(DevIssuerError::Serve)
     }
 }
 
@@ -359,18 +311,10 @@ impl IntoResponse for DevIssuerError {
 /// Web pages can reach loopback too: by a cross-site request (which has `Origin`) or by a DNS name
 /// that they point here (which is then the `Host`). Neither is for them.
 async fn refuse_browsers(headers: HeaderMap, request: Request, next: Next) -> Response {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| {
-        request
-            .uri()
-            .authority()
-            .map(|authority| authority.as_str())
-    });
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     if headers.contains_key(header::ORIGIN) || !host.is_some_and(loopback_host) {
-        return DevIssuerError::Request("only for programs on this machine".to_owned())
-            .into_response();
+        return DevIssuerError::Request("only for programs on this machine".to_owned()).into_response();
     }
     next.run(request).await
 }
@@ -380,10 +324,7 @@ fn loopback_host(host: &str) -> bool {
         return address.ip().is_loopback();
     }
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name.eq_ignore_ascii_case("localhost")
-        || name
-            .parse::<std::net::Ipv4Addr>()
-            .is_ok_and(|ip| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 async fn discovery(State(issuer): State<DevIssuer>) -> Json<Value> {
@@ -399,9 +340,7 @@ async fn discovery(State(issuer): State<DevIssuer>) -> Json<Value> {
 
 async fn key_set(State(issuer): State<DevIssuer>) -> Json<Value> {
     let keys = issuer.0.keys.read().unwrap_or_else(PoisonError::into_inner);
-    let published: Vec<&Value> = std::iter::once(&keys.current.public)
-        .chain(&keys.retired)
-        .collect();
+    let published: Vec<&Value> = std::iter::once(&keys.current.public).chain(&keys.retired).collect();
     Json(json!({"keys": published}))
 }
 
@@ -441,7 +380,5 @@ async fn rotate(
     let Query(request) = request.map_err(|e| DevIssuerError::Request(e.body_text()))?;
     issuer.rotate(request.drop != 0)?;
     let keys = issuer.0.keys.read().unwrap_or_else(PoisonError::into_inner);
-    Ok(Json(
-        json!({"kid": keys.current.kid, "published": 1 + keys.retired.len()}),
-    ))
+    Ok(Json(json!({"kid": keys.current.kid, "published": 1 + keys.retired.len()})))
 }

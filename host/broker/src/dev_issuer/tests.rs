@@ -17,23 +17,12 @@ struct Running {
 
 async fn start() -> Running {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let (issuer, address) = DevIssuer::bind("127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let (issuer, address) = DevIssuer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     assert_eq!(issuer.issuer_url(), format!("http://{address}"));
     let stop = CancellationToken::new();
     let task = tokio::spawn(issuer.clone().serve(stop.clone().cancelled_owned()));
-    let client = Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .build()
-        .unwrap();
-    Running {
-        issuer,
-        client,
-        stop,
-        task,
-    }
+    let client = Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    Running { issuer, client, stop, task }
 }
 
 impl Running {
@@ -44,21 +33,16 @@ impl Running {
              attributes = {{ k8s_namespace = \"kubernetes.io.namespace\", k8s_pod = \"kubernetes.io.pod.name\", env = \"env\", team = \"team\" }}",
             self.issuer.issuer_url()
         );
-        let options = IdentityOptions {
-            allow_http_loopback: true,
-            ..Default::default()
-        };
+        let options = IdentityOptions { allow_http_loopback: true, ..Default::default() };
         Identity::new(vec![toml::from_str(&config).unwrap()], &options).unwrap()
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
-        self.client
-            .get(format!("{}{path}", self.issuer.issuer_url()))
+        self.client.get(format!("{}{path}", self.issuer.issuer_url()))
     }
 
     fn post(&self, path: &str) -> RequestBuilder {
-        self.client
-            .post(format!("{}{path}", self.issuer.issuer_url()))
+        self.client.post(format!("{}{path}", self.issuer.issuer_url()))
     }
 }
 
@@ -79,25 +63,16 @@ async fn its_tokens_are_verified_like_any_issuers() {
     assert_eq!(status, 200);
     let verified = identity.verify(unverified(&token)).await.unwrap();
     assert_eq!(verified.principal.to_string(), "dev/payment-service");
-    assert_eq!(
-        verified.subject,
-        "system:serviceaccount:default:payment-service"
-    );
+    assert_eq!(verified.subject, "system:serviceaccount:default:payment-service");
     assert_eq!(verified.attributes["k8s_pod"], "payment-service-dev");
     assert!(!verified.attributes.contains_key("env"));
 
     let body = r#"{"workload": "a", "namespace": "shop", "pod": "a-1", "env": "prod", "ttl": "1m", "claims": {"team": "blue"}}"#;
-    let request = dev
-        .post("/token")
-        .header("content-type", "application/json")
-        .body(body);
+    let request = dev.post("/token").header("content-type", "application/json").body(body);
     let (status, reply) = text(request).await;
     assert_eq!(status, 200, "{reply}");
     let reply: Value = serde_json::from_str(&reply).unwrap();
-    let verified = identity
-        .verify(unverified(reply["token"].as_str().unwrap()))
-        .await
-        .unwrap();
+    let verified = identity.verify(unverified(reply["token"].as_str().unwrap())).await.unwrap();
     let seen: Vec<_> = verified.attributes.values().map(String::as_str).collect();
     assert_eq!(seen, ["prod", "shop", "a-1", "blue"]);
 
@@ -142,20 +117,11 @@ async fn bad_requests_are_told_why() {
         assert!(reply.contains(told), "{query}: {reply}");
     }
     for (body, told) in [
-        (
-            r#"{"workload": "a", "claims": {"iss": "x"}}"#.to_owned(),
-            "`iss`",
-        ),
+        (r#"{"workload": "a", "claims": {"iss": "x"}}"#.to_owned(), "`iss`"),
         (r#"{"workload": "#.to_owned(), "JSON"),
-        (
-            format!("{{\"workload\": \"{}\"}}", "a".repeat(MAX_BODY)),
-            "length limit",
-        ),
+        (format!("{{\"workload\": \"{}\"}}", "a".repeat(MAX_BODY)), "length limit"),
     ] {
-        let request = dev
-            .post("/token")
-            .header("content-type", "application/json")
-            .body(body);
+        let request = dev.post("/token").header("content-type", "application/json").body(body);
         let (status, reply) = text(request).await;
         assert_eq!(status, 400);
         assert!(reply.contains(told), "{told}: {reply}");
@@ -166,25 +132,13 @@ async fn bad_requests_are_told_why() {
 async fn it_is_not_for_the_network_nor_for_web_pages() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let refused = DevIssuer::bind(address.parse().unwrap()).await;
-        assert!(
-            matches!(refused, Err(DevIssuerError::NotLoopback(_))),
-            "{address}"
-        );
+        assert!(matches!(refused, Err(DevIssuerError::NotLoopback(_))), "{address}");
     }
     let dev = start().await;
     let token = || dev.get("/token?workload=a");
     assert_eq!(text(token()).await.0, 200);
-    assert_eq!(
-        text(token().header("origin", "https://evil.example"))
-            .await
-            .0,
-        400
-    );
-    for host in [
-        "evil.example",
-        "127.0.0.1.evil.example",
-        "localhost.evil.example:80",
-    ] {
+    assert_eq!(text(token().header("origin", "https://evil.example")).await.0, 400);
+    for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80"] {
         assert_eq!(text(token().header("host", host)).await.0, 400, "{host}");
     }
     assert_eq!(text(token().header("host", "localhost:1234")).await.0, 200);

@@ -58,8 +58,7 @@ pub struct AdminLease {
 
 impl From<Lease> for AdminLease {
     fn from(lease: Lease) -> Self {
-        let (attempts, last_error) =
-            lease.removal.map_or((0, None), |removal| (removal.attempts, removal.last_error));
+        let (attempts, last_error) = lease.removal.map_or((0, None), |removal| (removal.attempts, removal.last_error));
         Self {
             lease_id: lease.id.to_string(),
             state: lease.state,

@@ -155,9 +155,8 @@ pub async fn renew_lease(
     // On its own, so that a caller that goes away does not cut it off between backend and record.
     let broker = Arc::clone(&app.broker);
     let request_id = id.clone();
-    let renewed = app.broker.tasks.spawn(async move {
-        renew(&broker, caller, &parse_id(&lease)?, ask, request_id).await
-    });
+    let renewed =
+        app.broker.tasks.spawn(async move { renew(&broker, caller, &parse_id(&lease)?, ask, request_id).await });
     match renewed.await.unwrap_or(Err(Refused::Overloaded)) {
         Ok(lease) => axum::Json(LeaseView::from(&lease)).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&id),
@@ -185,9 +184,9 @@ pub async fn revoke_lease(
 ) -> Response {
     let found = async { own_lease(&app.broker, &caller, &parse_id(&lease)?).await };
     match found.await {
-        Ok(lease) => revoked(&app.broker, lease, Cause::Requested).await.unwrap_or_else(|refused| {
-            HttpRefused::from(refused).reply(&id)
-        }),
+        Ok(lease) => revoked(&app.broker, lease, Cause::Requested)
+            .await
+            .unwrap_or_else(|refused| HttpRefused::from(refused).reply(&id)),
         Err(refused) => HttpRefused::from(refused).reply(&id),
     }
 }

@@ -2,11 +2,11 @@
 //! pipeline's answers to replies; it decides nothing.
 
 pub mod admin;
-mod delivery;
-mod extract;
-mod issue;
-mod leases;
-mod operator;
+pub mod delivery;
+pub mod extract;
+pub mod issue;
+pub mod leases;
+pub mod operator;
 pub mod problem;
 pub mod server;
 pub mod views;
@@ -67,7 +67,9 @@ impl utoipa::Modify for TokenScheme {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("JWT")
-            .description(Some("The workload's identity token: Kubernetes service account, SPIFFE JWT-SVID, CI or cloud"))
+            .description(Some(
+                "The workload's identity token: Kubernetes service account, SPIFFE JWT-SVID, CI or cloud",
+            ))
             .build();
         let components = document.components.get_or_insert_with(Default::default);
         components.add_security_scheme("workload_token", SecurityScheme::Http(scheme));
@@ -176,8 +178,16 @@ mod tests {
         let document: serde_json::Value = serde_json::from_str(&super::openapi()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         for path in [
-            "/issue", "/v1/issue", "/v1/simulate", "/v1/leases", "/v1/leases/{id}", "/v1/leases/{id}/renew",
-            "/v1/leases/{id}/revoke", "/livez", "/readyz", "/metrics",
+            "/issue",
+            "/v1/issue",
+            "/v1/simulate",
+            "/v1/leases",
+            "/v1/leases/{id}",
+            "/v1/leases/{id}/renew",
+            "/v1/leases/{id}/revoke",
+            "/livez",
+            "/readyz",
+            "/metrics",
         ] {
             assert!(document["paths"].get(path).is_some(), "{path}");
         }

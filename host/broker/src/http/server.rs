@@ -69,9 +69,9 @@ fn bound_requests(builder: &mut hyper_util::server::conn::auto::Builder<hyper_ut
 /// # Errors
 /// When a file cannot be read or they do not belong together.
 pub async fn tls(certificate: &Path, key: &Path) -> anyhow::Result<RustlsConfig> {
-    RustlsConfig::from_pem_file(certificate, key).await.with_context(|| {
-        format!("TLS: cannot use certificate {} with key {}", certificate.display(), key.display())
-    })
+    RustlsConfig::from_pem_file(certificate, key)
+        .await
+        .with_context(|| format!("TLS: cannot use certificate {} with key {}", certificate.display(), key.display()))
 }
 
 /// Serves administration on a Unix socket that only this user can open (0600).
@@ -102,8 +102,8 @@ fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
         // Left by a broker that was killed.
         std::fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)
-        .with_context(|| format!("cannot make the admin socket {}", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot make the admin socket {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)

@@ -21,9 +21,7 @@ pub enum ClaimPathError {
     #[error("a claim path must have 1 to {MAX_PATH} bytes and at most {MAX_DOTS} dots")]
     Length,
     /// A brace in a path, or one without its partner in a template.
-    #[error(
-        "braces must come in pairs around a claim path, as in \"{{kubernetes.io.serviceaccount.name}}\""
-    )]
+    #[error("braces must come in pairs around a claim path, as in \"{{kubernetes.io.serviceaccount.name}}\"")]
     Brace,
     /// Every token of the issuer would be the same workload.
     #[error("the workload must name at least one claim, as in \"{{sub}}\"")]
@@ -75,10 +73,7 @@ impl TryFrom<String> for ClaimPath {
     type Error = ClaimPathError;
 
     fn try_from(text: String) -> Result<Self, ClaimPathError> {
-        if text.is_empty()
-            || text.len() > MAX_PATH
-            || text.bytes().filter(|&b| b == b'.').count() > MAX_DOTS
-        {
+        if text.is_empty() || text.len() > MAX_PATH || text.bytes().filter(|&b| b == b'.').count() > MAX_DOTS {
             return Err(ClaimPathError::Length);
         }
         if text.contains(['{', '}']) {
@@ -99,10 +94,7 @@ impl ClaimPath {
     ///
     /// # Errors
     /// [`ClaimProblem::Ambiguous`] when it leads to two.
-    pub(super) fn find<'v>(
-        &self,
-        claims: &'v Map<String, Value>,
-    ) -> Result<Option<&'v Value>, ClaimProblem> {
+    pub(super) fn find<'v>(&self, claims: &'v Map<String, Value>) -> Result<Option<&'v Value>, ClaimProblem> {
         let mut found = None;
         search(claims, &self.0, &mut found)?;
         Ok(found)
@@ -132,15 +124,8 @@ impl ClaimPath {
 
 /// Each object of the token is reached by at most one way of cutting, so the work is bounded by
 /// the token's size (times [`MAX_DOTS`]), not by the number of ways.
-fn search<'v>(
-    object: &'v Map<String, Value>,
-    path: &str,
-    found: &mut Option<&'v Value>,
-) -> Result<(), ClaimProblem> {
-    let cuts = path
-        .match_indices('.')
-        .map(|(at, _)| at)
-        .chain([path.len()]);
+fn search<'v>(object: &'v Map<String, Value>, path: &str, found: &mut Option<&'v Value>) -> Result<(), ClaimProblem> {
+    let cuts = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
     for cut in cuts {
         match object.get(&path[..cut]) {
             None | Some(Value::Null) => {}
@@ -204,10 +189,7 @@ impl TryFrom<String> for WorkloadTemplate {
         if parts.is_empty() {
             return Err(ClaimPathError::NoClaim);
         }
-        Ok(Self {
-            prefix: prefix.to_owned(),
-            parts,
-        })
+        Ok(Self { prefix: prefix.to_owned(), parts })
     }
 }
 
@@ -273,22 +255,12 @@ mod tests {
             "nothing": null, "list": [1], "flat.name": "x",
         }));
         let text = |p: &str| path(p).text(&token);
-        assert_eq!(
-            text("kubernetes.io.serviceaccount.name"),
-            Ok(Some("payment".into()))
-        );
+        assert_eq!(text("kubernetes.io.serviceaccount.name"), Ok(Some("payment".into())));
         assert_eq!(text("https://example.com/role"), Ok(Some("ci".into())));
         assert_eq!(text("a.b.c.d"), Ok(Some("7".into())));
         assert_eq!(text("a.b.e"), Ok(Some("true".into())));
         assert_eq!(text("flat.name"), Ok(Some("x".into())));
-        for absent in [
-            "kubernetes.io.pod.name",
-            "kubernetes",
-            "nothing",
-            "a.b.c.d.e",
-            ".",
-            "a.",
-        ] {
+        for absent in ["kubernetes.io.pod.name", "kubernetes", "nothing", "a.b.c.d.e", ".", "a."] {
             assert_eq!(text(absent), Ok(None), "{absent}");
         }
         assert_eq!(text("list"), Err(ClaimProblem::NotScalar));
@@ -308,9 +280,7 @@ mod tests {
     #[test]
     fn attributes_are_bounded_and_printable() {
         let long = "x".repeat(MAX_VALUE + 1);
-        let token = claims(
-            json!({"long": long, "nl": "a\nb", "bidi": "a\u{202e}b", "fits": "x".repeat(MAX_VALUE)}),
-        );
+        let token = claims(json!({"long": long, "nl": "a\nb", "bidi": "a\u{202e}b", "fits": "x".repeat(MAX_VALUE)}));
         assert_eq!(path("long").text(&token), Err(ClaimProblem::TooLong));
         assert_eq!(path("nl").text(&token), Err(ClaimProblem::Unprintable));
         assert_eq!(path("bidi").text(&token), Err(ClaimProblem::Unprintable));
@@ -343,10 +313,7 @@ mod tests {
         }));
         let name = |t: &str| template(t).unwrap().workload(&token);
         assert_eq!(name("{sa}"), Ok("payment".into()));
-        assert_eq!(
-            name("k8s:{ns}/{sa}@prod"),
-            Ok("k8s:shop/payment@prod".into())
-        );
+        assert_eq!(name("k8s:{ns}/{sa}@prod"), Ok("k8s:shop/payment@prod".into()));
         assert_eq!(name("{number}"), Ok("12".into()));
         assert_eq!(name("{ns}/{slash}"), Ok("shop/a/b".into()));
         assert_eq!(name("{slash}/{ns}"), Err(ClaimProblem::Separator));

@@ -97,10 +97,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`IdentityError`], which names the issuer's entry and what to write instead.
-    pub fn new(
-        issuers: Vec<JwtIssuerConfig>,
-        options: &IdentityOptions,
-    ) -> Result<Self, IdentityError> {
+    pub fn new(issuers: Vec<JwtIssuerConfig>, options: &IdentityOptions) -> Result<Self, IdentityError> {
         if issuers.len() > MAX_ISSUERS {
             return Err(IdentityError::TooManyIssuers);
         }
@@ -118,10 +115,7 @@ impl Identity {
                 1 + u32::try_from(entry.verified.mapped_bytes() / 1024).unwrap_or(u32::MAX - 1)
             })
             .build();
-        Ok(Self {
-            issuers: ready,
-            remembered,
-        })
+        Ok(Self { issuers: ready, remembered })
     }
 
     /// Fetches every issuer's keys now, side by side, so that the first caller does not wait for
@@ -156,11 +150,7 @@ impl Identity {
             match issuer.verify(&preview).await {
                 Ok((verified, generation)) => {
                     let verified = Arc::new(verified);
-                    let entry = Remembered {
-                        verified: Arc::clone(&verified),
-                        issuer: index,
-                        generation,
-                    };
+                    let entry = Remembered { verified: Arc::clone(&verified), issuer: index, generation };
                     self.remembered.insert(digest, Arc::new(entry)).await;
                     return Ok(verified);
                 }

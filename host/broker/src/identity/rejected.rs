@@ -16,11 +16,7 @@ impl Quoted {
     #[must_use]
     pub fn new(text: &str) -> Self {
         const MAX: usize = 80;
-        let mut quoted: String = text
-            .chars()
-            .take(MAX)
-            .flat_map(char::escape_debug)
-            .collect();
+        let mut quoted: String = text.chars().take(MAX).flat_map(char::escape_debug).collect();
         if text.chars().nth(MAX).is_some() {
             quoted.push('…');
         }

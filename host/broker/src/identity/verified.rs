@@ -49,9 +49,7 @@ impl Unverified {
             (Some(header), Some(claims), Some(signature), None) => {
                 !header.is_empty()
                     && !claims.is_empty()
-                    && [header, claims, signature]
-                        .iter()
-                        .all(|part| part.bytes().all(base64url))
+                    && [header, claims, signature].iter().all(|part| part.bytes().all(base64url))
             }
             _ => false,
         };

@@ -70,9 +70,10 @@ impl Gauges {
         }
         self.overdue.extend(counts.overdue.keys().cloned());
         for target in &self.overdue {
-            let (count, age) = counts.overdue.get(target).map_or((0, 0.0), |(count, since)| {
-                (*count, now.duration_since(*since).as_secs_f64().max(0.0))
-            });
+            let (count, age) = counts
+                .overdue
+                .get(target)
+                .map_or((0, 0.0), |(count, since)| (*count, now.duration_since(*since).as_secs_f64().max(0.0)));
             metrics::gauge!("jit_revocations_overdue", "target" => target.clone()).set(count as f64);
             metrics::gauge!("jit_revocations_oldest_overdue_seconds", "target" => target.clone()).set(age);
         }

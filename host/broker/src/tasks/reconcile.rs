@@ -215,4 +215,3 @@ async fn missing(broker: &Broker, lease: &Lease, dry_run: bool, found: &mut Targ
         Err(error) => Err(error),
     }
 }
-

@@ -169,9 +169,8 @@ async fn work_off(
         leases.retain(|lease| lease.state == LeaseState::Active);
         leases.extend(overdue);
     }
-    let mut attempts = stream::iter(leases)
-        .map(|lease| async move { one(broker, &lease).await })
-        .buffer_unordered(CONCURRENT);
+    let mut attempts =
+        stream::iter(leases).map(|lease| async move { one(broker, &lease).await }).buffer_unordered(CONCURRENT);
     let mut failure = Ok(());
     while let Some(attempted) = attempts.next().await {
         match attempted {

@@ -7,32 +7,15 @@ use crate::call::Call;
 use crate::text::escape;
 
 impl Host for Call {
-    fn write(
-        &mut self,
-        level: Level,
-        message: String,
-        fields: Vec<(String, String)>,
-    ) -> wasmtime::Result<()> {
-        let bytes = message.len()
-            + fields
-                .iter()
-                .map(|(name, value)| name.len() + value.len())
-                .sum::<usize>();
+    fn write(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
+        let bytes = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         self.enter_host(bytes)?;
         self.log_lines = self.log_lines.saturating_add(1);
         if self.log_lines <= self.limits.log_lines {
-            emit(
-                &self.plugin,
-                level,
-                &line(&message, &fields, self.limits.log_line_bytes),
-            );
+            emit(&self.plugin, level, &line(&message, &fields, self.limits.log_line_bytes));
         } else if self.log_lines == self.limits.log_lines + 1 {
             let most = self.limits.log_lines;
-            emit(
-                &self.plugin,
-                Level::Warn,
-                &format!("more than {most} log lines in one call: the rest is cut"),
-            );
+            emit(&self.plugin, Level::Warn, &format!("more than {most} log lines in one call: the rest is cut"));
         }
         Ok(())
     }

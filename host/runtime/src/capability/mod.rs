@@ -42,15 +42,9 @@ impl Grant {
     /// Links the capability.
     pub(crate) fn link(self, linker: &mut Linker<Call>) -> wasmtime::Result<()> {
         match self {
-            Self::Log => {
-                crate::bindings::log::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)
-            }
-            Self::Secrets => {
-                crate::bindings::secrets::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)
-            }
-            Self::Sql => {
-                crate::bindings::sql::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)
-            }
+            Self::Log => crate::bindings::log::add_to_linker::<_, HasSelf<Call>>(linker, |call| call),
+            Self::Secrets => crate::bindings::secrets::add_to_linker::<_, HasSelf<Call>>(linker, |call| call),
+            Self::Sql => crate::bindings::sql::add_to_linker::<_, HasSelf<Call>>(linker, |call| call),
         }
     }
 }
@@ -69,10 +63,7 @@ pub struct GrantError;
 impl FromStr for Grant {
     type Err = GrantError;
     fn from_str(word: &str) -> Result<Self, GrantError> {
-        Self::ALL
-            .into_iter()
-            .find(|grant| grant.as_str() == word)
-            .ok_or(GrantError)
+        Self::ALL.into_iter().find(|grant| grant.as_str() == word).ok_or(GrantError)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::call::Call;
 
 /// A secret in a call's table of handles.
 #[derive(Debug)]
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct GuestSecret(pub(crate) SecretString);
 
 impl Host for Call {}

@@ -47,10 +47,7 @@ impl Apt {
     }
 
     /// With fresh lists of the machine's own sources, fetched into `folder`.
-    pub(super) fn with_private_lists(
-        folder: &Path,
-        progress: &dyn Progress,
-    ) -> Result<Self, Error> {
+    pub(super) fn with_private_lists(folder: &Path, progress: &dyn Progress) -> Result<Self, Error> {
         let lists = folder.join("lists");
         let archives = folder.join("cache");
         create_folder(&lists.join("partial"))?;
@@ -93,13 +90,7 @@ impl Apt {
     /// What has to be downloaded for `names` to work on this machine: they themselves and what
     /// they need that is not installed.
     pub(super) fn needed(&self, names: &[String]) -> Result<Vec<Package>, Error> {
-        let mut arguments = vec![
-            "install",
-            "--print-uris",
-            "--reinstall",
-            "-y",
-            "--no-install-recommends",
-        ];
+        let mut arguments = vec!["install", "--print-uris", "--reinstall", "-y", "--no-install-recommends"];
         arguments.extend(names.iter().map(String::as_str));
         let packages = parse_uris(&self.ask("apt-get", &arguments)?);
         if packages.is_empty() || packages.len() > MAX_PACKAGES {
@@ -127,17 +118,14 @@ impl Apt {
                 package.size.div_ceil(1_000_000)
             ));
             let received = || bytes_below(folder);
-            Run::new(
-                format!("`apt-get download {}`", package.name),
-                DOWNLOAD_DEADLINE,
-            )
-            .give_up_when_stalled(DOWNLOAD_PATIENCE, &received)
-            .output(
-                self.command("apt-get")
-                    .arg("download")
-                    .arg(format!("{}={}", package.name, package.version))
-                    .current_dir(folder),
-            )?;
+            Run::new(format!("`apt-get download {}`", package.name), DOWNLOAD_DEADLINE)
+                .give_up_when_stalled(DOWNLOAD_PATIENCE, &received)
+                .output(
+                    self.command("apt-get")
+                        .arg("download")
+                        .arg(format!("{}={}", package.name, package.version))
+                        .current_dir(folder),
+                )?;
         }
         let mut files: Vec<PathBuf> = fs::read_dir(folder)
             .map_err(Error::io("read", folder))?
@@ -152,18 +140,12 @@ impl Apt {
 
 /// Unpacks a package below `root` without running its scripts.
 pub(super) fn unpack(package: &Path, root: &Path) -> Result<(), Error> {
-    Run::new("`dpkg -x`", UNPACK_DEADLINE)
-        .output(Command::new("dpkg").arg("-x").arg(package).arg(root))
-        .map(|_| ())
+    Run::new("`dpkg -x`", UNPACK_DEADLINE).output(Command::new("dpkg").arg("-x").arg(package).arg(root)).map(|_| ())
 }
 
 fn bytes_below(folder: &Path) -> u64 {
     fs::read_dir(folder).map_or(0, |entries| {
-        entries
-            .flatten()
-            .filter_map(|entry| entry.metadata().ok())
-            .map(|metadata| metadata.len())
-            .sum()
+        entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
     })
 }
 
@@ -201,10 +183,7 @@ mod tests {
     #[test]
     fn candidates_are_read() {
         let policy = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1~deb12u2\n";
-        assert_eq!(
-            parse_candidate(policy).as_deref(),
-            Some("1.96.0+dfsg1-1~deb12u2")
-        );
+        assert_eq!(parse_candidate(policy).as_deref(), Some("1.96.0+dfsg1-1~deb12u2"));
         assert_eq!(parse_candidate("x:\n  Candidate: (none)\n"), None);
         assert_eq!(parse_candidate(""), None);
     }

@@ -43,20 +43,11 @@ const FAMILIES: [Family; 2] = [
         library: "libstd-rust-web",
         development: "libstd-rust-web-dev",
     },
-    Family {
-        compiler: "rustc",
-        source: "rust-src",
-        library: "libstd-rust",
-        development: "libstd-rust-dev",
-    },
+    Family { compiler: "rustc", source: "rust-src", library: "libstd-rust", development: "libstd-rust-dev" },
 ];
 
 /// What an earlier run prepared, the newest if there are several.
-pub(super) fn prepared(
-    cache: &Path,
-    minimum: RustVersion,
-    linker: Option<&PathBuf>,
-) -> Option<GuestToolchain> {
+pub(super) fn prepared(cache: &Path, minimum: RustVersion, linker: Option<&PathBuf>) -> Option<GuestToolchain> {
     fs::read_dir(cache.join(FOLDER))
         .ok()?
         .flatten()
@@ -92,10 +83,7 @@ pub(super) fn prepare(
     match first {
         Err(Error::Start { program, source }) => Err(Error::Start { program, source }),
         Err(error) => {
-            progress.step(&format!(
-                "the machine's package lists do not do: {}",
-                super::first_line(&error.to_string())
-            ));
+            progress.step(&format!("the machine's package lists do not do: {}", super::first_line(&error.to_string())));
             let folder = tempfile::tempdir().map_err(Error::io("make", std::env::temp_dir()))?;
             let apt = Apt::with_private_lists(folder.path(), progress)?;
             let offer = Offer::find(apt, options.minimum)?;
@@ -127,20 +115,16 @@ impl Offer {
         }
         let best = known.into_iter().max_by_key(|(version, ..)| *version);
         match best {
-            Some((version, family, package_version)) if version >= minimum => Ok(Self {
-                apt,
-                family,
-                package_version,
-                version,
-            }),
+            Some((version, family, package_version)) if version >= minimum => {
+                Ok(Self { apt, family, package_version, version })
+            }
             Some((version, family, _)) => Err(Error::Package {
                 package: family.compiler.to_owned(),
                 reason: format!("version {version} is offered, and {minimum} is needed"),
             }),
-            None => Err(Error::Package {
-                package: "rustc-web, rustc".to_owned(),
-                reason: "apt knows neither".to_owned(),
-            }),
+            None => {
+                Err(Error::Package { package: "rustc-web, rustc".to_owned(), reason: "apt knows neither".to_owned() })
+            }
         }
     }
 
@@ -159,15 +143,8 @@ impl Offer {
             return Ok(packages);
         }
         // The linker of the LLVM that the compiler was built with understands its objects.
-        let llvm = packages
-            .iter()
-            .find_map(|package| package.name.strip_prefix("libllvm"))
-            .unwrap_or_default();
-        names.push(if llvm.is_empty() {
-            "lld".to_owned()
-        } else {
-            format!("lld-{llvm}")
-        });
+        let llvm = packages.iter().find_map(|package| package.name.strip_prefix("libllvm")).unwrap_or_default();
+        names.push(if llvm.is_empty() { "lld".to_owned() } else { format!("lld-{llvm}") });
         self.apt.needed(&names)
     }
 }
@@ -208,16 +185,10 @@ fn install(
         remove(&work.join("usr/src"))?;
         remove(&work.join("usr/share"))?;
         let rustc = write_wrapper(work)?;
-        let toolchain = GuestToolchain {
-            way: Way::Debian,
-            version: offer.version,
-            rustc: Some(rustc),
-            linker: own_linker,
-        };
-        let stamp = serde_json::to_vec_pretty(&toolchain).map_err(|error| Error::Answer {
-            what: "the stamp".to_owned(),
-            detail: error.to_string(),
-        })?;
+        let toolchain =
+            GuestToolchain { way: Way::Debian, version: offer.version, rustc: Some(rustc), linker: own_linker };
+        let stamp = serde_json::to_vec_pretty(&toolchain)
+            .map_err(|error| Error::Answer { what: "the stamp".to_owned(), detail: error.to_string() })?;
         write(&work.join(STAMP), &stamp)
     })?;
     let toolchain = read_stamp(&place, linker).ok_or_else(|| Error::Answer {
@@ -242,23 +213,12 @@ fn library_path(root: &Path) -> String {
     let mut folders = vec![root.join("usr/lib"), root.join("lib")];
     for parent in ["usr/lib", "lib"] {
         let multiarch = fs::read_dir(root.join(parent)).into_iter().flatten();
-        folders.extend(
-            multiarch
-                .flatten()
-                .map(|entry| entry.path())
-                .filter(|path| {
-                    path.is_dir()
-                        && path
-                            .file_name()
-                            .is_some_and(|name| name.to_string_lossy().contains("-linux-gnu"))
-                }),
-        );
+        folders.extend(multiarch.flatten().map(|entry| entry.path()).filter(|path| {
+            path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().contains("-linux-gnu"))
+        }));
     }
-    let paths: Vec<_> = folders
-        .iter()
-        .filter(|folder| folder.is_dir())
-        .map(|folder| folder.display().to_string())
-        .collect();
+    let paths: Vec<_> =
+        folders.iter().filter(|folder| folder.is_dir()).map(|folder| folder.display().to_string()).collect();
     paths.join(":")
 }
 
@@ -274,8 +234,7 @@ fn write_wrapper(root: &Path) -> Result<PathBuf, Error> {
          LD_LIBRARY_PATH=\"{folders}\" exec \"$here/usr/bin/rustc\" \"$@\"\n"
     );
     write(&path, script.as_bytes())?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-        .map_err(Error::io("make executable", &path))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(Error::io("make executable", &path))?;
     Ok(relative)
 }
 
@@ -286,10 +245,7 @@ fn find_linker(root: &Path) -> Result<PathBuf, Error> {
         .map(|entry| entry.path().join("bin/wasm-ld"))
         .find(|linker| linker.exists())
         .and_then(|linker| linker.strip_prefix(root).ok().map(Path::to_owned))
-        .ok_or_else(|| Error::Package {
-            package: "lld".to_owned(),
-            reason: "it holds no wasm-ld".to_owned(),
-        })
+        .ok_or_else(|| Error::Package { package: "lld".to_owned(), reason: "it holds no wasm-ld".to_owned() })
 }
 
 /// Builds the standard library for guests and lays it into the tree's sysroot.
@@ -306,10 +262,7 @@ fn build_std(root: &Path, progress: &dyn Progress) -> Result<(), Error> {
     // otherwise stand in every panic message and so in every plugin's digest.
     let mut flags = vec![
         "-Cembed-bitcode=yes".to_owned(),
-        format!(
-            "--remap-path-prefix={}/usr/lib/rustlib/src/rust=/rustc",
-            root.display()
-        ),
+        format!("--remap-path-prefix={}/usr/lib/rustlib/src/rust=/rustc", root.display()),
         format!("--remap-path-prefix={}/usr/src=/rustc", root.display()),
     ];
     flags.extend(crate::workspace::registry_remap_flag());
@@ -333,10 +286,7 @@ fn build_std(root: &Path, progress: &dyn Progress) -> Result<(), Error> {
     cache::create_folder(&sysroot)?;
     for entry in fs::read_dir(&built).map_err(Error::io("read", &built))? {
         let path = entry.map_err(Error::io("read", &built))?.path();
-        let Some(name) = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-        else {
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else {
             continue;
         };
         if name.ends_with(".rlib") && !name.starts_with("libseed-") {
@@ -367,19 +317,13 @@ mod tests {
     #[test]
     fn a_stamp_counts_only_while_its_files_are_there() {
         let cache = tempfile::tempdir().unwrap();
-        let minimum = RustVersion {
-            major: 1,
-            minor: 90,
-        };
+        let minimum = RustVersion { major: 1, minor: 90 };
         assert!(prepared(cache.path(), minimum, None).is_none());
         let place = cache.path().join(FOLDER).join("debian-1.96");
         fs::create_dir_all(&place).unwrap();
         let toolchain = GuestToolchain {
             way: Way::Debian,
-            version: RustVersion {
-                major: 1,
-                minor: 96,
-            },
+            version: RustVersion { major: 1, minor: 96 },
             rustc: Some("rustc".into()),
             linker: Some("wasm-ld".into()),
         };
@@ -390,19 +334,13 @@ mod tests {
         let found = prepared(cache.path(), minimum, None).unwrap();
         assert_eq!(found.rustc, Some(place.join("rustc")));
         // Without a linker of its own, the active toolchain's is used.
-        let borrowed = GuestToolchain {
-            linker: None,
-            ..toolchain
-        };
+        let borrowed = GuestToolchain { linker: None, ..toolchain };
         fs::write(place.join(STAMP), serde_json::to_vec(&borrowed).unwrap()).unwrap();
         assert!(prepared(cache.path(), minimum, None).is_none());
         let lld = place.join("wasm-ld");
         let found = prepared(cache.path(), minimum, Some(&lld)).unwrap();
         assert_eq!(found.linker, Some(lld));
-        let newer = RustVersion {
-            major: 1,
-            minor: 97,
-        };
+        let newer = RustVersion { major: 1, minor: 97 };
         assert!(prepared(cache.path(), newer, None).is_none());
     }
 
@@ -415,10 +353,8 @@ mod tests {
         fs::write(&rustc, "#!/bin/sh\necho \"$LD_LIBRARY_PATH $1\"\n").unwrap();
         fs::set_permissions(&rustc, fs::Permissions::from_mode(0o755)).unwrap();
         let wrapper = root.path().join(write_wrapper(root.path()).unwrap());
-        let said = Run::new("the wrapper", Duration::from_secs(20))
-            .output(Command::new(wrapper).arg("-vV"))
-            .unwrap()
-            .stdout;
+        let said =
+            Run::new("the wrapper", Duration::from_secs(20)).output(Command::new(wrapper).arg("-vV")).unwrap().stdout;
         let multiarch = root.path().join("usr/lib/x86_64-linux-gnu");
         assert!(said.contains(&multiarch.display().to_string()), "{said}");
         assert!(said.trim_end().ends_with(" -vV"), "{said}");

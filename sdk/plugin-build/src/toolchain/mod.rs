@@ -63,9 +63,7 @@ impl FromStr for Way {
         [Self::Rustup, Self::Distribution, Self::Debian]
             .into_iter()
             .find(|way| way.name() == text)
-            .ok_or_else(|| {
-                format!("`{text}` is none of `rustup`, `distribution`, `debian` ({WAY_VARIABLE})")
-            })
+            .ok_or_else(|| format!("`{text}` is none of `rustup`, `distribution`, `debian` ({WAY_VARIABLE})"))
     }
 }
 
@@ -89,20 +87,14 @@ impl RustVersion {
     /// to compile.
     #[must_use]
     pub fn of_this_workspace() -> Self {
-        Self::parse(env!("CARGO_PKG_RUST_VERSION")).unwrap_or(Self {
-            major: 1,
-            minor: 85,
-        })
+        Self::parse(env!("CARGO_PKG_RUST_VERSION")).unwrap_or(Self { major: 1, minor: 85 })
     }
 
     /// Reads `1.95`, `1.95.0`, `1.96.0+dfsg1-1~deb12u2`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit());
-        Some(Self {
-            major: numbers.next()?.parse().ok()?,
-            minor: numbers.next()?.parse().ok()?,
-        })
+        Some(Self { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
     }
 }
 
@@ -127,11 +119,7 @@ impl fmt::Display for GuestToolchain {
             (Way::Distribution, _) => f.write_str("of the distribution"),
             (Way::Debian, None) => f.write_str("from Debian's packages"),
             (Way::Debian, Some(rustc)) => {
-                write!(
-                    f,
-                    "from Debian's packages, in the cache ({})",
-                    rustc.display()
-                )
+                write!(f, "from Debian's packages, in the cache ({})", rustc.display())
             }
         }
     }
@@ -166,12 +154,7 @@ impl ToolchainOptions {
     /// The defaults for packages in `folder`.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self {
-            folder: folder.into(),
-            cache: None,
-            minimum: RustVersion::of_this_workspace(),
-            way: None,
-        }
+        Self { folder: folder.into(), cache: None, minimum: RustVersion::of_this_workspace(), way: None }
     }
 }
 
@@ -180,10 +163,7 @@ impl ToolchainOptions {
 ///
 /// # Errors
 /// [`Error::NoToolchain`] with every way that was tried and why it did not do.
-pub fn prepare(
-    options: &ToolchainOptions,
-    progress: &dyn Progress,
-) -> Result<GuestToolchain, Error> {
+pub fn prepare(options: &ToolchainOptions, progress: &dyn Progress) -> Result<GuestToolchain, Error> {
     let cache = match &options.cache {
         Some(cache) => cache.clone(),
         None => crate::cache::folder()?,
@@ -191,10 +171,7 @@ pub fn prepare(
     let forced = match (options.way, std::env::var(WAY_VARIABLE)) {
         (Some(way), _) => Some(way),
         (None, Ok(name)) if !name.is_empty() => {
-            Some(name.parse().map_err(|detail| Error::Answer {
-                what: WAY_VARIABLE.to_owned(),
-                detail,
-            })?)
+            Some(name.parse().map_err(|detail| Error::Answer { what: WAY_VARIABLE.to_owned(), detail })?)
         }
         _ => None,
     };
@@ -218,19 +195,13 @@ pub fn prepare(
     if wanted(Way::Rustup) {
         match by_rustup(options, progress) {
             Ok(toolchain) => return Ok(toolchain),
-            Err(reason) => attempts.push(Attempt {
-                way: Way::Rustup.name(),
-                reason,
-            }),
+            Err(reason) => attempts.push(Attempt { way: Way::Rustup.name(), reason }),
         }
     }
     if wanted(Way::Distribution) {
         match by_distribution(options, linker.clone()) {
             Ok(toolchain) => return Ok(toolchain),
-            Err(reason) => attempts.push(Attempt {
-                way: Way::Distribution.name(),
-                reason,
-            }),
+            Err(reason) => attempts.push(Attempt { way: Way::Distribution.name(), reason }),
         }
     }
     if wanted(Way::Debian) {
@@ -239,19 +210,13 @@ pub fn prepare(
         }
         match debian::prepare(&cache, options, linker, progress) {
             Ok(toolchain) => return Ok(toolchain),
-            Err(error) => attempts.push(Attempt {
-                way: Way::Debian.name(),
-                reason: chain(&error),
-            }),
+            Err(error) => attempts.push(Attempt { way: Way::Debian.name(), reason: chain(&error) }),
         }
     }
     Err(Error::NoToolchain { attempts })
 }
 
-fn by_rustup(
-    options: &ToolchainOptions,
-    progress: &dyn Progress,
-) -> Result<GuestToolchain, String> {
+fn by_rustup(options: &ToolchainOptions, progress: &dyn Progress) -> Result<GuestToolchain, String> {
     progress.step(&format!("asking rustup for {GUEST_TARGET}"));
     let downloads = std::env::var_os("RUSTUP_HOME")
         .map(PathBuf::from)
@@ -261,27 +226,19 @@ fn by_rustup(
     Run::new("`rustup target add`", RUSTUP_DEADLINE)
         .give_up_when_stalled(RUSTUP_PATIENCE, &received)
         .on_line(&|line| progress.detail(line))
-        .output(
-            Command::new("rustup")
-                .args(["target", "add", GUEST_TARGET])
-                .current_dir(&options.folder),
-        )
+        .output(Command::new("rustup").args(["target", "add", GUEST_TARGET]).current_dir(&options.folder))
         .map_err(|error| match error {
             Error::Start { .. } => "rustup is not installed".to_owned(),
             error => chain(&error),
         })?;
-    let compiler =
-        Compiler::ask(Path::new("rustc"), &options.folder).map_err(|error| chain(&error))?;
+    let compiler = Compiler::ask(Path::new("rustc"), &options.folder).map_err(|error| chain(&error))?;
     if compiler.fits(options.minimum) {
         return Ok(compiler.toolchain(Way::Rustup, None, None));
     }
     Err(compiler.shortcoming(options.minimum))
 }
 
-fn by_distribution(
-    options: &ToolchainOptions,
-    linker: Option<PathBuf>,
-) -> Result<GuestToolchain, String> {
+fn by_distribution(options: &ToolchainOptions, linker: Option<PathBuf>) -> Result<GuestToolchain, String> {
     let rustc = PathBuf::from("/usr/bin/rustc");
     if !rustc.is_file() {
         return Err("there is no /usr/bin/rustc".to_owned());
@@ -304,35 +261,19 @@ struct Compiler {
 impl Compiler {
     fn ask(rustc: &Path, folder: &Path) -> Result<Self, Error> {
         let ask = |arguments: &[&str]| {
-            Run::new(format!("`{}`", rustc.display()), ASK_DEADLINE).output(
-                Command::new(rustc)
-                    .args(arguments)
-                    .current_dir(folder)
-                    .env_remove("RUSTC_WRAPPER"),
-            )
+            Run::new(format!("`{}`", rustc.display()), ASK_DEADLINE)
+                .output(Command::new(rustc).args(arguments).current_dir(folder).env_remove("RUSTC_WRAPPER"))
         };
         let verbose = ask(&["-vV"])?.stdout;
-        let field = |name: &str| {
-            verbose
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .map(str::trim)
-        };
+        let field = |name: &str| verbose.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let (version, host) = field("release:")
             .and_then(RustVersion::parse)
             .zip(field("host:"))
-            .ok_or_else(|| Error::Answer {
-                what: rustc.display().to_string(),
-                detail: verbose.clone(),
-            })?;
+            .ok_or_else(|| Error::Answer { what: rustc.display().to_string(), detail: verbose.clone() })?;
         let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?.stdout.trim());
         let libraries = sysroot.join("lib/rustlib").join(GUEST_TARGET).join("lib");
         let lld = sysroot.join("lib/rustlib").join(host).join("bin/rust-lld");
-        Ok(Self {
-            version,
-            has_target: has_std(&libraries),
-            lld: lld.is_file().then_some(lld),
-        })
+        Ok(Self { version, has_target: has_std(&libraries), lld: lld.is_file().then_some(lld) })
     }
 
     fn fits(&self, minimum: RustVersion) -> bool {
@@ -347,18 +288,8 @@ impl Compiler {
         }
     }
 
-    const fn toolchain(
-        &self,
-        way: Way,
-        rustc: Option<PathBuf>,
-        linker: Option<PathBuf>,
-    ) -> GuestToolchain {
-        GuestToolchain {
-            way,
-            version: self.version,
-            rustc,
-            linker,
-        }
+    const fn toolchain(&self, way: Way, rustc: Option<PathBuf>, linker: Option<PathBuf>) -> GuestToolchain {
+        GuestToolchain { way, version: self.version, rustc, linker }
     }
 }
 
@@ -374,11 +305,7 @@ fn has_std(libraries: &Path) -> bool {
 
 fn bytes_in(folder: &Path) -> u64 {
     std::fs::read_dir(folder).map_or(0, |entries| {
-        entries
-            .flatten()
-            .filter_map(|entry| entry.metadata().ok())
-            .map(|metadata| metadata.len())
-            .sum()
+        entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
     })
 }
 
@@ -405,13 +332,7 @@ mod tests {
     #[test]
     fn versions_are_read_and_ordered() {
         let debian = RustVersion::parse("1.96.0+dfsg1-1~deb12u2").unwrap();
-        assert_eq!(
-            debian,
-            RustVersion {
-                major: 1,
-                minor: 96
-            }
-        );
+        assert_eq!(debian, RustVersion { major: 1, minor: 96 });
         assert!(debian > RustVersion::parse("1.85").unwrap());
         assert!(RustVersion::parse("nightly").is_none());
         assert_eq!(debian.to_string(), "1.96");

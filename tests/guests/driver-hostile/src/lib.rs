@@ -3,8 +3,8 @@
 //! passes that on; where it does not, the verb succeeds, and the test that expects a refusal fails.
 
 use jit_plugin::{
-    Account, AccountPage, AccountState, Description, Encoding, Error, Feature, Issued, Param, Role,
-    Secret, Sql, SqlDriver, Statement, Target,
+    Account, AccountPage, AccountState, Description, Encoding, Error, Feature, Issued, Param, Role, Secret, Sql,
+    SqlDriver, Statement, Target,
 };
 use serde::Deserialize;
 
@@ -104,11 +104,7 @@ impl SqlDriver for Hostile {
         Description::new(name, version, 63, &features)
     }
 
-    fn validate(
-        _: &mut dyn Sql,
-        _: &Target<Config>,
-        _: &[Role<serde::de::IgnoredAny>],
-    ) -> Result<(), Error> {
+    fn validate(_: &mut dyn Sql, _: &Target<Config>, _: &[Role<serde::de::IgnoredAny>]) -> Result<(), Error> {
         Ok(())
     }
 
@@ -170,10 +166,7 @@ impl SqlDriver for Hostile {
             Mode::ListQuotes => (vec![format!("{prefix}{HOSTILE}")], None),
             Mode::ListOtherPrefix => (vec!["postgres".to_owned(), "jit_broker".to_owned()], None),
             Mode::ListEndless => (vec![format!("{prefix}again")], Some("on".to_owned())),
-            Mode::ListHuge => (
-                (0..1_000_000).map(|i| format!("{prefix}{i}")).collect(),
-                None,
-            ),
+            Mode::ListHuge => ((0..1_000_000).map(|i| format!("{prefix}{i}")).collect(), None),
             _ => (Vec::new(), None),
         };
         Ok(AccountPage { names, next })
@@ -181,19 +174,11 @@ impl SqlDriver for Hostile {
 }
 
 /// What is tried with statements, in `create`.
-fn run(
-    sql: &mut dyn Sql,
-    mode: Mode,
-    account: &Account,
-    password: Secret<'_>,
-) -> Result<(), Error> {
+fn run(sql: &mut dyn Sql, mode: Mode, account: &Account, password: Secret<'_>) -> Result<(), Error> {
     let literal = Param::Literal(&account.name);
     match mode {
         Mode::UnlistedTemplate => execute(sql, Statement::raw("SELECT 2", vec![])),
-        Mode::ExtendedTemplate => execute(
-            sql,
-            Statement::raw("SELECT 1; DROP SCHEMA public CASCADE", vec![]),
-        ),
+        Mode::ExtendedTemplate => execute(sql, Statement::raw("SELECT 1; DROP SCHEMA public CASCADE", vec![])),
         Mode::TooFewParams => execute(sql, Statement::raw(ECHO.text(), vec![])),
         Mode::TooManyParams => execute(sql, Statement::raw(ECHO.text(), vec![literal, literal])),
         Mode::EmptyIdents => execute(sql, ECHO.with([Param::Idents(&[])])),

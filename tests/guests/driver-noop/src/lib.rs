@@ -2,8 +2,8 @@
 //! broker.
 
 use jit_plugin::{
-    Account, AccountPage, AccountState, BareDriver, Description, Error, Feature, Issued, Role,
-    RotationStep, Secret, Target,
+    Account, AccountPage, AccountState, BareDriver, Description, Error, Feature, Issued, Role, RotationStep, Secret,
+    Target,
 };
 use serde::de::IgnoredAny;
 
@@ -16,39 +16,20 @@ impl BareDriver for Noop {
     type Role = IgnoredAny;
 
     fn describe() -> Description {
-        let features = [
-            Feature::Renew,
-            Feature::Rotate,
-            Feature::Inspect,
-            Feature::ListAccounts,
-        ];
+        let features = [Feature::Renew, Feature::Rotate, Feature::Inspect, Feature::ListAccounts];
         let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         Description::new(name, version, 63, &features)
     }
 
-    fn create(
-        _: &Target<IgnoredAny>,
-        _: &Role<IgnoredAny>,
-        _: &Account,
-        _: Secret<'_>,
-    ) -> Result<Issued, Error> {
+    fn create(_: &Target<IgnoredAny>, _: &Role<IgnoredAny>, _: &Account, _: Secret<'_>) -> Result<Issued, Error> {
         Ok(Issued::default())
     }
 
-    fn renew(
-        _: &Target<IgnoredAny>,
-        _: &Role<IgnoredAny>,
-        account: &Account,
-    ) -> Result<u64, Error> {
+    fn renew(_: &Target<IgnoredAny>, _: &Role<IgnoredAny>, account: &Account) -> Result<u64, Error> {
         Ok(account.expires_at)
     }
 
-    fn rotate(
-        _: &Target<IgnoredAny>,
-        _: &Account,
-        _: RotationStep,
-        _: Option<Secret<'_>>,
-    ) -> Result<(), Error> {
+    fn rotate(_: &Target<IgnoredAny>, _: &Account, _: RotationStep, _: Option<Secret<'_>>) -> Result<(), Error> {
         Ok(())
     }
 
@@ -60,15 +41,8 @@ impl BareDriver for Noop {
         Err(Error::NotFound)
     }
 
-    fn list_accounts(
-        _: &Target<IgnoredAny>,
-        _: &str,
-        _: Option<&str>,
-    ) -> Result<AccountPage, Error> {
-        Ok(AccountPage {
-            names: Vec::new(),
-            next: None,
-        })
+    fn list_accounts(_: &Target<IgnoredAny>, _: &str, _: Option<&str>) -> Result<AccountPage, Error> {
+        Ok(AccountPage { names: Vec::new(), next: None })
     }
 }
 

@@ -10,8 +10,8 @@
 //! ```
 
 use jit_plugin::{
-    Account, AccountPage, AccountState, Description, Error, Feature, Issued, Param, Role,
-    RotationStep, Secret, Sql, SqlDriver, Target,
+    Account, AccountPage, AccountState, Description, Error, Feature, Issued, Param, Role, RotationStep, Secret, Sql,
+    SqlDriver, Target,
 };
 use serde::Deserialize;
 
@@ -90,10 +90,7 @@ impl TargetConfig {
         match end {
             End::Ok | End::WrongName => Ok(()),
             End::Refused => Err(Error::Refused(text())),
-            End::Retryable => Err(Error::Retryable(jit_plugin::error::Retry {
-                reason: text(),
-                after_ms: Some(1),
-            })),
+            End::Retryable => Err(Error::Retryable(jit_plugin::error::Retry { reason: text(), after_ms: Some(1) })),
             End::Unknown => Err(Error::OutcomeUnknown(text())),
             End::Conflict => Err(Error::Conflict(text())),
             End::NotFound => Err(Error::NotFound),
@@ -120,21 +117,12 @@ impl SqlDriver for Scripted {
     const STATEMENTS: &'static [&'static str] = ALL;
 
     fn describe() -> Description {
-        let features = [
-            Feature::Renew,
-            Feature::Rotate,
-            Feature::Inspect,
-            Feature::ListAccounts,
-        ];
+        let features = [Feature::Renew, Feature::Rotate, Feature::Inspect, Feature::ListAccounts];
         let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         Description::new(name, version, 63, &features)
     }
 
-    fn validate(
-        sql: &mut dyn Sql,
-        target: &Target<TargetConfig>,
-        _: &[Role<RoleConfig>],
-    ) -> Result<(), Error> {
+    fn validate(sql: &mut dyn Sql, target: &Target<TargetConfig>, _: &[Role<RoleConfig>]) -> Result<(), Error> {
         target.config.play(sql, target.config.validate)
     }
 
@@ -147,10 +135,7 @@ impl SqlDriver for Scripted {
     ) -> Result<Issued, Error> {
         let end = role.config.create.unwrap_or(target.config.create);
         target.config.play(sql, end)?;
-        Ok(Issued {
-            username: (end == End::WrongName).then(|| "somebody-else".to_owned()),
-            ..Issued::default()
-        })
+        Ok(Issued { username: (end == End::WrongName).then(|| "somebody-else".to_owned()), ..Issued::default() })
     }
 
     fn renew(
@@ -177,20 +162,12 @@ impl SqlDriver for Scripted {
         target.config.play(sql, target.config.revoke)
     }
 
-    fn inspect(
-        sql: &mut dyn Sql,
-        target: &Target<TargetConfig>,
-        name: &str,
-    ) -> Result<AccountState, Error> {
+    fn inspect(sql: &mut dyn Sql, target: &Target<TargetConfig>, name: &str) -> Result<AccountState, Error> {
         target.config.play(sql, target.config.inspect)?;
         if !target.config.accounts.iter().any(|account| account == name) {
             return Err(Error::NotFound);
         }
-        Ok(AccountState {
-            can_login: true,
-            expires_at: None,
-            properties: Vec::new(),
-        })
+        Ok(AccountState { can_login: true, expires_at: None, properties: Vec::new() })
     }
 
     fn list_accounts(
@@ -219,10 +196,7 @@ mod tests {
     #[test]
     fn a_role_overrides_its_target() {
         let mut sql = FakeSql::new(ALL, |_| Ok(vec![]));
-        let target = target(TargetConfig {
-            create: End::Refused,
-            ..TargetConfig::default()
-        });
+        let target = target(TargetConfig { create: End::Refused, ..TargetConfig::default() });
         let mut create = |end| {
             let role = role(RoleConfig { create: end });
             Scripted::create(&mut sql, &target, &role, &account("v-a", 1), secret("pw"))

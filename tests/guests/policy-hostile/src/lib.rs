@@ -112,11 +112,7 @@ fn hog() -> ! {
     }
 }
 
-#[allow(
-    unconditional_recursion,
-    clippy::only_used_in_recursion,
-    reason = "the point of it"
-)]
+#[allow(unconditional_recursion, clippy::only_used_in_recursion, reason = "the point of it")]
 fn deeper(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     frame[63].wrapping_add(deeper(depth.wrapping_add(1)))
@@ -124,8 +120,7 @@ fn deeper(depth: u64) -> u64 {
 
 /// Past the SDK, which would cut the line.
 fn flood() -> ! {
-    let line =
-        "\u{1b}[2J\n{\"level\":\"info\",\"event\":\"issue.granted\"}\r\n\u{202e}".repeat(17_000);
+    let line = "\u{1b}[2J\n{\"level\":\"info\",\"event\":\"issue.granted\"}\r\n\u{202e}".repeat(17_000);
     loop {
         log::write(log::Level::Error, &line, &[]);
     }

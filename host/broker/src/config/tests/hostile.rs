@@ -18,20 +18,11 @@ fn load(content: &[u8]) -> String {
 fn what_is_no_text_file_is_told_so() {
     assert!(load(&vec![b'#'; 10 * MAX_FILE]).contains("has more than 1048576 bytes"));
     assert!(load(b"[server]\nx = \"\xff\"").contains("line 2 has a byte that is not UTF-8"));
-    let missing = Config::load(Path::new("/nowhere/broker.toml"))
-        .unwrap_err()
-        .render(false);
-    assert!(
-        missing.contains("there is no such file") && missing.contains("config example"),
-        "{missing}"
-    );
-    let folder = Config::load(tempfile::tempdir().unwrap().path())
-        .unwrap_err()
-        .render(false);
+    let missing = Config::load(Path::new("/nowhere/broker.toml")).unwrap_err().render(false);
+    assert!(missing.contains("there is no such file") && missing.contains("config example"), "{missing}");
+    let folder = Config::load(tempfile::tempdir().unwrap().path()).unwrap_err().render(false);
     assert!(folder.contains("is a folder"), "{folder}");
-    let device = Config::load(Path::new("/dev/zero"))
-        .unwrap_err()
-        .render(false);
+    let device = Config::load(Path::new("/dev/zero")).unwrap_err().render(false);
     assert!(device.contains("is not a regular file"), "{device}");
 }
 
@@ -41,42 +32,21 @@ fn a_file_is_loaded_and_its_paths_begin_at_its_folder() {
     let path = folder.path().join("broker.toml");
     std::fs::write(&path, BASE).unwrap();
     let config = Config::load(&path).unwrap();
-    assert_eq!(
-        config.plugins["postgres"].path,
-        folder.path().join("plugins/driver-postgres.wasm")
-    );
+    assert_eq!(config.plugins["postgres"].path, folder.path().join("plugins/driver-postgres.wasm"));
 }
 
 #[test]
 fn control_characters_are_refused_and_do_not_reach_the_terminal() {
     for bad in ["\0", "\u{1b}[2J", "\u{7f}"] {
-        let told = parse(&changed("\"cluster\"", &format!("\"clu{bad}ster\"")))
-            .unwrap_err()
-            .render(false);
-        assert!(
-            told.contains("broker.toml:8:") && !told.contains(bad),
-            "{told:?}"
-        );
+        let told = parse(&changed("\"cluster\"", &format!("\"clu{bad}ster\""))).unwrap_err().render(false);
+        assert!(told.contains("broker.toml:8:") && !told.contains(bad), "{told:?}");
     }
     for escaped in ["\\u0000", "\\u001b", "\\n"] {
-        let told = parse(&changed(
-            "plugins/driver-postgres.wasm",
-            &format!("a{escaped}b"),
-        ))
-        .unwrap_err()
-        .render(false);
-        assert!(
-            told.contains("it must not have control characters"),
-            "{told}"
-        );
+        let told = parse(&changed("plugins/driver-postgres.wasm", &format!("a{escaped}b"))).unwrap_err().render(false);
+        assert!(told.contains("it must not have control characters"), "{told}");
     }
-    let told = parse("\"a\\u001b[2J\\u202e\" = 1")
-        .unwrap_err()
-        .render(false);
-    assert!(
-        told.contains("unknown key `a\\u{1b}[2J") && !told.contains(['\u{1b}', '\u{202e}']),
-        "{told:?}"
-    );
+    let told = parse("\"a\\u001b[2J\\u202e\" = 1").unwrap_err().render(false);
+    assert!(told.contains("unknown key `a\\u{1b}[2J") && !told.contains(['\u{1b}', '\u{202e}']), "{told:?}");
 }
 
 #[test]
@@ -104,23 +74,14 @@ fn a_plugin_gets_what_is_as_deep_as_the_reader_allows() {
 
 #[test]
 fn thousands_of_mistakes_are_counted_and_not_printed() {
-    let text = (0..20_000)
-        .map(|i| format!("key{i} = {i}\n"))
-        .collect::<String>()
-        + BASE;
+    let text = (0..20_000).map(|i| format!("key{i} = {i}\n")).collect::<String>() + BASE;
     let errors = parse(&text).unwrap_err();
     assert_eq!(errors.problems().len(), 1_000);
     assert_eq!(errors.to_string(), "broker.toml: more than 1000 mistakes");
     let told = errors.render(false);
-    assert!(
-        told.contains("… and 19950 more") && told.len() < 40_000,
-        "{}",
-        told.len()
-    );
+    assert!(told.contains("… and 19950 more") && told.len() < 40_000, "{}", told.len());
     // Warnings beyond the cap do not push an error out.
-    let unused = (0..3_000)
-        .map(|i| format!("[plugins.p{i}]\npath = \"x\"\n"))
-        .collect::<String>();
+    let unused = (0..3_000).map(|i| format!("[plugins.p{i}]\npath = \"x\"\n")).collect::<String>();
     let config = parse(&format!("{BASE}{unused}")).unwrap();
     assert_eq!(config.warnings.len(), 1_000);
     parse(&format!("{BASE}{unused}path = 1\n[server.x]\n")).unwrap_err();

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use jit_core::policy::Mode;
 
-use super::super::{
-    ConnectionKind, EXAMPLE, Export, LogFormat, SecretRef, SigningAlgorithm, StoreKind,
-};
+use super::super::{ConnectionKind, EXAMPLE, Export, LogFormat, SecretRef, SigningAlgorithm, StoreKind};
 use super::{BASE, Config, changed, parse, position};
 
 #[test]
@@ -15,53 +13,24 @@ fn the_example_is_right_and_has_no_warnings() {
     let config = Config::parse(EXAMPLE, "/etc/jit-broker/broker.toml").unwrap();
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8700");
-    assert_eq!(
-        config.server.admin_socket,
-        Path::new("/etc/jit-broker/run/admin.sock")
-    );
-    assert_eq!(
-        config.store.kind,
-        StoreKind::Sqlite("/etc/jit-broker/data/broker.db".into())
-    );
-    assert_eq!(
-        config.audit.signing_key,
-        SecretRef::File("/etc/jit-broker/data/audit.key".into())
-    );
-    assert_eq!(
-        config.audit.export,
-        [Export::Jsonl {
-            path: "/etc/jit-broker/data/audit.jsonl".into()
-        }]
-    );
+    assert_eq!(config.server.admin_socket, Path::new("/etc/jit-broker/run/admin.sock"));
+    assert_eq!(config.store.kind, StoreKind::Sqlite("/etc/jit-broker/data/broker.db".into()));
+    assert_eq!(config.audit.signing_key, SecretRef::File("/etc/jit-broker/data/audit.key".into()));
+    assert_eq!(config.audit.export, [Export::Jsonl { path: "/etc/jit-broker/data/audit.jsonl".into() }]);
     let issuer = &config.identity.jwt[0];
     assert_eq!(issuer.issuer, "https://kubernetes.default.svc");
     assert_eq!(issuer.workload, "{kubernetes.io.serviceaccount.name}");
     assert_eq!(issuer.attributes["k8s_pod"], "kubernetes.io.pod.name");
     let connection = &config.connections["inventory"];
-    assert_eq!(
-        (connection.kind, connection.max_connections),
-        (ConnectionKind::Postgres, 8)
-    );
-    assert_eq!(
-        connection.password,
-        Some(SecretRef::File("/etc/jit-broker/secrets/inventory".into()))
-    );
+    assert_eq!((connection.kind, connection.max_connections), (ConnectionKind::Postgres, 8));
+    assert_eq!(connection.password, Some(SecretRef::File("/etc/jit-broker/secrets/inventory".into())));
     let policy = &config.policies["business-hours"];
-    assert_eq!(
-        (policy.plugin.as_str(), policy.mode),
-        ("time-window", Mode::Enforce)
-    );
+    assert_eq!((policy.plugin.as_str(), policy.mode), ("time-window", Mode::Enforce));
     assert_eq!(policy.config["days"], serde_json::json!(["mon-fri"]));
     let target = &config.targets["inventory_db"];
-    assert_eq!(
-        (target.default_ttl.seconds(), target.max_ttl.seconds()),
-        (3_600, 28_800)
-    );
+    assert_eq!((target.default_ttl.seconds(), target.max_ttl.seconds()), (3_600, 28_800));
     assert_eq!(target.policies, ["allow-listed", "business-hours"]);
-    assert_eq!(
-        target.roles["app_read_only"],
-        serde_json::json!({ "grants": ["app_read_only"] })
-    );
+    assert_eq!(target.roles["app_read_only"], serde_json::json!({ "grants": ["app_read_only"] }));
 }
 
 /// Every commented-out key of the example, put in force: so that the comments cannot rot.
@@ -71,40 +40,20 @@ fn what_the_example_has_in_comments_is_right_too() {
     for line in EXAMPLE.lines() {
         let key = line.strip_prefix("# ").filter(|rest| {
             let key = rest.split(" = ").next().unwrap_or(rest);
-            rest.contains(" = ")
-                && key
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+            rest.contains(" = ") && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
         });
         text.push_str(key.unwrap_or(line));
         text.push('\n');
     }
     let text = text
         .replace("https://…", "https://keys.example.com/jwks")
-        .replace(
-            "sha256 = \"…\"",
-            &format!("sha256 = \"{}\"", "ab".repeat(32)),
-        );
-    let config = Config::parse(&text, "broker.toml")
-        .unwrap_or_else(|errors| panic!("{}", errors.render(false)));
+        .replace("sha256 = \"…\"", &format!("sha256 = \"{}\"", "ab".repeat(32)));
+    let config = Config::parse(&text, "broker.toml").unwrap_or_else(|errors| panic!("{}", errors.render(false)));
     assert!(text.matches("# ").count() > 10 && config.server.tls.is_some());
-    assert_eq!(
-        config.plugin_limits.policy_time,
-        Some(Duration::from_millis(50))
-    );
+    assert_eq!(config.plugin_limits.policy_time, Some(Duration::from_millis(50)));
     assert_eq!(config.plugins["postgres"].sha256, Some([0xab; 32]));
-    assert_eq!(
-        config.targets["inventory_db"]
-            .endpoint
-            .as_ref()
-            .unwrap()
-            .port,
-        Some(5432)
-    );
-    assert_eq!(
-        config.identity.jwt[0].algorithms,
-        [SigningAlgorithm::Rs256, SigningAlgorithm::Es256]
-    );
+    assert_eq!(config.targets["inventory_db"].endpoint.as_ref().unwrap().port, Some(5432));
+    assert_eq!(config.identity.jwt[0].algorithms, [SigningAlgorithm::Rs256, SigningAlgorithm::Es256]);
 }
 
 #[test]
@@ -112,56 +61,33 @@ fn what_is_left_out_has_the_documented_defaults() {
     let config = parse(BASE).unwrap();
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     assert_eq!(config.account_prefix.as_str(), "v-");
-    assert_eq!(
-        config.store.kind,
-        StoreKind::Sqlite("data/broker.db".into())
-    );
+    assert_eq!(config.store.kind, StoreKind::Sqlite("data/broker.db".into()));
     assert_eq!(config.store.keep_revoked.to_string(), "7d");
     assert_eq!(config.server.request_timeout, Duration::from_secs(60));
     assert_eq!(config.server.max_in_flight, 1_024);
-    assert_eq!(
-        (config.limits.requests_per_second, config.limits.burst),
-        (50, 100)
-    );
+    assert_eq!((config.limits.requests_per_second, config.limits.burst), (50, 100));
     assert_eq!(config.reconcile_interval, Duration::from_secs(3_600));
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.audit.origin, "jit-broker");
     assert_eq!(config.identity.jwt[0].leeway, Duration::from_secs(60));
     assert_eq!(config.identity.jwt[0].max_token_lifetime, None);
     assert_eq!(config.plugins["postgres"].grants, None);
-    assert_eq!(
-        config.policies["allow-listed"].config,
-        serde_json::json!({})
-    );
+    assert_eq!(config.policies["allow-listed"].config, serde_json::json!({}));
     let target = &config.targets["inventory_db"];
-    assert_eq!(
-        (target.timeout, target.endpoint.is_none()),
-        (Duration::from_secs(30), true)
-    );
+    assert_eq!((target.timeout, target.endpoint.is_none()), (Duration::from_secs(30), true));
 }
 
 #[test]
 fn whoever_says_nothing_gets_the_shorter_life() {
     let lengths = |from: &str, to: &str| {
-        let text = BASE
-            .replace("default_ttl = \"1h\"\n", from)
-            .replace("max_ttl = \"8h\"\n", to);
+        let text = BASE.replace("default_ttl = \"1h\"\n", from).replace("max_ttl = \"8h\"\n", to);
         let target = parse(&text).unwrap().targets["inventory_db"].clone();
         (target.default_ttl.to_string(), target.max_ttl.to_string())
     };
     assert_eq!(lengths("", ""), ("1h".into(), "1h".into()));
-    assert_eq!(
-        lengths("", "max_ttl = \"8h\"\n"),
-        ("1h".into(), "8h".into())
-    );
-    assert_eq!(
-        lengths("", "max_ttl = \"10m\"\n"),
-        ("10m".into(), "10m".into())
-    );
-    assert_eq!(
-        lengths("default_ttl = 7200\n", ""),
-        ("2h".into(), "2h".into())
-    );
+    assert_eq!(lengths("", "max_ttl = \"8h\"\n"), ("1h".into(), "8h".into()));
+    assert_eq!(lengths("", "max_ttl = \"10m\"\n"), ("10m".into(), "10m".into()));
+    assert_eq!(lengths("default_ttl = 7200\n", ""), ("2h".into(), "2h".into()));
 }
 
 #[test]
@@ -174,62 +100,37 @@ fn listening_beyond_loopback_needs_tls_or_a_word_for_it() {
     ] {
         parse(&changed("listen = \"127.0.0.1:8700\"", good)).unwrap();
     }
-    for bad in [
-        "listen = \"[::]:1\"",
-        "listen = \"10.0.0.1:1\"\nallow_plaintext = false",
-    ] {
+    for bad in ["listen = \"[::]:1\"", "listen = \"10.0.0.1:1\"\nallow_plaintext = false"] {
         parse(&changed("listen = \"127.0.0.1:8700\"", bad)).unwrap_err();
     }
 }
 
 #[test]
 fn an_http_issuer_on_loopback_is_for_development() {
-    for issuer in [
-        "http://127.0.0.1:9000",
-        "http://localhost:9000/realm",
-        "http://[::1]:9000",
-    ] {
+    for issuer in ["http://127.0.0.1:9000", "http://localhost:9000/realm", "http://[::1]:9000"] {
         let config = parse(&changed("https://kubernetes.default.svc", issuer)).unwrap();
         assert_eq!(config.identity.jwt[0].issuer, issuer, "kept byte for byte");
     }
-    for issuer in [
-        "http://localhost.example.com",
-        "http://128.0.0.1",
-        "ftp://127.0.0.1",
-        "https:///x?y=1",
-    ] {
+    for issuer in ["http://localhost.example.com", "http://128.0.0.1", "ftp://127.0.0.1", "https:///x?y=1"] {
         parse(&changed("https://kubernetes.default.svc", issuer)).unwrap_err();
     }
 }
 
 #[test]
 fn what_a_plugin_says_is_told_with_its_line() {
-    let text = format!(
-        "{BASE}[[policies.allow-listed.config.rules]]\ntarget = \"x\"\nroles = [\n  \"a\",\n  \"b\",\n]\n"
-    );
+    let text =
+        format!("{BASE}[[policies.allow-listed.config.rules]]\ntarget = \"x\"\nroles = [\n  \"a\",\n  \"b\",\n]\n");
     let config = parse(&text).unwrap();
     for (path, at) in [
         ("policies.allow-listed.config.rules[0].roles[1]", "\"b\""),
-        (
-            "policies.allow-listed.config.rules[0].nothing.such",
-            "[[policies",
-        ),
-        (
-            "targets.inventory_db.roles.reader.grants[0]",
-            "\"app_read_only\"",
-        ),
+        ("policies.allow-listed.config.rules[0].nothing.such", "[[policies"),
+        ("targets.inventory_db.roles.reader.grants[0]", "\"app_read_only\""),
         ("targets.inventory_db.config.x", "inventory_db]"),
     ] {
         let told = config.explain(path, "is wrong").plain();
-        assert!(
-            told.starts_with(&format!("broker.toml:{}: is wrong", position(&text, at))),
-            "{path}: {told}"
-        );
+        assert!(told.starts_with(&format!("broker.toml:{}: is wrong", position(&text, at))), "{path}: {told}");
     }
-    assert_eq!(
-        config.explain("nowhere", "is wrong").plain(),
-        "broker.toml: is wrong"
-    );
+    assert_eq!(config.explain("nowhere", "is wrong").plain(), "broker.toml: is wrong");
 }
 
 #[test]
@@ -238,8 +139,5 @@ fn windows_line_ends_and_a_byte_order_mark_change_nothing() {
     assert_eq!(parse(&text).unwrap().targets, parse(BASE).unwrap().targets);
     let text = text.replace("listen", "lisen");
     let told = parse(&text).unwrap_err().render(false);
-    assert!(
-        told.starts_with("broker.toml:2:1: unknown key `lisen`") && !told.contains('\r'),
-        "{told:?}"
-    );
+    assert!(told.starts_with("broker.toml:2:1: unknown key `lisen`") && !told.contains('\r'), "{told:?}");
 }

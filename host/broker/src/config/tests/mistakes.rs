@@ -141,11 +141,7 @@ fn each_mistake_is_told_once_at_its_place_with_what_to_write() {
     for row in ROWS {
         let text = changed(row.from, row.to);
         let errors = parse(&text).expect_err(row.says);
-        let told: Vec<_> = errors
-            .problems()
-            .iter()
-            .map(super::super::Problem::plain)
-            .collect();
+        let told: Vec<_> = errors.problems().iter().map(super::super::Problem::plain).collect();
         let expected = format!("broker.toml:{}: {}", position(&text, row.at), row.says);
         // A missing key beside its misspelt one is the one pair that is told twice.
         let slip = row.from == "audiences =";
@@ -159,48 +155,28 @@ fn each_mistake_is_told_once_at_its_place_with_what_to_write() {
 
 #[test]
 fn a_target_without_policy_or_role_is_shown_how_to_have_one() {
-    for (from, place) in [
-        ("policies = [\"allow-listed\"]\n", "inventory_db]"),
-        ("[\"allow-listed\"]", "[]"),
-    ] {
+    for (from, place) in [("policies = [\"allow-listed\"]\n", "inventory_db]"), ("[\"allow-listed\"]", "[]")] {
         let text = changed(from, if place == "[]" { "[]" } else { "" });
         let errors = parse(&text).unwrap_err();
-        let told = errors
-            .problems()
-            .iter()
-            .find(|problem| problem.message.starts_with("no policy: a target"))
-            .unwrap();
-        assert!(
-            told.plain()
-                .starts_with(&format!("broker.toml:{}: ", position(&text, place))),
-            "{}",
-            told.plain()
-        );
+        let told = errors.problems().iter().find(|problem| problem.message.starts_with("no policy: a target")).unwrap();
+        assert!(told.plain().starts_with(&format!("broker.toml:{}: ", position(&text, place))), "{}", told.plain());
         let help = told.help.as_deref().unwrap();
-        assert!(
-            help.contains("[[policies.allow-listed.config.rules]]")
-                && help.contains("[targets.inventory_db]")
-        );
+        assert!(help.contains("[[policies.allow-listed.config.rules]]") && help.contains("[targets.inventory_db]"));
     }
-    let text = BASE
-        .replace(ROLE, "")
-        .replace("default_role = \"reader\"\n", "");
+    let text = BASE.replace(ROLE, "").replace("default_role = \"reader\"\n", "");
     let errors = parse(&text).unwrap_err();
     assert_eq!(errors.problems().len(), 1, "{errors:?}");
-    assert!(errors.problems()[0].plain().starts_with(&format!(
-        "broker.toml:{}: no role:",
-        position(&text, "inventory_db]")
-    )));
+    assert!(
+        errors.problems()[0]
+            .plain()
+            .starts_with(&format!("broker.toml:{}: no role:", position(&text, "inventory_db]")))
+    );
 }
 
 #[test]
 fn an_empty_file_is_told_what_it_needs() {
     let errors = parse("").unwrap_err().render(false);
-    for needed in [
-        "`signing_key` is missing in [audit] (add `[audit]`)",
-        "no identity",
-        "warning: no target",
-    ] {
+    for needed in ["`signing_key` is missing in [audit] (add `[audit]`)", "no identity", "warning: no target"] {
         assert!(errors.contains(needed), "{errors}");
     }
 }
@@ -214,11 +190,7 @@ fn all_mistakes_are_told_in_one_run_in_the_order_of_the_file() {
         .replace("\"postgres\"\nconnection", "\"postgre\"\nconnection")
         .replace("audiences = [\"jit-broker\"]", "audiences = []");
     let errors = parse(&text).unwrap_err();
-    let lines: Vec<_> = errors
-        .problems()
-        .iter()
-        .map(|problem| problem.place.as_ref().unwrap().line)
-        .collect();
+    let lines: Vec<_> = errors.problems().iter().map(|problem| problem.place.as_ref().unwrap().line).collect();
     assert_eq!(lines.len(), 5, "{}", errors.render(false));
     assert!(lines.is_sorted());
     assert_eq!(errors.to_string(), "broker.toml: 5 mistakes");
@@ -231,42 +203,22 @@ fn what_is_not_used_is_a_warning() {
          [policies.spare-policy]\nplugin = \"allow-list\"\n"
     );
     let config = parse(&text).unwrap();
-    let told: Vec<_> = config
-        .warnings
-        .iter()
-        .map(super::super::Problem::plain)
-        .collect();
+    let told: Vec<_> = config.warnings.iter().map(super::super::Problem::plain).collect();
     assert_eq!(told.len(), 3, "{told:#?}");
     for (told, (at, says)) in told.iter().zip([
         ("extra]", "the plugin `extra` is not used"),
         ("spare]", "the connection `spare` is not used"),
         ("spare-policy]", "the policy `spare-policy` is not used"),
     ]) {
-        assert!(
-            told.starts_with(&format!(
-                "broker.toml:{}: warning: {says}",
-                position(&text, at)
-            )),
-            "{told}"
-        );
+        assert!(told.starts_with(&format!("broker.toml:{}: warning: {says}", position(&text, at))), "{told}");
     }
 }
 
 #[test]
 fn a_driver_that_may_outlast_its_request_is_a_warning() {
-    let config = parse(&changed(
-        "max_ttl = \"8h\"",
-        "max_ttl = \"8h\"\ntimeout = \"2m\"",
-    ))
-    .unwrap();
+    let config = parse(&changed("max_ttl = \"8h\"", "max_ttl = \"8h\"\ntimeout = \"2m\"")).unwrap();
     assert_eq!(config.warnings.len(), 1);
-    assert!(
-        config.warnings[0]
-            .message
-            .contains("`request_timeout` (60s)"),
-        "{}",
-        config.warnings[0]
-    );
+    assert!(config.warnings[0].message.contains("`request_timeout` (60s)"), "{}", config.warnings[0]);
 }
 
 #[test]
@@ -284,15 +236,8 @@ fn plain_output_shows_the_line_and_the_allowed_keys() {
 
 #[test]
 fn a_terminal_gets_frames() {
-    let shown = parse(&changed(LISTEN, "lisen = \"127.0.0.1:8700\""))
-        .unwrap_err()
-        .render(true);
-    for part in [
-        "broker.toml:2:1",
-        "lisen = \"127.0.0.1:8700\"",
-        "did you mean `listen`?",
-        "allowed here",
-    ] {
+    let shown = parse(&changed(LISTEN, "lisen = \"127.0.0.1:8700\"")).unwrap_err().render(true);
+    for part in ["broker.toml:2:1", "lisen = \"127.0.0.1:8700\"", "did you mean `listen`?", "allowed here"] {
         assert!(shown.contains(part), "{shown}");
     }
 }

@@ -1,8 +1,5 @@
 //! What a mistake looks like to the person who made it, and what hostile files do.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that does not get what it expects has failed"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that does not get what it expects has failed")]
 
 mod files;
 mod hostile;
@@ -51,11 +48,7 @@ roles.reader = { grants = ["app_read_only"] }
 
 /// [`BASE`] with one place changed; the place must be there once.
 fn changed(from: &str, to: &str) -> String {
-    assert_eq!(
-        BASE.matches(from).count(),
-        1,
-        "{from:?} is not once in the base"
-    );
+    assert_eq!(BASE.matches(from).count(), 1, "{from:?} is not once in the base");
     BASE.replacen(from, to, 1)
 }
 
@@ -65,9 +58,7 @@ fn parse(text: &str) -> Result<Config, ConfigErrors> {
 
 /// `line:column` of the first place with that text, as an editor counts.
 fn position(text: &str, at: &str) -> String {
-    let at = text
-        .find(at)
-        .unwrap_or_else(|| panic!("{at:?} is not in the text"));
+    let at = text.find(at).unwrap_or_else(|| panic!("{at:?} is not in the text"));
     let line_start = text[..at].rfind('\n').map_or(0, |end| end + 1);
     let line = text[..at].matches('\n').count() + 1;
     format!("{line}:{}", text[line_start..at].chars().count() + 1)

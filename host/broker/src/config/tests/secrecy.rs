@@ -14,16 +14,8 @@ fn canary(from: &str, to: &str) {
     let mut default_frames = String::new();
     let handler = GraphicalReportHandler::new_themed(GraphicalTheme::none()).with_context_lines(3);
     handler.render_report(&mut default_frames, &errors).unwrap();
-    for output in [
-        errors.render(true),
-        errors.render(false),
-        default_frames,
-        format!("{errors:?} {errors}"),
-    ] {
-        assert!(
-            !output.contains("hunter") && !output.contains("hun\\"),
-            "{to}\n{output}"
-        );
+    for output in [errors.render(true), errors.render(false), default_frames, format!("{errors:?} {errors}")] {
+        assert!(!output.contains("hunter") && !output.contains("hun\\"), "{to}\n{output}");
     }
 }
 
@@ -69,10 +61,7 @@ fn a_password_in_a_url_is_never_shown() {
         canary(URL, to);
     }
     canary("https://kubernetes.default.svc", "https://u:hunter2@h");
-    canary(
-        "{ file = \"data/audit.key\" }",
-        "\"\"\"-----BEGIN PRIVATE KEY-----\nhunter2\n\"\"\"",
-    );
+    canary("{ file = \"data/audit.key\" }", "\"\"\"-----BEGIN PRIVATE KEY-----\nhunter2\n\"\"\"");
 }
 
 #[test]
@@ -81,16 +70,10 @@ fn a_credential_for_a_plugin_is_a_warning() {
     let config = parse(&text).unwrap();
     assert_eq!(config.warnings.len(), 1);
     let told = config.warnings[0].plain();
+    assert!(told.contains("`api_token` looks like a secret") && !told.contains("hunter2"), "{told}");
+    let told = config.explain("targets.inventory_db.config.api_token", "is wrong").plain();
     assert!(
-        told.contains("`api_token` looks like a secret") && !told.contains("hunter2"),
-        "{told}"
-    );
-    let told = config
-        .explain("targets.inventory_db.config.api_token", "is wrong")
-        .plain();
-    assert!(
-        told.starts_with(&format!("broker.toml:{}: ", position(&text, "\"hunter2")))
-            && !told.contains("hunter2"),
+        told.starts_with(&format!("broker.toml:{}: ", position(&text, "\"hunter2"))) && !told.contains("hunter2"),
         "{told}"
     );
 }

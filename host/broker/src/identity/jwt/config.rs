@@ -160,19 +160,13 @@ impl SigningAlgorithm {
     /// As JWTs write it.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(a, _)| *a == self)
-            .map_or("", |(_, name)| name)
+        Self::ALL.iter().find(|(a, _)| *a == self).map_or("", |(_, name)| name)
     }
 
     /// From how JWTs write it.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .find(|(_, n)| *n == name)
-            .map(|(algorithm, _)| *algorithm)
+        Self::ALL.iter().find(|(_, n)| *n == name).map(|(algorithm, _)| *algorithm)
     }
 }
 
@@ -216,9 +210,7 @@ pub enum IdentityError {
     #[error("more than {MAX_ISSUERS} issuers")]
     TooManyIssuers,
     /// Two entries of one name.
-    #[error(
-        "identity.jwt `{name}`: the name is used twice; principals carry it, so give each entry its own"
-    )]
+    #[error("identity.jwt `{name}`: the name is used twice; principals carry it, so give each entry its own")]
     DuplicateName {
         /// The name.
         name: String,
@@ -244,9 +236,7 @@ pub enum IdentityError {
         problem: String,
     },
     /// The HTTP client cannot be made, for example because the system has no certificates.
-    #[error(
-        "identity.jwt `{name}`: cannot prepare the HTTPS client (no system certificates? set `ca`)"
-    )]
+    #[error("identity.jwt `{name}`: cannot prepare the HTTPS client (no system certificates? set `ca`)")]
     Client {
         /// The entry's name.
         name: String,
@@ -266,55 +256,32 @@ impl JwtIssuerConfig {
     /// Checks what parsing could not.
     pub(super) fn check(&self, allow_http_loopback: bool) -> Result<(), IdentityError> {
         let field = |field: &'static str, problem: String| {
-            Err(IdentityError::Field {
-                name: self.name.clone(),
-                field,
-                problem,
-            })
+            Err(IdentityError::Field { name: self.name.clone(), field, problem })
         };
         let name_char = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
         if self.name.is_empty() || self.name.len() > 63 || !self.name.bytes().all(name_char) {
-            return field(
-                "name",
-                "must have 1 to 63 of ASCII letters, digits, '_', '-', '.'".into(),
-            );
+            return field("name", "must have 1 to 63 of ASCII letters, digits, '_', '-', '.'".into());
         }
         if self.issuer.is_empty() || self.issuer.len() > MAX_TEXT {
             return field("issuer", format!("must have 1 to {MAX_TEXT} bytes"));
         }
         let listed = self.audiences.len();
         if listed == 0 || listed > MAX_AUDIENCES {
-            return field(
-                "audiences",
-                format!("must list 1 to {MAX_AUDIENCES} audiences, as in [\"jit-broker\"]"),
-            );
+            return field("audiences", format!("must list 1 to {MAX_AUDIENCES} audiences, as in [\"jit-broker\"]"));
         }
-        if self
-            .audiences
-            .iter()
-            .any(|aud| aud.is_empty() || aud.len() > MAX_TEXT)
-        {
+        if self.audiences.iter().any(|aud| aud.is_empty() || aud.len() > MAX_TEXT) {
             return field("audiences", format!("must have 1 to {MAX_TEXT} bytes each"));
         }
         if self.algorithms.is_empty() {
-            return field(
-                "algorithms",
-                "must list at least one, or be left out".into(),
-            );
+            return field("algorithms", "must list at least one, or be left out".into());
         }
         if self.attributes.len() > MAX_ATTRIBUTES {
             return field("attributes", format!("must be at most {MAX_ATTRIBUTES}"));
         }
-        if let Some(bad) = self
-            .attributes
-            .keys()
-            .find(|k| k.is_empty() || k.len() > 63 || !k.bytes().all(name_char))
-        {
+        if let Some(bad) = self.attributes.keys().find(|k| k.is_empty() || k.len() > 63 || !k.bytes().all(name_char)) {
             return field(
                 "attributes",
-                format!(
-                    "has the name {bad:?}; use 1 to 63 of ASCII letters, digits, '_', '-', '.'"
-                ),
+                format!("has the name {bad:?}; use 1 to 63 of ASCII letters, digits, '_', '-', '.'"),
             );
         }
         if let Some(url) = &self.jwks_url {
@@ -348,9 +315,7 @@ pub(super) fn check_url(url: &Url, allow_http_loopback: bool) -> Result<(), Stri
     match url.scheme() {
         "https" => Ok(()),
         "http" if loopback && allow_http_loopback => Ok(()),
-        "http" if loopback => Err(
-            "must be an https address; http on loopback is only for `jit-broker dev`".to_owned(),
-        ),
+        "http" if loopback => Err("must be an https address; http on loopback is only for `jit-broker dev`".to_owned()),
         _ => Err("must be an https address".to_owned()),
     }
 }

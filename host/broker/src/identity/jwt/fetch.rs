@@ -66,10 +66,7 @@ pub(super) struct KeyEndpoint {
 
 impl KeyEndpoint {
     /// Makes the client. `config` has been checked.
-    pub(super) fn new(
-        config: &JwtIssuerConfig,
-        allow_http_loopback: bool,
-    ) -> Result<Self, IdentityError> {
+    pub(super) fn new(config: &JwtIssuerConfig, allow_http_loopback: bool) -> Result<Self, IdentityError> {
         let name = || config.name.clone();
         let source = match &config.jwks_url {
             Some(url) => Source::KeySet(url.clone()),
@@ -81,10 +78,7 @@ impl KeyEndpoint {
                     field: "issuer",
                     problem: error.to_string(),
                 })?;
-                Source::Discovery {
-                    url,
-                    issuer: config.issuer.clone(),
-                }
+                Source::Discovery { url, issuer: config.issuer.clone() }
             }
         };
 
@@ -104,36 +98,24 @@ impl KeyEndpoint {
             Source::Discovery { url, .. } | Source::KeySet(url) => url.scheme() == "http",
         };
         if let Some(path) = &config.ca {
-            builder = builder.tls_certs_only(certificates(path).map_err(|problem| {
-                IdentityError::Ca {
-                    name: name(),
-                    path: path.clone(),
-                    problem,
-                }
+            builder = builder.tls_certs_only(certificates(path).map_err(|problem| IdentityError::Ca {
+                name: name(),
+                path: path.clone(),
+                problem,
             })?);
         } else if plain {
             // No TLS will be spoken: do not ask for the system's certificates, which a small
             // container does not have.
             builder = builder.tls_certs_only([]);
         }
-        let client = builder.build().map_err(|source| IdentityError::Client {
-            name: name(),
-            source,
-        })?;
+        let client = builder.build().map_err(|source| IdentityError::Client { name: name(), source })?;
         let bearer = config.bearer_token_file.clone();
-        Ok(Self {
-            client,
-            source,
-            bearer,
-            allow_http_loopback,
-        })
+        Ok(Self { client, source, bearer, allow_http_loopback })
     }
 
     /// Fetches the keys: one or two requests, no redirects, all within `deadline`.
     pub(super) async fn fetch(&self, deadline: Duration) -> Result<KeyList, FetchError> {
-        tokio::time::timeout(deadline, self.fetch_unbounded())
-            .await
-            .unwrap_or(Err(FetchError::Deadline(deadline)))
+        tokio::time::timeout(deadline, self.fetch_unbounded()).await.unwrap_or(Err(FetchError::Deadline(deadline)))
     }
 
     async fn fetch_unbounded(&self) -> Result<KeyList, FetchError> {
@@ -146,8 +128,7 @@ impl KeyEndpoint {
             Source::KeySet(url) => url.clone(),
             Source::Discovery { url, issuer } => {
                 let document = self.get(url).await?;
-                let document: Discovery =
-                    serde_json::from_slice(&document).map_err(|_| FetchError::Discovery)?;
+                let document: Discovery = serde_json::from_slice(&document).map_err(|_| FetchError::Discovery)?;
                 if document.issuer != *issuer {
                     return Err(FetchError::OtherIssuer);
                 }
@@ -162,24 +143,15 @@ impl KeyEndpoint {
 
     async fn get(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
         let host = || url.host_str().unwrap_or_default().to_owned();
-        let transport = |source: reqwest::Error| FetchError::Transport {
-            host: host(),
-            source: source.without_url(),
-        };
-        let mut request = self
-            .client
-            .get(url.clone())
-            .header("accept", "application/json");
+        let transport = |source: reqwest::Error| FetchError::Transport { host: host(), source: source.without_url() };
+        let mut request = self.client.get(url.clone()).header("accept", "application/json");
         if let Some(path) = &self.bearer {
             let token = bearer(path).await.map_err(FetchError::Bearer)?;
             request = request.bearer_auth(token.expose_secret());
         }
         let mut response = request.send().await.map_err(transport)?;
         if response.status() != StatusCode::OK {
-            return Err(FetchError::Status {
-                host: host(),
-                status: response.status(),
-            });
+            return Err(FetchError::Status { host: host(), status: response.status() });
         }
         // Counted while it comes: a Content-Length is only a claim.
         let mut body = Vec::new();
@@ -195,11 +167,7 @@ impl KeyEndpoint {
 
 async fn bearer(path: &PathBuf) -> std::io::Result<SecretString> {
     let mut text = String::new();
-    tokio::fs::File::open(path)
-        .await?
-        .take(MAX_BEARER)
-        .read_to_string(&mut text)
-        .await?;
+    tokio::fs::File::open(path).await?.take(MAX_BEARER).read_to_string(&mut text).await?;
     let token = SecretString::from(text.trim());
     text.zeroize();
     Ok(token)

@@ -56,10 +56,7 @@ impl Kind {
         use SigningAlgorithm as A;
         match self {
             Kind::Rsa => {
-                matches!(
-                    algorithm,
-                    A::Rs256 | A::Rs384 | A::Rs512 | A::Ps256 | A::Ps384 | A::Ps512
-                )
+                matches!(algorithm, A::Rs256 | A::Rs384 | A::Rs512 | A::Ps256 | A::Ps384 | A::Ps512)
             }
             Kind::P256 => algorithm == A::Es256,
             Kind::P384 => algorithm == A::Es384,
@@ -95,10 +92,7 @@ impl Key {
     fn read(value: &Value) -> Result<Self, Unusable> {
         let jwk = Jwk::deserialize(value).map_err(|_| Unusable::NotAKey)?;
         let signs = jwk.usage.as_deref().is_none_or(|usage| usage == "sig")
-            && jwk
-                .key_ops
-                .as_ref()
-                .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+            && jwk.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
         if !signs {
             return Err(Unusable::Usage);
         }
@@ -108,31 +102,20 @@ impl Key {
         };
         let bytes = |text: &Option<String>| {
             let text = text.as_deref().ok_or(Unusable::NotAKey)?;
-            URL_SAFE_NO_PAD
-                .decode(text.trim_end_matches('='))
-                .map_err(|_| Unusable::NotAKey)
+            URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| Unusable::NotAKey)
         };
         let (kind, verifier) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("RSA", _) => {
                 let modulus = bytes(&jwk.n)?;
                 let modulus = &modulus[modulus.iter().take_while(|&&byte| byte == 0).count()..];
-                let unused = modulus
-                    .first()
-                    .map_or(0, |first| first.leading_zeros() as usize);
+                let unused = modulus.first().map_or(0, |first| first.leading_zeros() as usize);
                 if !RSA_BITS.contains(&(modulus.len() * 8 - unused)) {
                     return Err(Unusable::RsaSize);
                 }
-                (
-                    Kind::Rsa,
-                    DecodingKey::from_rsa_raw_components(modulus, &bytes(&jwk.e)?),
-                )
+                (Kind::Rsa, DecodingKey::from_rsa_raw_components(modulus, &bytes(&jwk.e)?))
             }
             ("EC", Some(curve @ ("P-256" | "P-384"))) => {
-                let (kind, size) = if curve == "P-256" {
-                    (Kind::P256, 32)
-                } else {
-                    (Kind::P384, 48)
-                };
+                let (kind, size) = if curve == "P-256" { (Kind::P256, 32) } else { (Kind::P384, 48) };
                 let (x, y) = (bytes(&jwk.x)?, bytes(&jwk.y)?);
                 if x.len() != size || y.len() != size {
                     return Err(Unusable::Coordinates);
@@ -153,12 +136,7 @@ impl Key {
         if only.is_some_and(|algorithm| !kind.verifies(algorithm)) {
             return Err(Unusable::Unsupported);
         }
-        Ok(Self {
-            jwk,
-            kind,
-            only,
-            verifier,
-        })
+        Ok(Self { jwk, kind, only, verifier })
     }
 
     fn fits(&self, algorithm: SigningAlgorithm) -> bool {
@@ -187,8 +165,7 @@ impl KeyList {
         struct Document {
             keys: Vec<Value>,
         }
-        let document: Document =
-            serde_json::from_slice(document).map_err(|_| KeySetError::Syntax)?;
+        let document: Document = serde_json::from_slice(document).map_err(|_| KeySetError::Syntax)?;
         if document.keys.len() > MAX_KEYS {
             return Err(KeySetError::TooManyKeys);
         }
@@ -227,26 +204,13 @@ pub(super) struct KeySet {
 
 impl KeySet {
     pub(super) fn first(keys: KeyList, fetched: Instant) -> Self {
-        Self {
-            keys,
-            generation: 1,
-            fetched,
-        }
+        Self { keys, generation: 1, fetched }
     }
 
     /// The set after this one: of the same generation when the keys are the same.
     pub(super) fn followed_by(&self, keys: KeyList, fetched: Instant) -> Self {
-        let same = self
-            .keys
-            .0
-            .iter()
-            .map(|k| &k.jwk)
-            .eq(keys.0.iter().map(|k| &k.jwk));
-        Self {
-            keys,
-            generation: self.generation + u64::from(!same),
-            fetched,
-        }
+        let same = self.keys.0.iter().map(|k| &k.jwk).eq(keys.0.iter().map(|k| &k.jwk));
+        Self { keys, generation: self.generation + u64::from(!same), fetched }
     }
 
     /// Changes with the keys.
@@ -265,9 +229,7 @@ impl KeySet {
         algorithm: SigningAlgorithm,
         kid: Option<&str>,
     ) -> impl Iterator<Item = &DecodingKey> {
-        self.fitting(algorithm, kid)
-            .take(MAX_CANDIDATES)
-            .map(|key| &key.verifier)
+        self.fitting(algorithm, kid).take(MAX_CANDIDATES).map(|key| &key.verifier)
     }
 
     pub(super) fn matches(&self, algorithm: SigningAlgorithm, kid: Option<&str>) -> Match {
@@ -278,14 +240,8 @@ impl KeySet {
         }
     }
 
-    fn fitting(
-        &self,
-        algorithm: SigningAlgorithm,
-        kid: Option<&str>,
-    ) -> impl Iterator<Item = &Key> {
-        self.keys.0.iter().filter(move |key| {
-            key.fits(algorithm) && (kid.is_none() || key.jwk.kid.as_deref() == kid)
-        })
+    fn fitting(&self, algorithm: SigningAlgorithm, kid: Option<&str>) -> impl Iterator<Item = &Key> {
+        self.keys.0.iter().filter(move |key| key.fits(algorithm) && (kid.is_none() || key.jwk.kid.as_deref() == kid))
     }
 }
 
@@ -319,10 +275,7 @@ mod tests {
             let key = json!({"kty": "RSA", "n": modulus(bits), "e": "AQAB"});
             assert_eq!(unusable(key), answer, "{bits}");
         }
-        assert_eq!(
-            unusable(json!({"kty": "RSA", "n": "", "e": "AQAB"})),
-            Some(Unusable::RsaSize)
-        );
+        assert_eq!(unusable(json!({"kty": "RSA", "n": "", "e": "AQAB"})), Some(Unusable::RsaSize));
         // Leading zero bytes are not size.
         let padded = URL_SAFE_NO_PAD.encode([vec![0; 200], vec![0xff; 128]].concat());
         let key = json!({"kty": "RSA", "n": padded, "e": "AQAB"});
@@ -334,47 +287,17 @@ mod tests {
         let n = modulus(2048);
         let point = URL_SAFE_NO_PAD.encode([7; 32]);
         for (key, answer) in [
-            (
-                json!({"kty": "RSA", "n": n, "e": "AQAB", "use": "enc"}),
-                Unusable::Usage,
-            ),
-            (
-                json!({"kty": "RSA", "n": n, "e": "AQAB", "key_ops": ["encrypt"]}),
-                Unusable::Usage,
-            ),
-            (
-                json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "ES256"}),
-                Unusable::Unsupported,
-            ),
-            (
-                json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "HS256"}),
-                Unusable::Unsupported,
-            ),
-            (
-                json!({"kty": "RSA", "n": "%%%", "e": "AQAB"}),
-                Unusable::NotAKey,
-            ),
+            (json!({"kty": "RSA", "n": n, "e": "AQAB", "use": "enc"}), Unusable::Usage),
+            (json!({"kty": "RSA", "n": n, "e": "AQAB", "key_ops": ["encrypt"]}), Unusable::Usage),
+            (json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "ES256"}), Unusable::Unsupported),
+            (json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "HS256"}), Unusable::Unsupported),
+            (json!({"kty": "RSA", "n": "%%%", "e": "AQAB"}), Unusable::NotAKey),
             (json!({"kty": "RSA", "n": n}), Unusable::NotAKey),
-            (
-                json!({"kty": "oct", "k": "c2VjcmV0"}),
-                Unusable::Unsupported,
-            ),
-            (
-                json!({"kty": "EC", "crv": "P-521", "x": point, "y": point}),
-                Unusable::Unsupported,
-            ),
-            (
-                json!({"kty": "EC", "crv": "P-384", "x": point, "y": point}),
-                Unusable::Coordinates,
-            ),
-            (
-                json!({"kty": "OKP", "crv": "Ed25519", "x": "AA"}),
-                Unusable::Coordinates,
-            ),
-            (
-                json!({"kty": "OKP", "crv": "X25519", "x": point}),
-                Unusable::Unsupported,
-            ),
+            (json!({"kty": "oct", "k": "c2VjcmV0"}), Unusable::Unsupported),
+            (json!({"kty": "EC", "crv": "P-521", "x": point, "y": point}), Unusable::Unsupported),
+            (json!({"kty": "EC", "crv": "P-384", "x": point, "y": point}), Unusable::Coordinates),
+            (json!({"kty": "OKP", "crv": "Ed25519", "x": "AA"}), Unusable::Coordinates),
+            (json!({"kty": "OKP", "crv": "X25519", "x": point}), Unusable::Unsupported),
             (json!("RSA"), Unusable::NotAKey),
             (json!({"n": n}), Unusable::NotAKey),
         ] {
@@ -402,9 +325,8 @@ mod tests {
     #[test]
     fn generations_change_with_the_keys_only() {
         let list = |n: usize| {
-            let keys: Vec<_> = (0..n)
-                .map(|i| json!({"kty": "RSA", "n": modulus(2048), "e": "AQAB", "kid": i.to_string()}))
-                .collect();
+            let keys: Vec<_> =
+                (0..n).map(|i| json!({"kty": "RSA", "n": modulus(2048), "e": "AQAB", "kid": i.to_string()})).collect();
             KeyList::read(json!({"keys": keys}).to_string().as_bytes())
         };
         let now = Instant::now();

@@ -115,13 +115,7 @@ impl KeySource {
             earning_since: Instant::now(),
             unknown: HashMap::new(),
         };
-        Arc::new(Self {
-            name,
-            endpoint,
-            policy,
-            current: ArcSwapOption::empty(),
-            refresh: Mutex::new(refresh),
-        })
+        Arc::new(Self { name, endpoint, policy, current: ArcSwapOption::empty(), refresh: Mutex::new(refresh) })
     }
 
     /// The generation of the current keys.
@@ -169,10 +163,7 @@ impl KeySource {
                 Begun::Held if set.is_none() => return Err(self.unavailable(None)),
                 Begun::Held => return Err(unknown()),
             };
-            let fetched = self
-                .wait(landing)
-                .await
-                .map_err(|detail| self.unavailable(Some(detail)))?;
+            let fetched = self.wait(landing).await.map_err(|detail| self.unavailable(Some(detail)))?;
             match fetched.matches(algorithm, kid) {
                 Match::Found => return Ok(fetched),
                 Match::Ambiguous => return Err(Rejected::AmbiguousKey),
@@ -189,19 +180,13 @@ impl KeySource {
 
     /// The current set, while it may be used.
     fn usable(&self) -> Option<Arc<KeySet>> {
-        self.current
-            .load_full()
-            .filter(|set| set.age() <= self.policy.max_stale)
+        self.current.load_full().filter(|set| set.age() <= self.policy.max_stale)
     }
 
     fn unavailable(&self, detail: Option<Arc<str>>) -> Rejected {
-        let detail = detail
-            .or_else(|| self.refresh().last_error.clone())
-            .unwrap_or_else(|| Arc::from("not fetched yet"));
-        Rejected::IssuerUnavailable {
-            issuer: self.name.clone(),
-            detail,
-        }
+        let detail =
+            detail.or_else(|| self.refresh().last_error.clone()).unwrap_or_else(|| Arc::from("not fetched yet"));
+        Rejected::IssuerUnavailable { issuer: self.name.clone(), detail }
     }
 
     /// Begins a fetch, joins the one under way, or says that it is too early.
@@ -215,10 +200,8 @@ impl KeySource {
             return Begun::Held;
         }
         if let Wish::UnknownKid(kid) = wish {
-            let known_unknown = refresh
-                .unknown
-                .get(kid)
-                .is_some_and(|&seen| now.duration_since(seen) < self.policy.unknown_kid_memory);
+            let known_unknown =
+                refresh.unknown.get(kid).is_some_and(|&seen| now.duration_since(seen) < self.policy.unknown_kid_memory);
             if known_unknown || !refresh.spend(now, &self.policy) {
                 return Begun::Held;
             }
@@ -227,11 +210,7 @@ impl KeySource {
         refresh.in_flight = Some(landing.clone());
         drop(refresh);
 
-        let flight = Flight {
-            source: Arc::clone(self),
-            sender,
-            landed: false,
-        };
+        let flight = Flight { source: Arc::clone(self), sender, landed: false };
         tokio::spawn(flight.fly());
         Begun::Started(landing)
     }
@@ -239,9 +218,7 @@ impl KeySource {
     async fn wait(&self, mut landing: Landing) -> Outcome {
         // Bounded by the fetch's own deadline: the sender answers or is dropped.
         match landing.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome
-                .clone()
-                .unwrap_or_else(|| Err(Arc::from("no outcome"))),
+            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(Arc::from("no outcome"))),
             Err(_) => Err(Arc::from("the broker is shutting down")),
         }
     }
@@ -251,9 +228,7 @@ impl KeySource {
         let mut refresh = self.refresh();
         if refresh.unknown.len() >= MAX_UNKNOWN {
             let memory = self.policy.unknown_kid_memory;
-            refresh
-                .unknown
-                .retain(|_, &mut seen| now.duration_since(seen) < memory);
+            refresh.unknown.retain(|_, &mut seen| now.duration_since(seen) < memory);
         }
         // When it is full of recent ones the allowance alone protects the issuer.
         if refresh.unknown.len() < MAX_UNKNOWN {
@@ -274,10 +249,7 @@ impl Refresh {
         let earned = now.duration_since(self.earning_since).as_nanos() / interval;
         if earned > 0 {
             let earned = u32::try_from(earned).unwrap_or(u32::MAX);
-            self.allowance = self
-                .allowance
-                .saturating_add(earned)
-                .min(policy.unknown_kid_burst);
+            self.allowance = self.allowance.saturating_add(earned).min(policy.unknown_kid_burst);
             self.earning_since = now;
         }
         if self.allowance == 0 {

@@ -46,23 +46,13 @@ pub(super) struct JwtIssuer {
 }
 
 impl JwtIssuer {
-    pub(super) fn new(
-        config: JwtIssuerConfig,
-        options: &IdentityOptions,
-    ) -> Result<Self, IdentityError> {
+    pub(super) fn new(config: JwtIssuerConfig, options: &IdentityOptions) -> Result<Self, IdentityError> {
         config.check(options.allow_http_loopback)?;
-        let validations = config
-            .algorithms
-            .iter()
-            .map(|&algorithm| (algorithm, validation(&config, algorithm)))
-            .collect();
+        let validations =
+            config.algorithms.iter().map(|&algorithm| (algorithm, validation(&config, algorithm))).collect();
         let endpoint = KeyEndpoint::new(&config, options.allow_http_loopback)?;
         let keys = KeySource::new(config.name.clone(), endpoint, options.keys.clone());
-        Ok(Self {
-            config,
-            validations,
-            keys,
-        })
+        Ok(Self { config, validations, keys })
     }
 
     /// The entry's name.
@@ -89,11 +79,7 @@ impl JwtIssuer {
     /// generation of the key set that verified it.
     pub(super) async fn verify(&self, token: &Preview<'_>) -> Result<(Verified, u64), Rejected> {
         let now = Timestamp::now();
-        if !token
-            .audiences
-            .iter()
-            .any(|aud| self.config.audiences.contains(aud))
-        {
+        if !token.audiences.iter().any(|aud| self.config.audiences.contains(aud)) {
             return Err(Rejected::WrongAudience);
         }
         if token.expires + self.config.leeway.seconds_f64() < seconds(now) {
@@ -105,14 +91,10 @@ impl JwtIssuer {
             .find(|(algorithm, _)| *algorithm == token.algorithm)
             .ok_or_else(|| Rejected::Algorithm(Quoted::new(token.algorithm.name())))?;
 
-        let set = self
-            .keys
-            .with_key(token.algorithm, token.kid.as_deref())
-            .await?;
+        let set = self.keys.with_key(token.algorithm, token.kid.as_deref()).await?;
         let mut verdict = Err(Rejected::Signature);
         for key in set.candidates(token.algorithm, token.kid.as_deref()) {
-            verdict = jsonwebtoken::decode::<Map<String, Value>>(token.token, key, validation)
-                .map_err(rejection);
+            verdict = jsonwebtoken::decode::<Map<String, Value>>(token.token, key, validation).map_err(rejection);
             // Two keys may share a kid: only a bad signature is worth another try.
             if !matches!(verdict, Err(Rejected::Signature)) {
                 break;
@@ -126,10 +108,7 @@ impl JwtIssuer {
     /// jsonwebtoken does not look at, and the mapping.
     fn vouch(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Verified, Rejected> {
         let missing = |claim: &str| Rejected::MissingClaim(claim.to_owned());
-        let exp = claims
-            .get("exp")
-            .and_then(Value::as_f64)
-            .ok_or_else(|| missing("exp"))?;
+        let exp = claims.get("exp").and_then(Value::as_f64).ok_or_else(|| missing("exp"))?;
         let issued = match claims.get("iat") {
             None | Some(Value::Null) => seconds(now),
             Some(iat) => iat.as_f64().ok_or_else(|| missing("iat"))?,
@@ -156,11 +135,7 @@ impl JwtIssuer {
             _ => return Err(missing("sub")),
         }
         .map_err(claim("sub"))?;
-        let workload = self
-            .config
-            .workload
-            .workload(claims)
-            .map_err(claim("workload"))?;
+        let workload = self.config.workload.workload(claims).map_err(claim("workload"))?;
         let mut attributes = BTreeMap::new();
         for (name, path) in &self.config.attributes {
             if let Some(text) = path.text(claims).map_err(claim(name))? {
@@ -168,10 +143,7 @@ impl JwtIssuer {
             }
         }
         Ok(Verified {
-            principal: Principal {
-                issuer: self.config.name.clone(),
-                workload,
-            },
+            principal: Principal { issuer: self.config.name.clone(), workload },
             subject,
             attributes,
             expires_at: timestamp(exp),
@@ -193,9 +165,7 @@ fn validation(config: &JwtIssuerConfig, algorithm: SigningAlgorithm) -> Validati
 
 fn rejection(error: JwtError) -> Rejected {
     match error.into_kind() {
-        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => {
-            Rejected::MissingClaim(claim)
-        }
+        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => Rejected::MissingClaim(claim),
         ErrorKind::ExpiredSignature => Rejected::Expired,
         ErrorKind::ImmatureSignature => Rejected::NotYetValid,
         ErrorKind::InvalidAudience => Rejected::WrongAudience,

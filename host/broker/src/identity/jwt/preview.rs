@@ -72,15 +72,14 @@ impl<'a> Preview<'a> {
         {
             return Err(Rejected::Type(Quoted::new(typ)));
         }
-        let algorithm = SigningAlgorithm::from_name(&header.alg)
-            .ok_or_else(|| Rejected::Algorithm(Quoted::new(&header.alg)))?;
+        let algorithm =
+            SigningAlgorithm::from_name(&header.alg).ok_or_else(|| Rejected::Algorithm(Quoted::new(&header.alg)))?;
         if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID) {
             return Err(Rejected::Malformed("kid is too long"));
         }
 
-        let claims: Claims = json(claims).ok_or(Rejected::Malformed(
-            "claims are not a JSON object with iss, aud and exp of their types",
-        ))?;
+        let claims: Claims = json(claims)
+            .ok_or(Rejected::Malformed("claims are not a JSON object with iss, aud and exp of their types"))?;
         let missing = |claim: &str| Rejected::MissingClaim(claim.to_owned());
         Ok(Self {
             token,

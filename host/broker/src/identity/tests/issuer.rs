@@ -9,8 +9,8 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+    RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair, RsaPublicKeyComponents,
 };
 use aws_lc_rs::{hmac, rand};
 use axum::Router;
@@ -54,11 +54,7 @@ impl Key {
             "EdDSA" => Pair::Ed(Ed25519KeyPair::generate().unwrap()),
             other => panic!("no test key for {other}"),
         };
-        Self {
-            kid: kid.to_owned(),
-            algorithm,
-            pair,
-        }
+        Self { kid: kid.to_owned(), algorithm, pair }
     }
 
     /// As published.
@@ -69,8 +65,7 @@ impl Key {
                 json!({"kty": "RSA", "n": b64(public.n), "e": b64(public.e)})
             }
             Pair::Ec(pair) => {
-                let (x, y) = pair.public_key().as_ref()[1..]
-                    .split_at((pair.public_key().as_ref().len() - 1) / 2);
+                let (x, y) = pair.public_key().as_ref()[1..].split_at((pair.public_key().as_ref().len() - 1) / 2);
                 let curve = if x.len() == 32 { "P-256" } else { "P-384" };
                 json!({"kty": "EC", "crv": curve, "x": b64(x), "y": b64(y)})
             }
@@ -99,11 +94,8 @@ impl Key {
         let rng = SystemRandom::new();
         match &self.pair {
             Pair::Rsa(pair) => {
-                let padding: &dyn aws_lc_rs::signature::RsaEncoding = if self.algorithm == "PS256" {
-                    &RSA_PSS_SHA256
-                } else {
-                    &RSA_PKCS1_SHA256
-                };
+                let padding: &dyn aws_lc_rs::signature::RsaEncoding =
+                    if self.algorithm == "PS256" { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(padding, &rng, message, &mut signature).unwrap();
                 signature
@@ -115,10 +107,7 @@ impl Key {
 
     /// A token with the usual header.
     pub(super) fn token(&self, claims: &Value) -> String {
-        self.token_with(
-            &json!({"alg": self.algorithm, "typ": "JWT", "kid": self.kid}),
-            claims,
-        )
+        self.token_with(&json!({"alg": self.algorithm, "typ": "JWT", "kid": self.kid}), claims)
     }
 
     /// A token with any header, signed with this key whatever the header says.
@@ -137,10 +126,7 @@ impl Key {
 /// A token signed with a shared secret.
 pub(super) fn hs256(header: &Value, claims: &Value, secret: &[u8]) -> String {
     let message = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
-    let tag = hmac::sign(
-        &hmac::Key::new(hmac::HMAC_SHA256, secret),
-        message.as_bytes(),
-    );
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
     format!("{message}.{}", b64(tag))
 }
 
@@ -208,16 +194,9 @@ impl Issuer {
             key_fetches: AtomicUsize::new(0),
             authorization: Mutex::new(None),
         });
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&shared));
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self {
-            address,
-            key,
-            shared,
-            task,
-        }
+        Self { address, key, shared, task }
     }
 
     pub(super) fn url(&self) -> String {
@@ -296,21 +275,12 @@ fn rand_hex() -> String {
     hex::encode(bytes)
 }
 
-async fn answer(
-    State(shared): State<Arc<Shared>>,
-    uri: Uri,
-    headers: axum::http::HeaderMap,
-) -> Response {
+async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: axum::http::HeaderMap) -> Response {
     let discovery = uri.path() == "/.well-known/openid-configuration";
-    let counter = if discovery {
-        &shared.discoveries
-    } else {
-        &shared.key_fetches
-    };
+    let counter = if discovery { &shared.discoveries } else { &shared.key_fetches };
     counter.fetch_add(1, Ordering::SeqCst);
-    *shared.authorization.lock().unwrap() = headers
-        .get("authorization")
-        .map(|value| value.to_str().unwrap().to_owned());
+    *shared.authorization.lock().unwrap() =
+        headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
     let right = if discovery {
         json!({"issuer": shared.url, "jwks_uri": format!("{}/keys", shared.url)})
     } else {
@@ -348,10 +318,7 @@ pub(super) fn config(toml: &str) -> JwtIssuerConfig {
 
 /// The defaults, but for http on loopback and no pause after a failure.
 pub(super) fn options() -> IdentityOptions {
-    let mut options = IdentityOptions {
-        allow_http_loopback: true,
-        ..Default::default()
-    };
+    let mut options = IdentityOptions { allow_http_loopback: true, ..Default::default() };
     options.keys.retry_floor = Duration::ZERO;
     options
 }

@@ -19,10 +19,7 @@ use crate::identity::{Identity, IdentityError, IdentityOptions, Rejected};
 const HANGS: Duration = Duration::from_secs(60);
 
 async fn refused(identity: &Identity, token: &str) -> Rejected {
-    timeout(HANGS, identity.verify(bearer(token)))
-        .await
-        .unwrap()
-        .unwrap_err()
+    timeout(HANGS, identity.verify(bearer(token))).await.unwrap().unwrap_err()
 }
 
 /// Polls once, which is as far as a future gets before it waits for the network.
@@ -59,29 +56,17 @@ async fn unknown_kids_cause_one_fetch_and_no_storm() {
     let identity = identity(vec![issuer.config()], &options);
     identity.verify(bearer(&issuer.token())).await.unwrap();
 
-    let unknown = |kid: String| {
-        issuer
-            .key
-            .token_with(&json!({"alg": "ES256", "kid": kid}), &issuer.claims())
-    };
+    let unknown = |kid: String| issuer.key.token_with(&json!({"alg": "ES256", "kid": kid}), &issuer.claims());
     for _ in 0..5 {
         let reason = refused(&identity, &unknown("k2".to_owned())).await;
         assert_eq!(reason.label(), "unknown_key");
     }
-    assert_eq!(
-        issuer.key_fetches(),
-        2,
-        "one for the keys, one for the unknown kid"
-    );
+    assert_eq!(issuer.key_fetches(), 2, "one for the keys, one for the unknown kid");
 
     let tokens: Vec<_> = (0..200).map(|i| unknown(format!("random-{i}"))).collect();
     let verdicts = join_all(tokens.iter().map(|token| identity.verify(bearer(token)))).await;
     assert!(verdicts.iter().all(Result::is_err));
-    assert_eq!(
-        issuer.key_fetches(),
-        3,
-        "what is left of the burst, and no more"
-    );
+    assert_eq!(issuer.key_fetches(), 3, "what is left of the burst, and no more");
     identity.verify(bearer(&issuer.token())).await.unwrap();
 }
 
@@ -94,10 +79,7 @@ async fn rotations_are_picked_up_without_a_restart() {
     // To another key, and at once to one of another algorithm.
     for new in [Key::new("k2", "ES256"), Key::new("k3", "RS256")] {
         issuer.publish(vec![new.jwk()]);
-        identity
-            .verify(bearer(&new.token(&issuer.claims())))
-            .await
-            .unwrap();
+        identity.verify(bearer(&new.token(&issuer.claims()))).await.unwrap();
     }
     assert_eq!(issuer.key_fetches(), 3);
     let old = issuer.key.token(&issuer.claims());
@@ -113,9 +95,7 @@ async fn a_key_published_during_a_fetch_is_found_by_the_next() {
     // A fetch is under way with the answer from before the rotation.
     let gate = Arc::new(Semaphore::new(0));
     issuer.set_mode(Mode::Gate(Arc::clone(&gate)));
-    let stray = issuer
-        .key
-        .token_with(&json!({"alg": "ES256", "kid": "k9"}), &issuer.claims());
+    let stray = issuer.key.token_with(&json!({"alg": "ES256", "kid": "k9"}), &issuer.claims());
     let mut first = Box::pin(identity.verify(bearer(&stray)));
     assert!(pending_after_one_poll(&mut first).await);
     let on_its_way = async {
@@ -149,20 +129,14 @@ async fn verified_tokens_are_remembered_until_the_keys_change() {
     // A key more: the old token still holds, and was verified anew.
     let second_key = Key::new("k2", "ES256");
     issuer.publish(vec![issuer.key.jwk(), second_key.jwk()]);
-    identity
-        .verify(bearer(&second_key.token(&issuer.claims())))
-        .await
-        .unwrap();
+    identity.verify(bearer(&second_key.token(&issuer.claims()))).await.unwrap();
     let anew = identity.verify(bearer(&token)).await.unwrap();
     assert!(!Arc::ptr_eq(&first, &anew), "verified anew");
 
     // The old key withdrawn: whatever was remembered of it is worth nothing.
     let third_key = Key::new("k3", "ES256");
     issuer.publish(vec![third_key.jwk()]);
-    identity
-        .verify(bearer(&third_key.token(&issuer.claims())))
-        .await
-        .unwrap();
+    identity.verify(bearer(&third_key.token(&issuer.claims()))).await.unwrap();
     assert_eq!(refused(&identity, &token).await.label(), "unknown_key");
 }
 
@@ -178,10 +152,7 @@ async fn remembering_ends_with_the_token_and_can_be_switched_off() {
     let again = defaults.verify(bearer(&token)).await.unwrap();
     assert!(!Arc::ptr_eq(&first, &again));
 
-    let off = IdentityOptions {
-        remembered_tokens: 0,
-        ..options()
-    };
+    let off = IdentityOptions { remembered_tokens: 0, ..options() };
     let off = identity(vec![issuer.config()], &off);
     let token = issuer.token();
     let first = off.verify(bearer(&token)).await.unwrap();
@@ -196,13 +167,8 @@ async fn an_issuer_that_is_away_refuses_nobody_it_vouched_for() {
     identity.verify(bearer(&issuer.token())).await.unwrap();
     issuer.set_mode(Mode::Error);
     identity.verify(bearer(&issuer.token())).await.unwrap();
-    let unknown = issuer
-        .key
-        .token_with(&json!({"alg": "ES256", "kid": "k2"}), &issuer.claims());
-    assert_eq!(
-        refused(&identity, &unknown).await.label(),
-        "issuer_unavailable"
-    );
+    let unknown = issuer.key.token_with(&json!({"alg": "ES256", "kid": "k2"}), &issuer.claims());
+    assert_eq!(refused(&identity, &unknown).await.label(), "issuer_unavailable");
     identity.verify(bearer(&issuer.token())).await.unwrap();
 }
 
@@ -214,10 +180,7 @@ async fn keys_are_not_served_stale_for_ever() {
     let identity = identity(vec![issuer.config()], &options);
     identity.verify(bearer(&issuer.token())).await.unwrap();
     issuer.set_mode(Mode::Error);
-    assert_eq!(
-        refused(&identity, &issuer.token()).await.label(),
-        "issuer_unavailable"
-    );
+    assert_eq!(refused(&identity, &issuer.token()).await.label(), "issuer_unavailable");
 }
 
 #[tokio::test]
@@ -249,10 +212,7 @@ async fn an_unreachable_issuer_is_a_clean_refusal_and_recovers() {
 
     issuer.set_mode(Mode::Hang);
     let reason = refused(&identity, &token).await;
-    assert!(
-        reason.to_string().contains("no answer within 0.3 s"),
-        "{reason}"
-    );
+    assert!(reason.to_string().contains("no answer within 0.3 s"), "{reason}");
 
     let key = Key::new("k1", "ES256");
     drop(issuer);
@@ -279,10 +239,7 @@ async fn failures_pause_the_fetches() {
     options.keys.retry_ceiling = HANGS;
     let identity = identity(vec![issuer.config()], &options);
     for _ in 0..20 {
-        assert_eq!(
-            refused(&identity, &issuer.token()).await.label(),
-            "issuer_unavailable"
-        );
+        assert_eq!(refused(&identity, &issuer.token()).await.label(), "issuer_unavailable");
     }
     assert_eq!(issuer.requests(), 1);
 }
@@ -317,33 +274,13 @@ async fn documents_that_are_not_what_they_should_be_are_refused() {
         (Mode::Endless(10 * 1024 * 1024), "more than 262144 bytes"),
         (Mode::Discovery(json!([])), "discovery document is not JSON"),
         (
-            Mode::Discovery(
-                json!({"issuer": "https://other.example", "jwks_uri": url(&issuer, "/keys")}),
-            ),
+            Mode::Discovery(json!({"issuer": "https://other.example", "jwks_uri": url(&issuer, "/keys")})),
             "another issuer",
         ),
-        (
-            Mode::Discovery(
-                json!({"issuer": url(&issuer, "/"), "jwks_uri": url(&issuer, "/keys")}),
-            ),
-            "another issuer",
-        ),
-        (
-            Mode::Discovery(
-                json!({"issuer": issuer.url(), "jwks_uri": "http://keys.example/keys"}),
-            ),
-            "https",
-        ),
-        (
-            Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "file:///etc/passwd"})),
-            "https",
-        ),
-        (
-            Mode::Discovery(
-                json!({"issuer": issuer.url(), "jwks_uri": "https://u:p@keys.example/"}),
-            ),
-            "user name",
-        ),
+        (Mode::Discovery(json!({"issuer": url(&issuer, "/"), "jwks_uri": url(&issuer, "/keys")})), "another issuer"),
+        (Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "http://keys.example/keys"})), "https"),
+        (Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "file:///etc/passwd"})), "https"),
+        (Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "https://u:p@keys.example/"})), "user name"),
     ] {
         issuer.set_mode(mode);
         let identity = identity(vec![good.clone()], &options());
@@ -357,13 +294,9 @@ async fn a_key_set_that_turned_bad_does_not_replace_the_good_one() {
     let issuer = Issuer::start().await;
     let identity = issuer.identity();
     identity.verify(bearer(&issuer.token())).await.unwrap();
-    let thousand: Vec<Value> = (0..1000)
-        .map(|i| json!({"kty": "EC", "crv": "P-256", "kid": i.to_string()}))
-        .collect();
+    let thousand: Vec<Value> = (0..1000).map(|i| json!({"kty": "EC", "crv": "P-256", "kid": i.to_string()})).collect();
     issuer.publish(thousand);
-    let unknown = issuer
-        .key
-        .token_with(&json!({"alg": "ES256", "kid": "k2"}), &issuer.claims());
+    let unknown = issuer.key.token_with(&json!({"alg": "ES256", "kid": "k2"}), &issuer.claims());
     let reason = refused(&identity, &unknown).await.to_string();
     assert!(reason.contains("more than 64 keys"), "{reason}");
     identity.verify(bearer(&issuer.token())).await.unwrap();
@@ -375,14 +308,9 @@ async fn an_issuer_may_withdraw_all_keys() {
     let identity = issuer.identity();
     identity.verify(bearer(&issuer.token())).await.unwrap();
     issuer.publish(vec![]);
-    let unknown = issuer
-        .key
-        .token_with(&json!({"alg": "ES256", "kid": "k2"}), &issuer.claims());
+    let unknown = issuer.key.token_with(&json!({"alg": "ES256", "kid": "k2"}), &issuer.claims());
     assert_eq!(refused(&identity, &unknown).await.label(), "unknown_key");
-    assert_eq!(
-        refused(&identity, &issuer.token()).await.label(),
-        "unknown_key"
-    );
+    assert_eq!(refused(&identity, &issuer.token()).await.label(), "unknown_key");
 }
 
 #[tokio::test]
@@ -393,9 +321,7 @@ async fn weak_and_foreign_keys_in_a_set_are_left_out() {
     issuer.publish(vec![weak, symmetric, json!("?"), issuer.key.jwk()]);
     let identity = issuer.identity();
     identity.verify(bearer(&issuer.token())).await.unwrap();
-    let token = issuer
-        .key
-        .token_with(&json!({"alg": "RS256", "kid": "weak"}), &issuer.claims());
+    let token = issuer.key.token_with(&json!({"alg": "RS256", "kid": "weak"}), &issuer.claims());
     assert_eq!(refused(&identity, &token).await.label(), "unknown_key");
 }
 
@@ -406,10 +332,7 @@ async fn keys_of_one_kid_are_each_tried() {
     issuer.publish(vec![issuer.key.jwk(), twin.jwk()]);
     let identity = issuer.identity();
     identity.verify(bearer(&issuer.token())).await.unwrap();
-    identity
-        .verify(bearer(&twin.token(&issuer.claims())))
-        .await
-        .unwrap();
+    identity.verify(bearer(&twin.token(&issuer.claims()))).await.unwrap();
     let forged = stranger.token(&issuer.claims());
     assert_eq!(refused(&identity, &forged).await, Rejected::Signature);
 }
@@ -420,19 +343,12 @@ async fn a_token_without_kid_needs_the_one_key_that_fits() {
     let rsa = Key::new("r1", "RS256");
     issuer.publish(vec![issuer.key.jwk(), rsa.jwk()]);
     let identity = issuer.identity();
-    let no_kid = || {
-        issuer
-            .key
-            .token_with(&json!({"alg": "ES256"}), &issuer.claims())
-    };
+    let no_kid = || issuer.key.token_with(&json!({"alg": "ES256"}), &issuer.claims());
     identity.verify(bearer(&no_kid())).await.unwrap();
 
     let second = Key::new("k2", "ES256");
     issuer.publish(vec![issuer.key.jwk(), second.jwk()]);
-    identity
-        .verify(bearer(&second.token(&issuer.claims())))
-        .await
-        .unwrap();
+    identity.verify(bearer(&second.token(&issuer.claims()))).await.unwrap();
     assert_eq!(refused(&identity, &no_kid()).await, Rejected::AmbiguousKey);
 }
 
@@ -449,10 +365,7 @@ async fn a_key_set_address_makes_discovery_needless() {
     let mut claims = issuer.claims();
     claims["iss"] = json!("spiffe://shop.example");
     claims["sub"] = json!("spiffe://shop.example/payment");
-    let verified = identity
-        .verify(bearer(&issuer.key.token(&claims)))
-        .await
-        .unwrap();
+    let verified = identity.verify(bearer(&issuer.key.token(&claims))).await.unwrap();
     assert_eq!(verified.principal.workload, "spiffe://shop.example/payment");
     assert_eq!((issuer.requests(), issuer.key_fetches()), (1, 1));
 }
@@ -466,42 +379,25 @@ async fn the_bearer_token_file_is_read_at_each_fetch() {
     entry.bearer_token_file = Some(file.path().to_owned());
     let identity = identity(vec![entry], &options());
     identity.verify(bearer(&issuer.token())).await.unwrap();
-    assert_eq!(
-        issuer.authorization().as_deref(),
-        Some("Bearer first-token")
-    );
+    assert_eq!(issuer.authorization().as_deref(), Some("Bearer first-token"));
 
     std::fs::write(file.path(), "second-token\n").unwrap();
     let new = Key::new("k2", "ES256");
     issuer.publish(vec![new.jwk()]);
-    identity
-        .verify(bearer(&new.token(&issuer.claims())))
-        .await
-        .unwrap();
-    assert_eq!(
-        issuer.authorization().as_deref(),
-        Some("Bearer second-token")
-    );
+    identity.verify(bearer(&new.token(&issuer.claims()))).await.unwrap();
+    assert_eq!(issuer.authorization().as_deref(), Some("Bearer second-token"));
 
     drop(file);
-    let gone = issuer
-        .key
-        .token_with(&json!({"alg": "ES256", "kid": "k9"}), &issuer.claims());
+    let gone = issuer.key.token_with(&json!({"alg": "ES256", "kid": "k9"}), &issuer.claims());
     let reason = refused(&identity, &gone).await.to_string();
     assert!(reason.contains("bearer token file"), "{reason}");
 }
 
 #[tokio::test]
 async fn an_https_issuer_needs_a_certificate_of_the_configured_authority() {
-    let (server_pem, server_key) = (
-        include_bytes!("tls/server.pem"),
-        include_bytes!("tls/server.key"),
-    );
+    let (server_pem, server_key) = (include_bytes!("tls/server.pem"), include_bytes!("tls/server.key"));
     let folder = tempfile::tempdir().unwrap();
-    let (authority, other) = (
-        folder.path().join("ca.pem"),
-        folder.path().join("other.pem"),
-    );
+    let (authority, other) = (folder.path().join("ca.pem"), folder.path().join("other.pem"));
     std::fs::write(&authority, include_bytes!("tls/ca.pem")).unwrap();
     std::fs::write(&other, server_pem).unwrap();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -515,26 +411,19 @@ async fn an_https_issuer_needs_a_certificate_of_the_configured_authority() {
     let discovery = json!({"issuer": url, "jwks_uri": format!("{url}/keys")}).to_string();
     let keys = json!({"keys": [key.jwk()]}).to_string();
     let router = axum::Router::new()
-        .route(
-            "/.well-known/openid-configuration",
-            axum::routing::get(|| async { discovery }),
-        )
+        .route("/.well-known/openid-configuration", axum::routing::get(|| async { discovery }))
         .route("/keys", axum::routing::get(|| async { keys }));
     let server = axum_server::from_tcp_rustls(listener, tls).unwrap();
     let task = tokio::spawn(server.serve(router.into_make_service()));
 
-    let mut entry = config(&format!(
-        "name = \"tls\"\nissuer = \"{url}\"\naudiences = [\"jit-broker\"]\nworkload = \"{{sub}}\""
-    ));
+    let mut entry =
+        config(&format!("name = \"tls\"\nissuer = \"{url}\"\naudiences = [\"jit-broker\"]\nworkload = \"{{sub}}\""));
     entry.ca = Some(authority);
     let now = jiff::Timestamp::now().as_second();
     let claims = json!({"iss": url, "sub": "payment", "aud": "jit-broker", "exp": now + 60});
     let token = key.token(&claims);
     let production = IdentityOptions::default();
-    identity(vec![entry.clone()], &production)
-        .verify(bearer(&token))
-        .await
-        .unwrap();
+    identity(vec![entry.clone()], &production).verify(bearer(&token)).await.unwrap();
 
     // Another certificate, even the server's own, did not sign the server's.
     entry.ca = Some(other);

@@ -166,18 +166,12 @@ struct Pool {
 
 impl Pool {
     fn new(size: usize) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(size)),
-            idle: Mutex::new(Vec::new()),
-        }
+        Self { permits: Arc::new(Semaphore::new(size)), idle: Mutex::new(Vec::new()) }
     }
 
     /// The connection that was used last: the others grow idle and are closed.
     fn take(&self) -> Option<(Session, Instant)> {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     fn put(&self, session: Session) {
@@ -185,10 +179,7 @@ impl Pool {
         let mut stale = Vec::new();
         {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            while idle
-                .first()
-                .is_some_and(|(_, since)| now.duration_since(*since) > IDLE_TIMEOUT)
-            {
+            while idle.first().is_some_and(|(_, since)| now.duration_since(*since) > IDLE_TIMEOUT) {
                 stale.push(idle.remove(0));
             }
             if now.duration_since(session.opened) < MAX_LIFETIME {
@@ -211,49 +202,33 @@ impl SqlConnection {
     /// # Errors
     /// When the URL is not usable or a number is out of range.
     pub fn new(options: SqlConnectionOptions) -> Result<Self, SqlConnectionError> {
-        let fail = |reason: &str| SqlConnectionError {
-            name: options.name.clone(),
-            reason: reason.to_owned(),
-        };
+        let fail = |reason: &str| SqlConnectionError { name: options.name.clone(), reason: reason.to_owned() };
         if !matches!(options.url.scheme(), "postgres" | "postgresql") {
             return Err(fail("the URL must begin with postgres:// or postgresql://"));
         }
         if options.url.password().is_some() {
-            return Err(fail(
-                "the URL must not hold a password: give it as a secret",
-            ));
+            return Err(fail("the URL must not hold a password: give it as a secret"));
         }
         if options.url.username().is_empty() {
-            return Err(fail(
-                "the URL must name the user: postgres://user@host/database",
-            ));
+            return Err(fail("the URL must name the user: postgres://user@host/database"));
         }
         if !(1..=1_000).contains(&options.max_connections) {
             return Err(fail("max_connections must be 1 to 1000"));
         }
         let database = options.url.path().trim_start_matches('/');
         if database.is_empty() {
-            return Err(fail(
-                "the URL must name the database: postgres://user@host/database",
-            ));
+            return Err(fail("the URL must name the database: postgres://user@host/database"));
         }
         // sqlx's own text is not passed on: it could quote the URL.
-        let mut pg = PgConnectOptions::from_url(&options.url)
-            .map_err(|_| fail("the URL is not a PostgreSQL URL"))?;
+        let mut pg = PgConnectOptions::from_url(&options.url).map_err(|_| fail("the URL is not a PostgreSQL URL"))?;
         pg = pg
             .application_name("jit-broker")
             // No prepared statements: all goes by the simple protocol.
             .statement_cache_capacity(0)
-            .options([(
-                "statement_timeout",
-                options.statement_timeout.as_millis().to_string(),
-            )])
+            .options([("statement_timeout", options.statement_timeout.as_millis().to_string())])
             .disable_statement_logging();
         if let Some(interval) = options.client_check_interval {
-            pg = pg.options([(
-                "client_connection_check_interval",
-                interval.as_millis().to_string(),
-            )]);
+            pg = pg.options([("client_connection_check_interval", interval.as_millis().to_string())]);
         }
         let endpoint = Endpoint {
             host: pg.get_host().to_owned(),
@@ -324,18 +299,11 @@ impl SqlConnection {
             None => self.connect(None).await?,
         };
         self.settle_abandoned(&mut session).await?;
-        Ok(SqlLease {
-            pool,
-            session: Some(session),
-            _permit: permit,
-        })
+        Ok(SqlLease { pool, session: Some(session), _permit: permit })
     }
 
     /// A connection to another database of the server, for one call.
-    pub(crate) async fn elsewhere(
-        &self,
-        database: &str,
-    ) -> Result<(Session, OwnedSemaphorePermit), Unavailable> {
+    pub(crate) async fn elsewhere(&self, database: &str) -> Result<(Session, OwnedSemaphorePermit), Unavailable> {
         let permit = self.permit(&self.elsewhere).await?;
         let mut session = self.connect(Some(database)).await?;
         self.settle_abandoned(&mut session).await?;
@@ -343,25 +311,18 @@ impl SqlConnection {
     }
 
     async fn permit(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Unavailable> {
-        match tokio::time::timeout(self.acquire_timeout, Arc::clone(permits).acquire_owned()).await
-        {
+        match tokio::time::timeout(self.acquire_timeout, Arc::clone(permits).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Unavailable(format!("connection {} is closed", self.name))),
             Err(_) => {
                 let waited = self.acquire_timeout.as_millis();
-                Err(Unavailable(format!(
-                    "no free connection of {} within {waited} ms",
-                    self.name
-                )))
+                Err(Unavailable(format!("no free connection of {} within {waited} ms", self.name)))
             }
         }
     }
 
     async fn answers(&self, session: &mut Session) -> bool {
-        matches!(
-            tokio::time::timeout(self.connect_timeout, session.connection.ping()).await,
-            Ok(Ok(()))
-        )
+        matches!(tokio::time::timeout(self.connect_timeout, session.connection.ping()).await, Ok(Ok(())))
     }
 
     async fn connect(&self, database: Option<&str>) -> Result<Session, Unavailable> {
@@ -376,24 +337,15 @@ impl SqlConnection {
             let mut connection = options.connect().await?;
             let row = connection.fetch_one(sqlx::raw_sql(WHO_AM_I)).await?;
             let backend = backend_of(&row)?;
-            Ok::<_, sqlx::Error>(Session {
-                connection,
-                backend,
-                opened: Instant::now(),
-            })
+            Ok::<_, sqlx::Error>(Session { connection, backend, opened: Instant::now() })
         };
         let place = format!("{}:{}", self.endpoint.host, self.endpoint.port);
         match tokio::time::timeout(self.connect_timeout, open).await {
             Ok(Ok(session)) => Ok(session),
-            Ok(Err(error)) => Err(Unavailable(format!(
-                "cannot connect to {place}: {}",
-                describe(&error)
-            ))),
+            Ok(Err(error)) => Err(Unavailable(format!("cannot connect to {place}: {}", describe(&error)))),
             Err(_) => {
                 let waited = self.connect_timeout.as_millis();
-                Err(Unavailable(format!(
-                    "cannot connect to {place} within {waited} ms"
-                )))
+                Err(Unavailable(format!("cannot connect to {place} within {waited} ms")))
             }
         }
     }
@@ -401,19 +353,12 @@ impl SqlConnection {
     /// Notes that a statement was sent on a connection whose answer nobody waits for any more.
     pub(crate) fn abandon(&self, backend: Backend) {
         let number = self.next_abandoned.fetch_add(1, Ordering::Relaxed);
-        self.abandoned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(number, backend);
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).insert(number, backend);
     }
 
     /// Makes sure that no abandoned statement can take effect any more.
     async fn settle_abandoned(&self, session: &mut Session) -> Result<(), Unavailable> {
-        let waiting = self
-            .abandoned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let waiting = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if waiting.is_empty() {
             return Ok(());
         }
@@ -422,57 +367,35 @@ impl SqlConnection {
                 if !end_backend(&mut session.connection, &backend).await? {
                     return Ok(false);
                 }
-                self.abandoned
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(&number);
+                self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
             }
             Ok::<_, sqlx::Error>(true)
         };
         match tokio::time::timeout(SETTLE * 2, settle).await {
             Ok(Ok(true)) => Ok(()),
-            Ok(Err(error)) => Err(Unavailable(format!(
-                "an abandoned statement cannot be ended: {}",
-                describe(&error)
-            ))),
-            Ok(Ok(false)) | Err(_) => Err(Unavailable(
-                "an abandoned statement does not end".to_owned(),
-            )),
+            Ok(Err(error)) => Err(Unavailable(format!("an abandoned statement cannot be ended: {}", describe(&error)))),
+            Ok(Ok(false)) | Err(_) => Err(Unavailable("an abandoned statement does not end".to_owned())),
         }
     }
 }
 
 /// Which backend process serves this connection.
-const WHO_AM_I: &str =
-    "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+const WHO_AM_I: &str = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
 
 fn backend_of(row: &PgRow) -> Result<Backend, sqlx::Error> {
     let text = |column: usize| -> Result<String, sqlx::Error> {
         let value = row.try_get_raw(column)?;
         if value.is_null() {
-            return Err(sqlx::Error::Protocol(
-                "pg_stat_activity does not show our own connection".to_owned(),
-            ));
+            return Err(sqlx::Error::Protocol("pg_stat_activity does not show our own connection".to_owned()));
         }
-        value
-            .as_str()
-            .map(str::to_owned)
-            .map_err(sqlx::Error::Decode)
+        value.as_str().map(str::to_owned).map_err(sqlx::Error::Decode)
     };
-    let pid = text(0)?
-        .parse()
-        .map_err(|_| sqlx::Error::Protocol("not a process id".to_owned()))?;
-    Ok(Backend {
-        pid,
-        start: text(1)?,
-    })
+    let pid = text(0)?.parse().map_err(|_| sqlx::Error::Protocol("not a process id".to_owned()))?;
+    Ok(Backend { pid, start: text(1)? })
 }
 
 /// Ends a backend process, and waits until it is gone. `false` when it is still there.
-async fn end_backend(
-    connection: &mut PgConnection,
-    backend: &Backend,
-) -> Result<bool, sqlx::Error> {
+async fn end_backend(connection: &mut PgConnection, backend: &Backend) -> Result<bool, sqlx::Error> {
     let mut start = String::new();
     super::quote::literal(&mut start, &backend.start)
         .map_err(|_| sqlx::Error::Protocol("not a timestamp".to_owned()))?;
@@ -482,9 +405,7 @@ async fn end_backend(
         "SELECT pg_terminate_backend(pid, {wait}) FROM pg_stat_activity \
          WHERE pid = {pid} AND backend_start = {start}::timestamptz"
     );
-    let row = connection
-        .fetch_optional(sqlx::raw_sql(sqlx::AssertSqlSafe(statement)))
-        .await?;
+    let row = connection.fetch_optional(sqlx::raw_sql(sqlx::AssertSqlSafe(statement))).await?;
     match row {
         None => Ok(true),
         Some(row) => Ok(row.try_get_raw(0)?.as_str().is_ok_and(|text| text == "t")),
@@ -500,14 +421,9 @@ pub(crate) struct SqlLease<'a> {
 
 impl SqlLease<'_> {
     /// The connection.
-    #[expect(
-        clippy::expect_used,
-        reason = "only give_back and into_session take it, and both consume the lease"
-    )]
+    #[expect(clippy::expect_used, reason = "only give_back and into_session take it, and both consume the lease")]
     pub(crate) fn session(&mut self) -> &mut Session {
-        self.session
-            .as_mut()
-            .expect("a lease holds a session until it ends")
+        self.session.as_mut().expect("a lease holds a session until it ends")
     }
 
     /// Everything sent on it has been answered.

@@ -40,6 +40,9 @@ const INLINE_ITERATIONS: u32 = 1_000;
 /// instead: a query may forget its LIMIT, an endless one must not be read to its end.
 const SPARE_ROWS: u32 = 100;
 
+/// So many bytes of a secret in a row are a part of it.
+const PART: usize = 4;
+
 /// What a call needs to run statements.
 pub(crate) struct SqlSession {
     pub(crate) connection: Arc<SqlConnection>,
@@ -64,12 +67,7 @@ pub(crate) struct Templates {
 
 impl Templates {
     pub(crate) fn new(templates: Vec<Template>) -> Self {
-        Self {
-            listed: templates
-                .into_iter()
-                .map(|t| (t.text().to_owned(), t))
-                .collect(),
-        }
+        Self { listed: templates.into_iter().map(|t| (t.text().to_owned(), t)).collect() }
     }
 
     /// Their texts, in alphabetical order.
@@ -108,9 +106,7 @@ impl Host for Call {
         self.enter_host(size_of(&database, &batch))?;
         if batch.is_empty() || batch.len() > self.limits.batch {
             let most = self.limits.batch;
-            return Ok(Err(SqlError::Denied(format!(
-                "a batch must have 1 to {most} statements"
-            ))));
+            return Ok(Err(SqlError::Denied(format!("a batch must have 1 to {most} statements"))));
         }
         let rendered = match self.render(&batch, "").await? {
             Ok(rendered) => rendered,
@@ -120,9 +116,7 @@ impl Host for Call {
         let Some(session) = &mut self.sql else {
             return Ok(Err(no_connection()));
         };
-        let result = session
-            .execute(&track, database.as_deref(), &rendered)
-            .await;
+        let result = session.execute(&track, database.as_deref(), &rendered).await;
         Ok(self.answered(result)?)
     }
 
@@ -134,16 +128,18 @@ impl Host for Call {
     ) -> wasmtime::Result<Result<Rows, SqlError>> {
         let batch = [statement];
         self.enter_host(size_of(&database, &batch))?;
+        if batch[0].params.iter().any(|param| matches!(param, Param::Secret(_))) {
+            // Its rows go to the guest (BLIND-PLUGIN).
+            let reason = "a query takes no secret: its rows could show it".to_owned();
+            return Ok(Err(SqlError::Denied(reason)));
+        }
         // One message, one implicit transaction: it is read-only before the query begins.
         let rendered = match self.render(&batch, "SET TRANSACTION READ ONLY;\n").await? {
             Ok(rendered) => rendered,
             Err(denied) => return Ok(Err(denied)),
         };
-        let bounds = RowBounds {
-            rows: max_rows.min(self.limits.rows),
-            columns: self.limits.columns,
-            bytes: self.bytes_left(),
-        };
+        let bounds =
+            RowBounds { rows: max_rows.min(self.limits.rows), columns: self.limits.columns, bytes: self.bytes_left() };
         let Some(session) = &mut self.sql else {
             return Ok(Err(no_connection()));
         };
@@ -157,16 +153,11 @@ impl Host for Call {
 
 impl Call {
     /// Counts what an error takes to the guest.
-    fn answered<T>(
-        &mut self,
-        result: Result<T, SqlError>,
-    ) -> wasmtime::Result<Result<T, SqlError>> {
+    fn answered<T>(&mut self, result: Result<T, SqlError>) -> wasmtime::Result<Result<T, SqlError>> {
         let bytes = match &result {
             Ok(_) => 0,
             Err(SqlError::Refused(error)) => error.code.len() + error.message.len(),
-            Err(SqlError::Unavailable(text) | SqlError::Unknown(text) | SqlError::Denied(text)) => {
-                text.len()
-            }
+            Err(SqlError::Unavailable(text) | SqlError::Unknown(text) | SqlError::Denied(text)) => text.len(),
         };
         self.count_bytes(bytes)?;
         Ok(result)
@@ -176,11 +167,7 @@ impl Call {
     ///
     /// # Errors
     /// Traps when a handle is not one of this call's.
-    async fn render(
-        &mut self,
-        batch: &[Statement],
-        before: &str,
-    ) -> wasmtime::Result<Result<Rendered, SqlError>> {
+    async fn render(&mut self, batch: &[Statement], before: &str) -> wasmtime::Result<Result<Rendered, SqlError>> {
         let Some(session) = &self.sql else {
             return Ok(Err(no_connection()));
         };
@@ -208,9 +195,7 @@ impl Call {
             }
             let Some(template) = templates.listed.get(&statement.template) else {
                 let shown = escape(&statement.template, 80);
-                return Ok(Err(SqlError::Denied(format!(
-                    "statement {number} is not a listed template: {shown}"
-                ))));
+                return Ok(Err(SqlError::Denied(format!("statement {number} is not a listed template: {shown}"))));
             };
             let (takes, given) = (template.parameters(), statement.params.len());
             if takes != given {
@@ -218,13 +203,10 @@ impl Call {
                     "statement {number} takes {takes} parameters, {given} given"
                 ))));
             }
-            let filled = template.render(&mut text, |out, place| {
-                write(out, &statement.params[place], &mut next_secret)
-            });
+            let filled =
+                template.render(&mut text, |out, place| write(out, &statement.params[place], &mut next_secret));
             if let Err(error) = filled {
-                return Ok(Err(SqlError::Denied(format!(
-                    "statement {number}: {error}"
-                ))));
+                return Ok(Err(SqlError::Denied(format!("statement {number}: {error}"))));
             }
         }
         let text = StatementText(Arc::new(std::mem::take(&mut *text)));
@@ -249,9 +231,7 @@ fn write<'a>(
         }
         Param::Timestamp(seconds) => quote::timestamp(out, *seconds),
         // One was prepared for each, in this order.
-        Param::Secret(_) => secrets
-            .next()
-            .map_or(Err(QuoteError::Nul), |secret| quote::literal(out, secret)),
+        Param::Secret(_) => secrets.next().map_or(Err(QuoteError::Nul), |secret| quote::literal(out, secret)),
     }
 }
 
@@ -263,33 +243,21 @@ async fn encode(secret: SecretString, encoding: Encoding) -> Result<Zeroizing<St
             scram::verifier(&secret, iterations).map_err(|e| e.to_string())
         }
         Encoding::ScramSha256(iterations) => {
-            let computed =
-                tokio::task::spawn_blocking(move || scram::verifier(&secret, iterations)).await;
-            computed
-                .map_err(|_| "the verifier was not computed".to_owned())?
-                .map_err(|e| e.to_string())
+            let computed = tokio::task::spawn_blocking(move || scram::verifier(&secret, iterations)).await;
+            computed.map_err(|_| "the verifier was not computed".to_owned())?.map_err(|e| e.to_string())
         }
-        Encoding::Utf16leQuoted => {
-            Err("utf16le-quoted is an encoding of LDAP, not of SQL".to_owned())
-        }
+        Encoding::Utf16leQuoted => Err("utf16le-quoted is an encoding of LDAP, not of SQL".to_owned()),
     }
 }
 
 impl SqlSession {
     /// Runs a batch, again when the server lost a race.
-    async fn execute(
-        &mut self,
-        track: &Track,
-        database: Option<&str>,
-        batch: &Rendered,
-    ) -> Result<(), SqlError> {
+    async fn execute(&mut self, track: &Track, database: Option<&str>, batch: &Rendered) -> Result<(), SqlError> {
         let mut attempt = 0;
         loop {
             let result = self.execute_once(track, database, batch).await;
             match result {
-                Err(SqlError::Refused(error)) if attempt < RETRIES && is_lost_race(&error) => {
-                    attempt += 1
-                }
+                Err(SqlError::Refused(error)) if attempt < RETRIES && is_lost_race(&error) => attempt += 1,
                 other => return other,
             }
             let jitter = rand::rng().random_range(5..=80);
@@ -297,24 +265,12 @@ impl SqlSession {
         }
     }
 
-    async fn execute_once(
-        &mut self,
-        track: &Track,
-        database: Option<&str>,
-        batch: &Rendered,
-    ) -> Result<(), SqlError> {
+    async fn execute_once(&mut self, track: &Track, database: Option<&str>, batch: &Rendered) -> Result<(), SqlError> {
         let connection = Arc::clone(&self.connection);
-        let mut use_ = self
-            .reserve(&connection, database)
-            .await
-            .map_err(unavailable)?;
+        let mut use_ = self.reserve(&connection, database).await.map_err(unavailable)?;
         // From here on the batch may take effect, until the server says that it did not.
         let before = track.set_effect_possible(true);
-        let sent = use_
-            .session()
-            .connection
-            .execute(sqlx::raw_sql(AssertSqlSafe(Arc::clone(&batch.text.0))))
-            .await;
+        let sent = use_.session().connection.execute(sqlx::raw_sql(AssertSqlSafe(Arc::clone(&batch.text.0)))).await;
         match sent {
             Ok(_) => {
                 use_.answered();
@@ -332,22 +288,11 @@ impl SqlSession {
     }
 
     /// Runs a query.
-    async fn query(
-        &mut self,
-        database: Option<&str>,
-        batch: &Rendered,
-        bounds: RowBounds,
-    ) -> Result<Rows, SqlError> {
+    async fn query(&mut self, database: Option<&str>, batch: &Rendered, bounds: RowBounds) -> Result<Rows, SqlError> {
         let connection = Arc::clone(&self.connection);
-        let mut use_ = self
-            .reserve(&connection, database)
-            .await
-            .map_err(unavailable)?;
+        let mut use_ = self.reserve(&connection, database).await.map_err(unavailable)?;
         let statement = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&batch.text.0)));
-        let mut rows = Rows {
-            rows: Vec::new(),
-            truncated: false,
-        };
+        let mut rows = Rows { rows: Vec::new(), truncated: false };
         let mut bytes = 0;
         let mut spare = 0;
         let mut stream = use_.session().connection.fetch_many(statement);
@@ -372,10 +317,7 @@ impl SqlSession {
                         Err(reason) => break End::Denied(reason),
                     }
                     if bytes > bounds.bytes {
-                        break End::Denied(format!(
-                            "the rows have more than the {} bytes that are left",
-                            bounds.bytes
-                        ));
+                        break End::Denied(format!("the rows have more than the {} bytes that are left", bounds.bytes));
                     }
                 }
                 Err(error) => break End::Failed(error),
@@ -411,28 +353,15 @@ impl SqlSession {
             let lease = connection.acquire(self.lane).await?;
             return Ok(InUse::new(connection, Place::Home(lease)));
         };
-        let kept = self
-            .elsewhere
-            .take()
-            .filter(|kept| kept.database == database);
+        let kept = self.elsewhere.take().filter(|kept| kept.database == database);
         let elsewhere = match kept {
             Some(kept) => kept,
             None => {
                 let (session, permit) = connection.elsewhere(database).await?;
-                Elsewhere {
-                    database: database.to_owned(),
-                    session,
-                    _permit: permit,
-                }
+                Elsewhere { database: database.to_owned(), session, _permit: permit }
             }
         };
-        Ok(InUse::new(
-            connection,
-            Place::Elsewhere {
-                slot: &mut self.elsewhere,
-                elsewhere,
-            },
-        ))
+        Ok(InUse::new(connection, Place::Elsewhere { slot: &mut self.elsewhere, elsewhere }))
     }
 }
 
@@ -446,31 +375,18 @@ struct InUse<'a> {
 
 enum Place<'a> {
     Home(SqlLease<'a>),
-    Elsewhere {
-        slot: &'a mut Option<Elsewhere>,
-        elsewhere: Elsewhere,
-    },
+    Elsewhere { slot: &'a mut Option<Elsewhere>, elsewhere: Elsewhere },
 }
 
 impl<'a> InUse<'a> {
     fn new(connection: &'a Arc<SqlConnection>, mut place: Place<'a>) -> Self {
         let backend = place.session().backend.clone();
-        Self {
-            connection,
-            backend,
-            place: Some(place),
-        }
+        Self { connection, backend, place: Some(place) }
     }
 
-    #[expect(
-        clippy::expect_used,
-        reason = "only answered takes the place, and it consumes self"
-    )]
+    #[expect(clippy::expect_used, reason = "only answered takes the place, and it consumes self")]
     fn session(&mut self) -> &mut Session {
-        self.place
-            .as_mut()
-            .expect("in use until answered")
-            .session()
+        self.place.as_mut().expect("in use until answered").session()
     }
 
     /// The server has answered: the connection can be used again.
@@ -523,16 +439,11 @@ fn texts(row: &PgRow, most: usize) -> Result<Vec<Option<String>>, String> {
     }
     (0..row.len())
         .map(|column| {
-            let value = row
-                .try_get_raw(column)
-                .map_err(|_| "a column cannot be read".to_owned())?;
+            let value = row.try_get_raw(column).map_err(|_| "a column cannot be read".to_owned())?;
             if value.is_null() {
                 return Ok(None);
             }
-            value
-                .as_str()
-                .map(|text| Some(text.to_owned()))
-                .map_err(|_| "a column is not text".to_owned())
+            value.as_str().map(|text| Some(text.to_owned())).map_err(|_| "a column is not text".to_owned())
         })
         .collect()
 }
@@ -548,18 +459,19 @@ fn definite(error: &sqlx::Error, placed: &[Zeroizing<String>]) -> Option<ServerE
         return None;
     }
     // The message alone: detail, hint and context can quote the statement.
-    let leaks = placed
-        .iter()
-        .any(|secret| error.message().contains(secret.as_str()));
-    let message = if leaks {
+    let message = if placed.iter().any(|secret| quotes(error.message(), secret)) {
         "(message withheld: it quotes a secret)".to_owned()
     } else {
         escape(error.message(), MESSAGE)
     };
-    Some(ServerError {
-        code: escape(error.code(), 5),
-        message,
-    })
+    Some(ServerError { code: escape(error.code(), 5), message })
+}
+
+/// Whether a message holds the secret or a part of it.
+fn quotes(message: &str, secret: &str) -> bool {
+    let message = message.as_bytes();
+    let part = secret.len().min(PART);
+    part > 0 && secret.as_bytes().windows(part).any(|part| message.windows(part.len()).any(|w| w == part))
 }
 
 fn describe_lost(error: &sqlx::Error) -> String {
@@ -572,8 +484,7 @@ fn is_lost_race(error: &ServerError) -> bool {
         // Serialization failure, deadlock.
         "40001" | "40P01" => true,
         "XX000" => {
-            error.message.contains("tuple concurrently updated")
-                || error.message.contains("tuple concurrently deleted")
+            error.message.contains("tuple concurrently updated") || error.message.contains("tuple concurrently deleted")
         }
         _ => false,
     }
@@ -594,21 +505,12 @@ fn size_of(database: &Option<String>, batch: &[Statement]) -> usize {
         Param::Idents(list) | Param::Literals(list) => list.iter().map(|text| text.len() + 8).sum(),
         Param::Number(_) | Param::Timestamp(_) | Param::Secret(_) => 8,
     };
-    let statements = batch
-        .iter()
-        .map(|s| s.template.len() + s.params.iter().map(|p| params(p) + 8).sum::<usize>());
+    let statements = batch.iter().map(|s| s.template.len() + s.params.iter().map(|p| params(p) + 8).sum::<usize>());
     database.as_ref().map_or(0, String::len) + statements.sum::<usize>()
 }
 
 fn bytes_of_rows(rows: &Rows) -> usize {
-    rows.rows
-        .iter()
-        .map(|row| {
-            row.iter()
-                .map(|text| 8 + text.as_ref().map_or(0, String::len))
-                .sum::<usize>()
-        })
-        .sum()
+    rows.rows.iter().map(|row| row.iter().map(|text| 8 + text.as_ref().map_or(0, String::len)).sum::<usize>()).sum()
 }
 
 /// More than enough room for the rendered text: every character doubled, quotes and separators.
@@ -618,13 +520,53 @@ fn room_for(batch: &[Statement], placed: &[Zeroizing<String>]) -> usize {
         .flat_map(|s| &s.params)
         .map(|p| match p {
             Param::Ident(text) | Param::Literal(text) => 2 * text.len() + 8,
-            Param::Idents(list) | Param::Literals(list) => {
-                list.iter().map(|text| 2 * text.len() + 8).sum()
-            }
+            Param::Idents(list) | Param::Literals(list) => list.iter().map(|text| 2 * text.len() + 8).sum(),
             Param::Number(_) | Param::Timestamp(_) | Param::Secret(_) => 40,
         })
         .sum();
     let templates: usize = batch.iter().map(|s| s.template.len() + 4).sum();
     let secrets: usize = placed.iter().map(|secret| 2 * secret.len() + 8).sum();
     params + templates + secrets
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_message_with_a_part_of_a_secret_is_told() {
+        let secret = "x7Kq2mPz";
+        for message in ["x7Kq2mPz", "invalid input: \"q2mP\"", "a x7Kq"] {
+            assert!(quotes(message, secret), "{message}");
+        }
+        for message in ["", "x7K", "role \"app\" does not exist"] {
+            assert!(!quotes(message, secret), "{message}");
+        }
+        assert!(quotes("pw", "pw"));
+        assert!(!quotes("anything", ""));
+    }
+
+    #[test]
+    fn only_errors_that_take_everything_back_are_tried_again() {
+        let error = |code: &str, message: &str| ServerError { code: code.to_owned(), message: message.to_owned() };
+        assert!(is_lost_race(&error("XX000", "tuple concurrently updated")));
+        assert!(is_lost_race(&error("40001", "")));
+        assert!(is_lost_race(&error("40P01", "deadlock detected")));
+        assert!(!is_lost_race(&error("XX000", "cache lookup failed")));
+        assert!(!is_lost_race(&error("42710", "role exists")));
+    }
+
+    #[test]
+    fn a_statement_is_wiped_when_nobody_else_holds_it() {
+        let text = Arc::new("CREATE ROLE x PASSWORD 'secret'".to_owned());
+        let shared = Arc::clone(&text);
+        let statement = StatementText(text);
+        drop(statement);
+        // Held here, as sqlx would in a call that is cut off: it is left alone.
+        assert!(shared.contains("secret"));
+        let mut statement = StatementText(shared);
+        Arc::get_mut(&mut statement.0).unwrap().zeroize();
+        assert!(statement.0.is_empty());
+    }
 }

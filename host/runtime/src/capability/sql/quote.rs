@@ -123,55 +123,25 @@ mod tests {
 
     #[test]
     fn the_known_cases() {
-        assert_eq!(
-            quoted(|o| ident(o, "a\"; DROP ROLE x; --")).unwrap(),
-            "\"a\"\"; DROP ROLE x; --\""
-        );
+        assert_eq!(quoted(|o| ident(o, "a\"; DROP ROLE x; --")).unwrap(), "\"a\"\"; DROP ROLE x; --\"");
         assert_eq!(quoted(|o| literal(o, "it's")).unwrap(), "'it''s'");
-        assert_eq!(
-            quoted(|o| literal(o, "\\'; DROP")).unwrap(),
-            " E'\\\\''; DROP'"
-        );
+        assert_eq!(quoted(|o| literal(o, "\\'; DROP")).unwrap(), " E'\\\\''; DROP'");
         assert_eq!(quoted(|o| literal(o, "")).unwrap(), "''");
-        assert_eq!(
-            quoted(|o| list(o, &["a", "b\""], ident)).unwrap(),
-            "\"a\", \"b\"\"\""
-        );
-        assert_eq!(
-            quoted(|o| timestamp(o, 1_800_000_000)).unwrap(),
-            "'2027-01-15 08:00:00+00'"
-        );
-        assert_eq!(
-            quoted(|o| timestamp(o, 0)).unwrap(),
-            "'1970-01-01 00:00:00+00'"
-        );
+        assert_eq!(quoted(|o| list(o, &["a", "b\""], ident)).unwrap(), "\"a\", \"b\"\"\"");
+        assert_eq!(quoted(|o| timestamp(o, 1_800_000_000)).unwrap(), "'2027-01-15 08:00:00+00'");
+        assert_eq!(quoted(|o| timestamp(o, 0)).unwrap(), "'1970-01-01 00:00:00+00'");
     }
 
     #[test]
     fn what_cannot_be_quoted_is_refused() {
         assert_eq!(quoted(|o| ident(o, "")), Err(QuoteError::IdentLength));
-        assert_eq!(
-            quoted(|o| ident(o, &"x".repeat(64))),
-            Err(QuoteError::IdentLength)
-        );
-        assert_eq!(
-            quoted(|o| ident(o, &"é".repeat(32))),
-            Err(QuoteError::IdentLength)
-        );
+        assert_eq!(quoted(|o| ident(o, &"x".repeat(64))), Err(QuoteError::IdentLength));
+        assert_eq!(quoted(|o| ident(o, &"é".repeat(32))), Err(QuoteError::IdentLength));
         assert_eq!(quoted(|o| ident(o, "a\0b")), Err(QuoteError::Nul));
         assert_eq!(quoted(|o| literal(o, "\0")), Err(QuoteError::Nul));
-        assert_eq!(
-            quoted(|o| list::<&str>(o, &[], literal)),
-            Err(QuoteError::EmptyList)
-        );
-        assert_eq!(
-            quoted(|o| timestamp(o, u64::MAX)),
-            Err(QuoteError::Timestamp)
-        );
-        assert_eq!(
-            quoted(|o| timestamp(o, 300_000_000_000)),
-            Err(QuoteError::Timestamp)
-        );
+        assert_eq!(quoted(|o| list::<&str>(o, &[], literal)), Err(QuoteError::EmptyList));
+        assert_eq!(quoted(|o| timestamp(o, u64::MAX)), Err(QuoteError::Timestamp));
+        assert_eq!(quoted(|o| timestamp(o, 300_000_000_000)), Err(QuoteError::Timestamp));
     }
 
     /// Reads a quoted text back the way the server's scanner does, and gives what is left after it.

@@ -35,24 +35,14 @@ pub fn verifier(password: &SecretString, iterations: u32) -> Result<Zeroizing<St
     with_salt(password, iterations, &salt)
 }
 
-fn with_salt(
-    password: &SecretString,
-    iterations: u32,
-    salt: &[u8],
-) -> Result<Zeroizing<String>, ScramError> {
+fn with_salt(password: &SecretString, iterations: u32, salt: &[u8]) -> Result<Zeroizing<String>, ScramError> {
     let password = password.expose_secret();
     if password.is_empty() || !password.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return Err(ScramError::NotAscii);
     }
     let iterations = NonZeroU32::new(iterations.min(MAX_ITERATIONS)).unwrap_or(NonZeroU32::MIN);
     let mut salted = Zeroizing::new([0_u8; 32]);
-    pbkdf2::derive(
-        pbkdf2::PBKDF2_HMAC_SHA256,
-        iterations,
-        salt,
-        password.as_bytes(),
-        salted.as_mut_slice(),
-    );
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password.as_bytes(), salted.as_mut_slice());
     let key = hmac::Key::new(hmac::HMAC_SHA256, salted.as_slice());
     let client_key = hmac::sign(&key, b"Client Key");
     let stored_key = digest::digest(&digest::SHA256, client_key.as_ref());
@@ -76,58 +66,29 @@ mod tests {
     fn the_exchange_of_rfc_7677_holds_with_our_verifier() {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let verifier = with_salt(&SecretString::from("pencil"), 4_096, &salt).unwrap();
-        let rest = verifier
-            .strip_prefix("SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$")
-            .unwrap();
+        let rest = verifier.strip_prefix("SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$").unwrap();
         let (stored, server) = rest.split_once(':').unwrap();
-        let (stored, server) = (
-            STANDARD.decode(stored).unwrap(),
-            STANDARD.decode(server).unwrap(),
-        );
+        let (stored, server) = (STANDARD.decode(stored).unwrap(), STANDARD.decode(server).unwrap());
 
         let exchange = "n=user,r=rOprNGfwEbeRWgbNEkqO,\
             r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,\
             c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-        let sign =
-            |key: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), exchange.as_bytes());
-        assert_eq!(
-            STANDARD.encode(sign(&server)),
-            "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
-        );
+        let sign = |key: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), exchange.as_bytes());
+        assert_eq!(STANDARD.encode(sign(&server)), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
 
         // The client's key is its proof xor its signature; the server compares the key's hash.
-        let proof = STANDARD
-            .decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
-            .unwrap();
-        let client_key: Vec<u8> = proof
-            .iter()
-            .zip(sign(&stored).as_ref())
-            .map(|(p, s)| p ^ s)
-            .collect();
-        assert_eq!(
-            digest::digest(&digest::SHA256, &client_key).as_ref(),
-            stored
-        );
+        let proof = STANDARD.decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=").unwrap();
+        let client_key: Vec<u8> = proof.iter().zip(sign(&stored).as_ref()).map(|(p, s)| p ^ s).collect();
+        assert_eq!(digest::digest(&digest::SHA256, &client_key).as_ref(), stored);
     }
 
     #[test]
     fn salts_differ_and_iterations_stay_in_range() {
         let password = SecretString::from("correct horse");
-        assert_ne!(
-            *verifier(&password, 1).unwrap(),
-            *verifier(&password, 1).unwrap()
-        );
-        assert!(
-            verifier(&password, 0)
-                .unwrap()
-                .starts_with("SCRAM-SHA-256$1:")
-        );
+        assert_ne!(*verifier(&password, 1).unwrap(), *verifier(&password, 1).unwrap());
+        assert!(verifier(&password, 0).unwrap().starts_with("SCRAM-SHA-256$1:"));
         for odd in ["", "größe", "a\nb", "a\0"] {
-            assert_eq!(
-                verifier(&SecretString::from(odd), 1),
-                Err(ScramError::NotAscii),
-                "{odd:?}"
-            );
+            assert_eq!(verifier(&SecretString::from(odd), 1), Err(ScramError::NotAscii), "{odd:?}");
         }
     }
 }

@@ -22,9 +22,7 @@ pub enum TemplateError {
     #[error("must not hold the character NUL")]
     Nul,
     /// A `{}` where no value can go.
-    #[error(
-        "has {{}} within quotes, a dollar-quoted body or a comment, where a value cannot be quoted"
-    )]
+    #[error("has {{}} within quotes, a dollar-quoted body or a comment, where a value cannot be quoted")]
     QuotedPlace,
     /// A `{}` that touches other text.
     #[error("has {{}} grown together with other text: put a space beside it")]
@@ -122,10 +120,7 @@ impl Template {
         if set_for_good || SESSION_WORDS.contains(&first) {
             return Err(TemplateError::SessionState);
         }
-        Ok(Self {
-            text: text.to_owned(),
-            places,
-        })
+        Ok(Self { text: text.to_owned(), places })
     }
 
     /// How many parameters it takes.
@@ -165,14 +160,9 @@ fn check_neighbours(bytes: &[u8], at: usize) -> Result<(), TemplateError> {
     let blank = |b: u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
     let before = at.checked_sub(1).map(|i| bytes[i]);
     let after = bytes.get(at + 2).copied();
-    let before_ok = before
-        .is_none_or(|b| blank(b) || matches!(b, b'(' | b',' | b'=' | b'<' | b'>' | b'.' | b'['));
+    let before_ok = before.is_none_or(|b| blank(b) || matches!(b, b'(' | b',' | b'=' | b'<' | b'>' | b'.' | b'['));
     let after_ok = after.is_none_or(|b| blank(b) || matches!(b, b')' | b',' | b'.' | b':' | b']'));
-    if before_ok && after_ok {
-        Ok(())
-    } else {
-        Err(TemplateError::GrownTogether)
-    }
+    if before_ok && after_ok { Ok(()) } else { Err(TemplateError::GrownTogether) }
 }
 
 /// What begins at a place of a text, by the lexical rules of PostgreSQL (manual, section 4.1).
@@ -195,18 +185,13 @@ impl Token {
     fn at(text: &str, at: usize) -> Result<Self, TemplateError> {
         let bytes = text.as_bytes();
         let rest = &text[at..];
-        let opaque = |end: Option<usize>| {
-            end.map(|end| Self::Opaque { end })
-                .ok_or(TemplateError::Unterminated)
-        };
+        let opaque = |end: Option<usize>| end.map(|end| Self::Opaque { end }).ok_or(TemplateError::Unterminated);
         match bytes[at] {
             b'{' if rest.starts_with("{}") => Ok(Self::Place),
             b';' => Ok(Self::Separator),
             b'-' if rest.starts_with("--") => {
                 // Ends with the line or the template; a batch puts a line end after each.
-                Ok(Self::Opaque {
-                    end: at + rest.find(['\n', '\r']).unwrap_or(rest.len()),
-                })
+                Ok(Self::Opaque { end: at + rest.find(['\n', '\r']).unwrap_or(rest.len()) })
             }
             b'/' if rest.starts_with("/*") => opaque(comment_end(bytes, at)),
             b'"' => opaque(quote_end(bytes, at, b'"', false)),
@@ -217,9 +202,7 @@ impl Token {
                 }
                 Ok(Self::Opaque { end })
             }
-            b'e' | b'E' if bytes.get(at + 1) == Some(&b'\'') => {
-                opaque(quote_end(bytes, at + 1, b'\'', true))
-            }
+            b'e' | b'E' if bytes.get(at + 1) == Some(&b'\'') => opaque(quote_end(bytes, at + 1, b'\'', true)),
             b'$' => match dollar_tag(rest) {
                 Some(tag) => {
                     let body = at + tag.len();
@@ -228,10 +211,7 @@ impl Token {
                 None => Ok(Self::Other { end: at + 1 }),
             },
             b if is_word_start(b) => {
-                let length = rest
-                    .bytes()
-                    .take_while(|&b| is_word_start(b) || b.is_ascii_digit() || b == b'$')
-                    .count();
+                let length = rest.bytes().take_while(|&b| is_word_start(b) || b.is_ascii_digit() || b == b'$').count();
                 Ok(Self::Word { end: at + length })
             }
             _ => Ok(Self::Other { end: at + 1 }),
@@ -296,31 +276,18 @@ mod tests {
         let template = Template::parse(template).unwrap();
         assert_eq!(template.parameters(), values.len());
         let mut out = String::new();
-        template
-            .render(&mut out, |out, number| {
-                super::super::quote::literal(out, values[number])
-            })
-            .unwrap();
+        template.render(&mut out, |out, number| super::super::quote::literal(out, values[number])).unwrap();
         out
     }
 
     #[test]
     fn values_go_where_the_places_are() {
         assert_eq!(
-            render(
-                "SELECT {}, f({}) WHERE a={} AND b > {}",
-                &["1", "2", "3", "4"]
-            ),
+            render("SELECT {}, f({}) WHERE a={} AND b > {}", &["1", "2", "3", "4"]),
             "SELECT '1', f('2') WHERE a='3' AND b > '4'"
         );
-        assert_eq!(
-            render("SELECT {}::text", &["it's {}"]),
-            "SELECT 'it''s {}'::text"
-        );
-        assert_eq!(
-            render("DO $$ BEGIN PERFORM 1; END $$", &[]),
-            "DO $$ BEGIN PERFORM 1; END $$"
-        );
+        assert_eq!(render("SELECT {}::text", &["it's {}"]), "SELECT 'it''s {}'::text");
+        assert_eq!(render("DO $$ BEGIN PERFORM 1; END $$", &[]), "DO $$ BEGIN PERFORM 1; END $$");
         assert_eq!(render("SELECT 1 -- done", &[]), "SELECT 1 -- done");
         assert_eq!(render("SET LOCAL role {}", &["x"]), "SET LOCAL role 'x'");
     }
@@ -337,96 +304,41 @@ mod tests {
             "SELECT 1 -- {}",
             "SELECT /* /* */ {} */ 1",
         ] {
-            assert_eq!(
-                Template::parse(text),
-                Err(TemplateError::QuotedPlace),
-                "{text}"
-            );
+            assert_eq!(Template::parse(text), Err(TemplateError::QuotedPlace), "{text}");
         }
     }
 
     #[test]
     fn a_place_beside_other_text_is_refused() {
-        for text in [
-            "SELECT E{}",
-            "SELECT U&{}",
-            "SELECT {}{}",
-            "SELECT 1-{}",
-            "SELECT {}x",
-            "SELECT '{'{}",
-            "SELECT ${}$",
-        ] {
-            assert_eq!(
-                Template::parse(text),
-                Err(TemplateError::GrownTogether),
-                "{text}"
-            );
+        for text in
+            ["SELECT E{}", "SELECT U&{}", "SELECT {}{}", "SELECT 1-{}", "SELECT {}x", "SELECT '{'{}", "SELECT ${}$"]
+        {
+            assert_eq!(Template::parse(text), Err(TemplateError::GrownTogether), "{text}");
         }
     }
 
     #[test]
     fn one_statement_without_state() {
-        for text in [
-            "SELECT 1;",
-            "SELECT 1; DROP ROLE x",
-            "SELECT 1 -- a\n; SELECT 2",
-        ] {
-            assert_eq!(
-                Template::parse(text),
-                Err(TemplateError::Separator),
-                "{text}"
-            );
+        for text in ["SELECT 1;", "SELECT 1; DROP ROLE x", "SELECT 1 -- a\n; SELECT 2"] {
+            assert_eq!(Template::parse(text), Err(TemplateError::Separator), "{text}");
         }
-        for text in [
-            "BEGIN",
-            " /* x */ commit",
-            "SET role x",
-            "set session authorization x",
-            "COPY t FROM STDIN",
-            "RESET ALL",
-        ] {
-            assert_eq!(
-                Template::parse(text),
-                Err(TemplateError::SessionState),
-                "{text}"
-            );
+        for text in
+            ["BEGIN", " /* x */ commit", "SET role x", "set session authorization x", "COPY t FROM STDIN", "RESET ALL"]
+        {
+            assert_eq!(Template::parse(text), Err(TemplateError::SessionState), "{text}");
         }
-        for text in [
-            "SELECT '",
-            "SELECT \"a",
-            "SELECT /* /* */",
-            "DO $a$ x",
-            "SELECT E'\\'",
-        ] {
-            assert_eq!(
-                Template::parse(text),
-                Err(TemplateError::Unterminated),
-                "{text}"
-            );
+        for text in ["SELECT '", "SELECT \"a", "SELECT /* /* */", "DO $a$ x", "SELECT E'\\'"] {
+            assert_eq!(Template::parse(text), Err(TemplateError::Unterminated), "{text}");
         }
-        assert_eq!(
-            Template::parse("SELECT 'a\\'"),
-            Err(TemplateError::Backslash)
-        );
+        assert_eq!(Template::parse("SELECT 'a\\'"), Err(TemplateError::Backslash));
         assert_eq!(Template::parse(" \n"), Err(TemplateError::Length));
-        assert_eq!(
-            Template::parse(&"x".repeat(MAX_TEMPLATE + 1)),
-            Err(TemplateError::Length)
-        );
+        assert_eq!(Template::parse(&"x".repeat(MAX_TEMPLATE + 1)), Err(TemplateError::Length));
         assert_eq!(Template::parse("SELECT \0"), Err(TemplateError::Nul));
     }
 
     #[test]
     fn a_dollar_within_a_word_begins_nothing() {
-        assert_eq!(
-            Template::parse("SELECT a$b$ , {} , c$b$")
-                .unwrap()
-                .parameters(),
-            1
-        );
-        assert_eq!(
-            Template::parse("SELECT $1 , {} , $1").unwrap().parameters(),
-            1
-        );
+        assert_eq!(Template::parse("SELECT a$b$ , {} , c$b$").unwrap().parameters(), 1);
+        assert_eq!(Template::parse("SELECT $1 , {} , $1").unwrap().parameters(), 1);
     }
 }

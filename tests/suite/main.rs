@@ -1,0 +1,5 @@
+//! End to end, against real servers. One binary, so that it is linked once.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(missing_docs, reason = "each test's name says what holds")]
+
+mod story;
