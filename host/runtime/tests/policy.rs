@@ -97,7 +97,8 @@ fn traps_are_faults_with_a_cause() {
     let FaultKind::Trap { message } = kind(&bench, "trap") else { panic!("a panic is a trap") };
     assert!(message.contains("unreachable"), "{message}");
     let FaultKind::Trap { message } = kind(&bench, "stack") else { panic!("no stack is a trap") };
-    assert!(message.contains("stack"), "{message}");
+    // Rust keeps a stack of its own in linear memory; which of the two ends first is the compiler's.
+    assert!(message.contains("stack") || message.contains("out of bounds"), "{message}");
     let ConfigFault::Fault(fault) = bench.policy("policy-hostile").validate(r#"{"mode":"trap-validate"}"#).unwrap_err()
     else {
         panic!("a trap is a fault")
@@ -192,9 +193,10 @@ fn a_flood_of_log_lines_is_cut_with_one_last_line() {
 #[test]
 fn a_log_line_is_one_short_line_whatever_it_holds() {
     let limits = Limits { policy_time: Duration::from_secs(20), ..Limits::default() };
-    for mode in ["flood", "fields"] {
+    for (mode, least) in [("flood", 1), ("fields", 0)] {
         let lines = log_of(limits, mode);
-        assert!((1..=4).contains(&lines.len()), "{mode}: {} lines", lines.len());
+        // All that one call may bring to the host is 4 MiB, and a line of this plugin is 1 MB or more.
+        assert!((least..=4).contains(&lines.len()), "{mode}: {} lines", lines.len());
         for line in &lines {
             // Escaping makes a byte nine at most, and the host's own part is short.
             assert!(line.len() <= (4 << 10) * 9 + 200, "{mode}: {} bytes", line.len());

@@ -16,6 +16,17 @@ impl Config {
     /// [`ConfigErrors`] when the broker could not start with these files, or must not.
     pub fn check_files(&self) -> Result<Vec<Problem>, ConfigErrors> {
         let mut check = Check { config: self, found: self.warnings.clone() };
+        // Not a mistake of the text: `dev` adds an issuer, and commands that only read need none.
+        if self.identity.jwt.is_empty() {
+            let mut problem = self.explain("identity.jwt", "no identity: nobody could prove who they are");
+            problem.help = Some(
+                "write, for example:\n[[identity.jwt]]\nname = \"cluster-prod\"\n\
+                 issuer = \"https://kubernetes.default.svc\"\naudiences = [\"jit-broker\"]\n\
+                 workload = \"{kubernetes.io.serviceaccount.name}\""
+                    .to_owned(),
+            );
+            check.found.push(problem);
+        }
         for (name, plugin) in &self.plugins {
             check.there(
                 &format!("plugins.{name}.path"),

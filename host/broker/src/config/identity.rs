@@ -81,18 +81,6 @@ impl SigningAlgorithm {
 }
 
 pub(super) fn identity(section: &Section<'_>) -> Identity {
-    if section.entry("jwt").is_none() {
-        section.reading.error(
-            section.span.clone(),
-            "no identity: nobody could prove who they are",
-            Some(
-                "write, for example:\n[[identity.jwt]]\nname = \"cluster-prod\"\n\
-                 issuer = \"https://kubernetes.default.svc\"\naudiences = [\"jit-broker\"]\n\
-                 workload = \"{kubernetes.io.serviceaccount.name}\""
-                    .to_owned(),
-            ),
-        );
-    }
     let read = section.sections("jwt", |entry| {
         issuer(entry).map(|issuer| (issuer, [entry.span_of("name"), entry.span_of("issuer")]))
     });

@@ -94,3 +94,13 @@ fn a_variable_that_is_not_set_here_is_a_warning() {
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].message.contains("JIT_TEST_THIS_IS_NOT_SET is not set here"));
 }
+
+#[test]
+fn a_broker_that_could_not_know_anybody_does_not_serve() {
+    let folder = folder();
+    let start = BASE.find("[[identity.jwt]]").unwrap();
+    let end = BASE[start..].find("\n[plugins").or_else(|| BASE[start..].find("\n\n")).unwrap() + start;
+    let text = format!("{}{}", &BASE[..start], &BASE[end..]);
+    let errors = config(folder.path(), &text).check_files().unwrap_err().render(false);
+    assert!(errors.contains("no identity"), "{errors}");
+}

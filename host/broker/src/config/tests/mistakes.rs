@@ -176,7 +176,7 @@ fn a_target_without_policy_or_role_is_shown_how_to_have_one() {
 #[test]
 fn an_empty_file_is_told_what_it_needs() {
     let errors = parse("").unwrap_err().render(false);
-    for needed in ["`signing_key` is missing in [audit] (add `[audit]`)", "no identity", "warning: no target"] {
+    for needed in ["`signing_key` is missing in [audit] (add `[audit]`)", "warning: no target"] {
         assert!(errors.contains(needed), "{errors}");
     }
 }

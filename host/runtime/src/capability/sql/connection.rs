@@ -206,7 +206,7 @@ impl SqlConnection {
         if !matches!(options.url.scheme(), "postgres" | "postgresql") {
             return Err(fail("the URL must begin with postgres:// or postgresql://"));
         }
-        if options.url.password().is_some() {
+        if options.url.password().is_some() || options.url.query_pairs().any(|(key, _)| key == "password") {
             return Err(fail("the URL must not hold a password: give it as a secret"));
         }
         if options.url.username().is_empty() {
