@@ -26,8 +26,23 @@ impl BrokerProcess {
     /// # Errors
     /// When it does not come up; with the end of its log.
     pub fn start(binary: &Path, config: &Path, issuer: &str, env: &[(&str, &str)], log: &Path) -> Result<Self> {
+        Self::start_by(Command::new(binary), config, issuer, env, log)
+    }
+
+    /// The same through a command that becomes the broker: the arguments are put behind its own.
+    ///
+    /// # Errors
+    /// When it does not come up; with the end of its log.
+    pub fn start_by(
+        mut command: Command,
+        config: &Path,
+        issuer: &str,
+        env: &[(&str, &str)],
+        log: &Path,
+    ) -> Result<Self> {
         let stderr = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let mut child = Command::new(binary)
+        let shown = command.get_program().to_string_lossy().into_owned();
+        let mut child = command
             .args(["dev", "--config"])
             .arg(config)
             .args(["--issuer", issuer])
@@ -37,7 +52,7 @@ impl BrokerProcess {
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
+            .with_context(|| format!("cannot start {shown}"))?;
         let stdout = child.stdout.take().context("no stdout")?;
         let (send, lines) = std::sync::mpsc::channel();
         // Reads to the end, so that the process never waits for us.

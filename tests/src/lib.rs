@@ -11,6 +11,7 @@
 pub mod broker;
 pub mod database;
 pub mod http;
+pub mod invariants;
 pub mod world;
 
 pub use broker::BrokerProcess;

@@ -189,8 +189,16 @@ grants = ["{read_write}"]
     /// # Errors
     /// When it does not come up.
     pub fn try_start(&mut self, env: &[(&str, &str)]) -> Result<()> {
+        self.try_start_by(Command::new(self.binary()), env)
+    }
+
+    /// Starts the broker by a command that becomes it, or says why not.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn try_start_by(&mut self, command: Command, env: &[(&str, &str)]) -> Result<()> {
         self.broker = None;
-        let broker = BrokerProcess::start(&self.binary(), &self.config(), &self.issuer, env, &self.log_path())?;
+        let broker = BrokerProcess::start_by(command, &self.config(), &self.issuer, env, &self.log_path())?;
         self.issuer = broker.issuer.trim_start_matches("http://").to_owned();
         self.broker = Some(broker);
         Ok(())

@@ -92,7 +92,8 @@ fn verifier(entry: &config::JwtIssuer) -> anyhow::Result<JwtIssuerConfig> {
         "algorithms": algorithms,
         "jwks_url": entry.jwks_url,
         "ca": entry.ca,
-        "leeway": entry.leeway.as_secs().clamp(1, 120),
+        "bearer_token_file": entry.bearer_token_file,
+        "leeway": entry.leeway.as_secs(),
         "max_token_lifetime": entry.max_token_lifetime,
     });
     serde_json::from_value(json).with_context(|| format!("[[identity.jwt]] {}", entry.name))

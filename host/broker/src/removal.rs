@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jit_core::driver::Feature;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Cause, Lease, LeaseState};
@@ -101,6 +102,11 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
 /// was out of reach.
 async fn call_driver(broker: &Broker, lease: &Lease) -> Result<(), (String, bool)> {
     let remover = broker.serving.load().remover(&lease.target, &lease.driver).map_err(|reason| (reason, false))?;
+    let external = remover.driver.description().has(Feature::ExternalAccounts);
+    if !external && !lease.account.is_generated() {
+        let reason = format!("{} is no account name that a broker makes; was the store changed?", lease.account);
+        return Err((reason, false));
+    }
     let account = account_view(lease);
     let call = async {
         match remover.driver.revoke(&remover.scope, &remover.view, &account).await {

@@ -65,6 +65,7 @@ pub async fn serve(config: Config, mode: Mode, ready: impl FnOnce(std::net::Sock
         metrics,
         openapi: http::openapi(),
         in_flight: Semaphore::new(config.server.max_in_flight as usize),
+        request_timeout: config.server.request_timeout,
     });
     let ended = CancellationToken::new();
     let admin_path = config.server.admin_socket.clone();

@@ -36,6 +36,14 @@ impl AccountName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether some broker made this name, whatever its prefix is now. A driver is asked to remove
+    /// such a name and no other: a store that was tampered with cannot make the broker drop a role
+    /// of its choice.
+    #[must_use]
+    pub fn is_generated(&self) -> bool {
+        self.0.len().checked_sub(RANDOM + 1).is_some_and(|at| at >= 2 && has_valid_tail(&self.0.as_bytes()[at..]))
+    }
 }
 
 impl fmt::Display for AccountName {
@@ -116,9 +124,14 @@ impl AccountPrefix {
         let (slug, tail) = rest.split_at(at);
         let slug_ok = slug.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
             && slug.last().is_none_or(|b| *b == b'-');
-        let (random, check) = tail.split_at(RANDOM);
-        slug_ok && random.iter().all(|b| ALPHABET.contains(b)) && check == [check_digit(random)]
+        slug_ok && has_valid_tail(tail)
     }
+}
+
+/// Random characters and the check digit over them.
+fn has_valid_tail(tail: &[u8]) -> bool {
+    let (random, check) = tail.split_at(RANDOM);
+    random.iter().all(|b| ALPHABET.contains(b)) && check == [check_digit(random)]
 }
 
 /// Weighted sum over the random characters: one changed or swapped character changes it.
@@ -165,6 +178,7 @@ mod tests {
         let prefix = AccountPrefix::default();
         for foreign in ["postgres", "v-", "v-reporting", "v-nightly-abcdefghijkmnpqr", "V-x-abcdefghijkmnpqa", ""] {
             assert!(!prefix.owns(foreign), "{foreign}");
+            assert!(!AccountName::from_backend(foreign).is_generated(), "{foreign}");
         }
         let other = AccountPrefix::try_from("other-".to_owned()).unwrap();
         assert!(!prefix.owns(other.generate("x", 63).as_str()));
@@ -185,6 +199,7 @@ mod tests {
             prop_assert!(name.as_str().len() <= max.max(prefix.least_length()));
             prop_assert!(name.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
             prop_assert!(prefix.owns(name.as_str()), "{}", name);
+            prop_assert!(name.is_generated());
         }
     }
 }

@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn what_something_is_decided_by_is_refused_when_it_is_wrong() {
-        let bad: [Box<dyn FnOnce(&mut policy::Allowance)>; 9] = [
+        type Change = Box<dyn FnOnce(&mut policy::Allowance)>;
+        let bad: [Change; 9] = [
             Box::new(|a| a.max_ttl_seconds = Some(0)),
             Box::new(|a| a.role = Some("a' OR 1=1".to_owned())),
             Box::new(|a| a.role = Some(String::new())),

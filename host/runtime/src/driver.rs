@@ -328,9 +328,11 @@ impl DriverPlugin {
                 elsewhere: None,
             });
         }
-        let handle = match secret.map(|secret| call.table.push(GuestSecret(secret.clone()))).transpose() {
-            Ok(handle) => handle,
-            Err(error) => return self.failed(FaultKind::Host(error.to_string()), verb, false),
+        // Only a full table refuses one.
+        let pushed = secret.map(|secret| call.table.push(GuestSecret(secret.clone()))).transpose();
+        let Ok(handle) = pushed else {
+            let limit = call.limits.resources;
+            return self.failed(FaultKind::Resources { limit }, verb, false);
         };
         let borrowed = handle.as_ref().map(|handle| Resource::new_borrow(handle.rep()));
         let params = params(borrowed);

@@ -73,9 +73,6 @@ pub enum FaultKind {
     /// The host has no room for another call now. Not the plugin's doing.
     #[error("was not called: too many plugin calls at once")]
     Overloaded,
-    /// The host could not make the call. A defect of the host.
-    #[error("could not be called: {0}")]
-    Host(String),
 }
 
 /// One mistake in a plugin's configuration, escaped and cut.

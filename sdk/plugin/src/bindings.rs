@@ -58,7 +58,6 @@ pub mod context {
         with: {
             "jit:plugin/types@0.1.0": crate::bindings::host::jit::plugin::types,
             "jit:plugin/log@0.1.0": crate::bindings::host::jit::plugin::log,
-            "jit:plugin/policy@0.1.0": crate::bindings::policy::exports::jit::plugin::policy,
         },
         pub_export_macro: true,
     });

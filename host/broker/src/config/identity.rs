@@ -38,7 +38,10 @@ pub struct JwtIssuer {
     pub jwks_url: Option<Url>,
     /// PEM file with the only authorities that the issuer's TLS certificate may come from.
     pub ca: Option<PathBuf>,
-    /// Tolerated difference of clocks, 0 to 300 s, by default 60 s.
+    /// A bearer token that is sent with discovery and key set requests, read at each: Kubernetes'
+    /// API server answers them only to authenticated callers.
+    pub bearer_token_file: Option<PathBuf>,
+    /// Tolerated difference of clocks, 1 to 120 s, by default 30 s.
     pub leeway: Duration,
     /// The longest `exp - iat` of an accepted token; none accepts any.
     pub max_token_lifetime: Option<Ttl>,
@@ -124,13 +127,13 @@ fn issuer(entry: &Section<'_>) -> Option<JwtIssuer> {
     let workload =
         entry.parsed("workload", "claim paths in braces such as \"{kubernetes.io.serviceaccount.name}\"", template);
     let jwks_url = entry.parsed("jwks_url", "the https URL of the key set", |text| web_url(text, true));
-    let leeway = leeway(entry);
     let read = JwtIssuer {
         attributes: attributes(entry),
         algorithms: algorithms(entry),
         jwks_url,
         ca: entry.path("ca"),
-        leeway,
+        bearer_token_file: entry.path("bearer_token_file"),
+        leeway: entry.wait("leeway", 30, 1..=120),
         max_token_lifetime: entry.ttl("max_token_lifetime"),
         name: name?,
         issuer: issuer?,
@@ -163,16 +166,6 @@ fn web_url(text: &str, query: bool) -> Result<Url, &'static str> {
         }
         _ => Err("it must begin with https://"),
     }
-}
-
-/// Zero is a fine leeway, though it is no [`Ttl`].
-fn leeway(entry: &Section<'_>) -> Duration {
-    if entry.entry("leeway").is_some_and(|(_, value)| {
-        value.get_ref().as_str() == Some("0s") || value.get_ref().as_integer().is_some_and(|i| i.as_str() == "0")
-    }) {
-        return Duration::ZERO;
-    }
-    entry.wait("leeway", 60, 0..=300)
 }
 
 fn algorithms(entry: &Section<'_>) -> Vec<SigningAlgorithm> {

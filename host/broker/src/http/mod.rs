@@ -12,7 +12,7 @@ pub mod server;
 pub mod views;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -45,6 +45,8 @@ pub struct App {
     pub openapi: String,
     /// Requests that may be at work at once.
     pub in_flight: Semaphore,
+    /// How long a request may take, its body included.
+    pub request_timeout: Duration,
 }
 
 #[derive(utoipa::OpenApi)]
@@ -132,7 +134,12 @@ async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -
         metrics::counter!("jit_overloaded_total").increment(1);
         HttpRefused::from(Refused::Overloaded).reply(&id)
     } else {
-        as_problem(next.run(request).await, &id)
+        match tokio::time::timeout(app.request_timeout, next.run(request)).await {
+            Ok(reply) => as_problem(reply, &id),
+            // The pipeline's own deadlines are shorter: this is a caller that does not finish its
+            // body, or a broker that has too much to do.
+            Err(_) => HttpRefused::from(Refused::Overloaded).reply(&id),
+        }
     };
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         reply.headers_mut().insert("x-request-id", value);

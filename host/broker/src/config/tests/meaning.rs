@@ -24,12 +24,12 @@ fn the_example_is_right_and_has_no_warnings() {
     let connection = &config.connections["inventory"];
     assert_eq!((connection.kind, connection.max_connections), (ConnectionKind::Postgres, 8));
     assert_eq!(connection.password, Some(SecretRef::File("/etc/jit-broker/secrets/inventory".into())));
-    let policy = &config.policies["business-hours"];
-    assert_eq!((policy.plugin.as_str(), policy.mode), ("time-window", Mode::Enforce));
-    assert_eq!(policy.config["days"], serde_json::json!(["mon-fri"]));
+    let policy = &config.policies["allow-listed"];
+    assert_eq!((policy.plugin.as_str(), policy.mode), ("allow-list", Mode::Enforce));
+    assert_eq!(policy.config["rules"][0]["roles"], serde_json::json!(["app_read_only"]));
     let target = &config.targets["inventory_db"];
     assert_eq!((target.default_ttl.seconds(), target.max_ttl.seconds()), (3_600, 28_800));
-    assert_eq!(target.policies, ["allow-listed", "business-hours"]);
+    assert_eq!(target.policies, ["allow-listed"]);
     assert_eq!(target.roles["app_read_only"], serde_json::json!({ "grants": ["app_read_only"] }));
 }
 
@@ -69,7 +69,7 @@ fn what_is_left_out_has_the_documented_defaults() {
     assert_eq!(config.reconcile_interval, Duration::from_secs(3_600));
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.audit.origin, "jit-broker");
-    assert_eq!(config.identity.jwt[0].leeway, Duration::from_secs(60));
+    assert_eq!(config.identity.jwt[0].leeway, Duration::from_secs(30));
     assert_eq!(config.identity.jwt[0].max_token_lifetime, None);
     assert_eq!(config.plugins["postgres"].grants, None);
     assert_eq!(config.policies["allow-listed"].config, serde_json::json!({}));

@@ -103,7 +103,7 @@ const ROWS: &[Row] = &[
     row("\"{sub}\"", "\"{sub}\"\nalgorithms = [\"none\"]", "[\"none\"]", "`none` is not accepted: a token without a signature proves nothing"),
     row("\"{sub}\"", "\"{sub}\"\nattributes = { env = 1 }", "1 }", "attribute `env` must be a claim path such as \"kubernetes.io.namespace\", not a whole number"),
     row("\"{sub}\"", "\"{sub}\"\nattributes = { env = \"{env}\" }", "\"{env}\"", "attribute `env` must be a claim path: without braces here"),
-    row("\"{sub}\"", "\"{sub}\"\nleeway = \"1h\"", "\"1h\"", "`leeway` must be from 0s to 5m, not 1h"),
+    row("\"{sub}\"", "\"{sub}\"\nleeway = \"1h\"", "\"1h\"", "`leeway` must be from 1s to 2m, not 1h"),
     row(
         "\"{sub}\"",
         "\"{sub}\"\n[[identity.jwt]]\nname = \"cluster\"\nissuer = \"https://other\"\naudiences = [\"a\"]\nworkload = \"{sub}\"",

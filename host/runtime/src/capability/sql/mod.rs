@@ -117,7 +117,7 @@ impl Host for Call {
             return Ok(Err(no_connection()));
         };
         let result = session.execute(&track, database.as_deref(), &rendered).await;
-        Ok(self.answered(result)?)
+        self.answered(result)
     }
 
     async fn query(
@@ -147,7 +147,7 @@ impl Host for Call {
         if let Ok(rows) = &result {
             self.count_bytes(bytes_of_rows(rows))?;
         }
-        Ok(self.answered(result)?)
+        self.answered(result)
     }
 }
 

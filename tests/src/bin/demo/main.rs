@@ -1,0 +1,190 @@
+//! The demo that `cargo xtask demo` builds and runs: a real PostgreSQL, the broker, and the whole
+//! story from a workload's token to an account that is gone.
+//!
+//! In scope: showing. What holds in every corner is shown by `suite/`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo prints")]
+
+mod config;
+mod screen;
+mod stage;
+mod story;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use jit_plugin_build::Progress as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use xtask::steps::Steps;
+
+use screen::Screen;
+use stage::{Props, Stage};
+use story::shown;
+
+/// Plays the story; `cargo xtask demo` builds what it needs and says where it is.
+#[derive(Parser)]
+struct Args {
+    /// The folder with PostgreSQL's programs.
+    #[arg(long)]
+    postgres: PathBuf,
+    /// The broker's binary.
+    #[arg(long)]
+    broker: PathBuf,
+    /// The folder with the built plugins.
+    #[arg(long)]
+    plugins: PathBuf,
+    /// Where the demo keeps its files.
+    #[arg(long)]
+    folder: PathBuf,
+    /// Leave everything running at the end.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut screen = Screen::new(story::STEPS);
+    match run(args, &mut screen).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            screen.failed(&format!("The demo ends here, and what it started is stopped: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args, screen: &mut Screen) -> Result<()> {
+    let mut interrupt = Interrupt::new()?;
+    let begun = Instant::now();
+    let props = Props {
+        folder: std::path::absolute(&args.folder)?,
+        postgres: args.postgres,
+        broker: args.broker,
+        plugins: args.plugins,
+    };
+    let mut stage = build(&props).await?;
+    let played = tokio::select! {
+        played = play(&mut stage, screen) => played,
+        name = interrupt.wait() => Err(anyhow::anyhow!("{name}")),
+    };
+    if let Err(error) = played {
+        let log = shown(&stage.log());
+        stage.stop()?;
+        return Err(error.context(format!("(the broker's log is {log})")));
+    }
+    let seconds = begun.elapsed().as_secs();
+    summary(screen, seconds);
+    if args.keep {
+        kept(&stage, screen);
+        return stage.keep();
+    }
+    let files = [shown(&stage.config()), shown(&stage.path("audit.jsonl")), shown(&stage.log())];
+    stage.stop()?;
+    screen.say("PostgreSQL and the broker are stopped. Left to read:");
+    screen.output(&files.join("\n"));
+    screen.note("`cargo xtask demo --keep` leaves both running, with lines to copy.");
+    Ok(())
+}
+
+async fn build(props: &Props) -> Result<Stage> {
+    let steps = Steps::new();
+    steps.step("starting PostgreSQL");
+    let mut stage = Stage::build(props)?;
+    stage.create_database().await?;
+    steps.done(&format!(
+        "PostgreSQL on port {}, with a database `inventory` and a least-privilege role for the broker",
+        stage.port
+    ));
+    Ok(stage)
+}
+
+async fn play(stage: &mut Stage, screen: &mut Screen) -> Result<()> {
+    let steps = Steps::new();
+    steps.step("starting the broker (it compiles its plugins once)");
+    stage.start_broker()?;
+    steps.done(&format!("broker on {}, configured by {}", stage.broker_url, shown(&stage.config())));
+    drop(steps);
+    screen.title("An account that exists only while it is needed");
+    story::play(stage, screen).await
+}
+
+fn summary(screen: &Screen, seconds: u64) {
+    screen.title(&format!("Seen in {seconds} seconds, each step checked:"));
+    for line in [
+        "a workload got a database account with nothing but its platform's token,",
+        "used it, and could do no more than its role;",
+        "four requests that should not succeed did not, and said why;",
+        "the log proves what happened, and a forged copy was found out;",
+        "the account ended with its lease: login, session and role.",
+    ] {
+        screen.holds(line);
+    }
+}
+
+/// How to go on with what is left running.
+fn kept(stage: &Stage, screen: &Screen) {
+    let (broker, issuer) = (&stage.broker_url, &stage.issuer_url);
+    let (program, config) = (shown(&stage.binary()), shown(&stage.config()));
+    let (broker_pid, postgres_pid) = stage.pids();
+    let pid = |pid: Option<u32>| pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+    screen.title("Left running; paste these:");
+    screen.plain(&format!(
+        r#"
+TOKEN=$(curl -s '{issuer}/token?workload=payment-service&namespace=shop')
+
+REPLY=$(curl -s {broker}/issue -H "authorization: Bearer $TOKEN" \
+    -H 'content-type: application/json' -H 'idempotency-key: try-1' \
+    -d '{{"target": "inventory_db", "ttl": "5m", "reason": "trying it out"}}'); echo "$REPLY"
+
+LEASE=$(echo "$REPLY" | sed 's/.*"lease_id":"\([^"]*\)".*/\1/')
+
+curl -s -X POST {broker}/v1/leases/$LEASE/renew -H "authorization: Bearer $TOKEN" \
+    -H 'content-type: application/json' -d '{{"ttl": "10m"}}'; echo
+
+curl -s -X POST {broker}/v1/leases/$LEASE/revoke -H "authorization: Bearer $TOKEN"; echo
+
+{program} lease list --config {config}
+{program} audit show --config {config}
+
+broker       {broker}   (process {}; log {})
+issuer       {issuer}   (a token for whoever asks, on this machine only)
+PostgreSQL   127.0.0.1:{}         (process {})
+
+To stop both:  cargo xtask demo --stop      (or: kill -TERM {}; kill -INT {})"#,
+        pid(broker_pid),
+        shown(&stage.log()),
+        stage.port,
+        pid(postgres_pid),
+        pid(broker_pid),
+        pid(postgres_pid),
+    ));
+}
+
+/// Ctrl-C, and what else ends a program from outside.
+struct Interrupt {
+    int: Signal,
+    term: Signal,
+    hang_up: Signal,
+}
+
+impl Interrupt {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self {
+            int: listen(SignalKind::interrupt())?,
+            term: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.int.recv() => "interrupted",
+            _ = self.term.recv() => "terminated",
+            _ = self.hang_up.recv() => "the terminal is gone",
+        }
+    }
+}
