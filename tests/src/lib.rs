@@ -9,14 +9,20 @@
 //! with the components).
 
 pub mod broker;
+pub mod contract;
 pub mod database;
+pub mod gate;
 pub mod http;
 pub mod invariants;
+pub mod wire;
 pub mod world;
 
 pub use broker::BrokerProcess;
+pub use contract::Description;
 pub use database::Database;
+pub use gate::Gate;
 pub use http::{Client, Reply};
+pub use wire::Wire;
 pub use world::{Settings, World};
 
 /// What `cargo xtask test` says about the surroundings.

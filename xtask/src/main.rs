@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
+    demo::{self, DemoArgs},
     plugins,
     servers::{openbao, postgres},
     steps::Steps,
@@ -40,6 +41,12 @@ enum Command {
         #[arg(long)]
         openbao: bool,
     },
+    /// Watch it work: a real PostgreSQL, the broker, and an account from its first to its last second.
+    ///
+    /// Gets what is missing (guest toolchain, PostgreSQL), builds, and plays the story step by step,
+    /// each step checked. Everything it starts is stopped at the end, on Ctrl-C too.
+    #[command(after_help = demo::EXAMPLES)]
+    Demo(DemoArgs),
     /// Run all tests, those against real servers included; fetches what is missing.
     Test {
         /// Major versions of PostgreSQL to have ready.
@@ -67,6 +74,7 @@ fn main() -> Result<()> {
                 );
             }
         }
+        Command::Demo(args) => demo::run(&args, &steps)?,
         Command::Test { postgres, arguments } => suite::run(&postgres, &arguments, &steps)?,
         Command::Setup { postgres, openbao } => setup(&postgres, openbao, &steps)?,
     }

@@ -85,8 +85,12 @@ pub struct Permit {
     pub role: RoleName,
     /// The length that holds.
     pub ttl: Ttl,
-    _granted: (),
+    /// Not public: what makes this type unforgeable outside of this module.
+    _proof: Proof,
 }
+
+/// That a chain was asked and said yes.
+struct Proof;
 
 /// A no.
 pub struct Denial {
@@ -201,7 +205,7 @@ fn ask_chain(asked: Asked) -> Decided {
         return match verdict {
             ChainVerdict::Allow { ttl, labels } => {
                 decision.labels = labels;
-                Ok(Ok(Permit { decision, role, ttl, _granted: () }))
+                Ok(Ok(Permit { decision, role, ttl, _proof: Proof }))
             }
             ChainVerdict::Deny { policy, reason } => deny(decision, policy, reason),
             ChainVerdict::Narrow(narrower) => {

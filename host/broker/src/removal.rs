@@ -59,9 +59,17 @@ impl Drop for Mine<'_> {
 pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
     let revoking = lease.begin_revocation(cause, Timestamp::now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
     let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events };
-    fault::step("revoke.begin", lost_write, broker.commit(change)).await?;
-    broker.handovers.forget(&lease.id);
-    Ok(revoking)
+    match fault::step("revoke.begin", lost_write, broker.commit(change)).await {
+        Ok(()) => {
+            broker.handovers.forget(&lease.id);
+            Ok(revoking)
+        }
+        Err(error) => {
+            // It may have become durable all the same: then the removal must not sleep over it.
+            broker.wake.removal.notify_one();
+            Err(error)
+        }
+    }
 }
 
 /// Tries once to remove the account of a lease that is revoking or doubtful.

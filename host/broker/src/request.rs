@@ -65,8 +65,13 @@ pub struct CheckedRequest {
     pub metadata: BTreeMap<String, String>,
     /// SHA-256 over the request's meaning: what an Idempotency-Key is bound to.
     pub digest: String,
-    _checked: (),
+    /// Not public: what makes this type unforgeable outside of this module.
+    _proof: Proof,
 }
+
+/// That every field was checked.
+#[derive(Debug, Clone)]
+struct Proof;
 
 /// A text for people: bounded, without control characters (which forge log lines and terminals).
 fn text(field: &'static str, value: Option<String>, most: usize) -> Result<Option<String>, Refused> {
@@ -114,7 +119,7 @@ impl IssueRequest {
             ticket,
             metadata: self.metadata,
             digest,
-            _checked: (),
+            _proof: Proof,
         })
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Track {
     spent: AtomicU64,
     /// The thread's CPU time when the poll that is under way began, in nanoseconds.
     poll_began: AtomicU64,
+    /// Of all that, what the host's own functions used, in nanoseconds.
+    host: AtomicU64,
     /// Something was sent to the backend that may have changed it, and the backend has not said
     /// that it did not.
     effect_possible: AtomicBool,
@@ -53,7 +55,8 @@ impl Track {
     /// Guest time so far, as seen by the thread that runs the guest now.
     fn used(&self) -> Duration {
         let began = self.poll_began.load(Ordering::Relaxed);
-        Duration::from_nanos(self.spent.load(Ordering::Relaxed) + thread_time().saturating_sub(began))
+        let all = self.spent.load(Ordering::Relaxed) + thread_time().saturating_sub(began);
+        Duration::from_nanos(all.saturating_sub(self.host.load(Ordering::Relaxed)))
     }
 
     fn begin(&self) {
@@ -75,15 +78,26 @@ impl Track {
         self.effect_possible.swap(possible, Ordering::SeqCst)
     }
 
-    /// Drives a future and counts the CPU time of its polls: that of the guest and of the host
-    /// functions it calls, but not the time it waits. A future moves between threads, so the
-    /// counting is by poll.
+    /// Drives a call and counts the CPU time of its polls, but not the time it waits. A future
+    /// moves between threads, so the counting is by poll.
     pub(crate) async fn metered<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
             self.begin();
             let poll = future.as_mut().poll(context);
             self.end();
+            poll
+        })
+        .await
+    }
+
+    /// Drives a host function within a call: what it uses is not the guest's time.
+    pub(crate) async fn unmetered<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        std::future::poll_fn(|context| {
+            let began = thread_time();
+            let poll = future.as_mut().poll(context);
+            self.host.fetch_add(thread_time().saturating_sub(began), Ordering::Relaxed);
             poll
         })
         .await

