@@ -78,6 +78,10 @@ impl Description {
 
     fn fits(&self, schema: &Value, value: &Value) -> Result<(), String> {
         let schema = self.resolve(schema);
+        if let Some(alternatives) = schema["oneOf"].as_array() {
+            let tried: Vec<_> = alternatives.iter().map(|one| self.fits(one, value)).collect();
+            return if tried.iter().any(Result::is_ok) { Ok(()) } else { Err(format!("{tried:?}")) };
+        }
         let types: Vec<&str> = match &schema["type"] {
             Value::String(one) => vec![one],
             Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),

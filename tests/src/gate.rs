@@ -40,7 +40,8 @@ impl Database {
     /// When the server is away.
     pub async fn waiting(&self) -> Result<usize> {
         let query = "SELECT count(*)::text FROM pg_stat_activity WHERE usename = $1 AND wait_event_type = 'Lock'";
-        let count: String = sqlx::query_scalar(query).bind(&self.broker).fetch_one(&mut self.superuser().await?).await?;
+        let count: String =
+            sqlx::query_scalar(query).bind(&self.broker).fetch_one(&mut self.superuser().await?).await?;
         Ok(count.parse()?)
     }
 

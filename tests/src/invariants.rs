@@ -23,10 +23,8 @@ impl World {
         let begun = std::time::Instant::now();
         loop {
             let leases = self.leases();
-            let unsettled: Vec<&Value> = leases
-                .iter()
-                .filter(|lease| !matches!(lease["state"].as_str(), Some("active" | "revoked")))
-                .collect();
+            let unsettled: Vec<&Value> =
+                leases.iter().filter(|lease| !matches!(lease["state"].as_str(), Some("active" | "revoked"))).collect();
             let active = accounts_of(&leases, "active");
             let there: BTreeSet<String> = self.accounts().await.into_iter().collect();
             if unsettled.is_empty() && active == there {

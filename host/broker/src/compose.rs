@@ -25,7 +25,7 @@ use crate::identity::{Identity, IdentityOptions, JwtIssuerConfig};
 use crate::limits::RateLimits;
 use crate::store::Change;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
+use crate::target::{ChainLink, Connected, Endpoint, Serving, Target, TargetRole};
 
 /// Decisions of one target at once: a policy that burns its time limit holds up its own target
 /// and no other.
@@ -48,6 +48,8 @@ pub struct Composed {
     pub broker: Arc<Broker>,
     /// The same store as the broker's, by its own type.
     pub store: Arc<SqliteStore>,
+    /// What loads plugins.
+    pub runtime: Arc<Runtime>,
 }
 
 /// Puts everything together.
@@ -56,8 +58,8 @@ pub struct Composed {
 /// With what is wrong and what to do about it.
 pub async fn compose(config: &Config, mode: Mode) -> anyhow::Result<Composed> {
     let identity = identity(config, mode)?;
-    let runtime = runtime(config)?;
-    let serving = serving(config, &runtime)?;
+    let runtime = Arc::new(runtime(config)?);
+    let serving = serving(config, &runtime, None)?;
     let store = Arc::new(store(config, mode).await?);
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
@@ -67,7 +69,7 @@ pub async fn compose(config: &Config, mode: Mode) -> anyhow::Result<Composed> {
         identity,
         limits: RateLimits::new(NonZeroU32::new(limits.requests_per_second), burst),
     });
-    Ok(Composed { broker, store })
+    Ok(Composed { broker, store, runtime })
 }
 
 /// The issuers that are trusted.
@@ -131,14 +133,15 @@ fn cache_dir(config: &Config) -> PathBuf {
     path.parent().unwrap_or(Path::new(".")).join("plugin-cache")
 }
 
-/// Loads the plugins, resolves the targets, and lets each policy check its configuration.
+/// Loads the plugins, resolves the targets, and lets each policy check its configuration. Connections
+/// that serve already and have not changed are kept.
 ///
 /// # Errors
 /// With every mistake, at its place in the file.
-pub fn serving(config: &Config, runtime: &Runtime) -> anyhow::Result<Serving> {
+pub fn serving(config: &Config, runtime: &Runtime, before: Option<&Serving>) -> anyhow::Result<Serving> {
     let mut problems = Vec::new();
     let plugins = load_plugins(config, runtime, &mut problems);
-    let connections = connections(config, &mut problems);
+    let connections = connections(config, before, &mut problems);
     let mut serving = Serving { targets: BTreeMap::new(), plugins, connections };
     for (name, target) in &config.targets {
         match resolve(config, &serving, name, target) {
@@ -187,11 +190,19 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn connections(config: &Config, problems: &mut Vec<config::Problem>) -> BTreeMap<String, Arc<SqlConnection>> {
+fn connections(
+    config: &Config,
+    before: Option<&Serving>,
+    problems: &mut Vec<config::Problem>,
+) -> BTreeMap<String, Connected> {
     let mut connections = BTreeMap::new();
     for (name, connection) in &config.connections {
         let made = (|| {
             let password = connection.password.as_ref().map(config::SecretRef::resolve).transpose()?;
+            let kept = before.and_then(|serving| serving.connections.get(name));
+            if let Some(kept) = kept.filter(|kept| kept.is_made_of(connection, password.as_ref())) {
+                return Ok((password, Arc::clone(&kept.connection)));
+            }
             let kind = match connection.kind {
                 ConnectionKind::Postgres => SqlKind::Postgres,
             };
@@ -199,13 +210,14 @@ fn connections(config: &Config, problems: &mut Vec<config::Problem>) -> BTreeMap
                 kind,
                 max_connections: connection.max_connections,
                 connect_timeout: connection.connect_timeout,
-                ..SqlConnectionOptions::new(name.clone(), connection.url.clone(), password)
+                ..SqlConnectionOptions::new(name.clone(), connection.url.clone(), password.clone())
             };
-            Ok::<_, anyhow::Error>(SqlConnection::new(options)?)
+            Ok::<_, anyhow::Error>((password, Arc::new(SqlConnection::new(options)?)))
         })();
         match made {
-            Ok(made) => {
-                connections.insert(name.clone(), Arc::new(made));
+            Ok((password, made)) => {
+                let connected = Connected { settings: connection.clone(), password, connection: made };
+                connections.insert(name.clone(), connected);
             }
             Err(error) => problems.push(config.explain(&format!("connections.{name}"), format!("{error:#}"))),
         }
@@ -231,7 +243,7 @@ fn resolve(
     let connection = match &target.connection {
         None => None,
         Some(connection) => match serving.connections.get(connection) {
-            Some(found) => Some((connection.clone(), Arc::clone(found))),
+            Some(found) => Some((connection.clone(), Arc::clone(&found.connection))),
             None => return Err(Vec::new()),
         },
     };
@@ -370,18 +382,22 @@ pub async fn record_start(broker: &Broker) -> anyhow::Result<()> {
     let now = jiff::Timestamp::now();
     let serving = broker.serving.load();
     let mut events = vec![AuditEvent::new(EventKind::BrokerStarted, now).with("version", env!("CARGO_PKG_VERSION"))];
-    events.extend(serving.plugins.values().map(|plugin| {
-        let grants: Vec<String> = plugin.grants().iter().map(ToString::to_string).collect();
-        AuditEvent::new(EventKind::PluginLoaded, now)
-            .with("plugin", plugin.name())
-            .with("kind", plugin.kind().to_string())
-            .with("plugin_sha256", plugin.sha256())
-            .with("grants", grants)
-    }));
+    events.extend(serving.plugins.values().map(|plugin| plugin_event(EventKind::PluginLoaded, plugin)));
     broker
         .commit(Change { events, ..Change::default() })
         .await
         .map_err(|error| anyhow!("the audit log cannot be written: {error}"))
+}
+
+/// An event about a plugin: which bytes, with which grants.
+#[must_use]
+pub fn plugin_event(kind: EventKind, plugin: &Plugin) -> AuditEvent {
+    let grants: Vec<String> = plugin.grants().iter().map(ToString::to_string).collect();
+    AuditEvent::new(kind, jiff::Timestamp::now())
+        .with("plugin", plugin.name())
+        .with("kind", plugin.kind().to_string())
+        .with("plugin_sha256", plugin.sha256())
+        .with("grants", grants)
 }
 
 /// Whether every target expires accounts by itself; those that do not are told at start.

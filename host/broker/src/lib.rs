@@ -22,6 +22,7 @@ pub mod issue;
 pub mod limits;
 pub mod permit;
 pub mod refusal;
+pub mod reload;
 pub mod removal;
 pub mod renew;
 pub mod replay;

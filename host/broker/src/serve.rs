@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::export;
 use crate::broker::Broker;
 use crate::compose::{self, Composed, Mode};
-use crate::config::{Config, Export};
+use crate::config::Export;
 use crate::http::{self, App, server};
+use crate::reload::{Reloader, Source};
 use crate::removal;
 use crate::store::Change;
 use crate::tasks;
@@ -25,11 +26,12 @@ use crate::tasks;
 const SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Serves until SIGTERM or SIGINT. `ready` is told once requests are answered.
+/// Serves what `source` says until SIGTERM or SIGINT. `ready` is told once requests are answered.
 ///
 /// # Errors
 /// When something that serving needs cannot be had; with what to do about it.
-pub async fn serve(config: Config, mode: Mode, ready: impl FnOnce(std::net::SocketAddr)) -> anyhow::Result<()> {
+pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::SocketAddr)) -> anyhow::Result<()> {
+    let config = source()?;
     let metrics = install_metrics()?;
     // The port first: a second broker is told before it touches anything.
     let listener = server::bind(config.server.listen)?;
@@ -38,7 +40,7 @@ pub async fn serve(config: Config, mode: Mode, ready: impl FnOnce(std::net::Sock
         Some(tls) => Some(server::tls(&tls.cert, &tls.key).await?),
         None => None,
     };
-    let Composed { broker, store } = compose::compose(&config, mode).await?;
+    let Composed { broker, store, runtime } = compose::compose(&config, mode).await?;
     compose::record_start(&broker).await?;
     compose::warn_without_backstop(&broker.serving.load());
     let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
@@ -60,6 +62,9 @@ pub async fn serve(config: Config, mode: Mode, ready: impl FnOnce(std::net::Sock
     background.spawn(upkeep(metrics.clone(), Arc::clone(&broker)));
     background.spawn(look_at_targets(Arc::clone(&broker)));
 
+    let reloader = Arc::new(Reloader::new(Arc::clone(&broker), runtime, source, mode, config.clone()));
+    background.spawn(reload_on_signal(Arc::clone(&reloader), Arc::clone(&broker)));
+
     let app = Arc::new(App {
         broker: Arc::clone(&broker),
         metrics,
@@ -76,7 +81,7 @@ pub async fn serve(config: Config, mode: Mode, ready: impl FnOnce(std::net::Sock
         served
     };
     let admin = async {
-        let router = http::admin::router(Arc::clone(&broker));
+        let router = http::admin::router(Arc::clone(&broker), Arc::clone(&reloader));
         let served = server::serve_admin(&admin_path, router, Arc::clone(&stop_admin)).await;
         if served.is_err() {
             handle.shutdown();
@@ -118,6 +123,18 @@ async fn stop(broker: &Arc<Broker>, background: &mut JoinSet<()>, grace: Duratio
         background.abort_all();
     }
     tracing::info!("stopped");
+}
+
+/// SIGHUP reads the configuration anew. What comes of it is logged and on record.
+async fn reload_on_signal(reloader: Arc<Reloader>, broker: Arc<Broker>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    loop {
+        tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            _ = hangup.recv() => drop(reloader.reload().await),
+        }
+    }
 }
 
 /// SIGTERM or SIGINT.

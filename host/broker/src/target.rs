@@ -13,6 +13,7 @@ use jit_core::name::{RoleName, TargetName};
 use jit_core::policy::Mode;
 use jit_core::ttl::Ttl;
 use jit_runtime::{DriverPlugin, DriverScope, Lane, Plugin, PolicyPlugin, SqlConnection};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
 /// One policy in a target's chain.
@@ -120,7 +121,7 @@ pub struct Serving {
     /// The loaded plugins, by their names in the configuration.
     pub plugins: BTreeMap<String, Plugin>,
     /// The connections, by name: also of targets that were moved away from them.
-    pub connections: BTreeMap<String, Arc<SqlConnection>>,
+    pub connections: BTreeMap<String, Connected>,
 }
 
 impl Serving {
@@ -136,7 +137,7 @@ impl Serving {
         let connection = match &made_by.connection {
             None => None,
             Some(name) => match self.connections.get(name) {
-                Some(connection) => Some(Arc::clone(connection)),
+                Some(connected) => Some(Arc::clone(&connected.connection)),
                 None => return Err(format!("the configuration no longer has the connection {name}")),
             },
         };
@@ -147,6 +148,30 @@ impl Serving {
         );
         let deadline = configured.map_or(Duration::from_secs(30), |configured| configured.timeout);
         Ok(Remover { driver: driver.clone(), view, scope: DriverScope { connection, deadline, lane: Lane::Removal } })
+    }
+}
+
+/// A connection with what it was made of: a reload that does not change that keeps it, with its
+/// sessions.
+pub struct Connected {
+    /// Its section of the configuration.
+    pub settings: crate::config::Connection,
+    /// The password that was read then.
+    pub password: Option<SecretString>,
+    /// The connection.
+    pub connection: Arc<SqlConnection>,
+}
+
+impl Connected {
+    /// Whether it is what these settings would make.
+    #[must_use]
+    pub fn is_made_of(&self, settings: &crate::config::Connection, password: Option<&SecretString>) -> bool {
+        let same_password = match (&self.password, password) {
+            (Some(old), Some(new)) => old.expose_secret() == new.expose_secret(),
+            (None, None) => true,
+            _ => false,
+        };
+        same_password && self.settings == *settings
     }
 }
 

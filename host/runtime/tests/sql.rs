@@ -126,6 +126,13 @@ impl Server {
     }
 }
 
+/// The most resident memory that this process ever had, in bytes (proc(5), VmHWM).
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
 /// The hostile driver's creation in that mode.
 async fn hostile(driver: &DriverPlugin, scope: &DriverScope, mode: &str) -> Outcome<()> {
     let config = target(&format!(r#"{{"mode":"{mode}"}}"#));
@@ -292,6 +299,11 @@ async fn calls_and_bytes_are_bounded() {
         panic!()
     };
     assert!(refusal.reason().contains("bytes that are left"), "{refusal:?}");
+    // One cell of 500 MB never leaves the server.
+    let outcome = hostile(&driver, &scope, "huge-cell").await;
+    let Outcome::Refused(refusal) = outcome else { panic!("{outcome:?}") };
+    assert!(refusal.reason().contains("a row has more than"), "{refusal:?}");
+    assert!(peak_memory() < 250 << 20, "{} bytes", peak_memory());
     let narrow = bench_with(Limits { columns: 0, ..Limits::default() }, 1);
     let Outcome::Refused(refusal) = hostile(&narrow.driver("driver-hostile"), &scope, "huge-rows").await else {
         panic!("a column too many")

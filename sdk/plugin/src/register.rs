@@ -49,7 +49,7 @@ macro_rules! register_policy {
             #[cfg(target_arch = "wasm32")]
             const _: () = {
                 $crate::__plugin_section!();
-                $crate::bindings::policy::export!(Exported with_types_in $crate::bindings::policy);
+        $crate::bindings::policy::export!(Exported with_types_in $crate::bindings::policy);
             };
         };
     };
@@ -85,7 +85,7 @@ macro_rules! register_bare_driver {
             #[cfg(target_arch = "wasm32")]
             const _: () = {
                 $crate::__plugin_section!();
-                $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
+        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
             };
         };
     };
@@ -104,10 +104,10 @@ macro_rules! register_sql_driver {
             #[cfg(target_arch = "wasm32")]
             const _: () = {
                 $crate::__plugin_section!();
-                $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
+        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
                 $crate::bindings::statements::export!(
-                    Statements with_types_in $crate::bindings::statements
-        );
+                            Statements with_types_in $crate::bindings::statements
+                );
             };
         };
     };

@@ -1,8 +1,10 @@
 //! `config check` and `config example`.
 
+use super::client::{AdminClient, SocketArg};
 use super::{ConfigArg, Stop, block_on, coloured};
 use crate::compose;
 use crate::config::{self, Config, ConfigErrors};
+use crate::reload::Report;
 
 #[derive(clap::Subcommand)]
 pub(super) enum ConfigCommand {
@@ -18,6 +20,13 @@ pub(super) enum ConfigCommand {
         #[arg(long)]
         offline: bool,
     },
+    /// Have a running broker read its configuration anew: plugins, policies, targets, connections,
+    /// issuers. All or nothing; SIGHUP does the same.
+    #[command(after_help = "Example:\n  jit-broker config reload --config broker.toml")]
+    Reload {
+        #[command(flatten)]
+        socket: SocketArg,
+    },
     /// Print a configuration with every section and key, commented.
     Example,
 }
@@ -29,7 +38,26 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), Stop> {
             Ok(())
         }
         ConfigCommand::Check { config, offline } => check(&config, offline),
+        ConfigCommand::Reload { socket } => reload(&socket),
     }
+}
+
+fn reload(socket: &SocketArg) -> Result<(), Stop> {
+    let client = AdminClient::new(socket)?;
+    let report: Report = block_on(async { Ok(client.post("/admin/reload").await) })??;
+    for (what, names) in [
+        ("plugins loaded", &report.loaded),
+        ("plugins unloaded", &report.unloaded),
+        ("targets added", &report.targets_added),
+        ("targets removed", &report.targets_removed),
+        ("changed, but only after a restart", &report.needs_restart),
+    ] {
+        if !names.is_empty() {
+            println!("{what}: {}", names.join(", "));
+        }
+    }
+    println!("the configuration is served");
+    Ok(())
 }
 
 /// Prints the mistakes and says that there are some.
@@ -44,7 +72,7 @@ fn check(path: &ConfigArg, offline: bool) -> Result<(), Stop> {
     print!("{}", config::render(&warnings, coloured(&std::io::stdout())));
     compose::identity(&config, compose::Mode { dev: true })?;
     let runtime = compose::runtime(&config)?;
-    let serving = match compose::serving(&config, &runtime) {
+    let serving = match compose::serving(&config, &runtime, None) {
         Ok(serving) => serving,
         Err(error) => {
             return Err(match error.downcast_ref::<ConfigErrors>() {

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{Stop, block_on, start_log, tell_warnings};
 use crate::compose::Mode;
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors};
 use crate::dev_issuer::DevIssuer;
 
 pub(super) const EXAMPLES: &str = "\
@@ -62,13 +62,14 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
     };
     block_on(async {
         let (issuer, address) = DevIssuer::bind(args.issuer).await?;
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let config = with_issuer(&text, &path, issuer.issuer_url())?;
-        start_log(config.log_format);
-        tell_warnings(&config.warnings);
+        let (file, url) = (path.clone(), issuer.issuer_url().to_owned());
+        let source = Box::new(move || with_issuer(&file, &url));
+        let first = source()?;
+        start_log(first.log_format);
+        tell_warnings(&first.warnings);
         let stop = tokio_util::sync::CancellationToken::new();
         let embedded = tokio::spawn(issuer.clone().serve(stop.clone().cancelled_owned()));
-        let served = crate::serve::serve(config, Mode { dev: true }, |broker| {
+        let served = crate::serve::serve(source, Mode { dev: true }, |broker| {
             println!("broker   http://{broker}");
             println!("issuer   http://{address}");
             println!("config   {}", path.display());
@@ -83,8 +84,11 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
 }
 
 /// The configuration with the embedded issuer beside its own.
-fn with_issuer(text: &str, path: &Path, issuer: &str) -> anyhow::Result<Config> {
-    let mut text = text.to_owned();
+fn with_issuer(path: &Path, issuer: &str) -> Result<Config, ConfigErrors> {
+    let Ok(mut text) = std::fs::read_to_string(path) else {
+        // Says what is wrong with the file.
+        return Config::load(path);
+    };
     if !text.ends_with('\n') {
         text.push('\n');
     }
@@ -99,7 +103,7 @@ workload = "{{kubernetes.io.serviceaccount.name}}"
 attributes = {{ k8s_namespace = "kubernetes.io.namespace", k8s_pod = "kubernetes.io.pod.name", env = "env" }}
 "#
     );
-    Ok(Config::parse(&text, &path.display().to_string())?)
+    Config::parse(&text, &path.display().to_string())
 }
 
 /// Writes a configuration to start from, once: what is there is not touched.

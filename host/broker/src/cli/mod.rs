@@ -131,11 +131,13 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Stop> {
     match command {
         Command::Serve { config } => {
-            let config = Config::load(&config.config)?;
-            let warnings = config.check_files()?;
-            start_log(config.log_format);
+            let path = config.config;
+            let first = Config::load(&path)?;
+            let warnings = first.check_files()?;
+            start_log(first.log_format);
             tell_warnings(&warnings);
-            block_on(crate::serve::serve(config, Mode::default(), |_| ()))?;
+            let source = Box::new(move || Config::load(&path));
+            block_on(crate::serve::serve(source, Mode::default(), |_| ()))?;
             Ok(())
         }
         Command::Dev(args) => dev::run(args),

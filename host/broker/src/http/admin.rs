@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use super::leases::{ListQuery, revoked};
 use super::problem::HttpRefused;
 use crate::broker::Broker;
+use crate::config::ConfigErrors;
 use crate::refusal::Refused;
+use crate::reload::Reloader;
 use crate::store::Change;
 use crate::tasks::reconcile;
 
@@ -134,7 +136,7 @@ struct ReconcileQuery {
 }
 
 /// The administration's routes.
-pub fn router(broker: Arc<Broker>) -> Router {
+pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
     Router::new()
         .route("/admin/leases", get(list))
         .route("/admin/leases/{id}", get(show))
@@ -142,6 +144,7 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/admin/reconcile", post(reconcile_now))
         .route("/admin/plugins", get(plugins))
         .with_state(broker)
+        .merge(Router::new().route("/admin/reload", post(reload)).with_state(reloader))
 }
 
 fn reply<T: Serialize>(result: Result<T, Refused>) -> Response {
@@ -190,6 +193,17 @@ async fn reconcile_now(State(broker): State<Arc<Broker>>, Query(query): Query<Re
         Ok::<_, Refused>(reconcile::reconcile(&broker, query.dry_run).await)
     };
     reply(result.await)
+}
+
+async fn reload(State(reloader): State<Arc<Reloader>>) -> Response {
+    let reloaded = reloader.reload().await;
+    reply(reloaded.map_err(|error| {
+        let detail = match error.downcast_ref::<ConfigErrors>() {
+            Some(problems) => problems.render(false),
+            None => format!("{error:#}"),
+        };
+        Refused::InvalidRequest { field: None, detail }
+    }))
 }
 
 async fn plugins(State(broker): State<Arc<Broker>>) -> Response {

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo prints")]
 
 mod config;
+mod json;
 mod screen;
 mod stage;
 mod story;

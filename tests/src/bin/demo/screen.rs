@@ -1,9 +1,10 @@
 //! How the story looks: headings, commands, what they print. Colours on a terminal only.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use crate::json;
 
 const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";
@@ -18,11 +19,16 @@ const BAR: usize = 40;
 const TICK_IN_LOG: u64 = 5;
 /// The longest value of a header that is shown.
 const MAX_VALUE: usize = 60;
+/// How wide lines may be where the width is not known, and at most.
+const WIDTH: usize = 120;
+/// How far what a command printed is indented.
+const INDENT: usize = 5;
 
 /// Where the story is printed.
 pub(crate) struct Screen {
     colours: bool,
     terminal: bool,
+    width: usize,
     steps: usize,
     step: usize,
 }
@@ -32,7 +38,8 @@ impl Screen {
     pub(crate) fn new(steps: usize) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value: std::ffi::OsString| !value.is_empty());
         let terminal = std::io::stdout().is_terminal() && !set("CI");
-        Self { colours: terminal && !set("NO_COLOR"), terminal, steps, step: 0 }
+        let width = if terminal { columns().unwrap_or(WIDTH) } else { WIDTH };
+        Self { colours: terminal && !set("NO_COLOR"), terminal, width, steps, step: 0 }
     }
 
     fn paint(&self, codes: &str, text: &str) -> String {
@@ -69,8 +76,23 @@ impl Screen {
     /// What a command printed.
     pub(crate) fn output(&self, text: &str) {
         for line in text.trim_end().lines() {
-            println!("     {}", line.trim_end());
+            println!("{:INDENT$}{}", "", line.trim_end());
         }
+    }
+
+    /// A wide table that a command printed: what does not fit on the terminal is cut off.
+    pub(crate) fn wide(&self, text: &str) {
+        let lines: Vec<String> = text.lines().map(|line| self.fitting(line.trim_end())).collect();
+        self.output(&lines.join("\n"));
+    }
+
+    fn fitting(&self, line: &str) -> String {
+        if self.terminal { cut(line, self.width.saturating_sub(INDENT)) } else { line.to_owned() }
+    }
+
+    /// JSON, laid out.
+    pub(crate) fn json(&self, text: &str) {
+        self.output(&json::pretty(text, self.width.min(WIDTH).saturating_sub(INDENT)));
     }
 
     /// What was seen, and holds.
@@ -102,7 +124,7 @@ impl Screen {
         for (name, value) in headers {
             println!("     {} {name}: {}", self.paint(DIM, "<"), cut(value, MAX_VALUE));
         }
-        self.output(&pretty(body));
+        self.json(body);
     }
 
     /// Counts down until `end`: a bar on a terminal, a line now and then elsewhere.
@@ -130,6 +152,13 @@ impl Screen {
     }
 }
 
+/// How wide the terminal is, as `stty` says.
+fn columns() -> Option<usize> {
+    let said = Command::new("stty").arg("size").stdin(Stdio::inherit()).stderr(Stdio::null()).output().ok()?;
+    let columns = String::from_utf8(said.stdout).ok()?.split_whitespace().nth(1)?.parse().ok()?;
+    (columns > 40).then_some(columns)
+}
+
 /// The phrases of the statuses that the demo sees (RFC 9110).
 fn reason_phrase(status: u16) -> &'static str {
     match status {
@@ -149,53 +178,6 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
     let mut short: String = text.chars().take(most.saturating_sub(1)).collect();
     short.push('…');
     short
-}
-
-/// JSON with each field of the outermost object on a line, in the order of the text.
-pub(crate) fn pretty(text: &str) -> String {
-    /// A field that is shorter than that stays on one line.
-    const LINE: usize = 96;
-    let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return text.to_owned() };
-    let mut fields: Vec<(String, Value)> = fields.into_iter().collect();
-    fields.sort_by_key(|(name, _)| place(name, text));
-    let mut lines = Vec::new();
-    for (name, value) in fields {
-        let name = Value::from(name);
-        let compact = format!("  {name}: {}", spaced(&value, text));
-        let parts: Vec<String> = match &value {
-            Value::Array(items) if compact.chars().count() > LINE => {
-                items.iter().map(|item| format!("    {}", spaced(item, text))).collect()
-            }
-            _ => Vec::new(),
-        };
-        lines.push(if parts.is_empty() { compact } else { format!("  {name}: [\n{}\n  ]", parts.join(",\n")) });
-    }
-    format!("{{\n{}\n}}", lines.join(",\n"))
-}
-
-/// Where a field stands in a text of JSON.
-fn place(name: &str, text: &str) -> Option<usize> {
-    text.find(&format!("{}:", Value::from(name)))
-}
-
-/// JSON on one line, with room between the fields.
-fn spaced(value: &Value, text: &str) -> String {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_by_key(|(name, _)| place(name, text));
-            let fields: Vec<String> = fields
-                .into_iter()
-                .map(|(name, value)| format!("{}: {}", Value::from(name.as_str()), spaced(value, text)))
-                .collect();
-            format!("{{{}}}", fields.join(", "))
-        }
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| spaced(item, text)).collect();
-            format!("[{}]", items.join(", "))
-        }
-        other => other.to_string(),
-    }
 }
 
 /// Rows as a table, as psql shows them.
@@ -224,14 +206,6 @@ mod tests {
     fn tables_are_aligned() {
         let rows = vec![vec!["1".to_owned(), "bolt".to_owned()], vec!["20".to_owned(), "nut".to_owned()]];
         assert_eq!(table(&["id", "name"], &rows), " id | name\n----+------\n 1  | bolt\n 20 | nut");
-    }
-
-    #[test]
-    fn fields_keep_their_order_and_long_lists_are_broken() {
-        assert_eq!(pretty(r#"{"b":{"d":1,"c":2},"a":[]}"#), "{\n  \"b\": {\"d\": 1, \"c\": 2},\n  \"a\": []\n}");
-        let long = "x".repeat(60);
-        let broken = pretty(&format!(r#"{{"a":["{long}","{long}"]}}"#));
-        assert_eq!(broken.lines().count(), 6, "{broken}");
     }
 
     #[test]

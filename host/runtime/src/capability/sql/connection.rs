@@ -226,6 +226,8 @@ impl SqlConnection {
             // No prepared statements: all goes by the simple protocol.
             .statement_cache_capacity(0)
             .options([("statement_timeout", options.statement_timeout.as_millis().to_string())])
+            // Notices would be read, and logged, whatever their length.
+            .options([("client_min_messages", "error")])
             .disable_statement_logging();
         if let Some(interval) = options.client_check_interval {
             pg = pg.options([("client_connection_check_interval", interval.as_millis().to_string())]);

@@ -3,6 +3,9 @@
 //! A driver names a template and typed values; the host quotes and sends. A batch is one message
 //! of the simple protocol, which the server runs as one transaction. A query runs in a read-only
 //! transaction, so only `execute` can change the backend, and the host knows whether it did.
+//!
+//! A client that reads a row has it in memory before it can look at it. So the server itself bounds
+//! a query's rows and their length, and `execute` brings no rows at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +24,13 @@ use crate::call::{Call, Track};
 use crate::driver::Lane;
 use crate::text::escape;
 
+pub(crate) mod bounds;
 pub mod connection;
 pub mod quote;
 pub mod scram;
 pub mod template;
 
+use bounds::{Purpose, ROW_TOO_LONG, RowBounds};
 use connection::{Backend, MESSAGE, Session, SqlConnection, SqlLease, Unavailable, describe};
 use quote::QuoteError;
 use template::Template;
@@ -35,10 +40,6 @@ const RETRIES: u32 = 5;
 
 /// Above that many iterations a verifier is computed on a thread for blocking work.
 const INLINE_ITERATIONS: u32 = 1_000;
-
-/// Rows after the last wanted one that are read and dropped before the connection is closed
-/// instead: a query may forget its LIMIT, an endless one must not be read to its end.
-const SPARE_ROWS: u32 = 100;
 
 /// So many bytes of a secret in a row are a part of it.
 const PART: usize = 4;
@@ -108,15 +109,15 @@ impl Host for Call {
             let most = self.limits.batch;
             return Ok(Err(SqlError::Denied(format!("a batch must have 1 to {most} statements"))));
         }
-        let rendered = match self.render(&batch, "").await? {
+        let track = Arc::clone(&self.track);
+        let rendered = match track.unmetered(self.render(&batch, Purpose::Execute)).await? {
             Ok(rendered) => rendered,
             Err(denied) => return Ok(Err(denied)),
         };
-        let track = Arc::clone(&self.track);
         let Some(session) = &mut self.sql else {
             return Ok(Err(no_connection()));
         };
-        let result = session.execute(&track, database.as_deref(), &rendered).await;
+        let result = track.unmetered(session.execute(&track, database.as_deref(), &rendered)).await;
         self.answered(result)
     }
 
@@ -133,17 +134,17 @@ impl Host for Call {
             let reason = "a query takes no secret: its rows could show it".to_owned();
             return Ok(Err(SqlError::Denied(reason)));
         }
-        // One message, one implicit transaction: it is read-only before the query begins.
-        let rendered = match self.render(&batch, "SET TRANSACTION READ ONLY;\n").await? {
+        let bounds =
+            RowBounds { rows: max_rows.min(self.limits.rows), columns: self.limits.columns, bytes: self.bytes_left() };
+        let track = Arc::clone(&self.track);
+        let rendered = match track.unmetered(self.render(&batch, Purpose::Query(bounds))).await? {
             Ok(rendered) => rendered,
             Err(denied) => return Ok(Err(denied)),
         };
-        let bounds =
-            RowBounds { rows: max_rows.min(self.limits.rows), columns: self.limits.columns, bytes: self.bytes_left() };
         let Some(session) = &mut self.sql else {
             return Ok(Err(no_connection()));
         };
-        let result = session.query(database.as_deref(), &rendered, bounds).await;
+        let result = track.unmetered(session.query(database.as_deref(), &rendered, bounds)).await;
         if let Ok(rows) = &result {
             self.count_bytes(bytes_of_rows(rows))?;
         }
@@ -167,7 +168,7 @@ impl Call {
     ///
     /// # Errors
     /// Traps when a handle is not one of this call's.
-    async fn render(&mut self, batch: &[Statement], before: &str) -> wasmtime::Result<Result<Rendered, SqlError>> {
+    async fn render(&mut self, batch: &[Statement], purpose: Purpose) -> wasmtime::Result<Result<Rendered, SqlError>> {
         let Some(session) = &self.sql else {
             return Ok(Err(no_connection()));
         };
@@ -184,9 +185,9 @@ impl Call {
             }
         }
         // Reserved at once, so that no reallocation leaves a copy of a secret behind.
-        let room = before.len() + room_for(batch, &placed);
+        let room = purpose.prelude().len() + room_for(batch, &placed);
         let mut text = Zeroizing::new(String::with_capacity(room));
-        text.push_str(before);
+        text.push_str(purpose.prelude());
         let mut next_secret = placed.iter();
         for (number, statement) in batch.iter().enumerate() {
             if number > 0 {
@@ -203,8 +204,14 @@ impl Call {
                     "statement {number} takes {takes} parameters, {given} given"
                 ))));
             }
+            let (before, after) = match purpose.around(template) {
+                Ok(around) => around,
+                Err(reason) => return Ok(Err(SqlError::Denied(format!("statement {number} {reason}")))),
+            };
+            text.push_str(before);
             let filled =
                 template.render(&mut text, |out, place| write(out, &statement.params[place], &mut next_secret));
+            text.push_str(&after);
             if let Err(error) = filled {
                 return Ok(Err(SqlError::Denied(format!("statement {number}: {error}"))));
             }
@@ -294,7 +301,6 @@ impl SqlSession {
         let statement = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&batch.text.0)));
         let mut rows = Rows { rows: Vec::new(), truncated: false };
         let mut bytes = 0;
-        let mut spare = 0;
         let mut stream = use_.session().connection.fetch_many(statement);
         let end = loop {
             match stream.try_next().await {
@@ -302,11 +308,8 @@ impl SqlSession {
                 Ok(Some(Either::Left(_))) => {}
                 Ok(Some(Either::Right(row))) => {
                     if rows.rows.len() >= bounds.rows as usize {
+                        // The one more that was asked for to know this.
                         rows.truncated = true;
-                        spare += 1;
-                        if spare > SPARE_ROWS {
-                            break End::CutOff;
-                        }
                         continue;
                     }
                     match texts(&row, bounds.columns) {
@@ -330,11 +333,14 @@ impl SqlSession {
                 Ok(rows)
             }
             // The connection is closed with rows unread; a query changes nothing that could linger.
-            End::CutOff => Ok(rows),
             End::Denied(reason) => Err(SqlError::Denied(reason)),
             End::Failed(error) => match definite(&error, &batch.placed) {
                 Some(refused) => {
                     use_.answered();
+                    if refused.message.contains(ROW_TOO_LONG) {
+                        let reason = format!("a row has more than the {} bytes that are left", bounds.bytes);
+                        return Err(SqlError::Denied(reason));
+                    }
                     Err(SqlError::Refused(refused))
                 }
                 None => Err(SqlError::Unknown(describe_lost(&error))),
@@ -419,17 +425,8 @@ impl Drop for InUse<'_> {
 /// How the reading of rows ended.
 enum End {
     Complete,
-    CutOff,
     Denied(String),
     Failed(sqlx::Error),
-}
-
-/// What a query may give.
-#[derive(Clone, Copy)]
-struct RowBounds {
-    rows: u32,
-    columns: usize,
-    bytes: usize,
 }
 
 /// The columns of a row as texts.
@@ -513,6 +510,9 @@ fn bytes_of_rows(rows: &Rows) -> usize {
     rows.rows.iter().map(|row| row.iter().map(|text| 8 + text.as_ref().map_or(0, String::len)).sum::<usize>()).sum()
 }
 
+/// Room for what stands around one statement.
+const AROUND: usize = 320;
+
 /// More than enough room for the rendered text: every character doubled, quotes and separators.
 fn room_for(batch: &[Statement], placed: &[Zeroizing<String>]) -> usize {
     let params: usize = batch
@@ -524,7 +524,7 @@ fn room_for(batch: &[Statement], placed: &[Zeroizing<String>]) -> usize {
             Param::Number(_) | Param::Timestamp(_) | Param::Secret(_) => 40,
         })
         .sum();
-    let templates: usize = batch.iter().map(|s| s.template.len() + 4).sum();
+    let templates: usize = batch.iter().map(|s| s.template.len() + AROUND).sum();
     let secrets: usize = placed.iter().map(|secret| 2 * secret.len() + 8).sum();
     params + templates + secrets
 }

@@ -50,6 +50,18 @@ pub struct Template {
     text: String,
     /// Where each `{}` begins.
     places: Vec<usize>,
+    output: Output,
+}
+
+/// What a statement answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// No rows.
+    Nothing,
+    /// Rows, and it can stand within parentheses as a subquery.
+    Rows,
+    /// Rows, and it cannot, or not always (`WITH`, `SHOW`, `… RETURNING`).
+    OtherRows,
 }
 
 /// Words that begin a statement which a pooled connection must not run on a plugin's behalf.
@@ -92,6 +104,7 @@ impl Template {
         let mut places = Vec::new();
         let mut words = Vec::new();
         let mut depth = 0_usize;
+        let mut returning = false;
         let bytes = text.as_bytes();
         let mut at = 0;
         while at < bytes.len() {
@@ -110,8 +123,10 @@ impl Template {
                     end
                 }
                 Token::Word { end } => {
+                    let word = text[at..end].to_ascii_uppercase();
+                    returning |= word == "RETURNING";
                     if words.len() < 2 {
-                        words.push(text[at..end].to_ascii_uppercase());
+                        words.push(word);
                     }
                     end
                 }
@@ -135,13 +150,25 @@ impl Template {
         if set_for_good || SESSION_WORDS.contains(&first) {
             return Err(TemplateError::SessionState);
         }
-        Ok(Self { text: text.to_owned(), places })
+        let output = match first {
+            _ if returning => Output::OtherRows,
+            "SELECT" | "VALUES" | "TABLE" => Output::Rows,
+            "WITH" | "SHOW" | "EXPLAIN" => Output::OtherRows,
+            _ => Output::Nothing,
+        };
+        Ok(Self { text: text.to_owned(), places, output })
     }
 
     /// How many parameters it takes.
     #[must_use]
     pub fn parameters(&self) -> usize {
         self.places.len()
+    }
+
+    /// What it answers with.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        self.output
     }
 
     /// Its text.
@@ -353,6 +380,23 @@ mod tests {
         assert_eq!(Template::parse(" \n"), Err(TemplateError::Length));
         assert_eq!(Template::parse(&"x".repeat(MAX_TEMPLATE + 1)), Err(TemplateError::Length));
         assert_eq!(Template::parse("SELECT \0"), Err(TemplateError::Nul));
+    }
+
+    #[test]
+    fn what_a_statement_answers_with_is_known() {
+        for (text, output) in [
+            ("CREATE ROLE {}", Output::Nothing),
+            ("DO $$ SELECT 1 $$", Output::Nothing),
+            (" /* x */ select {}", Output::Rows),
+            ("VALUES (1)", Output::Rows),
+            ("TABLE t", Output::Rows),
+            ("WITH a AS (SELECT 1) SELECT 1", Output::OtherRows),
+            ("SHOW all", Output::OtherRows),
+            ("INSERT INTO t VALUES ({}) RETURNING id", Output::OtherRows),
+            ("INSERT INTO t VALUES ('RETURNING')", Output::Nothing),
+        ] {
+            assert_eq!(Template::parse(text).unwrap().output(), output, "{text}");
+        }
     }
 
     #[test]
