@@ -245,7 +245,9 @@ fn write<'a>(
 /// A secret as it is placed into a statement.
 async fn encode(secret: SecretString, encoding: Encoding) -> Result<Zeroizing<String>, String> {
     match encoding {
-        Encoding::Plain => Ok(Zeroizing::new(secret.expose_secret().to_owned())),
+        // The server needs no more than the verifier, and no statement that a driver lists can
+        // then show the password to anybody.
+        Encoding::Plain => Err("PostgreSQL gets passwords as scram-sha-256 verifiers only".to_owned()),
         Encoding::ScramSha256(iterations) if iterations <= INLINE_ITERATIONS => {
             scram::verifier(&secret, iterations).map_err(|e| e.to_string())
         }
