@@ -52,14 +52,14 @@ impl Default for Settings {
 
 /// A database, a configuration, and maybe a running broker.
 pub struct World {
+    /// The broker, while it runs. Dropped before the folder, so that a failed test shows its log.
+    pub broker: Option<BrokerProcess>,
     /// The folder of configuration, store, audit log and sockets.
     pub folder: TempDir,
     /// The database in which accounts are made.
     pub database: Database,
     /// How the names of this world's accounts begin.
     pub prefix: String,
-    /// The broker, while it runs.
-    pub broker: Option<BrokerProcess>,
     settings: Settings,
     /// The embedded issuer's port: the same after a restart, so that tokens stay good to ask for.
     issuer: String,

@@ -70,6 +70,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
         let (mut parts, body) = request.into_parts();
         let Ok(Id(id)) = Id::from_request_parts(&mut parts, app).await;
         let headers = parts.headers.clone();
+        // Told beforehand, it is not waited for.
+        if told_length(&headers).is_some_and(|length| length > MOST_BODY as u64) {
+            return Err(HttpRefused::PayloadTooLarge.reply(&id));
+        }
         let bytes = Bytes::from_request(Request::from_parts(parts, body), app)
             .await
             .map_err(|_| HttpRefused::PayloadTooLarge.reply(&id))?;
@@ -79,12 +83,20 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
         if !is_json(&headers) {
             return Err(HttpRefused::UnsupportedMediaType.reply(&id));
         }
-        serde_json::from_slice(&bytes).map(Json).map_err(|error| {
-            // serde_json's words name the field and place and quote no values but of the wrong type.
-            let detail = format!("the body is not what is expected here: {error}");
-            HttpRefused::from(Refused::InvalidRequest { field: None, detail }).reply(&id)
-        })
+        let wrong = |detail: String| HttpRefused::from(Refused::InvalidRequest { field: None, detail }).reply(&id);
+        // serde would take a list too, as the fields in their order.
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(wrong("the body must be a JSON object".to_owned()));
+        }
+        // serde_json's words name the field and place and quote no values but of the wrong type.
+        serde_json::from_slice(&bytes)
+            .map(Json)
+            .map_err(|error| wrong(format!("the body is not what is expected here: {error}")))
     }
+}
+
+fn told_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -24,6 +24,9 @@ use screen::Screen;
 use stage::{Props, Stage};
 use story::shown;
 
+/// What shells say of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 /// Plays the story; `cargo xtask demo` builds what it needs and says where it is.
 #[derive(Parser)]
 struct Args {
@@ -53,8 +56,12 @@ async fn main() -> ExitCode {
     let mut screen = Screen::new(story::STEPS);
     match run(args, &mut screen).await {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => {
+            screen.failed(&format!("{error}: what was started is stopped."));
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
-            screen.failed(&format!("The demo ends here, and what it started is stopped: {error:#}"));
+            screen.failed(&format!("The demo ends here; what it started is stopped.\n   {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -76,12 +83,15 @@ async fn run(args: Args, screen: &mut Screen) -> Result<()> {
     let mut stage = build(&props).await?;
     let played = tokio::select! {
         played = play(&mut stage, screen) => played,
-        name = interrupt.wait() => Err(anyhow::anyhow!("{name}")),
+        why = interrupt.wait() => Err(Interrupted(why).into()),
     };
     if let Err(error) = played {
         let log = shown(&stage.log());
-        stage.stop()?;
-        return Err(error.context(format!("(the broker's log is {log})")));
+        let stopped = stage.stop();
+        if error.is::<Interrupted>() {
+            return stopped.and(Err(error));
+        }
+        return Err(anyhow::anyhow!("{error:#}\n   The broker's log is {log}"));
     }
     let seconds = begun.elapsed().as_secs();
     summary(screen, seconds);
@@ -144,7 +154,7 @@ fn kept(stage: &Stage, screen: &Screen) {
 TOKEN=$(curl -s '{issuer}/token?workload=payment-service&namespace=shop')
 
 REPLY=$(curl -s {broker}/issue -H "authorization: Bearer $TOKEN" \
-    -H 'content-type: application/json' -H 'idempotency-key: try-1' \
+    -H 'content-type: application/json' \
     -d '{{"target": "inventory_db", "ttl": "5m", "reason": "trying it out"}}'); echo "$REPLY"
 
 LEASE=$(echo "$REPLY" | sed 's/.*"lease_id":"\([^"]*\)".*/\1/')
@@ -171,6 +181,18 @@ To stop both:  cargo xtask demo --stop      (or: kill -TERM {}; kill -INT {})"#,
     ));
 }
 
+/// Ended from outside.
+#[derive(Debug)]
+struct Interrupted(&'static str);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
 /// Ctrl-C, and what else ends a program from outside.
 struct Interrupt {
     int: Signal,
@@ -190,9 +212,9 @@ impl Interrupt {
 
     async fn wait(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.int.recv() => "interrupted",
-            _ = self.term.recv() => "terminated",
-            _ = self.hang_up.recv() => "the terminal is gone",
+            _ = self.int.recv() => "Interrupted",
+            _ = self.term.recv() => "Terminated",
+            _ = self.hang_up.recv() => "The terminal is gone",
         }
     }
 }

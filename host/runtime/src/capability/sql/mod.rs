@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use rand::RngExt as _;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 use sqlx::{AssertSqlSafe, Either, Executor as _, Row as _, ValueRef as _};
 use tokio::sync::OwnedSemaphorePermit;
