@@ -101,13 +101,59 @@ impl Database {
     /// # Errors
     /// When the server refuses.
     pub async fn login(&self, username: &str, password: &str) -> Result<PgConnection, sqlx::Error> {
+        self.login_to(&self.name, username, password).await
+    }
+
+    /// Logs in as an account to another database of the server.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn login_to(
+        &self,
+        database: &str,
+        username: &str,
+        password: &str,
+    ) -> Result<PgConnection, sqlx::Error> {
         let options = PgConnectOptions::new_without_pgpass()
             .host(&self.host)
             .port(self.port)
-            .database(&self.name)
+            .database(database)
             .username(username)
             .password(password);
         PgConnection::connect_with(&options.disable_statement_logging()).await
+    }
+
+    /// A superuser's connection to another database of the server.
+    ///
+    /// # Errors
+    /// When the server is away.
+    pub async fn superuser_of(&self, database: &str) -> Result<PgConnection> {
+        Ok(self.admin.clone().database(database).connect().await?)
+    }
+
+    /// Sections of a configuration for a further target in this database, with the roles of the
+    /// usual one. The broker's password is read from the file `NAME.password` beside it.
+    #[must_use]
+    pub fn sections(&self, name: &str, target: &str) -> String {
+        let Self { host, port, name: database, read_only, read_write, owner, broker, .. } = self;
+        format!(
+            r#"
+[connections.{name}]
+kind = "postgres"
+url = "postgres://{broker}@{host}:{port}/{database}"
+password = {{ file = "{name}.password" }}
+[targets.{name}]
+driver = "postgres"
+connection = "{name}"
+policies = ["allow"]
+max_ttl = "8h"
+default_role = "app_read_only"
+config = {{ reassign_owned_to = "{owner}" }}
+roles.app_read_only = {{ grants = ["{read_only}"] }}
+roles.app_read_write = {{ grants = ["{read_write}"] }}
+{target}
+"#
+        )
     }
 
     /// The roles whose name begins so, in order.

@@ -1,10 +1,15 @@
 //! What must be true again after every fault, however it came about.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::database::Database;
 use crate::world::{World, eventually};
+
+/// The bound for a test that fails; no test waits for it otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl World {
     /// Waits until the broker has nothing left to mend, then checks the promises that no fault may
@@ -19,23 +24,32 @@ impl World {
     /// # Panics
     /// When it never comes true.
     pub async fn assert_settled(&self, disclosed: &[String]) {
-        let mut told = String::new();
-        let begun = std::time::Instant::now();
+        self.assert_settled_in(&[&self.database], disclosed).await;
+    }
+
+    /// The same where targets are in several servers.
+    ///
+    /// # Panics
+    /// When it never comes true.
+    pub async fn assert_settled_in(&self, servers: &[&Database], disclosed: &[String]) {
+        let begun = Instant::now();
         loop {
             let leases = self.leases();
             let unsettled: Vec<&Value> =
                 leases.iter().filter(|lease| !matches!(lease["state"].as_str(), Some("active" | "revoked"))).collect();
             let active = accounts_of(&leases, "active");
-            let there: BTreeSet<String> = self.accounts().await.into_iter().collect();
+            let mut there = BTreeSet::new();
+            for server in servers {
+                there.extend(server.roles(&self.prefix).await.unwrap_or_else(|error| panic!("no roles: {error:#}")));
+            }
             if unsettled.is_empty() && active == there {
                 break;
             }
-            let now = format!("unsettled {unsettled:?}; active {active:?}; in the server {there:?}");
-            if now != told {
-                told = now;
-            }
-            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "the broker never settled: {told}");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the broker never settled: {unsettled:?}; active {active:?}; in the server {there:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.assert_log_is_intact();
         let records = self.audit();

@@ -14,6 +14,7 @@ pub mod database;
 pub mod gate;
 pub mod http;
 pub mod invariants;
+pub mod issuer;
 pub mod wire;
 pub mod world;
 
@@ -22,6 +23,7 @@ pub use contract::Description;
 pub use database::Database;
 pub use gate::Gate;
 pub use http::{Client, Reply};
+pub use issuer::{Issuer, Key};
 pub use wire::Wire;
 pub use world::{Settings, World};
 

@@ -111,12 +111,35 @@ impl World {
     }
 
     fn write_config(&self) -> Result<()> {
-        let folder = self.folder.path();
-        let secret = folder.join("inventory.password");
-        std::fs::write(&secret, &self.database.password)?;
-        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        self.write_secret("inventory.password", &self.database.password)?;
         std::fs::write(self.config(), self.config_text())?;
         Ok(())
+    }
+
+    /// Writes a secret that the configuration names, for the broker's eyes only.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_secret(&self, name: &str, secret: &str) -> Result<()> {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, secret)?;
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(())
+    }
+
+    /// A copy of the configuration that `serve` and `config check` take: with an issuer, which
+    /// `dev` adds by itself.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn config_with_issuer(&self) -> PathBuf {
+        let text = read(&self.config()).unwrap_or_else(|error| panic!("{error:#}"));
+        let path = self.folder.path().join("with-issuer.toml");
+        let issuer = "\n[[identity.jwt]]\nname = \"cluster\"\nissuer = \"https://issuer.invalid\"\n\
+                      audiences = [\"jit-broker\"]\nworkload = \"{sub}\"\n";
+        std::fs::write(&path, text + issuer).unwrap_or_else(|error| panic!("{error}"));
+        path
     }
 
     fn config_text(&self) -> String {

@@ -250,13 +250,19 @@ async fn a_body_that_is_too_large_or_no_json_is_not_read() {
     let json_headers = [("authorization", authorization.as_bytes()), ("content-type", &b"application/json"[..])];
     let huge = json!({"target": "inventory_db", "reason": "x".repeat(10_000_000)}).to_string();
     for path in ["/issue", "/v1/simulate", "/v1/leases/lease_x/renew"] {
-        // Told of the length alone: the broker does not wait for the rest.
+        // Told of the length alone, and asked whether to send it: the broker does not wait for the rest.
         let head = request(format!("POST {path}").as_bytes(), &json_headers, &[]);
-        let head = String::from_utf8(head).unwrap().replace("content-length: 0", "content-length: 10000000");
+        let head = String::from_utf8(head)
+            .unwrap()
+            .replace("content-length: 0", "expect: 100-continue\r\ncontent-length: 10000000");
         let mut wire = Wire::connect(&client.broker).await.unwrap();
         wire.send(head.as_bytes()).await.unwrap();
         wire.reply().await.unwrap().assert_problem(413, "payload-too-large");
-        // Sent whole, and without a length at all.
+        // Half sent, sent whole, and sent without a length.
+        let mut wire = Wire::connect(&client.broker).await.unwrap();
+        wire.send(head.replace("expect: 100-continue\r\n", "").as_bytes()).await.unwrap();
+        wire.send(&vec![b' '; 1_000_000]).await.unwrap();
+        wire.reply().await.unwrap().assert_problem(413, "payload-too-large");
         post_text(&client, path, &token, huge.clone()).await.assert_problem(413, "payload-too-large");
         let head = request(format!("POST {path}").as_bytes(), &json_headers, &[]);
         let head = String::from_utf8(head).unwrap().replace("content-length: 0", "transfer-encoding: chunked");

@@ -3,6 +3,7 @@
 //! In scope: preparing and running what the project needs around it (guest toolchain, servers),
 //! on a developer's machine and in CI. Nothing here is part of the broker.
 
+pub mod bench;
 pub mod binaries;
 pub mod demo;
 pub mod plugins;

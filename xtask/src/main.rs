@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
+    bench::{self, BenchArgs},
     demo::{self, DemoArgs},
     plugins,
     servers::{openbao, postgres},
@@ -41,6 +42,9 @@ enum Command {
         #[arg(long)]
         openbao: bool,
     },
+    /// Measure the broker beside the database alone and beside OpenBao, all on this machine.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(BenchArgs),
     /// Watch it work: a real PostgreSQL, the broker, and an account from its first to its last second.
     ///
     /// Gets what is missing (guest toolchain, PostgreSQL), builds, and plays the story step by step,
@@ -74,6 +78,7 @@ fn main() -> Result<()> {
                 );
             }
         }
+        Command::Bench(args) => bench::run(&args, &steps)?,
         Command::Demo(args) => demo::run(&args, &steps)?,
         Command::Test { postgres, arguments } => suite::run(&postgres, &arguments, &steps)?,
         Command::Setup { postgres, openbao } => setup(&postgres, openbao, &steps)?,

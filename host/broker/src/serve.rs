@@ -52,7 +52,7 @@ pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::Sock
     let stop_admin = Arc::new(Notify::new());
     let mut background = JoinSet::new();
     background.spawn(tasks::removal::run(Arc::clone(&broker)));
-    background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval));
+    background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval, recovered > 0));
     background.spawn(tasks::housekeeping::run(Arc::clone(&broker), config.store.keep_revoked));
     for Export::Jsonl { path } in config.audit.export.clone() {
         let options = export::JsonlOptions::new(path);
@@ -108,7 +108,11 @@ pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::Sock
 
 /// What is at work is finished or handed to the next start: nothing is forgotten either way.
 async fn stop(broker: &Arc<Broker>, background: &mut JoinSet<()>, grace: Duration) {
-    tasks::housekeeping::give_up_abandoned(broker, true).await;
+    if tasks::housekeeping::give_up_abandoned(broker, true).await > 0
+        && let Err(error) = tasks::removal::once(broker).await
+    {
+        tracing::warn!(%error, "the store failed; the next start removes what nobody came for");
+    }
     broker.stopping.cancel();
     broker.tasks.close();
     if tokio::time::timeout(grace, broker.tasks.wait()).await.is_err() {

@@ -2,12 +2,14 @@
 //! caller, a JSON body.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use jit_core::id::RequestId;
 use serde::de::DeserializeOwned;
@@ -17,6 +19,11 @@ use super::{App, MOST_BODY};
 use crate::identity::{Unverified, Verified};
 use crate::refusal::Refused;
 use crate::request::IdempotencyKey;
+
+/// The most bytes beyond [`MOST_BODY`] that are taken in and thrown away before a refusal.
+const MOST_SURPLUS: usize = 16 * 1024 * 1024;
+/// How long they may take.
+const SURPLUS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The request's id, given by the outermost layer.
 #[derive(Debug, Clone)]
@@ -69,18 +76,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
         let Ok(Id(id)) = Id::from_request_parts(&mut parts, app).await;
-        let headers = parts.headers.clone();
-        // Told beforehand, it is not waited for.
-        if told_length(&headers).is_some_and(|length| length > MOST_BODY as u64) {
-            return Err(HttpRefused::PayloadTooLarge.reply(&id));
-        }
-        let bytes = Bytes::from_request(Request::from_parts(parts, body), app)
-            .await
-            .map_err(|_| HttpRefused::PayloadTooLarge.reply(&id))?;
-        if bytes.len() > MOST_BODY {
-            return Err(HttpRefused::PayloadTooLarge.reply(&id));
-        }
-        if !is_json(&headers) {
+        let bytes = read(&parts.headers, body).await.map_err(|refused| refused.reply(&id))?;
+        if !is_json(&parts.headers) {
             return Err(HttpRefused::UnsupportedMediaType.reply(&id));
         }
         let wrong = |detail: String| HttpRefused::from(Refused::InvalidRequest { field: None, detail }).reply(&id);
@@ -95,8 +92,40 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     }
 }
 
-fn told_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+/// The whole body, of at most [`MOST_BODY`] bytes.
+async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, HttpRefused> {
+    let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    if told.is_none_or(|length| length <= MOST_BODY as u64) {
+        loop {
+            match chunks.next().await {
+                None => return Ok(bytes),
+                Some(Ok(chunk)) if bytes.len() + chunk.len() <= MOST_BODY => bytes.extend_from_slice(&chunk),
+                Some(Ok(_)) => break,
+                Some(Err(_)) => {
+                    let detail = "the body ended before its length".to_owned();
+                    return Err(Refused::InvalidRequest { field: None, detail }.into());
+                }
+            }
+        }
+    } else if headers.contains_key(header::EXPECT) {
+        // It asked first and has sent nothing yet.
+        return Err(HttpRefused::PayloadTooLarge);
+    }
+    // Closing on bytes that nobody read resets the connection, reply and all: what is on its way
+    // is taken in, within bounds, so that the caller learns what was wrong.
+    let surplus = async {
+        let mut taken = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            taken += chunk.len();
+            if taken > MOST_SURPLUS {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(SURPLUS_DEADLINE, surplus).await;
+    Err(HttpRefused::PayloadTooLarge)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -19,8 +19,8 @@ pub async fn livez() -> &'static str {
 #[utoipa::path(
     get, path = "/readyz", tag = "operators",
     responses(
-        (status = 200, description = "It serves", body = String),
-        (status = 503, description = "The store does not answer, or the broker is stopping", body = String),
+        (status = 200, description = "It serves", body = String, content_type = "application/json"),
+        (status = 503, description = "The store does not answer, or the broker is stopping", body = String, content_type = "application/json"),
     )
 )]
 pub async fn readyz(State(app): State<Arc<App>>) -> Response {

@@ -38,15 +38,17 @@ pub async fn run(broker: Arc<Broker>, keep_revoked: Ttl) {
     }
 }
 
-/// Removes the accounts whose reply nobody came for.
-pub async fn give_up_abandoned(broker: &Broker, all: bool) {
-    for id in broker.abandoned.given_up(all) {
-        if let Err(error) = removal::close(broker, &id, Cause::Abandoned).await {
+/// Has the accounts removed whose reply nobody came for; gives how many.
+pub async fn give_up_abandoned(broker: &Broker, all: bool) -> usize {
+    let given_up = broker.abandoned.given_up(all);
+    for id in &given_up {
+        if let Err(error) = removal::close(broker, id, Cause::Abandoned).await {
             tracing::warn!(lease = %id, %error, "an abandoned lease could not be closed; it is tried again");
-            broker.abandoned.put(&id);
+            broker.abandoned.put(id);
         }
         broker.wake.removal.notify_one();
     }
+    given_up.len()
 }
 
 /// Remembers which series it has set, to take them back to zero.

@@ -55,8 +55,15 @@ pub struct TargetReport {
     pub error: Option<String>,
 }
 
-/// Runs every `interval` and on demand, until the broker stops.
-pub async fn run(broker: Arc<Broker>, interval: Duration) {
+/// When to look again after a start that found unsettled leases. A statement of the process before
+/// may outlive it, and make an account after its lease was closed: a server that is told of the
+/// broken connection ends it within seconds, one that is not, with its statement timeout.
+const AFTER_RECOVERY: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(45)];
+
+/// Runs every `interval` and on demand, until the broker stops; soon again when the start had to
+/// recover leases.
+pub async fn run(broker: Arc<Broker>, interval: Duration, recovered: bool) {
+    let mut soon = AFTER_RECOVERY.iter().filter(|_| recovered);
     loop {
         let report = reconcile(&broker, false).await;
         for target in &report.targets {
@@ -69,7 +76,7 @@ pub async fn run(broker: Arc<Broker>, interval: Duration) {
         tokio::select! {
             () = broker.stopping.cancelled() => return,
             () = broker.wake.reconcile.notified() => {}
-            () = tokio::time::sleep(interval) => {}
+            () = tokio::time::sleep(soon.next().map_or(interval, |soon| interval.min(*soon))) => {}
         }
     }
 }

@@ -88,6 +88,14 @@ pub async fn run(broker: Arc<Broker>) {
     }
 }
 
+/// Takes up what is due now, as one of the broker's tasks; [`run`] may be at it as well.
+///
+/// # Errors
+/// When the store fails.
+pub async fn once(broker: &Arc<Broker>) -> Result<(), StoreError> {
+    sweep(broker, &Arc::default()).await.map(drop)
+}
+
 /// Takes up what is due and says how long to sleep.
 async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, StoreError> {
     let now = Timestamp::now();

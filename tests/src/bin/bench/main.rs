@@ -1,0 +1,213 @@
+//! The bench that `cargo xtask bench` builds and runs: the database alone, the broker, and OpenBao,
+//! side by side in one run on one machine.
+//!
+//! In scope: measuring and saying what was measured. It asserts nothing about time: the goals are
+//! printed with what was reached.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
+
+mod broker;
+mod ceiling;
+mod load;
+mod machine;
+mod openbao;
+mod report;
+mod single;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use jit_plugin_build::Progress as _;
+use jit_tests::Database;
+use xtask::servers::postgres::{PostgresServer, PostgresSettings};
+use xtask::steps::Steps;
+
+use broker::{Running, Setting};
+use ceiling::{Connections, PlainClient};
+use load::Measured;
+use machine::{Machine, Party, memory_mb};
+use openbao::OpenBao;
+use report::{Cell, Report, System};
+
+/// How many clients at once.
+const CLIENTS: [usize; 4] = [1, 4, 16, 64];
+/// Connections to the database, for each of the three: the broker's default.
+const MAX_CONNECTIONS: u32 = 8;
+
+/// Measures; `cargo xtask bench` builds what it needs and says where it is.
+#[derive(Parser)]
+struct Args {
+    /// The folder with PostgreSQL's programs.
+    #[arg(long)]
+    postgres: PathBuf,
+    /// The broker's binary, optimised.
+    #[arg(long)]
+    broker: PathBuf,
+    /// The folder with the built plugins.
+    #[arg(long)]
+    plugins: PathBuf,
+    /// OpenBao's binary; without it, there is nothing to compare with.
+    #[arg(long)]
+    openbao: Option<PathBuf>,
+    /// Fewer and shorter rounds.
+    #[arg(long)]
+    quick: bool,
+    /// Write everything that was measured there, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report there, as Markdown.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// How it was built, for the report.
+    #[arg(long, default_value = "release")]
+    profile: String,
+}
+
+/// How much is measured.
+struct Extent {
+    rounds: usize,
+    /// Of one cell in one round.
+    length: Duration,
+    evaluations: usize,
+    starts: usize,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<()> {
+    let extent = if args.quick {
+        Extent { rounds: 1, length: Duration::from_millis(1_500), evaluations: 5_000, starts: 5 }
+    } else {
+        Extent { rounds: 3, length: Duration::from_secs(5), evaluations: 20_000, starts: 10 }
+    };
+    // reqwest needs one, for tokens and set-up.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let report = tokio::select! {
+        report = measure(&args, &extent) => report?,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    };
+    let text = report.markdown();
+    println!("\n{text}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report.json())? + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.report {
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
+    let steps = Steps::new();
+    steps.step("starting PostgreSQL, as it comes (fsync on)");
+    let settings = PostgresSettings { own_group: true, ..PostgresSettings::default() };
+    let postgres = PostgresServer::start(&args.postgres, &settings)?;
+    let postgres_pid = postgres.pid().context("no server")?;
+    let database = Database::create_named(&postgres.url("postgres"), "").await?;
+    let setting =
+        Setting { binary: &args.broker, plugins: &args.plugins, database: &database, max_connections: MAX_CONNECTIONS };
+
+    steps.step("one policy evaluation");
+    let evaluations = single::evaluations(&args.plugins, extent.evaluations)?;
+
+    steps.step("memory and start");
+    let (memory, starts_ms) = single::memory_and_starts(&setting, extent.starts).await?;
+    ceiling::drop_accounts(&database).await?;
+
+    steps.step("starting the broker");
+    let most = CLIENTS.into_iter().max().unwrap_or(1);
+    let mut broker = Running::start(&setting, 3, most).await?;
+    let mut systems = vec![System::Ceiling, System::Broker, System::Noop];
+    let openbao = match &args.openbao {
+        Some(bao) => {
+            steps.step("starting OpenBao");
+            let server = OpenBao::start(bao, &database, MAX_CONNECTIONS, most).await.context("OpenBao")?;
+            systems.insert(2, System::OpenBao);
+            Some(server)
+        }
+        None => None,
+    };
+
+    let mut cells: Vec<Cell> = Vec::new();
+    // Interleaved: what drifts (the machine, the size of the stores) hits all alike.
+    for round in 1..=extent.rounds {
+        for clients in CLIENTS {
+            for system in &systems {
+                steps.step(&format!("round {round} of {}: {clients} clients, {}", extent.rounds, system.name()));
+                let broker_pid = (Party::Broker, broker.pid()?);
+                let server = (Party::Postgres, postgres_pid);
+                let measured = match (system, &openbao) {
+                    (System::Ceiling, _) => {
+                        let shared = Connections::open(&database, MAX_CONNECTIONS).await?;
+                        let plain = (0..clients).map(|_| PlainClient(shared.clone())).collect();
+                        let measured = load::run(plain, extent.length, &[server]).await?;
+                        shared.close().await?;
+                        measured
+                    }
+                    (System::Broker, _) => {
+                        let clients = broker.clients("inventory_db", clients).await?;
+                        load::run(clients, extent.length, &[broker_pid, server]).await?
+                    }
+                    (System::Noop, _) => {
+                        let clients = broker.clients("nothing", clients).await?;
+                        load::run(clients, extent.length, &[broker_pid]).await?
+                    }
+                    (System::OpenBao, Some(bao)) => {
+                        let clients = bao.clients(clients).await?;
+                        load::run(clients, extent.length, &[(Party::Openbao, bao.pid()), server]).await?
+                    }
+                    (System::OpenBao, None) => continue,
+                };
+                keep(&mut cells, *system, clients, measured);
+                ceiling::drop_accounts(&database).await?;
+            }
+        }
+    }
+    let metrics = broker.metrics().await?;
+    let at_the_end = report::AtTheEnd {
+        broker_mb: memory_mb(broker.pid()?, "VmRSS:"),
+        broker_leases: count(&cells, &[System::Broker, System::Noop]),
+        openbao_mb: openbao.as_ref().and_then(|bao| memory_mb(bao.pid(), "VmRSS:")),
+        openbao_leases: count(&cells, &[System::OpenBao]),
+    };
+    broker.stop()?;
+    steps.finish();
+    Ok(Report {
+        machine: Machine::here(),
+        versions: report::versions(args, &database).await?,
+        profile: args.profile.clone(),
+        quick: args.quick,
+        rounds: extent.rounds,
+        seconds: extent.length.as_secs_f64(),
+        max_connections: MAX_CONNECTIONS,
+        cells,
+        evaluations,
+        memory,
+        starts_ms,
+        policy_seconds: report::histogram_mean_us(&metrics, "jit_policy_seconds"),
+        at_the_end,
+    })
+}
+
+fn keep(cells: &mut Vec<Cell>, system: System, clients: usize, measured: Measured) {
+    match cells.iter_mut().find(|cell| cell.system == system && cell.clients == clients) {
+        Some(cell) => cell.measured.add(measured),
+        None => cells.push(Cell { system, clients, measured }),
+    }
+}
+
+fn count(cells: &[Cell], systems: &[System]) -> usize {
+    cells.iter().filter(|cell| systems.contains(&cell.system)).map(|cell| cell.measured.count()).sum()
+}

@@ -1,0 +1,81 @@
+//! `cargo xtask bench`: gets what is missing, builds optimised, and lets the bench measure.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use jit_plugin_build::Progress as _;
+
+use crate::servers::{openbao, postgres};
+use crate::{binaries, plugins, steps::Steps};
+
+/// The version that is fetched; an installed one of another version serves as well.
+const POSTGRES: u32 = 17;
+/// The cargo profile, as what is released is built.
+const PROFILE: &str = "release";
+/// What is loaded.
+const PLUGINS: [&str; 4] = ["driver-postgres", "driver-noop", "policy-allow-list", "policy-allow"];
+
+/// What may be chosen.
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// Shorter rounds, and fewer: to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// Write what was measured there, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report there, as Markdown; docs/measurements.md is made so.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// Examples for the help.
+pub const EXAMPLES: &str = "\
+Examples:
+  cargo xtask bench --quick
+  cargo xtask bench --json bench.json --report docs/measurements.md
+
+The optimised build takes some minutes the first time, the measuring about six. Leave the machine
+alone meanwhile: what else runs on it is measured too.";
+
+/// Prepares everything and becomes the bench.
+///
+/// # Errors
+/// When something cannot be prepared. When all can, it does not return.
+pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
+    plugins::build(&PLUGINS.map(str::to_owned), steps)?;
+    steps.done(&format!("plugins: {}", PLUGINS.join(", ")));
+    let postgres = postgres::any(POSTGRES, steps)?;
+    steps.done(postgres.version());
+    let openbao = match openbao::binary(steps) {
+        Ok(bao) => {
+            steps.done(&format!("OpenBao: {}", bao.display()));
+            Some(bao)
+        }
+        Err(error) => {
+            steps.step(&format!("without OpenBao, so there is nothing to compare with: {error:#}"));
+            None
+        }
+    };
+    steps.step("building the broker and the bench, optimised");
+    steps.finish();
+    let options = ["--profile", PROFILE];
+    let [broker, bench] = binaries::build(&["jit-broker", "jit-tests"], ["jit-broker", "bench"], &options)?;
+    let mut command = Command::new(bench);
+    command.arg("--postgres").arg(postgres.bin()).arg("--broker").arg(broker);
+    command.arg("--plugins").arg(plugins::folder()).args(["--profile", PROFILE]);
+    if let Some(bao) = openbao {
+        command.arg("--openbao").arg(bao);
+    }
+    if args.quick {
+        command.arg("--quick");
+    }
+    for (option, path) in [("--json", &args.json), ("--report", &args.report)] {
+        if let Some(path) = path {
+            command.arg(option).arg(path);
+        }
+    }
+    Err(command.exec()).context("cannot start the bench")
+}
