@@ -9,6 +9,7 @@ pub mod leases;
 pub mod operator;
 pub mod problem;
 pub mod server;
+pub mod silence;
 pub mod views;
 
 use std::sync::Arc;

@@ -14,7 +14,9 @@ use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 
-/// How long a client may take to send its request's head.
+use super::silence::SpeakSoon;
+
+/// How long a client may take to say anything, and then to send its request's head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// The most bytes of a request's head.
 const MOST_HEAD: usize = 64 * 1024;
@@ -44,13 +46,15 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     match tls {
         None => {
-            let mut server = axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle);
+            let acceptor = SpeakSoon::new(NoDelayAcceptor::new(), HEAD_DEADLINE);
+            let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle);
             bound_requests(server.http_builder());
             server.serve(router.into_make_service()).await?;
         }
         Some(tls) => {
             let acceptor =
                 RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_DEADLINE).acceptor(NoDelayAcceptor::new());
+            let acceptor = SpeakSoon::new(acceptor, HEAD_DEADLINE);
             let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle);
             bound_requests(server.http_builder());
             server.serve(router.into_make_service()).await?;

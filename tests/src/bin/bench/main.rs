@@ -116,8 +116,9 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
     let postgres = PostgresServer::start(&args.postgres, &settings)?;
     let postgres_pid = postgres.pid().context("no server")?;
     let database = Database::create_named(&postgres.url("postgres"), "").await?;
+    let plugins = std::path::absolute(&args.plugins)?;
     let setting =
-        Setting { binary: &args.broker, plugins: &args.plugins, database: &database, max_connections: MAX_CONNECTIONS };
+        Setting { binary: &args.broker, plugins: &plugins, database: &database, max_connections: MAX_CONNECTIONS };
 
     steps.step("one policy evaluation");
     let evaluations = single::evaluations(&args.plugins, extent.evaluations)?;

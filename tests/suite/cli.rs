@@ -1,0 +1,258 @@
+//! The commands, as an operator types them.
+
+use std::process::Output;
+
+use jit_tests::world::eventually;
+use jit_tests::{Settings, World, surroundings};
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn expect(output: &Output, code: i32) -> String {
+    assert_eq!(output.status.code(), Some(code), "{}", text(output));
+    text(output)
+}
+
+/// Issues one lease and gives its id.
+async fn issue(world: &World) -> String {
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let issued = client.issue(&token, &json!({"target": "inventory_db", "ttl": "10m"})).await.unwrap();
+    assert_eq!(issued.status, 201, "{}", issued.text);
+    issued.lease().to_owned()
+}
+
+/// Changes the store of a broker that does not run, as somebody who means harm would.
+async fn tamper(world: &World, statements: &[&str]) {
+    let path = world.folder.path().join("broker.db");
+    let mut store = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+    for statement in ["DROP TRIGGER IF EXISTS audit_keeps_records", "DROP TRIGGER IF EXISTS audit_changes_nothing"] {
+        store.execute(statement).await.unwrap();
+    }
+    for statement in statements {
+        store.execute(AssertSqlSafe((*statement).to_owned())).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn leases_are_listed_shown_and_revoked() {
+    let world = World::new().await;
+    let id = issue(&world).await;
+    let listed = expect(&world.cli(&["lease", "list"]), 0);
+    assert!(listed.contains(&id) && listed.contains("payment-service") && listed.contains("1 lease(s)"), "{listed}");
+    let shown = world.cli(&["lease", "show", &id, "--format", "json"]);
+    let lease: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!((&lease["state"], &lease["attempts"]), (&json!("active"), &json!(0)));
+    let revoked = expect(&world.cli(&["lease", "revoke", &id]), 0);
+    assert!(revoked.contains("is gone"), "{revoked}");
+    assert!(world.accounts().await.is_empty());
+    assert_eq!(world.events("admin.revoke").len(), 1);
+    let none = expect(&world.cli(&["lease", "show", "lease_00000000000000000000000000"]), 1);
+    assert!(none.contains("no such lease"), "{none}");
+    let empty = expect(&world.cli(&["lease", "list", "--state", "active"]), 0);
+    assert!(empty.contains("0 lease(s)"), "{empty}");
+    expect(&world.cli(&["lease", "list", "--state", "sleeping"]), 1);
+}
+
+#[tokio::test]
+async fn without_a_broker_the_command_says_so_and_where_it_looked() {
+    let world = World::prepared(Settings::default()).await;
+    let told = expect(&world.cli(&["lease", "list"]), 4);
+    assert!(told.contains("no broker answers on") && told.contains("admin.sock"), "{told}");
+}
+
+#[tokio::test]
+async fn a_second_broker_on_the_same_store_is_refused() {
+    let world = World::new().await;
+    let second = std::process::Command::new(world.binary())
+        .args(["dev", "--issuer", "127.0.0.1:0", "--config"])
+        .arg(world.config())
+        .output()
+        .unwrap();
+    let told = expect(&second, 1);
+    assert!(told.contains("broker.db") && told.contains("another"), "{told}");
+    assert_eq!(issue(&world).await.len(), 32, "the first serves on");
+}
+
+#[tokio::test]
+async fn a_configuration_is_checked_with_file_line_and_remedy() {
+    let world = World::prepared(Settings::default()).await;
+    let good = std::fs::read_to_string(world.config()).unwrap();
+    for (from, to, told) in [
+        ("listen =", "lisen =", "did you mean `listen`"),
+        ("driver = \"postgres\"", "driver = \"postgre\"", "postgre"),
+        ("default_ttl = \"1h\"", "default_ttl = \"soon\"", "duration"),
+        ("default_role = \"app_read_only\"", "default_role = \"app_read\"", "app_read"),
+        ("policies = [\"allow\"]", "policies = []", "polic"),
+        ("password = { file = \"inventory.password\" }", "password = \"hunter2-hunter2\"", "file"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let line = good.lines().position(|line| line.contains(from)).unwrap() + 1;
+        std::fs::write(world.config(), good.replacen(from, to, 1)).unwrap();
+        let checked = world.cli(&["config", "check", "--offline"]);
+        let out = expect(&checked, 3);
+        assert!(out.contains(&format!("broker.toml:{line}:")) && out.contains(told), "{to}: {out}");
+        assert!(!out.contains("hunter2"), "{out}");
+    }
+    let example = world.cli(&["config", "example"]);
+    let example = expect(&example, 0);
+    std::fs::write(world.config(), &example).unwrap();
+    let out = expect(&world.cli(&["config", "check", "--offline"]), 3);
+    assert!(out.contains("driver-postgres.wasm") && !out.contains("unknown key"), "only its files are missing: {out}");
+}
+
+#[tokio::test]
+async fn a_configuration_check_asks_the_target() {
+    let settings = Settings {
+        more: "[[identity.jwt]]\nname = \"x\"\nissuer = \"https://issuer.invalid\"\naudiences = [\"jit-broker\"]\nworkload = \"{sub}\"\n".into(),
+        ..Settings::default()
+    };
+    let world = World::prepared(settings).await;
+    expect(&world.cli(&["audit", "key", &world.folder.path().join("audit.key").display().to_string()]), 0);
+    let out = expect(&world.cli(&["config", "check"]), 0);
+    assert!(out.contains("target inventory_db: good") && out.contains("the configuration is good"), "{out}");
+    let revoke = format!("REVOKE {} FROM {}", world.database.read_only, world.database.broker);
+    world.database.execute(&revoke).await.unwrap();
+    let out = expect(&world.cli(&["config", "check"]), 3);
+    assert!(out.contains(&world.database.read_only), "what is missing is named: {out}");
+}
+
+#[tokio::test]
+async fn a_ghost_is_found_and_removed_and_a_name_of_somebody_elses_is_not() {
+    let mut world = World::new().await;
+    let id = issue(&world).await;
+    let ghost = world.accounts().await[0].clone();
+    // The store forgets the lease, as after a restore of an old backup.
+    world.process().kill().unwrap();
+    tamper(&world, &[&format!("DELETE FROM leases WHERE id = '{id}'")]).await;
+    let foreign = format!("{}nightly-report", world.prefix);
+    world.database.execute(&format!("CREATE ROLE \"{foreign}\" LOGIN")).await.unwrap();
+    std::fs::remove_file(world.folder.path().join("admin.sock")).ok();
+    world.start(&[]).await;
+    // The pass at the start takes it; so does one on demand, and a dry run changes nothing.
+    let report = world.cli(&["reconcile", "--dry-run", "--format", "json"]);
+    expect(&report, 0);
+    eventually("the ghost is gone", async || !world.accounts().await.contains(&ghost)).await;
+    eventually("it is on record", async || world.events("reconcile.ghost_removed").len() == 1).await;
+    expect(&world.cli(&["reconcile"]), 0);
+    assert_eq!(world.accounts().await, [foreign], "a name without our check digit is not ours");
+    assert_eq!(world.events("reconcile.ghost_removed")[0]["ephemeral_id"], ghost);
+}
+
+#[tokio::test]
+async fn a_lease_whose_account_is_missing_is_closed() {
+    let world = World::new().await;
+    let id = issue(&world).await;
+    let account = world.accounts().await[0].clone();
+    world.database.execute(&format!("DROP ROLE \"{account}\"")).await.unwrap();
+    let dry = expect(&world.cli(&["reconcile", "--dry-run"]), 0);
+    assert!(dry.contains(&id) && dry.contains("nothing was changed"), "{dry}");
+    assert_eq!(world.leases()[0]["state"], "active");
+    expect(&world.cli(&["reconcile"]), 0);
+    eventually("the lease is closed", async || world.leases()[0]["state"] == "revoked").await;
+    assert_eq!(world.events("reconcile.drift").len(), 1);
+    let end = world.events("lease.revoked");
+    assert_eq!((end.len(), &end[0]["cause"]), (1, &json!("drift")));
+}
+
+#[tokio::test]
+async fn the_log_is_exported_and_verified_and_every_change_is_found() {
+    let mut world = World::new().await;
+    for _ in 0..5 {
+        issue(&world).await;
+    }
+    let folder = world.folder.path().to_owned();
+    let path = |name: &str| folder.join(name).display().to_string();
+    world.assert_log_is_intact();
+    expect(&world.cli(&["audit", "export", "--out", &path("copy.jsonl")]), 0);
+    let key = expect(&world.cli(&["audit", "key", &path("audit.key"), "--show"]), 0).trim().to_owned();
+    expect(&world.cli(&["audit", "verify", "--jsonl", &path("copy.jsonl"), "--key", &key]), 0);
+    let lines = std::fs::read_to_string(path("copy.jsonl")).unwrap();
+    std::fs::write(path("copy.jsonl"), lines.replacen("payment-service", "payment-servicE", 1)).unwrap();
+    let out = expect(&world.cli(&["audit", "verify", "--jsonl", &path("copy.jsonl"), "--key", &key]), 3);
+    assert!(out.contains("NOT INTACT"), "{out}");
+    let kept = std::fs::read(path("copy.jsonl.checkpoint")).unwrap();
+    std::fs::write(path("kept.checkpoint"), kept).unwrap();
+    issue(&world).await;
+    world.process().stop().unwrap();
+    world.assert_log_is_intact();
+    expect(&world.cli(&["audit", "verify", "--against", &path("kept.checkpoint")]), 0);
+
+    let store = world.folder.path().join("broker.db");
+    let good = std::fs::read(&store).unwrap();
+    for (what, statement) in [
+        (
+            "3",
+            "UPDATE audit SET record = replace(record, 'granted', 'denied') WHERE seq = (SELECT min(seq) FROM audit WHERE record LIKE '%granted%')",
+        ),
+        ("2", "DELETE FROM audit WHERE seq = 2"),
+        (
+            "record",
+            "UPDATE audit SET record = (SELECT record FROM audit WHERE seq = 4), leaf = (SELECT leaf FROM audit WHERE seq = 4) WHERE seq = 3",
+        ),
+        ("truncated", "DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)"),
+        ("checkpoint", "UPDATE checkpoint SET note = replace(note, 'A', 'B')"),
+    ] {
+        std::fs::write(&store, &good).unwrap();
+        tamper(&world, &[statement]).await;
+        let out = expect(&world.cli(&["audit", "verify"]), 3);
+        assert!(out.contains("NOT INTACT") && out.contains(what), "{statement}: {out}");
+    }
+}
+
+#[tokio::test]
+async fn plugins_are_listed_with_every_statement_and_checked() {
+    let world = World::new().await;
+    let listed = expect(&world.cli(&["plugin", "list", "--statements"]), 0);
+    for part in ["postgres", "allow-list", "driver", "policy", "sql", "CREATE ROLE", "DROP ROLE"] {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
+    let plugins = surroundings("JIT_TEST_PLUGINS");
+    let good = expect(&world.cli(&["plugin", "check", &format!("{plugins}/policy-allow-list.wasm")]), 0);
+    assert!(good.contains("a broker can load it"), "{good}");
+    let garbage = world.folder.path().join("garbage.wasm");
+    for (bytes, told) in [(&b"garbage"[..], "not"), (b"\0asm\x01\0\0\0", "component")] {
+        std::fs::write(&garbage, bytes).unwrap();
+        let out = expect(&world.cli(&["plugin", "check", &garbage.display().to_string()]), 3);
+        assert!(out.contains(told), "{out}");
+    }
+}
+
+#[tokio::test]
+async fn every_command_explains_itself() {
+    let world = World::prepared(Settings::default()).await;
+    for command in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["dev", "--help"],
+        &["config", "check", "--help"],
+        &["config", "reload", "--help"],
+        &["lease", "list", "--help"],
+        &["lease", "show", "--help"],
+        &["lease", "revoke", "--help"],
+        &["reconcile", "--help"],
+        &["audit", "show", "--help"],
+        &["audit", "verify", "--help"],
+        &["audit", "export", "--help"],
+        &["audit", "key", "--help"],
+        &["plugin", "list", "--help"],
+        &["plugin", "build", "--help"],
+        &["plugin", "check", "--help"],
+    ] {
+        let help = expect(&world.cli(command), 0);
+        assert!(help.contains("Example") || help.contains("Exit codes"), "{command:?} shows how: {help}");
+    }
+    assert!(expect(&world.cli(&["completions", "bash"]), 0).contains("jit-broker"));
+    let openapi = expect(&world.cli(&["openapi"]), 0);
+    assert_eq!(
+        serde_json::from_str::<Value>(&openapi).unwrap()["openapi"].as_str().unwrap().split('.').next(),
+        Some("3")
+    );
+    assert_eq!(world.cli(&["--version"]).status.code(), Some(0));
+    expect(&world.cli(&["leese"]), 2);
+}
