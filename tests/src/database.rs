@@ -108,12 +108,7 @@ impl Database {
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn login_to(
-        &self,
-        database: &str,
-        username: &str,
-        password: &str,
-    ) -> Result<PgConnection, sqlx::Error> {
+    pub async fn login_to(&self, database: &str, username: &str, password: &str) -> Result<PgConnection, sqlx::Error> {
         let options = PgConnectOptions::new_without_pgpass()
             .host(&self.host)
             .port(self.port)

@@ -3,19 +3,19 @@
 #![allow(missing_docs, reason = "each test's name says what holds")]
 
 mod api;
+mod away;
+mod cli;
+mod concurrency;
 mod decisions;
+mod faults;
 mod idempotency;
 mod leases;
-mod tokens;
-mod concurrency;
-mod away;
-mod faults;
 mod outage;
-mod removal;
-mod shutdown;
-mod story;
 mod readme;
 mod reload;
+mod removal;
 mod secrets;
-mod cli;
+mod shutdown;
+mod story;
 mod tls;
+mod tokens;

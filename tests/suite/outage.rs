@@ -69,10 +69,7 @@ async fn a_server_that_is_stopped_across_an_expiry() {
     disclosed.push(elsewhere.lease().to_owned());
     other.login(elsewhere.username(), elsewhere.password()).await.unwrap();
     unavailable(&client, &token).await;
-    eventually("the other target's lease is over", async || {
-        other.roles(&world.prefix).await.unwrap().is_empty()
-    })
-    .await;
+    eventually("the other target's lease is over", async || other.roles(&world.prefix).await.unwrap().is_empty()).await;
     eventually("the overdue removals show", async || overdue(&client, "inventory_db").await >= 3.0).await;
     assert_eq!(overdue(&client, "other").await, 0.0);
     let ready = client.raw().get(format!("{}/readyz", client.broker)).send().await.unwrap();
@@ -252,10 +249,8 @@ async fn a_server_without_a_free_connection() {
         }
     }
     unavailable(&client, &token).await;
-    eventually("the removal fails and is kept", async || {
-        world.lease(issued.lease())["attempts"].as_u64() >= Some(1)
-    })
-    .await;
+    eventually("the removal fails and is kept", async || world.lease(issued.lease())["attempts"].as_u64() >= Some(1))
+        .await;
     drop(hogs);
     world.lease_becomes(issued.lease(), "revoked").await;
     world.assert_settled(&[issued.lease().to_owned()]).await;

@@ -58,19 +58,30 @@ async fn what_an_account_made_stays_and_is_the_owners() {
     assert_eq!((revoked.status, revoked.text_at("/state")), (200, "revoked"), "{}", revoked.text);
     assert_eq!(world.accounts().await, Vec::<String>::new());
     for (what, query) in [
-        ("table", "SELECT count(*) || pg_get_userbyid(c.relowner) FROM orders, pg_class c WHERE c.relname = 'orders' GROUP BY c.relowner"),
-        ("sequence", "SELECT nextval('numbers') - 5 || pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'numbers'"),
+        (
+            "table",
+            "SELECT count(*) || pg_get_userbyid(c.relowner) FROM orders, pg_class c WHERE c.relname = 'orders' GROUP BY c.relowner",
+        ),
+        (
+            "sequence",
+            "SELECT nextval('numbers') - 5 || pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'numbers'",
+        ),
         ("function", "SELECT seven() - 5 || pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'seven'"),
-        ("view", "SELECT (SELECT count(*) FROM shown) || pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'shown'"),
+        (
+            "view",
+            "SELECT (SELECT count(*) FROM shown) || pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'shown'",
+        ),
         ("type", "SELECT 2 || pg_get_userbyid(typowner) FROM pg_type WHERE typname = 'colour'"),
     ] {
         assert_eq!(world.database.value(query).await.unwrap(), format!("2{owner}"), "{what}");
     }
     let old = "SELECT count(*) || pg_get_userbyid(c.relowner) FROM old, pg_class c WHERE c.relname = 'old' GROUP BY 1, c.relowner";
-    let old: String = sqlx::query_scalar("SELECT (SELECT count(*) FROM old) || pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'old'")
-        .fetch_one(&mut archive)
-        .await
-        .unwrap_or_else(|error| panic!("{old}: {error}"));
+    let old: String = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM old) || pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'old'",
+    )
+    .fetch_one(&mut archive)
+    .await
+    .unwrap_or_else(|error| panic!("{old}: {error}"));
     assert_eq!(old, format!("3{owner}"));
     world.assert_settled(&[account.lease().to_owned()]).await;
 }
@@ -100,7 +111,8 @@ async fn open_sessions_are_ended_whatever_they_do() {
 
     let revoked = revoke(&client, &token, account.lease()).await;
     assert_eq!(revoked.status, 200, "{}", revoked.text);
-    for (what, session) in [("idle", &mut idle), ("in a transaction", &mut in_transaction), ("SET ROLE", &mut as_role)] {
+    for (what, session) in [("idle", &mut idle), ("in a transaction", &mut in_transaction), ("SET ROLE", &mut as_role)]
+    {
         assert!(session.execute("SELECT count(*) FROM items").await.is_err(), "a session that is {what} goes on");
     }
     assert!(at_work.await.unwrap().is_err(), "a statement goes on");
@@ -221,10 +233,8 @@ async fn obstacle<O>(
         world.lease_becomes(lease, "revoked").await;
         assert_eq!(world.records_of(lease, "lease.expired"), 1);
     }
-    eventually("it was tried again and again", async || {
-        world.lease(stuck.lease())["attempts"].as_u64() >= Some(4)
-    })
-    .await;
+    eventually("it was tried again and again", async || world.lease(stuck.lease())["attempts"].as_u64() >= Some(4))
+        .await;
     let seen = world.lease(stuck.lease());
     assert_eq!(seen["state"], "revoking");
     assert!(seen["last_error"].as_str().is_some_and(|error| error.len() > 10), "{seen}");
@@ -298,10 +308,8 @@ async fn a_table_that_somebody_else_holds_locked() {
         async |world, _, mut reader| {
             reader.execute("COMMIT").await.unwrap();
             let owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'theirs'";
-            eventually("the owner has it", async || {
-                world.database.value(owner).await.unwrap() == world.database.owner
-            })
-            .await;
+            eventually("the owner has it", async || world.database.value(owner).await.unwrap() == world.database.owner)
+                .await;
         },
     )
     .await;

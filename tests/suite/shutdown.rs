@@ -114,9 +114,8 @@ async fn statements_that_outlive_the_broker(end: impl AsyncFnOnce(&mut World)) {
         callers.spawn(async move { client.issue(&token, &json!({"target": "inventory_db", "ttl": "1h"})).await });
     }
     let broker = world.database.broker.clone();
-    let waiting = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE usename = '{broker}' AND wait_event_type = 'Lock'"
-    );
+    let waiting =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{broker}' AND wait_event_type = 'Lock'");
     eventually("the server holds them back", async || world.database.value(&waiting).await.unwrap() == "4").await;
     end(&mut world).await;
     while let Some(reply) = callers.join_next().await {

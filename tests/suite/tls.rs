@@ -1,53 +1,107 @@
-//! The listener under TLS, and what is refused without it.
+//! The listener with TLS, and that there is no other way to listen beyond this machine.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
-use jit_tests::{Settings, World};
+use jit_tests::http::reply;
+use jit_tests::{Settings, Wire, World};
+use serde_json::json;
 
-/// A test CA and a certificate for localhost and 127.0.0.1; their README says why they are public.
+/// A certificate for 127.0.0.1, its key, and the authority that signed it: those of the identity
+/// tests.
 fn certificates() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../host/broker/src/identity/tests/tls").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/broker/src/identity/tests/tls").canonicalize().unwrap()
+}
+
+/// A world whose broker serves with TLS.
+async fn with_tls() -> World {
+    let from = certificates();
+    let server = "tls = { cert = \"server.pem\", key = \"server.key\" }".to_owned();
+    let mut world = World::prepared(Settings { server, ..Settings::default() }).await;
+    for file in ["server.pem", "server.key"] {
+        let to = world.folder.path().join(file);
+        std::fs::copy(from.join(file), &to).unwrap();
+        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    world.start(&[]).await;
+    world
+}
+
+/// A client that trusts that authority and no other.
+fn trusting(authority: &[u8]) -> reqwest::Client {
+    let authority = reqwest::Certificate::from_pem(authority).unwrap();
+    reqwest::Client::builder().no_proxy().https_only(true).tls_certs_only([authority]).build().unwrap()
 }
 
 #[tokio::test]
-async fn with_a_certificate_the_api_is_https_and_plaintext_gets_nothing() {
-    let files = certificates();
-    let names: Vec<String> = std::fs::read_dir(&files)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .collect();
-    let file = |part: &[&str]| {
-        let name = names.iter().find(|name| part.iter().all(|part| name.contains(part)));
-        files.join(name.unwrap_or_else(|| panic!("no {part:?} among {names:?}")))
-    };
-    let (ca, certificate, key) = (file(&["ca", "pem"]), file(&["server", "pem"]), file(&["server", "key"]));
-    let server = format!("tls = {{ cert = {certificate:?}, key = {key:?} }}");
-    let world = World::with(Settings { server, ..Settings::default() }).await;
-    let address = world.client().broker.trim_start_matches("http://").to_owned();
-    let port = address.rsplit(':').next().unwrap();
+async fn credentials_are_issued_over_tls() {
+    let world = with_tls().await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let https = client.broker.replace("http://", "https://");
+    let trusting = trusting(&std::fs::read(certificates().join("ca.pem")).unwrap());
+    let ask = |url: String| trusting.post(url).bearer_auth(&token).json(&json!({"target": "inventory_db"}));
+    let issued = reply(ask(format!("{https}/issue"))).await.unwrap();
+    assert_eq!(issued.status, 201, "{}", issued.text);
+    assert!(world.database.login(issued.username(), issued.password()).await.is_ok());
 
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let authority = reqwest::Certificate::from_pem(&std::fs::read(ca).unwrap()).unwrap();
-    let trusting = reqwest::Client::builder().no_proxy().tls_certs_only([authority]).build().unwrap();
-    let ready = trusting.get(format!("https://127.0.0.1:{port}/readyz")).send().await.unwrap();
-    assert_eq!(ready.status(), 200);
-
+    // Who trusts other authorities is not told anything.
     let stranger = reqwest::Client::builder().no_proxy().build().unwrap();
-    let untrusted = stranger.get(format!("https://127.0.0.1:{port}/readyz")).send().await;
-    assert!(untrusted.is_err(), "a client that does not know the authority refuses");
-    let plaintext = stranger.get(format!("http://127.0.0.1:{port}/readyz")).send().await;
-    assert!(plaintext.is_err(), "there is no plaintext on this port");
-    let still = trusting.get(format!("https://127.0.0.1:{port}/livez")).send().await.unwrap();
-    assert_eq!(still.status(), 200);
+    let untrusted = stranger.post(format!("{https}/issue")).bearer_auth(&token).send().await;
+    assert!(untrusted.unwrap_err().is_connect());
+    assert_eq!(world.accounts().await.len(), 1);
 }
 
 #[tokio::test]
-async fn beyond_this_machine_there_is_no_listening_without_tls() {
+async fn plain_text_on_a_tls_port_is_cut_off_and_hurts_nobody() {
+    let world = with_tls().await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    for bytes in [
+        format!("POST /issue HTTP/1.1\r\nhost: broker\r\nauthorization: Bearer {token}\r\n\r\n").into_bytes(),
+        vec![0x16, 0x03, 0x01, 0xff, 0xff],
+        vec![0; 100_000],
+    ] {
+        let mut wire = Wire::connect(&client.broker).await.unwrap();
+        let _ = wire.send(&bytes).await;
+        let answer = wire.until_closed().await.unwrap();
+        assert!(!answer.starts_with(b"HTTP"), "{:?}", String::from_utf8_lossy(&answer));
+    }
+    let trusting = trusting(&std::fs::read(certificates().join("ca.pem")).unwrap());
+    let live = reply(trusting.get(format!("{}/livez", client.broker.replace("http://", "https://")))).await.unwrap();
+    assert_eq!((live.status, live.text.as_str()), (200, "ok\n"));
+    assert!(world.leases().is_empty());
+}
+
+#[tokio::test]
+async fn listening_beyond_this_machine_takes_tls_or_a_word_that_somebody_else_does_it() {
     let world = World::prepared(Settings::default()).await;
     let text = std::fs::read_to_string(world.config()).unwrap();
-    std::fs::write(world.config(), text.replace("listen = \"127.0.0.1:0\"", "listen = \"0.0.0.0:0\"")).unwrap();
-    let checked = world.cli(&["config", "check"]);
-    assert_eq!(checked.status.code(), Some(3));
-    let told = String::from_utf8_lossy(&checked.stdout);
-    assert!(told.contains("broker.toml:3") && told.contains("tls") && told.contains("allow_plaintext"), "{told}");
+    let check = |listen: &str| {
+        std::fs::write(world.config(), text.replace("listen = \"127.0.0.1:0\"", listen)).unwrap();
+        let output = world.cli(&["config", "check", "--offline"]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for address in ["0.0.0.0:8700", "[::]:8700", "192.0.2.1:8700"] {
+        let told = check(&format!("listen = \"{address}\""));
+        assert!(told.contains("broker.toml:3:"), "{told}");
+        assert!(told.contains("passwords would cross the network in clear"), "{told}");
+        assert!(told.contains("tls = {") && told.contains("allow_plaintext = true"), "{told}");
+        let told = check(&format!("listen = \"{address}\"\nallow_plaintext = true"));
+        assert!(!told.contains("in clear"), "{told}");
+    }
+    // With TLS, but without its files.
+    let told = check("listen = \"0.0.0.0:8700\"\ntls = { cert = \"no.pem\", key = \"no.key\" }");
+    assert!(told.contains("no.pem is not there") && told.contains("no.key is not there"), "{told}");
+}
+
+#[tokio::test]
+async fn a_certificate_and_a_key_that_do_not_fit_are_told_at_start() {
+    let server = "tls = { cert = \"server.pem\", key = \"server.key\" }".to_owned();
+    let mut world = World::prepared(Settings { server, ..Settings::default() }).await;
+    for file in ["server.pem", "server.key"] {
+        std::fs::copy(certificates().join("ca.pem"), world.folder.path().join(file)).unwrap();
+    }
+    let told = format!("{:#}", world.try_start(&[]).unwrap_err());
+    assert!(told.contains("TLS: cannot use certificate") && told.contains("server.key"), "{told}");
 }

@@ -27,7 +27,7 @@ use secrecy::SecretString;
 use crate::broker::Broker;
 use crate::fault;
 use crate::identity::Verified;
-use crate::permit::{Asked, Permit, decide};
+use crate::permit::{Asked, Permit, decide, request_event};
 use crate::refusal::Refused;
 use crate::removal;
 use crate::replay::{self, Handover};
@@ -67,7 +67,10 @@ pub async fn issue(
     {
         return Ok(same_answer);
     }
-    let asked = resolve(broker, caller, request, request_id, Operation::Issue)?;
+    let asked = match resolve(broker, Arc::clone(&caller), request.clone(), request_id.clone(), Operation::Issue) {
+        Ok(asked) => asked,
+        Err(refused) => return Err(not_offered(broker, &caller, &request, &request_id, refused).await),
+    };
     let permit = permitted(broker, asked).await?;
     let intended = intend(broker, permit, idempotency).await?;
     let created = create(broker, intended).await?;
@@ -101,6 +104,27 @@ pub fn resolve(
     }
     let ttl = request.ttl.unwrap_or(target.default_ttl).min(target.max_ttl);
     Ok(Asked { caller, target, role, ttl, request, request_id, at: Timestamp::now(), operation })
+}
+
+/// A verified workload asked for what is not offered: on record, as a policy's no would be.
+async fn not_offered(
+    broker: &Broker,
+    caller: &Verified,
+    request: &CheckedRequest,
+    request_id: &RequestId,
+    refused: Refused,
+) -> Refused {
+    if !matches!(refused, Refused::RoleNotAllowed { .. } | Refused::UnknownTarget(_)) {
+        return refused;
+    }
+    let role = request.role.as_ref().map(ToString::to_string);
+    let kind = EventKind::IssueDenied;
+    let event = AuditEvent { role, ..request_event(kind, Timestamp::now(), caller, request, request_id) };
+    let event = event.with("code", refused.code()).with_error(refused.to_string());
+    match broker.commit(Change { events: vec![event], ..Change::default() }).await {
+        Ok(()) => refused,
+        Err(error) => error.into(),
+    }
 }
 
 /// The policies say yes; a no is on record before the caller hears it.

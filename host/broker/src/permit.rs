@@ -106,19 +106,9 @@ impl Decision {
     /// An audit event of this decision, without a lease.
     #[must_use]
     pub fn event(&self, kind: EventKind) -> AuditEvent {
-        let caller = &self.asked.caller;
-        AuditEvent {
-            request_id: Some(self.asked.request_id.to_string()),
-            workload: Some(caller.principal.workload.clone()),
-            identity_issuer: Some(caller.principal.issuer.clone()),
-            k8s_namespace: caller.attributes.get("k8s_namespace").cloned(),
-            k8s_pod: caller.attributes.get("k8s_pod").cloned(),
-            target_db: Some(self.asked.target.name.to_string()),
-            role: Some(self.asked.role.to_string()),
-            reason: self.asked.request.reason.clone(),
-            ticket: self.asked.request.ticket.clone(),
-            ..self.complete(AuditEvent::new(kind, self.asked.at))
-        }
+        let Asked { caller, request, request_id, at, .. } = &self.asked;
+        let event = request_event(kind, *at, caller, request, request_id);
+        self.complete(AuditEvent { role: Some(self.asked.role.to_string()), ..event })
     }
 
     /// The event with the decision's own part: each policy's verdict, and the input from which the
@@ -140,6 +130,28 @@ impl Decision {
             let event = self.event(EventKind::ShadowDiff).with("policy", policy.clone());
             event.with_error(reason.clone())
         })
+    }
+}
+
+/// An audit event about a request of a verified caller.
+#[must_use]
+pub fn request_event(
+    kind: EventKind,
+    at: Timestamp,
+    caller: &Verified,
+    request: &CheckedRequest,
+    request_id: &RequestId,
+) -> AuditEvent {
+    AuditEvent {
+        request_id: Some(request_id.to_string()),
+        workload: Some(caller.principal.workload.clone()),
+        identity_issuer: Some(caller.principal.issuer.clone()),
+        k8s_namespace: caller.attributes.get("k8s_namespace").cloned(),
+        k8s_pod: caller.attributes.get("k8s_pod").cloned(),
+        target_db: Some(request.target.to_string()),
+        reason: request.reason.clone(),
+        ticket: request.ticket.clone(),
+        ..AuditEvent::new(kind, at)
     }
 }
 
@@ -232,7 +244,10 @@ fn ask(link: &ChainLink, input: &PolicyRequest) -> Result<Answer, Refused> {
     let took = started.elapsed();
     metrics::histogram!("jit_policy_seconds", "policy" => link.name.clone()).record(took);
     let (word, reason) = match &verdict {
-        Verdict::Allow(allowance) => ("allow", allowance.reason.clone()),
+        Verdict::Allow(allowance) => match allowance.missing(input) {
+            Some(missing) => ("deny", missing.to_owned()),
+            None => ("allow", allowance.reason.clone()),
+        },
         Verdict::Deny(reason) => ("deny", reason.clone()),
     };
     let record = PolicyRecord {

@@ -73,6 +73,14 @@ pub struct Allowance {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Allowance {
+    /// What the request does not have, if something is missing: then this yes is a no.
+    #[must_use]
+    pub fn missing(&self, request: &PolicyRequest) -> Option<&'static str> {
+        self.requires.iter().find_map(|need| need.missing(request))
+    }
+}
+
 /// Something that a request must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
@@ -204,7 +212,7 @@ pub fn add_up(request: &PolicyRequest, asked: Ttl, answers: &[Answer]) -> ChainV
         match &answer.verdict {
             Verdict::Deny(reason) => return deny(reason),
             Verdict::Allow(allowance) => {
-                if let Some(missing) = allowance.requires.iter().find_map(|need| need.missing(request)) {
+                if let Some(missing) = allowance.missing(request) {
                     return deny(missing);
                 }
                 ttl = allowance.max_ttl.map_or(ttl, |cap| cap.min(ttl));

@@ -48,9 +48,8 @@ pub(crate) fn revoke(sql: &mut dyn Sql, target: &TargetConfig, account: &Account
             join(sql, name, footprint.version)?;
         }
         if has_sessions {
-            end_sessions(sql, name)?;
             // They may have made something until the last moment.
-            match Footprint::of(sql, name)? {
+            match end_sessions(sql, name)? {
                 Some(after) => footprint = after,
                 None => return Ok(()),
             }
@@ -150,13 +149,19 @@ fn join(sql: &mut dyn Sql, name: &str, version: u32) -> Result<(), Error> {
     sql.execute(None, &[join.with([Param::Ident(name)])]).map_err(failure::of_change)
 }
 
-fn end_sessions(sql: &mut dyn Sql, name: &str) -> Result<(), Error> {
-    let signal = statements::SIGNAL_SESSIONS.with([Param::Literal(name)]);
-    sql.query(None, &signal, 1).map_err(failure::of_change)?;
-    let wait = statements::AWAIT_SESSIONS.with([Param::Literal(name), Param::Number(SESSION_WAIT_MS)]);
-    let alive = sql.query(None, &wait, 4).map_err(failure::of_change)?;
-    if alive.rows.is_empty() {
-        return Ok(());
+/// Gives what hangs on the role once it has no session; none when it is not there.
+fn end_sessions(sql: &mut dyn Sql, name: &str) -> Result<Option<Footprint>, Error> {
+    for _ in 0..ATTEMPTS {
+        let signal = statements::SIGNAL_SESSIONS.with([Param::Literal(name)]);
+        sql.query(None, &signal, 1).map_err(failure::of_change)?;
+        let wait = statements::AWAIT_SESSIONS.with([Param::Literal(name), Param::Number(SESSION_WAIT_MS)]);
+        sql.query(None, &wait, 4).map_err(failure::of_change)?;
+        // Only a new look tells: a session that ended between the list and the wait is told like
+        // one that does not end.
+        let after = Footprint::of(sql, name)?;
+        if after.as_ref().is_none_or(|after| after.sessions == 0) {
+            return Ok(after);
+        }
     }
     let message = "sessions of a disabled account have not ended yet";
     log::warn(message, &[("account", name)]);

@@ -46,6 +46,7 @@ jit_plugin::statements! {
 
     // `pg_terminate_backend` with a timeout waits for the end. Not a `LIMIT` without the subquery:
     // the planner may call the function for more rows than it gives.
+    // Its rows say little: a session that has just ended gives one as well.
     /// name, milliseconds to wait for each
     AWAIT_SESSIONS = "SELECT s.pid FROM (SELECT pid FROM pg_stat_activity WHERE usename = {} \
                       ORDER BY pid LIMIT 4) s WHERE NOT pg_terminate_backend(s.pid, {})";

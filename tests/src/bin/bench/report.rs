@@ -245,9 +245,9 @@ impl Report {
         for cell in self.cells.iter().filter(|cell| matches!(cell.clients, 1 | 16 | 64)) {
             let each = cell.measured.cpu_ms_each();
             let of = |wanted: &[Party]| -> f64 {
-                each.iter().filter(|(party, _)| wanted.contains(party)).map(|(_, ms)| ms).sum()
+                each.iter().filter(|(party, _)| wanted.contains(party)).fold(0.0, |sum, (_, ms)| sum + ms)
             };
-            let all: f64 = each.iter().map(|(_, ms)| ms).sum();
+            let all = each.iter().fold(0.0, |sum, (_, ms)| sum + ms);
             let _ = writeln!(
                 text,
                 "| {} | {} | {} | {} | {} | {} |",
