@@ -190,7 +190,7 @@ impl Story<'_> {
         ensure!(!all.contains(issued.password()), "the log holds a password");
         let denied = all.lines().filter(|line| line.contains("\"issue.denied\""));
         ensure!(denied.count() >= 2, "not every denial is on record:\n{all}");
-        self.screen.holds("The grant, both denials and what the trial policy would have done; no password anywhere.");
+        self.screen.holds("The grant, every denial, and what the trial policy would have done; no password anywhere.");
         self.screen.command(&format!("{program} audit verify --config {config}"));
         let intact = self.broker(&["audit", "verify"], 0)?;
         self.screen.output(&intact);
