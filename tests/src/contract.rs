@@ -50,10 +50,10 @@ impl Description {
         let kind = sent.unwrap_or("").split(';').next().unwrap_or("");
         let schema = &declared["content"][kind]["schema"];
         assert!(schema.is_object(), "{at} is not declared as {kind:?}");
-        if kind.ends_with("json") {
-            if let Err(difference) = self.fits(schema, &reply.json) {
-                panic!("{at}: {difference} in {}", reply.text);
-            }
+        if kind.ends_with("json")
+            && let Err(difference) = self.fits(schema, &reply.json)
+        {
+            panic!("{at}: {difference} in {}", reply.text);
         }
     }
 

@@ -34,6 +34,33 @@ impl Wire {
         Ok(self.0.write_all(bytes).await?)
     }
 
+    /// Says that nothing more will be sent, and still listens.
+    ///
+    /// # Errors
+    /// When the other side has closed.
+    pub async fn end(&mut self) -> Result<()> {
+        Ok(self.0.shutdown().await?)
+    }
+
+    /// Closes the connection, and waits until the other side has noticed: until the kernel has no
+    /// socket of its any more.
+    ///
+    /// # Errors
+    /// When that takes more than a minute.
+    pub async fn hang_up(self) -> Result<()> {
+        let (ours, theirs) = (self.0.local_addr()?.port(), self.0.peer_addr()?.port());
+        drop(self);
+        // As proc_pid_net(5) has it: addresses of theirs, then of ours, each with its port in hex.
+        let their_socket = format!("0100007F:{theirs:04X} 0100007F:{ours:04X}");
+        let noticed = async {
+            while std::fs::read_to_string("/proc/net/tcp")?.contains(&their_socket) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(PATIENCE, noticed).await.context("the broker keeps the connection")?
+    }
+
     /// Reads until the other side closes; what it said till then, be it nothing.
     ///
     /// # Errors

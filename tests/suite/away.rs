@@ -22,9 +22,7 @@ async fn hang_up_in_the_middle(world: &World, request: &[u8]) {
     let mut wire = Wire::connect(&world.client().broker).await.unwrap();
     wire.send(request).await.unwrap();
     world.database.waiting_become(1).await;
-    drop(wire);
-    // The broker has seen that it is gone when nothing is in flight there but what it finishes alone.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    wire.hang_up().await.unwrap();
     gate.open().await.unwrap();
 }
 
@@ -102,7 +100,7 @@ async fn a_renewal_and_a_revocation_whose_caller_hung_up_are_finished() {
         let mut wire = Wire::connect(&client.broker).await.unwrap();
         wire.send(&request(line.as_bytes(), &headers, body.as_bytes())).await.unwrap();
         world.database.waiting_become(1).await;
-        drop(wire);
+        wire.hang_up().await.unwrap();
         sqlx::Executor::execute(&mut session, "ROLLBACK").await.unwrap();
         let event = if verb == "renew" { "lease.renewed" } else { "lease.revoked" };
         eventually(event, async || world.records_of(lease.lease(), event) == 1).await;
@@ -125,6 +123,12 @@ async fn a_request_that_never_comes_whole_is_given_up() {
         wire.send(&whole[..end]).await.unwrap();
         drop(wire);
     }
+    // The end is told, and what was promised has not come.
+    let mut cut_off = Wire::connect(&client.broker).await.unwrap();
+    cut_off.send(&whole[..body_at + 10]).await.unwrap();
+    cut_off.end().await.unwrap();
+    let told = cut_off.until_closed().await.unwrap();
+    assert!(told.is_empty() || told.starts_with(b"HTTP/1.1 400"), "{:?}", String::from_utf8_lossy(&told));
     // Still there, and silent: in the body, in the head (cut off after ten seconds), and from the start.
     let mut in_body = Wire::connect(&client.broker).await.unwrap();
     in_body.send(&whole[..body_at + 10]).await.unwrap();

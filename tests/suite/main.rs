@@ -5,11 +5,13 @@
 mod api;
 mod away;
 mod cli;
+mod operators;
 mod concurrency;
 mod decisions;
 mod faults;
 mod idempotency;
 mod leases;
+mod hostile;
 mod outage;
 mod readme;
 mod reload;

@@ -99,3 +99,28 @@ async fn no_password_token_or_verifier_is_in_any_log_file_metric_or_later_reply(
         }
     }
 }
+
+#[tokio::test]
+async fn what_the_database_says_to_a_refused_statement_is_told_without_what_the_statement_held() {
+    let mut world = World::prepared(jit_tests::Settings::default()).await;
+    world.start(&[("JIT_LOG", LOG)]).await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let database = &world.database;
+    database.execute(&format!("REVOKE {} FROM {}", database.read_only, database.broker)).await.unwrap();
+    let refused = client.issue_with_key(&token, "refused", &json!({"target": "inventory_db"})).await.unwrap();
+    refused.assert_problem(502, "target-refused");
+    assert!(refused.text_at("/detail").contains("permission denied"), "the server's words: {}", refused.text);
+    let failed = world.events("issue.failed");
+    assert_eq!(failed.len(), 1);
+    assert!(world.accounts().await.is_empty());
+    world.process().stop().unwrap();
+
+    let mut places = vec![("the reply".to_owned(), refused.text.into_bytes())];
+    files(world.folder.path(), &mut places);
+    for (place, bytes) in places.iter().filter(|(name, _)| !name.ends_with("inventory.password")) {
+        for canary in ["SCRAM-SHA-256$", "PASSWORD '", world.database.password.as_str(), token.as_str()] {
+            assert!(!holds(bytes, canary), "{canary} is in {place}");
+        }
+    }
+}

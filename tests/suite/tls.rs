@@ -80,6 +80,8 @@ async fn listening_beyond_this_machine_takes_tls_or_a_word_that_somebody_else_do
     let check = |listen: &str| {
         std::fs::write(world.config(), text.replace("listen = \"127.0.0.1:0\"", listen)).unwrap();
         let output = world.cli(&["config", "check", "--offline"]);
+        // Also where that is in order: these configurations have no identity, for example.
+        assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     for address in ["0.0.0.0:8700", "[::]:8700", "192.0.2.1:8700"] {

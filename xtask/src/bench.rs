@@ -23,6 +23,15 @@ pub struct BenchArgs {
     /// Shorter rounds, and fewer: to see that it works.
     #[arg(long)]
     quick: bool,
+    /// Only these of the four side by side: ceiling, broker, openbao, noop.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only with so many clients, of 1, 4, 16 and 64.
+    #[arg(long, value_delimiter = ',')]
+    clients: Vec<u8>,
+    /// Seconds of each cell in each round.
+    #[arg(long)]
+    seconds: Option<u16>,
     /// Write what was measured there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -35,6 +44,7 @@ pub struct BenchArgs {
 pub const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench --quick
+  cargo xtask bench --only broker,noop --clients 16 --seconds 30     # to profile
   cargo xtask bench --json bench.json --report docs/measurements.md
 
 The optimised build takes some minutes the first time, the measuring about six. Leave the machine
@@ -71,6 +81,15 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
     }
     if args.quick {
         command.arg("--quick");
+    }
+    for system in &args.only {
+        command.arg("--only").arg(system);
+    }
+    for clients in &args.clients {
+        command.arg("--clients").arg(clients.to_string());
+    }
+    if let Some(seconds) = args.seconds {
+        command.arg("--seconds").arg(seconds.to_string());
     }
     for (option, path) in [("--json", &args.json), ("--report", &args.report)] {
         if let Some(path) = path {

@@ -120,7 +120,9 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<(), (String, bool
         match remover.driver.revoke(&remover.scope, &remover.view, &account).await {
             Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Ok(()),
             Outcome::Refused(refusal) => Err((refusal.reason(), matches!(refusal, Refusal::Unavailable { .. }))),
-            Outcome::Unknown(reason) => Err((reason, true)),
+            // One statement without an answer: a lock may hold it up. Where the server is away, the
+            // next attempt finds that out.
+            Outcome::Unknown(reason) => Err((reason, false)),
         }
     };
     fault::step("revoke.driver", || ("failpoint".to_owned(), false), call).await

@@ -41,6 +41,9 @@ pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::Sock
         None => None,
     };
     let Composed { broker, store, runtime } = compose::compose(&config, mode).await?;
+    // Before anybody is told that it serves: the commands work from then on.
+    let admin_path = config.server.admin_socket.clone();
+    let admin_listener = server::bind_admin(&admin_path)?;
     compose::record_start(&broker).await?;
     compose::warn_without_backstop(&broker.serving.load());
     let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
@@ -73,7 +76,6 @@ pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::Sock
         request_timeout: config.server.request_timeout,
     });
     let ended = CancellationToken::new();
-    let admin_path = config.server.admin_socket.clone();
     let public = async {
         let served = server::serve(listener, tls, http::router(app), handle.clone()).await;
         stop_admin.notify_one();
@@ -82,7 +84,7 @@ pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::Sock
     };
     let admin = async {
         let router = http::admin::router(Arc::clone(&broker), Arc::clone(&reloader));
-        let served = server::serve_admin(&admin_path, router, Arc::clone(&stop_admin)).await;
+        let served = server::serve_admin(admin_listener, &admin_path, router, Arc::clone(&stop_admin)).await;
         if served.is_err() {
             handle.shutdown();
         }

@@ -155,7 +155,7 @@ fn compile(
     }
     for setting in [
         r#"inherits="release""#,
-        r#"opt-level="s""#,
+        r#"opt-level=3"#,
         "lto=true",
         "codegen-units=1",
         r#"panic="abort""#,

@@ -78,12 +78,16 @@ pub async fn tls(certificate: &Path, key: &Path) -> anyhow::Result<RustlsConfig>
         .with_context(|| format!("TLS: cannot use certificate {} with key {}", certificate.display(), key.display()))
 }
 
-/// Serves administration on a Unix socket that only this user can open (0600).
+/// Serves administration on the socket of [`bind_admin`].
 ///
 /// # Errors
-/// When another broker answers on it, or it cannot be made.
-pub async fn serve_admin(path: &Path, router: Router, stop: Arc<tokio::sync::Notify>) -> anyhow::Result<()> {
-    let listener = bind_admin(path)?;
+/// When the listener fails.
+pub async fn serve_admin(
+    listener: UnixListener,
+    path: &Path,
+    router: Router,
+    stop: Arc<tokio::sync::Notify>,
+) -> anyhow::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     axum::serve(listener, router.into_make_service())
         .with_graceful_shutdown(async move { stop.notified().await })
@@ -92,7 +96,11 @@ pub async fn serve_admin(path: &Path, router: Router, stop: Arc<tokio::sync::Not
     Ok(())
 }
 
-fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
+/// Makes the Unix socket of administration, which only this user can open (0600).
+///
+/// # Errors
+/// When another broker answers on it, or it cannot be made.
+pub fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }

@@ -4,8 +4,11 @@
 //! Targets do not wait for each other. A target that cannot be reached gets one probe every
 //! [`PROBE_EVERY`], however long its backlog is; with the first success the whole backlog is due
 //! at once, so that accounts go within seconds of its return.
+//!
+//! Within a target, removals that failed before have a queue of their own, one at a time: what
+//! cannot go (a lock, a session that does not end) may take its whole deadline each time, and holds
+//! up nobody else.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,14 +28,31 @@ const PROBE_EVERY: Duration = Duration::from_secs(2);
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Leases of one target taken up at once.
 const PER_TARGET: usize = 128;
-/// Removals of one target at once.
+/// Removals of one target at once that are tried for the first time.
 const CONCURRENT: usize = 4;
+
+/// The work on a target: one task of each kind at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Queue {
+    /// Whether the target is back.
+    Probe,
+    /// Removals never tried.
+    First,
+    /// Removals that failed before.
+    Again,
+}
+
+impl Queue {
+    fn of(lease: &Lease) -> Self {
+        if lease.removal.as_ref().is_some_and(|removal| removal.attempts > 0) { Self::Again } else { Self::First }
+    }
+}
 
 /// What the task knows between two sweeps; losing it costs a probe.
 #[derive(Default)]
 struct Memory {
-    /// Targets at work now.
-    busy: Mutex<HashSet<TargetName>>,
+    /// What is at work now.
+    busy: Mutex<HashSet<(TargetName, Queue)>>,
     /// Targets that are away, and when they were tried last.
     away: Mutex<HashMap<TargetName, Instant>>,
 }
@@ -59,12 +79,12 @@ impl Memory {
         !self.away.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    fn begin(&self, target: &TargetName) -> bool {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(target.clone())
+    fn begin(&self, target: &TargetName, queue: Queue) -> bool {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert((target.clone(), queue))
     }
 
-    fn end(&self, target: &TargetName) {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+    fn end(&self, target: &TargetName, queue: Queue) {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&(target.clone(), queue));
     }
 }
 
@@ -103,31 +123,27 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, S
     for lease in broker.store.due(now, PER_TARGET).await? {
         work.entry(lease.target.clone()).or_default().push(lease);
     }
-    for target in memory.to_probe() {
-        if let Entry::Vacant(place) = work.entry(target) {
-            let backlog = backlog(broker, place.key(), 1).await?;
-            if backlog.is_empty() {
-                memory.is_back(place.key());
-            }
-            place.insert(backlog);
-        }
-    }
     let mut waiting = false;
+    for target in memory.to_probe() {
+        let mut leases = match work.remove(&target) {
+            Some(due) => due,
+            None => backlog(broker, &target, 1).await?,
+        };
+        // What cannot go although the target is there says little about it.
+        leases.sort_by_key(|lease| lease.removal.as_ref().map_or(0, |removal| removal.attempts));
+        let Some(first) = leases.first().cloned() else {
+            memory.is_back(&target);
+            continue;
+        };
+        mark_expired(broker, &leases[1..]).await?;
+        let (at, known) = (target.clone(), Arc::clone(memory));
+        start(broker, memory, target, Queue::Probe, async move |broker| probe(&broker, &known, &at, &first).await);
+    }
     for (target, leases) in work {
-        let too_soon = memory.away_since_probe(&target).is_some_and(|tried| tried.elapsed() < PROBE_EVERY);
-        if too_soon {
+        if memory.away_since_probe(&target).is_some() {
             mark_expired(broker, &leases).await?;
-        } else if memory.begin(&target) {
-            let (broker, memory) = (Arc::clone(broker), Arc::clone(memory));
-            broker.clone().tasks.spawn(async move {
-                if let Err(error) = work_off(&broker, &memory, &target, leases).await {
-                    tracing::warn!(%target, %error, "removing accounts: the store failed or a lease moved on");
-                }
-                memory.end(&target);
-                broker.wake.removal.notify_one();
-            });
         } else {
-            waiting = true;
+            waiting |= !enqueue(broker, memory, &target, leases);
         }
     }
     if memory.any_away() || waiting {
@@ -159,27 +175,75 @@ async fn backlog(broker: &Broker, target: &TargetName, limit: usize) -> Result<V
     Ok(found)
 }
 
-/// Works off what is due in one target.
+/// Starts work as one of the broker's tasks; false when the target has that kind at work already.
+fn start<F>(
+    broker: &Arc<Broker>,
+    memory: &Arc<Memory>,
+    target: TargetName,
+    queue: Queue,
+    work: impl FnOnce(Arc<Broker>) -> F,
+) -> bool
+where
+    F: Future<Output = Result<(), StoreError>> + Send + 'static,
+{
+    if !memory.begin(&target, queue) {
+        return false;
+    }
+    let (broker, memory) = (Arc::clone(broker), Arc::clone(memory));
+    let work = work(Arc::clone(&broker));
+    broker.clone().tasks.spawn(async move {
+        if let Err(error) = work.await {
+            tracing::warn!(%target, %error, "removing accounts: the store failed or a lease moved on");
+        }
+        memory.end(&target, queue);
+        broker.wake.removal.notify_one();
+    });
+    true
+}
+
+/// Puts leases of one target into its queues; false when some have to wait for those at work.
+fn enqueue(broker: &Arc<Broker>, memory: &Arc<Memory>, target: &TargetName, leases: Vec<Lease>) -> bool {
+    let (first, again): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| Queue::of(lease) == Queue::First);
+    let mut taken = true;
+    for (queue, leases, concurrent) in [(Queue::First, first, CONCURRENT), (Queue::Again, again, 1)] {
+        if !leases.is_empty() {
+            let (at, known) = (target.clone(), Arc::clone(memory));
+            taken &= start(broker, memory, target.clone(), queue, async move |broker| {
+                work_off(&broker, &known, &at, leases, concurrent).await
+            });
+        }
+    }
+    taken
+}
+
+/// Tries one lease of a target that was away. When it is back, all that is owed there runs.
+async fn probe(
+    broker: &Arc<Broker>,
+    memory: &Arc<Memory>,
+    target: &TargetName,
+    lease: &Lease,
+) -> Result<(), StoreError> {
+    if one(broker, lease).await? {
+        memory.is_away(target);
+        return Ok(());
+    }
+    memory.is_back(target);
+    tracing::info!(%target, "the target is back; its overdue removals run now");
+    let overdue = backlog(broker, target, 1_000).await?;
+    enqueue(broker, memory, target, overdue);
+    Ok(())
+}
+
+/// Works off a queue of one target.
 async fn work_off(
     broker: &Arc<Broker>,
     memory: &Memory,
     target: &TargetName,
-    mut leases: Vec<Lease>,
+    leases: Vec<Lease>,
+    concurrent: usize,
 ) -> Result<(), StoreError> {
-    if memory.away_since_probe(target).is_some() {
-        let Some(first) = leases.first() else { return Ok(()) };
-        if one(broker, first).await? {
-            memory.is_away(target);
-            return mark_expired(broker, &leases).await;
-        }
-        memory.is_back(target);
-        tracing::info!(%target, "the target is back; its overdue removals run now");
-        let overdue = backlog(broker, target, 1_000).await?;
-        leases.retain(|lease| lease.state == LeaseState::Active);
-        leases.extend(overdue);
-    }
-    let mut attempts =
-        stream::iter(leases).map(|lease| async move { one(broker, &lease).await }).buffer_unordered(CONCURRENT);
+    let attempts = stream::iter(leases).map(|lease| async move { one(broker, &lease).await });
+    let mut attempts = attempts.buffer_unordered(concurrent);
     let mut failure = Ok(());
     while let Some(attempted) = attempts.next().await {
         match attempted {

@@ -54,6 +54,15 @@ struct Args {
     /// Fewer and shorter rounds.
     #[arg(long)]
     quick: bool,
+    /// Only these of the four side by side.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<System>,
+    /// Only with so many clients.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=64))]
+    clients: Vec<u8>,
+    /// Seconds of each cell in each round.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=600))]
+    seconds: Option<u16>,
     /// Write everything that was measured there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -86,11 +95,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<()> {
-    let extent = if args.quick {
+    let mut extent = if args.quick {
         Extent { rounds: 1, length: Duration::from_millis(1_500), evaluations: 5_000, starts: 5 }
     } else {
         Extent { rounds: 3, length: Duration::from_secs(5), evaluations: 20_000, starts: 10 }
     };
+    if let Some(seconds) = args.seconds {
+        extent.length = Duration::from_secs(seconds.into());
+    }
     // reqwest needs one, for tokens and set-up.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let report = tokio::select! {
@@ -130,21 +142,27 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
     steps.step("starting the broker");
     let most = CLIENTS.into_iter().max().unwrap_or(1);
     let mut broker = Running::start(&setting, 3, most).await?;
-    let mut systems = vec![System::Ceiling, System::Broker, System::Noop];
+    let chosen = |system: &System| args.only.is_empty() || args.only.contains(system);
     let openbao = match &args.openbao {
-        Some(bao) => {
+        Some(bao) if chosen(&System::OpenBao) => {
             steps.step("starting OpenBao");
             let server = OpenBao::start(bao, &database, MAX_CONNECTIONS, most).await.context("OpenBao")?;
-            systems.insert(2, System::OpenBao);
             Some(server)
         }
-        None => None,
+        _ => None,
     };
+    let systems = [System::Ceiling, System::Broker, System::OpenBao, System::Noop];
+    let systems: Vec<System> = systems
+        .into_iter()
+        .filter(|system| chosen(system) && (openbao.is_some() || *system != System::OpenBao))
+        .collect();
 
     let mut cells: Vec<Cell> = Vec::new();
     // Interleaved: what drifts (the machine, the size of the stores) hits all alike.
     for round in 1..=extent.rounds {
-        for clients in CLIENTS {
+        let chosen =
+            |clients: &usize| args.clients.is_empty() || args.clients.iter().any(|of| usize::from(*of) == *clients);
+        for clients in CLIENTS.into_iter().filter(chosen) {
             for system in &systems {
                 steps.step(&format!("round {round} of {}: {clients} clients, {}", extent.rounds, system.name()));
                 let broker_pid = (Party::Broker, broker.pid()?);
