@@ -5,13 +5,13 @@
 mod api;
 mod away;
 mod cli;
-mod operators;
 mod concurrency;
 mod decisions;
 mod faults;
+mod hostile;
 mod idempotency;
 mod leases;
-mod hostile;
+mod operators;
 mod outage;
 mod readme;
 mod reload;

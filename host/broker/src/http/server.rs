@@ -114,9 +114,24 @@ pub fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
         // Left by a broker that was killed.
         std::fs::remove_file(path)?;
     }
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("cannot make the admin socket {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let listener = bind_private(path).with_context(|| format!("cannot make the admin socket {}", path.display()))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// A socket has the umask's mode until it is changed. It is made in a folder that only we can enter,
+/// and moved to its place when nobody else can open it.
+fn bind_private(path: &Path) -> std::io::Result<UnixListener> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let private = folder.join(format!(".jit-{}", std::process::id()));
+    let _left_behind = std::fs::remove_dir_all(&private);
+    std::fs::DirBuilder::new().mode(0o700).create(&private)?;
+    let socket = private.join("s");
+    let bound = UnixListener::bind(&socket).and_then(|listener| {
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&socket, path)?;
+        Ok(listener)
+    });
+    let _left_behind = std::fs::remove_dir_all(&private);
+    bound
 }
