@@ -12,8 +12,8 @@ use crate::{binaries, plugins, steps::Steps};
 
 /// The version that is fetched; an installed one of another version serves as well.
 const POSTGRES: u32 = 17;
-/// The cargo profile, as what is released is built.
-const PROFILE: &str = "release";
+/// The cargo profile unless another is named: as released, without link-time optimisation.
+const PROFILE: &str = "bench";
 /// What is loaded.
 const PLUGINS: [&str; 4] = ["driver-postgres", "driver-noop", "policy-allow-list", "policy-allow"];
 
@@ -32,6 +32,9 @@ pub struct BenchArgs {
     /// Seconds of each cell in each round.
     #[arg(long)]
     seconds: Option<u16>,
+    /// The cargo profile: `release` takes some minutes more and is a little faster.
+    #[arg(long, default_value = PROFILE)]
+    profile: String,
     /// Write what was measured there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -71,11 +74,11 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
     };
     steps.step("building the broker and the bench, optimised");
     steps.finish();
-    let options = ["--profile", PROFILE];
+    let options = ["--profile", &args.profile];
     let [broker, bench] = binaries::build(&["jit-broker", "jit-tests"], ["jit-broker", "bench"], &options)?;
     let mut command = Command::new(bench);
     command.arg("--postgres").arg(postgres.bin()).arg("--broker").arg(broker);
-    command.arg("--plugins").arg(plugins::folder()).args(["--profile", PROFILE]);
+    command.arg("--plugins").arg(plugins::folder()).args(["--profile", &args.profile]);
     if let Some(bao) = openbao {
         command.arg("--openbao").arg(bao);
     }

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use jit_core::driver::{AccountView, Issued};
+use jit_core::driver::Issued;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, Idempotency, Lease, LeaseState};
@@ -33,7 +33,7 @@ use crate::removal;
 use crate::replay::{self, Handover};
 use crate::request::{CheckedRequest, IdempotencyKey};
 use crate::store::{Change, LeaseWrite, StoreError};
-use crate::target::{Endpoint, Target};
+use crate::target::{Endpoint, Target, account_view};
 
 /// A secret that may leave the broker: its lease is active and its audit record durable. Only
 /// [`settle`] and [`replay`] make one.
@@ -178,7 +178,7 @@ async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency
         removal: None,
     };
     let change = Change { leases: vec![LeaseWrite::Insert(lease.clone())], ..Change::default() };
-    let intended = fault::step("issue.intend", lost_write, broker.commit(change)).await;
+    let intended = fault::step("issue.intend", StoreError::at_failpoint, broker.commit(change)).await;
     match intended {
         Ok(()) => Ok(Intended { lease, permit }),
         Err(StoreError::KeyTaken(id)) => Err(Refused::IdempotencyConflict(id)),
@@ -234,18 +234,6 @@ async fn call_driver(target: &Target, lease: &Lease, password: &SecretString) ->
     fault::step("issue.create", || "failpoint".to_owned(), call).await.unwrap_or_else(Outcome::Unknown)
 }
 
-/// The account as its driver sees it.
-#[must_use]
-pub fn account_view(lease: &Lease) -> AccountView {
-    AccountView {
-        name: lease.account.clone(),
-        lease_id: lease.id.clone(),
-        workload: lease.principal.workload.clone(),
-        expires_at: u64::try_from(lease.expires_at.as_second()).unwrap_or(0),
-        external_id: lease.external_id.clone(),
-    }
-}
-
 /// The backend said no: the lease is closed and the failure on record.
 async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refusal) -> Refused {
     let now = Timestamp::now();
@@ -296,7 +284,7 @@ async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused
     let granted = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueGranted, Timestamp::now(), &active));
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
     let change = Change { leases: vec![LeaseWrite::Update(active.clone())], events };
-    if let Err(error) = fault::step("issue.settle", lost_write, broker.commit(change)).await {
+    if let Err(error) = fault::step("issue.settle", StoreError::at_failpoint, broker.commit(change)).await {
         removal::undo(broker, lease, Cause::NotAudited);
         return Err(error.into());
     }
@@ -309,16 +297,11 @@ async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused
     if active.idempotency.is_some() {
         broker.handovers.keep(&active.id, handover.clone());
     }
-    let ready = fault::step("issue.disclose", lost_write, async { Ok::<_, StoreError>(()) }).await;
+    let ready = fault::step("issue.disclose", StoreError::at_failpoint, async { Ok::<_, StoreError>(()) }).await;
     if let Err(error) = ready {
         removal::abandon(broker, &active).await;
         return Err(error.into());
     }
     let endpoint = permit.decision.asked.target.endpoint.clone();
     Ok(Disclosure { lease: active, handover, endpoint })
-}
-
-/// The error of a store write that a failpoint lost.
-pub(crate) fn lost_write() -> StoreError {
-    StoreError::Failed("failpoint".to_owned())
 }

@@ -14,8 +14,8 @@ use jit_core::outcome::{Outcome, Refusal};
 
 use crate::broker::Broker;
 use crate::fault;
-use crate::issue::{account_view, lost_write};
 use crate::store::{Change, LeaseWrite, StoreError};
+use crate::target::account_view;
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Drop for Mine<'_> {
 pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
     let revoking = lease.begin_revocation(cause, Timestamp::now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
     let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events };
-    match fault::step("revoke.begin", lost_write, broker.commit(change)).await {
+    match fault::step("revoke.begin", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => {
             broker.handovers.forget(&lease.id);
             Ok(revoking)
@@ -84,7 +84,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             let removed = lease.removed().map_err(|_| StoreError::Stale(lease.id.clone()))?;
             let event = removed_event(&removed, now);
             let change = Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event] };
-            fault::step("revoke.record", lost_write, broker.commit(change)).await?;
+            fault::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
             metrics::counter!("jit_accounts_removed_total", "target" => lease.target.to_string()).increment(1);
             tracing::info!(lease = %lease.id, account = %lease.account, target = %lease.target, "account removed");
             Ok(Attempt::Removed(removed))

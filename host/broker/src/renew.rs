@@ -18,11 +18,12 @@ use jit_runtime::Lane;
 use crate::broker::Broker;
 use crate::fault;
 use crate::identity::Verified;
-use crate::issue::{account_view, lost_write, resolve};
+use crate::issue::resolve;
 use crate::permit::decide;
 use crate::refusal::Refused;
 use crate::request::{IssueRequest, RenewRequest};
 use crate::store::{Change, LeaseWrite, StoreError};
+use crate::target::account_view;
 
 /// Renews a lease of the caller's own.
 ///
@@ -96,7 +97,7 @@ pub async fn renew(
     let event = permit.decision.complete(event);
     let events = std::iter::once(event).chain(permit.decision.shadow_events()).collect();
     let change = Change { leases: vec![LeaseWrite::Update(next.clone())], events };
-    match fault::step("renew.record", lost_write, broker.commit(change)).await {
+    match fault::step("renew.record", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => Ok(next),
         Err(StoreError::Stale(id)) => {
             let state = broker.store.lease(&id).await?.map_or(LeaseState::Revoked, |lease| lease.state);

@@ -19,9 +19,10 @@ use secrecy::SecretString;
 
 use crate::broker::Broker;
 use crate::fault;
-use crate::issue::{Disclosure, account_view, lost_write};
+use crate::issue::Disclosure;
 use crate::refusal::Refused;
-use crate::store::Change;
+use crate::store::{Change, StoreError};
+use crate::target::account_view;
 
 /// What the caller gets beside the lease.
 #[derive(Clone)]
@@ -163,7 +164,7 @@ async fn reset_password(broker: &Broker, lease: &Lease, request_id: &RequestId) 
     let mut event = AuditEvent::of_lease(EventKind::IssueReplayed, Timestamp::now(), lease);
     event.request_id = Some(request_id.to_string());
     let change = Change { events: vec![event.with("password_reset", true)], ..Change::default() };
-    fault::step("replay.record", lost_write, broker.commit(change)).await?;
+    fault::step("replay.record", StoreError::at_failpoint, broker.commit(change)).await?;
     let handover = Handover { username: lease.account.to_string(), secret, properties: Vec::new() };
     broker.handovers.keep(&lease.id, handover.clone());
     Ok(handover)

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jit_core::account::AccountPrefix;
-use jit_core::driver::{Feature, RoleView, TargetView};
-use jit_core::lease::DriverRef;
+use jit_core::driver::{AccountView, Feature, RoleView, TargetView};
+use jit_core::lease::{DriverRef, Lease};
 use jit_core::name::{RoleName, TargetName};
 use jit_core::policy::Mode;
 use jit_core::ttl::Ttl;
@@ -172,6 +172,18 @@ impl Connected {
             _ => false,
         };
         same_password && self.settings == *settings
+    }
+}
+
+/// The account of a lease as its driver sees it.
+#[must_use]
+pub fn account_view(lease: &Lease) -> AccountView {
+    AccountView {
+        name: lease.account.clone(),
+        lease_id: lease.id.clone(),
+        workload: lease.principal.workload.clone(),
+        expires_at: u64::try_from(lease.expires_at.as_second()).unwrap_or(0),
+        external_id: lease.external_id.clone(),
     }
 }
 

@@ -58,6 +58,14 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// Of a write that a failpoint says has failed.
+    #[must_use]
+    pub fn at_failpoint() -> Self {
+        Self::Failed("failpoint".to_owned())
+    }
+}
+
 /// Which leases are wanted.
 #[derive(Debug, Clone, Default)]
 pub struct LeaseFilter {
