@@ -60,14 +60,10 @@ pub fn binaries(steps: &Steps) -> Result<Binaries> {
 }
 
 fn built(to: &Path, features: &[&str]) -> Result<PathBuf> {
-    let status =
-        cargo().args(["build", "--package", "jit-broker"]).args(features).status().context("cannot start cargo")?;
-    if !status.success() {
-        bail!("the broker does not build");
-    }
+    let [program] = crate::binaries::build(&["jit-broker"], ["jit-broker"], features)?;
     // Beside it and renamed: a running one keeps its file.
     let beside = to.with_extension("new");
-    std::fs::copy(plugins::root().join("target/debug/jit-broker"), &beside)?;
+    std::fs::copy(program, &beside)?;
     std::fs::rename(&beside, to)?;
     Ok(to.to_owned())
 }
