@@ -150,7 +150,7 @@ pub fn undo(broker: &Broker, lease: Lease, cause: Cause) {
         }
         let mut wait = Duration::from_millis(100);
         loop {
-            match close(&broker, &lease.id, cause).await {
+            match close_for_good(&broker, &lease, cause).await {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(lease = %lease.id, %error, "undoing an issue: the store failed"),
             }
@@ -161,6 +161,19 @@ pub fn undo(broker: &Broker, lease: Lease, cause: Cause) {
         }
         broker.wake.removal.notify_one();
     });
+}
+
+/// Closes a lease whose last write may still be under way. Where the store does not know the lease
+/// yet, it gets to know it as doubtful: the intent, should it come later, finds its id taken.
+async fn close_for_good(broker: &Broker, lease: &Lease, cause: Cause) -> Result<(), StoreError> {
+    if broker.store.lease(&lease.id).await?.is_some() {
+        return close(broker, &lease.id, cause).await;
+    }
+    let now = Timestamp::now();
+    let Ok(doubtful) = lease.doubt(cause, now) else { return Ok(()) };
+    let word = serde_json::to_value(cause).unwrap_or_default();
+    let event = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, &doubtful).with("cause", word);
+    broker.commit(Change { leases: vec![LeaseWrite::Insert(doubtful)], events: vec![event] }).await
 }
 
 /// Marks a lease for removal from wherever it stands.
