@@ -207,7 +207,8 @@ async fn what_an_account_owns_elsewhere_is_kept() {
     assert_eq!(driver.revoke(&removal, &server.target(), &account).await, Outcome::Done(()));
     assert!(!server.role_exists(account.name.as_str()).await);
     assert!(sqlx::raw_sql("SELECT 1").execute(&mut session).await.is_err(), "its session was ended");
-    let url = server.url(server.admin.username(), &other);
+    let mut url = server.admin.clone();
+    url.set_path(&other);
     let mut admin = PgConnectOptions::from_url(&url).unwrap().connect().await.unwrap();
     let row = sqlx::raw_sql("SELECT tableowner::text FROM pg_tables WHERE tablename = 'orders'")
         .fetch_one(&mut admin)
