@@ -29,9 +29,12 @@ pub struct BenchArgs {
     /// Only with so many clients, of 1, 4, 16 and 64.
     #[arg(long, value_delimiter = ',')]
     clients: Vec<u8>,
-    /// Seconds of each cell in each round.
+    /// Seconds of each cell without a database in each round.
     #[arg(long)]
     seconds: Option<u16>,
+    /// Accounts of each cell with a database in each round.
+    #[arg(long)]
+    accounts: Option<u16>,
     /// The cargo profile: `release` takes some minutes more and is a little faster.
     #[arg(long, default_value = PROFILE)]
     profile: String,
@@ -47,7 +50,7 @@ pub struct BenchArgs {
 pub const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench --quick
-  cargo xtask bench --only broker,noop --clients 16 --seconds 30     # to profile
+  cargo xtask bench --only broker,noop --clients 16 --seconds 30 --accounts 5000     # to profile
   cargo xtask bench --json bench.json --report docs/measurements.md
 
 The optimised build takes some minutes the first time, the measuring about six. Leave the machine
@@ -91,8 +94,10 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
     for clients in &args.clients {
         command.arg("--clients").arg(clients.to_string());
     }
-    if let Some(seconds) = args.seconds {
-        command.arg("--seconds").arg(seconds.to_string());
+    for (option, number) in [("--seconds", args.seconds), ("--accounts", args.accounts)] {
+        if let Some(number) = number {
+            command.arg(option).arg(number.to_string());
+        }
     }
     for (option, path) in [("--json", &args.json), ("--report", &args.report)] {
         if let Some(path) = path {

@@ -20,9 +20,6 @@ const WARM_UP: Duration = Duration::from_millis(300);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
-/// The most answers that one cell measures.
-const MAX_ANSWERS: usize = 200_000;
-
 /// What one cell measured, in one or more rounds.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Measured {
@@ -80,15 +77,24 @@ pub(crate) trait Asks {
     async fn ask(&mut self) -> Result<()>;
 }
 
-/// Lets the clients ask for so long, after a warm-up, and measures.
+/// How long one round of a cell is: whichever comes first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bound {
+    /// So long.
+    pub(crate) length: Duration,
+    /// So many answers.
+    pub(crate) answers: usize,
+}
+
+/// Lets the clients ask, after a warm-up, and measures.
 pub(crate) async fn run<A: Asks + 'static>(
     clients: Vec<A>,
-    length: Duration,
+    bound: Bound,
     processes: &[(Party, u32)],
 ) -> Result<Measured> {
     let begin = Instant::now() + WARM_UP;
-    let end = begin + length;
-    let left = Rc::new(Cell::new(MAX_ANSWERS));
+    let end = begin + bound.length;
+    let left = Rc::new(Cell::new(bound.answers));
     let local = tokio::task::LocalSet::new();
     let mut tasks = Vec::new();
     for mut client in clients {
@@ -108,14 +114,10 @@ pub(crate) async fn run<A: Asks + 'static>(
             Ok::<_, anyhow::Error>((latencies, last, client))
         }));
     }
-    let cpu = local.spawn_local({
-        let processes = processes.to_vec();
-        async move {
-            tokio::time::sleep_until(begin.into()).await;
-            let before = CpuTime::of(&processes);
-            tokio::time::sleep_until(end.into()).await;
-            CpuTime::of(&processes).since(&before)
-        }
+    let watched = processes.to_vec();
+    let before = local.spawn_local(async move {
+        tokio::time::sleep_until(begin.into()).await;
+        CpuTime::of(&watched)
     });
     local
         .run_until(async move {
@@ -129,9 +131,9 @@ pub(crate) async fn run<A: Asks + 'static>(
                 last = last.max(client_last);
                 kept.push(client);
             }
-            measured.cpu = cpu.await?;
+            measured.cpu = CpuTime::of(processes).since(&before.await?);
             measured.seconds = last.duration_since(begin).as_secs_f64();
-            ensure!(measured.count() > 0, "not one answer in {length:?}");
+            ensure!(measured.count() > 0, "not one answer in {:?}", bound.length);
             Ok(measured)
         })
         .await

@@ -100,7 +100,7 @@ impl Machine {
             processor: field(&read("/proc/cpuinfo"), "model name"),
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory_gib: kilobytes / f64::from(1 << 20),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: read("/proc/sys/kernel/osrelease").trim().split('.').take(2).collect::<Vec<_>>().join("."),
         }
     }
 }

@@ -26,7 +26,7 @@ use xtask::steps::Steps;
 
 use broker::{Running, Setting};
 use ceiling::{Connections, PlainClient};
-use load::Measured;
+use load::{Bound, Measured};
 use machine::{Machine, Party, memory_mb};
 use openbao::OpenBao;
 use report::{Cell, Report, System};
@@ -35,6 +35,8 @@ use report::{Cell, Report, System};
 const CLIENTS: [usize; 4] = [1, 4, 16, 64];
 /// Connections to the database, for each of the three: the broker's default.
 const MAX_CONNECTIONS: u32 = 8;
+/// How long one round of a cell may take.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Measures; `cargo xtask bench` builds what it needs and says where it is.
 #[derive(Parser)]
@@ -60,9 +62,12 @@ struct Args {
     /// Only with so many clients.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=64))]
     clients: Vec<u8>,
-    /// Seconds of each cell in each round.
+    /// Seconds of each cell without a database in each round.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=600))]
     seconds: Option<u16>,
+    /// Accounts of each cell with a database in each round.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=5_000))]
+    accounts: Option<u16>,
     /// Write everything that was measured there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -77,8 +82,11 @@ struct Args {
 /// How much is measured.
 struct Extent {
     rounds: usize,
-    /// Of one cell in one round.
+    /// Of one cell in one round, without a database.
     length: Duration,
+    /// Accounts in a database of one cell in one round: the same number for each system, because an
+    /// account costs more the more there are (PostgreSQL 16 and later, roles that are no superuser).
+    accounts: usize,
     evaluations: usize,
     starts: usize,
 }
@@ -96,12 +104,15 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<()> {
     let mut extent = if args.quick {
-        Extent { rounds: 1, length: Duration::from_millis(1_500), evaluations: 5_000, starts: 5 }
+        Extent { rounds: 1, length: Duration::from_millis(1_500), accounts: 200, evaluations: 5_000, starts: 5 }
     } else {
-        Extent { rounds: 3, length: Duration::from_secs(5), evaluations: 20_000, starts: 10 }
+        Extent { rounds: 3, length: Duration::from_secs(5), accounts: 800, evaluations: 20_000, starts: 10 }
     };
     if let Some(seconds) = args.seconds {
         extent.length = Duration::from_secs(seconds.into());
+    }
+    if let Some(accounts) = args.accounts {
+        extent.accounts = accounts.into();
     }
     // reqwest needs one, for tokens and set-up.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -167,25 +178,27 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
                 steps.step(&format!("round {round} of {}: {clients} clients, {}", extent.rounds, system.name()));
                 let broker_pid = (Party::Broker, broker.pid()?);
                 let server = (Party::Postgres, postgres_pid);
+                let in_database = Bound { length: LONGEST, answers: extent.accounts };
+                let without = Bound { length: extent.length, answers: usize::MAX };
                 let measured = match (system, &openbao) {
                     (System::Ceiling, _) => {
                         let shared = Connections::open(&database, MAX_CONNECTIONS).await?;
                         let plain = (0..clients).map(|_| PlainClient(shared.clone())).collect();
-                        let measured = load::run(plain, extent.length, &[server]).await?;
+                        let measured = load::run(plain, in_database, &[server]).await?;
                         shared.close().await?;
                         measured
                     }
                     (System::Broker, _) => {
                         let clients = broker.clients("inventory_db", clients).await?;
-                        load::run(clients, extent.length, &[broker_pid, server]).await?
+                        load::run(clients, in_database, &[broker_pid, server]).await?
                     }
                     (System::Noop, _) => {
                         let clients = broker.clients("nothing", clients).await?;
-                        load::run(clients, extent.length, &[broker_pid]).await?
+                        load::run(clients, without, &[broker_pid]).await?
                     }
                     (System::OpenBao, Some(bao)) => {
                         let clients = bao.clients(clients).await?;
-                        load::run(clients, extent.length, &[(Party::Openbao, bao.pid()), server]).await?
+                        load::run(clients, in_database, &[(Party::Openbao, bao.pid()), server]).await?
                     }
                     (System::OpenBao, None) => continue,
                 };
@@ -210,6 +223,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
         quick: args.quick,
         rounds: extent.rounds,
         seconds: extent.length.as_secs_f64(),
+        accounts: extent.accounts,
         max_connections: MAX_CONNECTIONS,
         cells,
         evaluations,
