@@ -35,6 +35,9 @@ pub struct BenchArgs {
     /// Accounts of each cell with a database in each round.
     #[arg(long)]
     accounts: Option<u16>,
+    /// Connections to the database, for each of the three.
+    #[arg(long, default_value_t = 8)]
+    connections: u32,
     /// The cargo profile: `release` takes some minutes more and is a little faster.
     #[arg(long, default_value = PROFILE)]
     profile: String,
@@ -85,6 +88,7 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
     if let Some(bao) = openbao {
         command.arg("--openbao").arg(bao);
     }
+    command.arg("--connections").arg(args.connections.to_string());
     if args.quick {
         command.arg("--quick");
     }

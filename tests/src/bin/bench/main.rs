@@ -7,6 +7,7 @@
 
 mod broker;
 mod ceiling;
+mod goals;
 mod load;
 mod machine;
 mod openbao;
@@ -21,6 +22,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use jit_plugin_build::Progress as _;
 use jit_tests::Database;
+use tokio::signal::unix::{SignalKind, signal};
 use xtask::servers::postgres::{PostgresServer, PostgresSettings};
 use xtask::steps::Steps;
 
@@ -33,8 +35,6 @@ use report::{Cell, Report, System};
 
 /// How many clients at once.
 const CLIENTS: [usize; 4] = [1, 4, 16, 64];
-/// Connections to the database, for each of the three: the broker's default.
-const MAX_CONNECTIONS: u32 = 8;
 /// How long one round of a cell may take.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -68,6 +68,9 @@ struct Args {
     /// Accounts of each cell with a database in each round.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=5_000))]
     accounts: Option<u16>,
+    /// Connections to the database, for each of the three; the default is the broker's.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
+    connections: u32,
     /// Write everything that was measured there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -116,9 +119,14 @@ async fn run(args: Args) -> Result<()> {
     }
     // reqwest needs one, for tokens and set-up.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    // What was started is stopped when `measure` is dropped.
     let report = tokio::select! {
         report = measure(&args, &extent) => report?,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+        _ = hang_up.recv() => anyhow::bail!("the terminal is gone"),
     };
     let text = report.markdown();
     println!("\n{text}");
@@ -141,7 +149,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
     let database = Database::create_named(&postgres.url("postgres"), "").await?;
     let plugins = std::path::absolute(&args.plugins)?;
     let setting =
-        Setting { binary: &args.broker, plugins: &plugins, database: &database, max_connections: MAX_CONNECTIONS };
+        Setting { binary: &args.broker, plugins: &plugins, database: &database, max_connections: args.connections };
 
     steps.step("one policy evaluation");
     let evaluations = single::evaluations(&args.plugins, extent.evaluations)?;
@@ -157,7 +165,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
     let openbao = match &args.openbao {
         Some(bao) if chosen(&System::OpenBao) => {
             steps.step("starting OpenBao");
-            let server = OpenBao::start(bao, &database, MAX_CONNECTIONS, most).await.context("OpenBao")?;
+            let server = OpenBao::start(bao, &database, args.connections, most).await.context("OpenBao")?;
             Some(server)
         }
         _ => None,
@@ -182,7 +190,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
                 let without = Bound { length: extent.length, answers: usize::MAX };
                 let measured = match (system, &openbao) {
                     (System::Ceiling, _) => {
-                        let shared = Connections::open(&database, MAX_CONNECTIONS).await?;
+                        let shared = Connections::open(&database, args.connections).await?;
                         let plain = (0..clients).map(|_| PlainClient(shared.clone())).collect();
                         let measured = load::run(plain, in_database, &[server]).await?;
                         shared.close().await?;
@@ -224,7 +232,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
         rounds: extent.rounds,
         seconds: extent.length.as_secs_f64(),
         accounts: extent.accounts,
-        max_connections: MAX_CONNECTIONS,
+        max_connections: args.connections,
         cells,
         evaluations,
         memory,

@@ -1,0 +1,89 @@
+//! The figures that were asked for, and what was reached.
+
+use crate::load::Measured;
+use crate::report::{Report, System};
+
+/// One figure that was asked for.
+pub(crate) struct Goal {
+    /// What is measured.
+    pub(crate) what: &'static str,
+    /// What it should be.
+    pub(crate) wanted: &'static str,
+    /// What came out, and whether that is met; none when it was not measured.
+    pub(crate) got: Option<(String, bool)>,
+    /// What the database alone reaches, without any broker in front of it.
+    pub(crate) limit: Option<String>,
+}
+
+impl Report {
+    /// All of them.
+    pub(crate) fn goals(&self) -> Vec<Goal> {
+        let goal = |what, wanted, got| Goal { what, wanted, got, limit: None };
+        vec![
+            self.to_database(),
+            self.speed_to_openbao(),
+            self.p99_to_openbao(),
+            goal(
+                "issues/s at 64 clients, driver that does nothing",
+                "≥ 5,000",
+                self.cell(System::Noop, 64).map(|cell| {
+                    let speed = cell.per_second();
+                    (format!("{speed:.0}"), speed >= 5_000.0)
+                }),
+            ),
+            goal(
+                "p50 at one client, driver that does nothing",
+                "≤ 1 ms",
+                self.cell(System::Noop, 1).map(|cell| {
+                    let ms = cell.percentile(0.5);
+                    (format!("{ms:.2} ms"), ms <= 1.0)
+                }),
+            ),
+            goal(
+                "p50 of one policy evaluation with its fresh instance",
+                "≤ 50 µs",
+                self.evaluations.first().map(|of| (format!("{:.1} µs", of.p50_us), of.p50_us <= 50.0)),
+            ),
+            goal(
+                "resident memory, ten plugins and 2,000 leases",
+                "≤ 60 MB",
+                Some((format!("{:.0} MB", self.memory.resident), self.memory.resident <= 60.0)),
+            ),
+            goal(
+                "start to ready, warm compile cache (median)",
+                "≤ 300 ms",
+                Some((format!("{:.0} ms", self.start_ms()), self.start_ms() <= 300.0)),
+            ),
+        ]
+    }
+
+    fn to_database(&self) -> Goal {
+        let ratio = self.ratio(System::Broker, System::Ceiling, 16, Measured::per_second);
+        Goal {
+            what: "issues/s at 16 clients, to the database alone",
+            wanted: "≥ 90 %",
+            got: ratio.map(|ratio| (format!("{:.0} %", ratio * 100.0), ratio >= 0.9)),
+            limit: Some("100 %".to_owned()),
+        }
+    }
+
+    fn speed_to_openbao(&self) -> Goal {
+        let of = |system| self.ratio(system, System::OpenBao, 16, Measured::per_second);
+        Goal {
+            what: "issues/s at 16 clients, to OpenBao",
+            wanted: "≥ 2 ×",
+            got: of(System::Broker).map(|ratio| (format!("{ratio:.2} ×"), ratio >= 2.0)),
+            limit: of(System::Ceiling).map(|ratio| format!("{ratio:.2} ×")),
+        }
+    }
+
+    fn p99_to_openbao(&self) -> Goal {
+        let of = |system| self.ratio(system, System::OpenBao, 64, |measured| measured.percentile(0.99));
+        Goal {
+            what: "p99 at 64 clients, to OpenBao's",
+            wanted: "≤ ⅓",
+            got: of(System::Broker).map(|ratio| (format!("{ratio:.2}"), ratio <= 1.0 / 3.0)),
+            limit: of(System::Ceiling).map(|ratio| format!("{ratio:.2}")),
+        }
+    }
+}
