@@ -99,6 +99,9 @@ pub(super) fn writing(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .pragma("wal_autocheckpoint", "4000")
         .pragma("journal_size_limit", "33554432")
+        // Statement journals would else spill to the system's temporary folder: pages of the store
+        // do not leave its own.
+        .pragma("temp_store", "MEMORY")
         .pragma("trusted_schema", "OFF")
         .thread_name(|_| "store-writer".to_owned())
 }
