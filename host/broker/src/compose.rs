@@ -12,8 +12,8 @@ use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_runtime::{
-    ConfigFault, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SqlConnection, SqlConnectionOptions,
-    SqlKind,
+    ConfigFault, Connection, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SqlConnection,
+    SqlConnectionOptions, SqlKind,
 };
 use secrecy::ExposeSecret as _;
 use tokio::sync::Semaphore;
@@ -201,7 +201,7 @@ fn connections(
             let password = connection.password.as_ref().map(config::SecretRef::resolve).transpose()?;
             let kept = before.and_then(|serving| serving.connections.get(name));
             if let Some(kept) = kept.filter(|kept| kept.is_made_of(connection, password.as_ref())) {
-                return Ok((password, Arc::clone(&kept.connection)));
+                return Ok((password, kept.connection.clone()));
             }
             let kind = match connection.kind {
                 ConnectionKind::Postgres => SqlKind::Postgres,
@@ -212,7 +212,8 @@ fn connections(
                 connect_timeout: connection.connect_timeout,
                 ..SqlConnectionOptions::new(name.clone(), connection.url.clone(), password.clone())
             };
-            Ok::<_, anyhow::Error>((password, Arc::new(SqlConnection::new(options)?)))
+            let made = Connection::Sql(Arc::new(SqlConnection::new(options)?));
+            Ok::<_, anyhow::Error>((password, made))
         })();
         match made {
             Ok((password, made)) => {
@@ -243,7 +244,7 @@ fn resolve(
     let connection = match &target.connection {
         None => None,
         Some(connection) => match serving.connections.get(connection) {
-            Some(found) => Some((connection.clone(), Arc::clone(&found.connection))),
+            Some(found) => Some((connection.clone(), found.connection.clone())),
             None => return Err(Vec::new()),
         },
     };
@@ -266,15 +267,16 @@ fn resolve(
         let view = RoleView { name: role.clone(), config: table.to_string() };
         (role.clone(), TargetRole { view, slots: Arc::new(Semaphore::new(slots)) })
     });
-    let endpoint = connection.as_ref().map(|(_, connection)| {
+    let endpoint = connection.as_ref().and_then(|(_, connection)| {
+        let Connection::Sql(connection) = connection else { return None };
         let own = connection.endpoint();
         let told = target.endpoint.clone().unwrap_or_default();
-        Endpoint {
+        Some(Endpoint {
             scheme: "postgres",
             host: told.host.unwrap_or_else(|| own.host.clone()),
             port: told.port.unwrap_or(own.port),
             database: own.database.clone(),
-        }
+        })
     });
     Ok(Target {
         name: name.clone(),

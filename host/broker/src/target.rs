@@ -12,7 +12,7 @@ use jit_core::lease::{DriverRef, Lease};
 use jit_core::name::{RoleName, TargetName};
 use jit_core::policy::Mode;
 use jit_core::ttl::Ttl;
-use jit_runtime::{DriverPlugin, DriverScope, Lane, Plugin, PolicyPlugin, SqlConnection};
+use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PolicyPlugin};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
@@ -53,7 +53,7 @@ pub struct Target {
     /// The driver.
     pub driver: DriverPlugin,
     /// The connection's name and the connection, for drivers that have one.
-    pub connection: Option<(String, Arc<SqlConnection>)>,
+    pub connection: Option<(String, Connection)>,
     /// What the driver is told of the target.
     pub view: TargetView,
     /// Its roles, each with the slots for concurrent creations.
@@ -90,7 +90,7 @@ impl Target {
     #[must_use]
     pub fn scope(&self, lane: Lane) -> DriverScope {
         DriverScope {
-            connection: self.connection.as_ref().map(|(_, connection)| Arc::clone(connection)),
+            connection: self.connection.as_ref().map(|(_, connection)| connection.clone()),
             deadline: self.timeout,
             lane,
         }
@@ -137,7 +137,7 @@ impl Serving {
         let connection = match &made_by.connection {
             None => None,
             Some(name) => match self.connections.get(name) {
-                Some(connected) => Some(Arc::clone(&connected.connection)),
+                Some(connected) => Some(connected.connection.clone()),
                 None => return Err(format!("the configuration no longer has the connection {name}")),
             },
         };
@@ -159,7 +159,7 @@ pub struct Connected {
     /// The password that was read then.
     pub password: Option<SecretString>,
     /// The connection.
-    pub connection: Arc<SqlConnection>,
+    pub connection: Connection,
 }
 
 impl Connected {
@@ -184,6 +184,7 @@ pub fn account_view(lease: &Lease) -> AccountView {
         workload: lease.principal.workload.clone(),
         expires_at: u64::try_from(lease.expires_at.as_second()).unwrap_or(0),
         external_id: lease.external_id.clone(),
+        now: u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0),
     }
 }
 

@@ -23,6 +23,10 @@ pub enum Feature {
     ListAccounts,
     /// The backend chooses the account's name and secret.
     ExternalAccounts,
+    /// What is handed out stands before and after its lease: revocation cannot take it back.
+    StandingAccounts,
+    /// `maintain` has something to do between calls.
+    Maintain,
 }
 
 impl Feature {
@@ -37,6 +41,8 @@ impl Feature {
             "inspect" => Self::Inspect,
             "list-accounts" => Self::ListAccounts,
             "external-accounts" => Self::ExternalAccounts,
+            "standing-accounts" => Self::StandingAccounts,
+            "maintain" => Self::Maintain,
             _ => return None,
         })
     }
@@ -96,6 +102,8 @@ pub struct AccountView {
     pub expires_at: u64,
     /// The backend's own handle.
     pub external_id: Option<String>,
+    /// Seconds since the Unix epoch when the call is made: a driver has no clock.
+    pub now: u64,
 }
 
 /// What creation gave, checked.

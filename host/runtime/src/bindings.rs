@@ -19,6 +19,9 @@ mod generated {
                 import jit:plugin/log@0.1.0;
                 import jit:plugin/secrets@0.1.0;
                 import jit:plugin/sql@0.1.0;
+                import jit:plugin/session@0.1.0;
+                import jit:plugin/http@0.1.0;
+                import jit:plugin/ldap@0.1.0;
                 export jit:plugin/policy@0.1.0;
                 export jit:plugin/context@0.1.0;
                 export jit:plugin/driver@0.1.0;
@@ -27,6 +30,9 @@ mod generated {
         ",
         imports: {
             "jit:plugin/sql@0.1.0": async | trappable,
+            "jit:plugin/session@0.1.0": async | trappable,
+            "jit:plugin/http@0.1.0": async | trappable,
+            "jit:plugin/ldap@0.1.0": async | trappable,
             default: trappable,
         },
         exports: {
@@ -41,7 +47,7 @@ mod generated {
 }
 
 pub(crate) use generated::exports::jit::plugin::{context, driver, policy, statements};
-pub(crate) use generated::jit::plugin::{log, secrets, sql, types};
+pub(crate) use generated::jit::plugin::{http, ldap, log, secrets, session, sql, types};
 
 /// The package whose interfaces the contract is made of.
 pub(crate) const PACKAGE: &str = "jit:plugin";

@@ -12,6 +12,8 @@ use std::time::Duration;
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 
+use crate::capability::http::HttpSession;
+use crate::capability::ldap::LdapSession;
 use crate::capability::sql::SqlSession;
 use crate::engine::EPOCH_TICK;
 use crate::fault::FaultKind;
@@ -35,6 +37,10 @@ pub(crate) struct Call {
     pub(crate) table: ResourceTable,
     /// The target's SQL connection, if the call has one.
     pub(crate) sql: Option<SqlSession>,
+    /// The target's HTTP connection, if the call has one.
+    pub(crate) http: Option<HttpSession>,
+    /// The target's directory, if the call has one.
+    pub(crate) ldap: Option<LdapSession>,
 }
 
 /// What outlives the store of a call.
@@ -136,6 +142,8 @@ impl Call {
             log_lines: 0,
             table,
             sql: None,
+            http: None,
+            ldap: None,
         }
     }
 

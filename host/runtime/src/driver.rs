@@ -18,10 +18,11 @@ use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower,
 use crate::answer::{self, backend_name, pairs, reason, refuse};
 use crate::bindings::{driver, types};
 use crate::call::{Call, Pace, Track, millis};
-use crate::capability::Grant;
+use crate::capability::http::HttpSession;
+use crate::capability::ldap::LdapSession;
 use crate::capability::secrets::GuestSecret;
-use crate::capability::sql::connection::SqlConnection;
 use crate::capability::sql::{SqlSession, Templates};
+use crate::capability::{Connection, Grant};
 use crate::fault::{FaultKind, join};
 use crate::plugin::Loaded;
 
@@ -47,8 +48,8 @@ pub enum Lane {
 /// What a driver call works with.
 #[derive(Debug, Clone)]
 pub struct DriverScope {
-    /// The target's SQL connection, if it has one.
-    pub connection: Option<Arc<SqlConnection>>,
+    /// What the target's driver works on, if it has something.
+    pub connection: Option<Connection>,
     /// How long the whole call may take: waiting for a slot, guest time and calls to the backend.
     pub deadline: Duration,
     /// On whose behalf.
@@ -75,6 +76,7 @@ struct Shared {
     revoke: ComponentExportIndex,
     inspect: ComponentExportIndex,
     list_accounts: ComponentExportIndex,
+    maintain: ComponentExportIndex,
 }
 
 /// Whether a verb can change the backend.
@@ -98,6 +100,7 @@ impl DriverPlugin {
             revoke: loaded.function("revoke")?,
             inspect: loaded.function("inspect")?,
             list_accounts: loaded.function("list-accounts")?,
+            maintain: loaded.function("maintain")?,
         };
         Some(Self { loaded, shared: Arc::new(shared) })
     }
@@ -260,6 +263,13 @@ impl DriverPlugin {
         .await
     }
 
+    /// Does what has to be done between calls; gives after how long again, from a second to a day.
+    pub async fn maintain(&self, scope: &DriverScope, target: &TargetView) -> Outcome<Duration> {
+        let params = (target_to_wire(target),);
+        let again = |seconds: u64, _: &mut Call| Ok(Duration::from_secs(seconds.clamp(1, 86_400)));
+        self.run(scope, Verb::Reads, &self.shared.maintain, None, |_| params, again).await
+    }
+
     /// What creation gave, checked.
     fn issued(&self, issued: driver::Issued, account: &AccountView, call: &mut Call) -> Result<Issued, FaultKind> {
         let secret = match issued.secret {
@@ -320,14 +330,7 @@ impl DriverPlugin {
         };
 
         let mut call = self.loaded.call();
-        if self.loaded.grants.contains(&Grant::Sql) {
-            call.sql = scope.connection.clone().map(|connection| SqlSession {
-                connection,
-                templates: Arc::clone(&self.shared.templates),
-                lane: scope.lane,
-                elsewhere: None,
-            });
-        }
+        self.connect(&mut call, scope);
         // Only a full table refuses one.
         let pushed = secret.map(|secret| call.table.push(GuestSecret(secret.clone()))).transpose();
         let Ok(handle) = pushed else {
@@ -367,6 +370,28 @@ impl DriverPlugin {
         };
         self.count_left_behind(call, handle);
         outcome
+    }
+
+    /// Gives the call the target's connection.
+    fn connect(&self, call: &mut Call, scope: &DriverScope) {
+        let granted = |grant| self.loaded.grants.contains(&grant);
+        match scope.connection.clone() {
+            Some(Connection::Sql(connection)) if granted(Grant::Sql) => {
+                call.sql = Some(SqlSession {
+                    connection,
+                    templates: Arc::clone(&self.shared.templates),
+                    lane: scope.lane,
+                    elsewhere: None,
+                });
+            }
+            Some(Connection::Http(connection)) if granted(Grant::Http) => {
+                call.http = Some(HttpSession { connection, lane: scope.lane });
+            }
+            Some(Connection::Ldap(connection)) if granted(Grant::Ldap) => {
+                call.ldap = Some(LdapSession { connection, lane: scope.lane });
+            }
+            _ => {}
+        }
     }
 
     /// Takes the call's own handle back and counts what else is still there.
@@ -471,5 +496,6 @@ fn account_to_wire(account: &AccountView) -> driver::Account {
         workload: account.workload.clone(),
         expires_at: account.expires_at,
         external_id: account.external_id.clone(),
+        now: account.now,
     }
 }

@@ -13,7 +13,7 @@
 //! | `call` | what one call has used, and the meters that stop it |
 //! | [`plugin`], [`policy`], [`context`], [`driver`] | the facades |
 //! | `answer` | the checks of what plugins return |
-//! | [`capability`] | what plugins can ask of the host: log, secret handles, SQL |
+//! | [`capability`] | what plugins can ask of the host: log, secret handles, SQL, HTTP, directories |
 //! | [`catalog`] | the plugins that serve, replaced atomically |
 //! | [`fault`] | what plugins do wrong |
 //! | [`text`] | texts from a sandbox, made safe to show |
@@ -35,10 +35,13 @@ pub mod policy;
 pub mod text;
 
 pub use cache::CacheError;
-pub use capability::Grant;
+pub use capability::http::{HttpConnection, HttpConnectionError, HttpConnectionOptions};
+pub use capability::ldap::{LdapConnection, LdapConnectionError, LdapConnectionOptions};
+pub use capability::session::{Kept, SecretSource, SessionStore};
 pub use capability::sql::connection::{
     Endpoint, SqlConnection, SqlConnectionError, SqlConnectionOptions, SqlKind, Unavailable,
 };
+pub use capability::{Connection, Grant};
 pub use catalog::Catalog;
 pub use context::ContextPlugin;
 pub use driver::{DriverPlugin, DriverScope, Lane};

@@ -45,8 +45,9 @@ impl PluginKind {
     #[must_use]
     pub fn grants(self) -> &'static [Grant] {
         match self {
-            Self::Policy | Self::Context => &[Grant::Log],
-            Self::Driver => &[Grant::Log, Grant::Secrets, Grant::Sql],
+            Self::Policy => &[Grant::Log],
+            Self::Context => &[Grant::Log, Grant::Secrets, Grant::Session, Grant::Http],
+            Self::Driver => &Grant::ALL,
         }
     }
 }

@@ -8,12 +8,15 @@ use wit_parser::{Resolve, SourceMap};
 use crate::contract::{Contract, Kind, host_contract, own_interface};
 
 /// The contract, as it is in wit/; a unit test holds the list against the folder.
-const WIT: [(&str, &str); 8] = [
+const WIT: [(&str, &str); 11] = [
     ("context.wit", include_str!("../../../wit/context.wit")),
     ("driver.wit", include_str!("../../../wit/driver.wit")),
+    ("http.wit", include_str!("../../../wit/http.wit")),
+    ("ldap.wit", include_str!("../../../wit/ldap.wit")),
     ("log.wit", include_str!("../../../wit/log.wit")),
     ("policy.wit", include_str!("../../../wit/policy.wit")),
     ("secrets.wit", include_str!("../../../wit/secrets.wit")),
+    ("session.wit", include_str!("../../../wit/session.wit")),
     ("sql.wit", include_str!("../../../wit/sql.wit")),
     ("types.wit", include_str!("../../../wit/types.wit")),
     ("worlds.wit", include_str!("../../../wit/worlds.wit")),

@@ -38,6 +38,10 @@ pub enum Kind {
     Context,
     /// A driver for a backend that speaks SQL.
     SqlDriver,
+    /// A driver for a backend behind an HTTP API.
+    HttpDriver,
+    /// A driver for a directory.
+    LdapDriver,
     /// A driver without any capability but the log.
     BareDriver,
 }
@@ -50,6 +54,8 @@ impl Kind {
             Self::Policy => "policy-plugin",
             Self::Context => "context-plugin",
             Self::SqlDriver => "sql-driver",
+            Self::HttpDriver => "http-driver",
+            Self::LdapDriver => "ldap-driver",
             Self::BareDriver => "bare-driver",
         }
     }
@@ -61,6 +67,8 @@ impl fmt::Display for Kind {
             Self::Policy => "policy",
             Self::Context => "context provider",
             Self::SqlDriver => "SQL driver",
+            Self::HttpDriver => "HTTP driver",
+            Self::LdapDriver => "LDAP driver",
             Self::BareDriver => "driver without capabilities",
         })
     }
@@ -133,7 +141,7 @@ impl Contract {
                 _ => {}
             }
         }
-        contract.kind = kind_of(&contract.exports);
+        contract.kind = kind_of(&contract.exports, &contract.imports);
         contract.version = contract
             .exports
             .iter()
@@ -177,11 +185,21 @@ pub(crate) fn own_interface(name: &str) -> Option<(&str, Option<&str>)> {
     })
 }
 
-fn kind_of(exports: &[String]) -> Option<Kind> {
-    let exported =
-        |wanted: &str| exports.iter().any(|name| own_interface(name).is_some_and(|(interface, _)| interface == wanted));
+fn kind_of(exports: &[String], imports: &[String]) -> Option<Kind> {
+    let has = |names: &[String], wanted: &str| {
+        names.iter().any(|name| own_interface(name).is_some_and(|(interface, _)| interface == wanted))
+    };
+    let exported = |wanted: &str| has(exports, wanted);
     if exported("driver") {
-        return Some(if exported("statements") { Kind::SqlDriver } else { Kind::BareDriver });
+        return Some(if exported("statements") {
+            Kind::SqlDriver
+        } else if has(imports, "ldap") {
+            Kind::LdapDriver
+        } else if has(imports, "http") || has(imports, "session") {
+            Kind::HttpDriver
+        } else {
+            Kind::BareDriver
+        });
     }
     // `context` first: it uses a type of `policy`, though it does not export it.
     if exported("context") {
@@ -308,7 +326,8 @@ pub(crate) mod tests {
 
     #[test]
     fn each_kind_is_told_by_its_exports() {
-        for kind in [Kind::Policy, Kind::Context, Kind::SqlDriver, Kind::BareDriver] {
+        for kind in [Kind::Policy, Kind::Context, Kind::SqlDriver, Kind::HttpDriver, Kind::LdapDriver, Kind::BareDriver]
+        {
             let contract = Contract::read(&component(&dummy_of_the_contract(kind.world()))).unwrap();
             assert_eq!(contract.kind, Some(kind));
             assert_eq!(contract.version.as_deref(), Some(host_contract()));

@@ -5,7 +5,8 @@
 //! carries the section that tells the component's type: a policy must not claim to be a driver.
 //!
 //! A driver for SQL is a `bare-driver` that also imports `sql` and exports `statements`; those two
-//! are one world here, merged by the component builder, so that both driver worlds share the types.
+//! are one world here, merged by the component builder, so that all driver worlds share the types.
+//! A driver for HTTP or a directory is a `bare-driver` with one more import, which `host` has.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -27,12 +28,18 @@ pub mod host {
                 import jit:plugin/log@0.1.0;
                 import jit:plugin/secrets@0.1.0;
                 import jit:plugin/sql@0.1.0;
+                import jit:plugin/session@0.1.0;
+                import jit:plugin/http@0.1.0;
+                import jit:plugin/ldap@0.1.0;
             }
         ",
         generate_all,
         generate_unused_types: true,
         additional_derives: [PartialEq, Clone],
-        additional_derives_ignore: ["param", "statement"],
+        additional_derives_ignore: [
+            "param", "statement", "part", "field", "json-body", "body", "request", "response", "value", "attribute",
+            "change", "condition", "query",
+        ],
     });
 }
 
@@ -58,6 +65,9 @@ pub mod context {
         with: {
             "jit:plugin/types@0.1.0": crate::bindings::host::jit::plugin::types,
             "jit:plugin/log@0.1.0": crate::bindings::host::jit::plugin::log,
+            "jit:plugin/secrets@0.1.0": crate::bindings::host::jit::plugin::secrets,
+            "jit:plugin/session@0.1.0": crate::bindings::host::jit::plugin::session,
+            "jit:plugin/http@0.1.0": crate::bindings::host::jit::plugin::http,
         },
         pub_export_macro: true,
     });

@@ -30,8 +30,12 @@ pub enum Feature {
     Inspect,
     /// Accounts can be listed by prefix.
     ListAccounts,
-    /// The backend chooses the account's name.
+    /// The backend chooses the account's name and secret.
     ExternalAccounts,
+    /// What is handed out stands before and after its lease: revocation cannot take it back.
+    StandingAccounts,
+    /// Something has to be done between calls.
+    Maintain,
 }
 
 impl Feature {
@@ -45,6 +49,8 @@ impl Feature {
             Self::Inspect => "inspect",
             Self::ListAccounts => "list-accounts",
             Self::ExternalAccounts => "external-accounts",
+            Self::StandingAccounts => "standing-accounts",
+            Self::Maintain => "maintain",
         }
     }
 }
@@ -82,6 +88,47 @@ impl fmt::Debug for Secret<'_> {
     }
 }
 
+/// A secret of the host's that the plugin was given: taken out of an answer, or kept from an
+/// earlier call. As blind a handle as [`Secret`].
+pub struct OwnedSecret(Owned);
+
+enum Owned {
+    Host(secrets::Secret),
+    Test(String),
+}
+
+impl OwnedSecret {
+    /// The handle, to place it.
+    pub fn borrow(&self) -> Secret<'_> {
+        match &self.0 {
+            Owned::Host(handle) => Secret(Handle::Host(handle)),
+            Owned::Test(name) => Secret(Handle::Test(name)),
+        }
+    }
+
+    pub(crate) fn of_host(handle: secrets::Secret) -> Self {
+        Self(Owned::Host(handle))
+    }
+
+    pub(crate) fn of_test(name: &str) -> Self {
+        Self(Owned::Test(name.to_owned()))
+    }
+
+    /// None for a test's own.
+    fn into_host(self) -> Option<secrets::Secret> {
+        match self.0 {
+            Owned::Host(handle) => Some(handle),
+            Owned::Test(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for OwnedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnedSecret")
+    }
+}
+
 /// A configured target.
 #[derive(Clone, Debug)]
 pub struct Target<C> {
@@ -101,10 +148,12 @@ pub struct Role<C> {
 }
 
 /// What creation gave. All fields are for backends that choose something themselves.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Issued {
     /// The name, where the backend chose it.
     pub username: Option<String>,
+    /// The secret, where the backend chose it.
+    pub secret: Option<OwnedSecret>,
     /// The backend's own handle for renewal and revocation.
     pub external_id: Option<String>,
     /// Where the backend capped the life: seconds since the Unix epoch.
@@ -181,6 +230,16 @@ pub trait BareDriver {
     /// # Errors
     /// When the backend does not answer.
     fn list_accounts(target: &Target<Self::Target>, prefix: &str, cursor: Option<&str>) -> Result<AccountPage, Error>;
+
+    /// With [`Feature::Maintain`]: does what has to be done between calls, and says after how many
+    /// seconds again.
+    ///
+    /// # Errors
+    /// When the backend does not answer; the host calls again.
+    fn maintain(target: &Target<Self::Target>) -> Result<u64, Error> {
+        let _ = target;
+        Err(Error::Other("this driver has nothing to maintain".into()))
+    }
 }
 
 /// What [`crate::register_bare_driver!`] exports.
@@ -210,7 +269,7 @@ impl<D: BareDriver> contract::Guest for Exported<D> {
         let issued = D::create(&target, &role, &account, Secret(Handle::Host(password)))?;
         Ok(contract::Issued {
             username: issued.username,
-            secret: None,
+            secret: issued.secret.and_then(OwnedSecret::into_host),
             external_id: issued.external_id,
             expires_at: issued.expires_at,
             properties: issued.properties,
@@ -246,6 +305,11 @@ impl<D: BareDriver> contract::Guest for Exported<D> {
     fn list_accounts(target: contract::Target, prefix: String, cursor: Option<String>) -> Result<AccountPage, Error> {
         crate::panic::install();
         D::list_accounts(&typed_target(target)?, &prefix, cursor.as_deref())
+    }
+
+    fn maintain(target: contract::Target) -> Result<u64, Error> {
+        crate::panic::install();
+        D::maintain(&typed_target(target)?)
     }
 }
 

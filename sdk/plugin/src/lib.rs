@@ -8,6 +8,8 @@
 //! | policy | [`Policy`] | [`register_policy!`] |
 //! | context provider | [`Context`] | [`register_context!`] |
 //! | driver for SQL | [`SqlDriver`] | [`register_sql_driver!`] |
+//! | driver for an HTTP API | [`HttpDriver`] | [`register_http_driver!`] |
+//! | driver for a directory | [`LdapDriver`] | [`register_ldap_driver!`] |
 //! | driver without a capability | [`BareDriver`] | [`register_bare_driver!`] |
 //!
 //! # The smallest policy
@@ -68,7 +70,12 @@ pub mod bindings;
 pub mod config;
 pub mod context;
 pub mod driver;
+mod driver_trait;
 pub mod error;
+pub mod http;
+pub mod http_driver;
+pub mod ldap;
+pub mod ldap_driver;
 pub mod log;
 mod panic;
 pub mod policy;
@@ -80,9 +87,14 @@ pub mod testing;
 pub use config::{ConfigProblem, Seconds};
 pub use context::Context;
 pub use driver::{
-    Account, AccountPage, AccountState, BareDriver, Description, Feature, Issued, Role, RotationStep, Secret, Target,
+    Account, AccountPage, AccountState, BareDriver, Description, Feature, Issued, OwnedSecret, Role, RotationStep,
+    Secret, Target,
 };
 pub use error::{Error, Retry};
+pub use http::Http;
+pub use http_driver::HttpDriver;
+pub use ldap::Ldap;
+pub use ldap_driver::LdapDriver;
 pub use policy::{Allowance, Policy, Request, Verdict};
 pub use sql::{Encoding, Param, Rows, ServerError, Sql, SqlError, Statement, Template};
 pub use sql_driver::SqlDriver;

@@ -113,6 +113,42 @@ macro_rules! register_sql_driver {
     };
 }
 
+/// Registers an [`HttpDriver`](crate::HttpDriver) as the plugin of this crate.
+#[macro_export]
+macro_rules! register_http_driver {
+    ($driver:ty) => {
+        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
+        const _: () = {
+            type Exported = $crate::driver::Exported<$crate::http_driver::OnHost<$driver>>;
+            const fn is_a_driver<T: $crate::HttpDriver>() {}
+            is_a_driver::<$driver>();
+            #[cfg(target_arch = "wasm32")]
+            const _: () = {
+                $crate::__plugin_section!();
+        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
+            };
+        };
+    };
+}
+
+/// Registers an [`LdapDriver`](crate::LdapDriver) as the plugin of this crate.
+#[macro_export]
+macro_rules! register_ldap_driver {
+    ($driver:ty) => {
+        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
+        const _: () = {
+            type Exported = $crate::driver::Exported<$crate::ldap_driver::OnHost<$driver>>;
+            const fn is_a_driver<T: $crate::LdapDriver>() {}
+            is_a_driver::<$driver>();
+            #[cfg(target_arch = "wasm32")]
+            const _: () = {
+                $crate::__plugin_section!();
+        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
+            };
+        };
+    };
+}
+
 #[cfg(test)]
 mod tests {
     /// The macros cannot read the contract's version: a new one must be written here too.

@@ -163,6 +163,12 @@ pub trait Sql {
     /// # Errors
     /// See [`SqlError`].
     fn query(&mut self, database: Option<&str>, statement: &Statement<'_>, max_rows: u32) -> Result<Rows, SqlError>;
+
+    /// Whether a login with that name and password succeeds now, on a connection of its own.
+    ///
+    /// # Errors
+    /// When the server did not say.
+    fn authenticate(&mut self, user: &str, password: Secret<'_>) -> Result<bool, SqlError>;
 }
 
 /// The host's connection of the target at hand.
@@ -177,6 +183,13 @@ impl Sql for HostSql {
 
     fn query(&mut self, database: Option<&str>, statement: &Statement<'_>, max_rows: u32) -> Result<Rows, SqlError> {
         contract::query(database, &lowered(statement)?, max_rows)
+    }
+
+    fn authenticate(&mut self, user: &str, password: Secret<'_>) -> Result<bool, SqlError> {
+        match password.0 {
+            Handle::Host(handle) => contract::authenticate(user, handle),
+            Handle::Test(_) => Err(SqlError::Denied("a test's secret is not the host's".into())),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! For native unit tests: plugins are plain Rust, and need neither Wasm nor a server to be tried.
 
-use crate::driver::{Account, Handle, Role, Secret, Target};
+use crate::driver::{Account, Handle, OwnedSecret, Role, Secret, Target};
 use crate::policy::Request;
 use crate::sql::{Encoding, Param, Rows, Sql, SqlError, Statement, places};
 
@@ -43,6 +43,11 @@ pub fn secret(name: &str) -> Secret<'_> {
     Secret(Handle::Test(name))
 }
 
+/// A stand-in for a secret that the host gave out.
+pub fn owned_secret(name: &str) -> OwnedSecret {
+    OwnedSecret::of_test(name)
+}
+
 /// A target called `inventory_db`.
 pub fn target<C>(config: C) -> Target<C> {
     Target { name: "inventory_db".into(), config }
@@ -53,7 +58,7 @@ pub fn role<C>(config: C) -> Role<C> {
     Role { name: "app_read_only".into(), config }
 }
 
-/// An account of that name, expiring at `expires_at`.
+/// An account of that name, expiring at `expires_at`, asked for an hour before.
 pub fn account(name: &str, expires_at: u64) -> Account {
     Account {
         name: name.into(),
@@ -61,6 +66,7 @@ pub fn account(name: &str, expires_at: u64) -> Account {
         workload: "payment-service".into(),
         expires_at,
         external_id: None,
+        now: expires_at.saturating_sub(3600),
     }
 }
 
@@ -141,6 +147,14 @@ impl Sql for FakeSql<'_> {
         rows.truncate(max);
         Ok(Rows { rows, truncated })
     }
+
+    /// Noted as the template `authenticate`; any row that the test answers with means yes.
+    fn authenticate(&mut self, user: &str, password: Secret<'_>) -> Result<bool, SqlError> {
+        let params = vec![format!("user:{user}"), shown(&Param::Secret(password, Encoding::Plain))];
+        let run = Run { database: None, template: "authenticate", params };
+        self.runs.push(run.clone());
+        Ok(!(self.answer)(&run)?.is_empty())
+    }
 }
 
 fn shown(param: &Param<'_>) -> String {
@@ -162,6 +176,9 @@ fn shown(param: &Param<'_>) -> String {
                     format!("secret:{name}:scram-sha-256/{iterations}")
                 }
                 Encoding::Utf16leQuoted => format!("secret:{name}:utf16le-quoted"),
+                Encoding::CachingSha2 => format!("secret:{name}:caching-sha2"),
+                Encoding::MysqlNative => format!("secret:{name}:mysql-native"),
+                Encoding::SaltedSha1 => format!("secret:{name}:salted-sha1"),
             }
         }
     }

@@ -3,14 +3,22 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::call::Call;
 
+use http::HttpConnection;
+use ldap::LdapConnection;
+use sql::connection::SqlConnection;
+
+pub mod http;
+pub mod ldap;
 pub(crate) mod log;
 pub(crate) mod secrets;
+pub mod session;
 pub mod sql;
 
 /// A capability that a plugin may be granted.
@@ -23,11 +31,17 @@ pub enum Grant {
     Secrets,
     /// Listed statements on the target's SQL connection.
     Sql,
+    /// The connection's own credentials as handles, and secrets kept between calls.
+    Session,
+    /// Requests to the connection's HTTP server.
+    Http,
+    /// Operations on the connection's directory.
+    Ldap,
 }
 
 impl Grant {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Log, Self::Secrets, Self::Sql];
+    pub const ALL: [Self; 6] = [Self::Log, Self::Secrets, Self::Sql, Self::Session, Self::Http, Self::Ldap];
 
     /// The configuration's word, which is also the name of the contract's interface.
     #[must_use]
@@ -36,6 +50,9 @@ impl Grant {
             Self::Log => "log",
             Self::Secrets => "secrets",
             Self::Sql => "sql",
+            Self::Session => "session",
+            Self::Http => "http",
+            Self::Ldap => "ldap",
         }
     }
 
@@ -45,6 +62,32 @@ impl Grant {
             Self::Log => crate::bindings::log::add_to_linker::<_, HasSelf<Call>>(linker, |call| call),
             Self::Secrets => crate::bindings::secrets::add_to_linker::<_, HasSelf<Call>>(linker, |call| call),
             Self::Sql => crate::bindings::sql::add_to_linker::<_, HasSelf<Call>>(linker, |call| call),
+            Self::Session => crate::bindings::session::add_to_linker::<_, HasSelf<Call>>(linker, |call| call),
+            Self::Http => crate::bindings::http::add_to_linker::<_, HasSelf<Call>>(linker, |call| call),
+            Self::Ldap => crate::bindings::ldap::add_to_linker::<_, HasSelf<Call>>(linker, |call| call),
+        }
+    }
+}
+
+/// What a target's driver works on: opened by the host, unseen by the plugin (BLIND-PLUGIN).
+#[derive(Debug, Clone)]
+pub enum Connection {
+    /// A server that speaks SQL.
+    Sql(Arc<SqlConnection>),
+    /// An HTTP API.
+    Http(Arc<HttpConnection>),
+    /// A directory.
+    Ldap(Arc<LdapConnection>),
+}
+
+impl Connection {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Sql(connection) => connection.name(),
+            Self::Http(connection) => connection.name(),
+            Self::Ldap(connection) => connection.name(),
         }
     }
 }
@@ -57,7 +100,7 @@ impl fmt::Display for Grant {
 
 /// Why a word is not a grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a capability: expected log, secrets or sql")]
+#[error("not a capability: expected log, secrets, sql, session, http or ldap")]
 pub struct GrantError;
 
 impl FromStr for Grant {

@@ -202,7 +202,7 @@ mod tests {
             Scripted::create(&mut sql, &target, &role, &account("v-a", 1), secret("pw"))
         };
         assert!(matches!(create(None), Err(Error::Refused(_))));
-        assert_eq!(create(Some(End::SlowSql)), Ok(Issued::default()));
+        assert!(create(Some(End::SlowSql)).is_ok());
         assert_eq!(sql.runs[0].params, ["number:100"]);
     }
 }

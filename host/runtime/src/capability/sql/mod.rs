@@ -16,11 +16,13 @@ use secrecy::SecretString;
 use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 use sqlx::{AssertSqlSafe, Either, Executor as _, Row as _, ValueRef as _};
 use tokio::sync::OwnedSemaphorePermit;
+use wasmtime::component::Resource;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Host, Param, Rows, ServerError, SqlError, Statement};
 use crate::call::{Call, Track};
+use crate::capability::secrets::GuestSecret;
 use crate::driver::Lane;
 use crate::text::escape;
 
@@ -150,6 +152,15 @@ impl Host for Call {
         }
         self.answered(result)
     }
+
+    async fn authenticate(
+        &mut self,
+        user: String,
+        _password: Resource<GuestSecret>,
+    ) -> wasmtime::Result<Result<bool, SqlError>> {
+        self.enter_host(user.len())?;
+        Ok(Err(SqlError::Denied("this server's logins cannot be tried".to_owned())))
+    }
 }
 
 impl Call {
@@ -255,7 +266,8 @@ async fn encode(secret: SecretString, encoding: Encoding) -> Result<Zeroizing<St
             let computed = tokio::task::spawn_blocking(move || scram::verifier(&secret, iterations)).await;
             computed.map_err(|_| "the verifier was not computed".to_owned())?.map_err(|e| e.to_string())
         }
-        Encoding::Utf16leQuoted => Err("utf16le-quoted is an encoding of LDAP, not of SQL".to_owned()),
+        Encoding::Utf16leQuoted | Encoding::SaltedSha1 => Err("an encoding of LDAP, not of SQL".to_owned()),
+        Encoding::CachingSha2 | Encoding::MysqlNative => Err("an encoding of MySQL, not of PostgreSQL".to_owned()),
     }
 }
 

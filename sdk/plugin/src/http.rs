@@ -1,0 +1,249 @@
+//! Requests to the connection's HTTP server: data that the host turns into a request. Secrets are
+//! placed, and taken out of answers, by the host.
+
+use crate::bindings::host::jit::plugin::http as contract;
+use crate::bindings::host::jit::plugin::session;
+use crate::driver::{Handle, OwnedSecret, Secret};
+use crate::error::Error;
+
+pub use contract::{HttpError, Method};
+
+/// A piece of a header, a field or a body.
+#[derive(Clone, Copy, Debug)]
+pub enum Part<'a> {
+    /// As it is.
+    Text(&'a str),
+    /// Placed by the host.
+    Secret(Secret<'a>),
+}
+
+/// A body.
+#[derive(Clone, Debug, Default)]
+pub enum Body<'a> {
+    /// None.
+    #[default]
+    None,
+    /// JSON, and secrets that stand in the members at these JSON Pointers (RFC 6901), which the
+    /// text has with any value.
+    Json(serde_json::Value, Vec<(&'a str, Secret<'a>)>),
+    /// Fields of a form.
+    Form(Vec<(&'a str, Part<'a>)>),
+    /// `text/plain`.
+    Text(Vec<Part<'a>>),
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: Method,
+    /// Segments below the connection's base URL; the host escapes each.
+    pub path: Vec<&'a str>,
+    /// Parameters.
+    pub query: Vec<(&'a str, &'a str)>,
+    /// Headers, the parts of each value one after the other.
+    pub headers: Vec<(&'a str, Vec<Part<'a>>)>,
+    /// The body.
+    pub body: Body<'a>,
+    /// JSON Pointers of the answer's secrets; the empty one is the whole body.
+    pub withhold: Vec<&'a str>,
+    /// Whether it may change an account or a lease at the backend.
+    pub changes: bool,
+}
+
+impl<'a> Request<'a> {
+    /// A request that changes nothing, without headers, parameters and body.
+    pub fn new(method: Method, path: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            method,
+            path: path.into_iter().collect(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Body::None,
+            withhold: Vec::new(),
+            changes: false,
+        }
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn header(mut self, name: &'a str, value: impl IntoIterator<Item = Part<'a>>) -> Self {
+        self.headers.push((name, value.into_iter().collect()));
+        self
+    }
+
+    /// With a body.
+    #[must_use]
+    pub fn body(mut self, body: Body<'a>) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// With a parameter.
+    #[must_use]
+    pub fn query(mut self, name: &'a str, value: &'a str) -> Self {
+        self.query.push((name, value));
+        self
+    }
+
+    /// The answer has a secret there.
+    #[must_use]
+    pub fn withhold(mut self, pointer: &'a str) -> Self {
+        self.withhold.push(pointer);
+        self
+    }
+
+    /// It may change an account or a lease at the backend.
+    #[must_use]
+    pub fn changing(mut self) -> Self {
+        self.changes = true;
+        self
+    }
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// `content-type`, `retry-after`, `location`, `www-authenticate`, where they are there.
+    pub headers: Vec<(String, String)>,
+    /// The body without its secrets.
+    pub body: String,
+    /// One for each pointer that was withheld.
+    pub withheld: Vec<Option<OwnedSecret>>,
+}
+
+impl Response {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(there, _)| there == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn json(&self) -> Result<serde_json::Value, Error> {
+        serde_json::from_str(&self.body).map_err(|_| Error::Other("the answer is not JSON".into()))
+    }
+
+    /// The seconds of `retry-after`, in milliseconds (RFC 9110, section 10.2.3), where it has seconds.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        self.header("retry-after")?.trim().parse::<u64>().ok()?.checked_mul(1000)
+    }
+}
+
+/// The connection's HTTP server, and the broker's own credentials for it.
+pub trait Http {
+    /// Sends a request and waits for the whole answer, whatever its status.
+    ///
+    /// # Errors
+    /// See [`HttpError`].
+    fn send(&mut self, request: &Request<'_>) -> Result<Response, HttpError>;
+
+    /// A secret of the connection's `secrets` table, read now.
+    ///
+    /// # Errors
+    /// In words for the operator, when there is none of that name or it cannot be read.
+    fn credential(&mut self, name: &str) -> Result<OwnedSecret, String>;
+
+    /// What is kept under the key, when it is valid for at least so many more seconds.
+    fn kept(&mut self, key: &str, at_least_seconds: u64) -> Option<OwnedSecret>;
+
+    /// Keeps a secret that is valid for so many seconds; gives the one that now holds, which is
+    /// another call's where that is valid for longer than `unless_valid_for` seconds.
+    fn keep(&mut self, key: &str, secret: Secret<'_>, valid_seconds: u64, unless_valid_for: u64) -> OwnedSecret;
+
+    /// Forgets what is kept under the key, if it is this secret.
+    fn forget(&mut self, key: &str, secret: Secret<'_>);
+}
+
+/// The host's connection.
+#[derive(Debug, Default)]
+pub struct HostHttp(());
+
+impl Http for HostHttp {
+    fn send(&mut self, request: &Request<'_>) -> Result<Response, HttpError> {
+        let response = contract::send(&lowered(request)?)?;
+        let withheld = response.withheld.into_iter().map(|secret| secret.map(OwnedSecret::of_host)).collect();
+        Ok(Response { status: response.status, headers: response.headers, body: response.body, withheld })
+    }
+
+    fn credential(&mut self, name: &str) -> Result<OwnedSecret, String> {
+        session::credential(name).map(OwnedSecret::of_host)
+    }
+
+    fn kept(&mut self, key: &str, at_least_seconds: u64) -> Option<OwnedSecret> {
+        session::kept(key, at_least_seconds).map(OwnedSecret::of_host)
+    }
+
+    fn keep(&mut self, key: &str, secret: Secret<'_>, valid_seconds: u64, unless_valid_for: u64) -> OwnedSecret {
+        match secret.0 {
+            Handle::Host(handle) => OwnedSecret::of_host(session::keep(key, handle, valid_seconds, unless_valid_for)),
+            Handle::Test(name) => OwnedSecret::of_test(name),
+        }
+    }
+
+    fn forget(&mut self, key: &str, secret: Secret<'_>) {
+        if let Handle::Host(handle) = secret.0 {
+            session::forget(key, handle);
+        }
+    }
+}
+
+/// What every HTTP driver means by it.
+impl From<HttpError> for Error {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Unavailable(reason) => Self::retryable(reason),
+            HttpError::Unknown(reason) => Self::OutcomeUnknown(reason),
+            HttpError::Denied(reason) => Self::Other(reason),
+        }
+    }
+}
+
+fn lowered<'a>(request: &Request<'a>) -> Result<contract::Request<'a>, HttpError> {
+    let field = |(name, parts): &(&'a str, Vec<Part<'a>>)| {
+        Ok(contract::Field { name: (*name).to_owned(), value: parts.iter().map(part).collect::<Result<_, _>>()? })
+    };
+    let body = match &request.body {
+        Body::None => contract::Body::None,
+        Body::Json(value, secrets) => {
+            let secrets = secrets.iter().map(|(pointer, secret)| Ok(((*pointer).to_owned(), handle(*secret)?)));
+            contract::Body::Json(contract::JsonBody {
+                text: value.to_string(),
+                secrets: secrets.collect::<Result<_, HttpError>>()?,
+            })
+        }
+        Body::Form(fields) => {
+            let fields = fields.iter().map(|(name, value)| field(&(name, vec![*value])));
+            contract::Body::Form(fields.collect::<Result<_, HttpError>>()?)
+        }
+        Body::Text(parts) => contract::Body::Text(parts.iter().map(part).collect::<Result<_, _>>()?),
+    };
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Ok(contract::Request {
+        method: request.method,
+        path: request.path.iter().map(|segment| (*segment).to_owned()).collect(),
+        query: request.query.iter().map(owned).collect(),
+        headers: request.headers.iter().map(field).collect::<Result<_, HttpError>>()?,
+        body,
+        withhold: request.withhold.iter().map(|pointer| (*pointer).to_owned()).collect(),
+        changes: request.changes,
+    })
+}
+
+fn part<'a>(part: &Part<'a>) -> Result<contract::Part<'a>, HttpError> {
+    Ok(match part {
+        Part::Text(text) => contract::Part::Text((*text).to_owned()),
+        Part::Secret(secret) => contract::Part::Secret(handle(*secret)?),
+    })
+}
+
+fn handle(secret: Secret<'_>) -> Result<&crate::bindings::host::jit::plugin::secrets::Secret, HttpError> {
+    match secret.0 {
+        Handle::Host(handle) => Ok(handle),
+        Handle::Test(_) => Err(HttpError::Denied("a test's secret is not the host's".into())),
+    }
+}

@@ -1,0 +1,347 @@
+//! Programs of Debian that are not installed: a package and everything that it needs, down to the C
+//! library, unpacked below the cache and run through that tree's own loader.
+//!
+//! So it does not matter which distribution this is, which versions it has, or who runs this: `apt`
+//! with a configuration of its own downloads and verifies, `dpkg -x` unpacks, and no package's script
+//! is run.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use jit_plugin_build::{Progress, cache, process::Run};
+
+use super::{DOWNLOAD_DEADLINE, INSTALL_DEADLINE};
+use crate::steps::Steps;
+
+/// How long fetching the package lists may take.
+const UPDATE_DEADLINE: Duration = Duration::from_secs(300);
+/// How long apt may take to answer from its lists.
+const ASK_DEADLINE: Duration = Duration::from_secs(120);
+/// How long nothing may arrive.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long unpacking one package may take.
+const UNPACK_DEADLINE: Duration = Duration::from_secs(120);
+/// The most packages that a program may need; more means that something is amiss.
+const MAX_PACKAGES: usize = 250;
+/// How deep the C library's loader is looked for.
+const MAX_DEPTH: usize = 3;
+/// What apt verifies Debian's archive with, where the machine is a Debian.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A release of Debian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// Debian 12, with its security fixes.
+    Bookworm,
+    /// Debian unstable. What is in it changes from day to day.
+    Sid,
+}
+
+impl Release {
+    /// The lines of a `sources.list`.
+    fn sources(self, keyring: &Path) -> String {
+        let line = |archive: &str, suite: &str| {
+            format!("deb [signed-by={}] http://deb.debian.org/{archive} {suite} main\n", keyring.display())
+        };
+        match self {
+            Self::Bookworm => {
+                line("debian", "bookworm")
+                    + &line("debian", "bookworm-updates")
+                    + &line("debian-security", "bookworm-security")
+            }
+            Self::Sid => line("debian", "sid"),
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "Debian 12",
+            Self::Sid => "Debian unstable",
+        }
+    }
+}
+
+/// Unpacked packages.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    root: PathBuf,
+    loader: PathBuf,
+    libraries: Vec<PathBuf>,
+}
+
+impl Tree {
+    /// The packages and what they need, from the cache or else downloaded into it, as `name`.
+    /// `seen_to_work` is asked once, before the tree counts as installed.
+    ///
+    /// # Errors
+    /// When there is no apt, when Debian cannot be reached, or when what came does not work here.
+    pub fn get(
+        name: &str,
+        release: Release,
+        packages: &[&str],
+        steps: &Steps,
+        seen_to_work: impl Fn(&Self) -> Result<()>,
+    ) -> Result<Self> {
+        let place = cache::install(&cache::folder()?, name, INSTALL_DEADLINE, |work| -> Result<()> {
+            fetch(work, release, packages, steps)?;
+            seen_to_work(&Self::open(work)?)
+        })
+        .with_context(|| format!("{} of {} is not available", packages[0], release.name()))?;
+        Self::open(&place)
+    }
+
+    fn open(root: &Path) -> Result<Self> {
+        let loader = ["usr/lib", "lib"]
+            .iter()
+            .find_map(|folder| find_loader(&root.join(folder), MAX_DEPTH))
+            .with_context(|| format!("{} holds no C library; remove it and try again", root.display()))?;
+        let multiarch = loader.parent().and_then(Path::file_name).context("a loader without a folder")?.to_owned();
+        let libraries = ["lib", "usr/lib"]
+            .iter()
+            .map(|folder| root.join(folder).join(&multiarch))
+            .filter(|folder| folder.is_dir())
+            .collect();
+        Ok(Self { root: root.to_owned(), loader, libraries })
+    }
+
+    /// A file of the tree, by the path that it would have if it were installed.
+    #[must_use]
+    pub fn path(&self, installed: &str) -> PathBuf {
+        self.root.join(installed.trim_start_matches('/'))
+    }
+
+    /// The tree's folder of shared libraries for this kind of machine (`/usr/lib/x86_64-linux-gnu`).
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn library_folder(&self) -> Result<&Path> {
+        self.libraries.last().map(PathBuf::as_path).context("no folder of libraries")
+    }
+
+    /// A command for one of its programs, with more folders of libraries than the usual ones.
+    #[must_use]
+    pub fn command_with(&self, program: &str, more_libraries: &[PathBuf]) -> Command {
+        let mut command = Command::new(&self.loader);
+        let folders: Vec<&OsStr> = self.libraries.iter().chain(more_libraries).map(|path| path.as_os_str()).collect();
+        command.arg("--library-path").arg(folders.join(OsStr::new(":"))).arg(self.path(program));
+        command
+    }
+
+    /// A command for one of its programs.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        self.command_with(program, &[])
+    }
+}
+
+/// The loader: it must be called by its real name, the usual link to it is an absolute one.
+fn find_loader(folder: &Path, depth: usize) -> Option<PathBuf> {
+    for entry in fs::read_dir(folder).ok()?.flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        let kind = entry.file_type().ok()?;
+        if kind.is_file() && name.to_string_lossy().starts_with("ld-linux-") {
+            return Some(path);
+        }
+        if kind.is_dir() && depth > 0 && name.to_string_lossy().ends_with("-linux-gnu") {
+            let found = find_loader(&path, depth - 1);
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+    None
+}
+
+fn fetch(work: &Path, release: Release, packages: &[&str], steps: &Steps) -> Result<()> {
+    let temporary = tempfile::Builder::new().prefix("jit-apt-").tempdir()?;
+    let apt = Apt::new(temporary.path(), release)?;
+    steps.step(&format!("fetching the package lists of {}", release.name()));
+    apt.update(steps)?;
+    let (count, bytes) = apt.needed(packages)?;
+    steps.step(&format!(
+        "downloading {} of {}: {count} packages, {} MB",
+        packages[0],
+        release.name(),
+        bytes.div_ceil(1_000_000)
+    ));
+    for archive in apt.download(packages)? {
+        Run::new("`dpkg -x`", UNPACK_DEADLINE).output(Command::new("dpkg").arg("-x").arg(&archive).arg(work))?;
+    }
+    // Manuals and translations: nothing reads them.
+    for folder in ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/i18n"] {
+        let folder = work.join(folder);
+        if folder.is_dir() {
+            fs::remove_dir_all(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// apt with sources, lists and downloads of its own, for a machine on which nothing is installed.
+struct Apt {
+    folder: PathBuf,
+}
+
+impl Apt {
+    fn new(folder: &Path, release: Release) -> Result<Self> {
+        for below in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(folder.join(below))?;
+        }
+        fs::write(folder.join("status"), "")?;
+        let apt = Self { folder: folder.to_owned() };
+        fs::write(folder.join("sources.list"), release.sources(&keyring(folder)?))?;
+        Ok(apt)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("apt-get");
+        let folder = self.folder.display();
+        command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").args([
+            format!("-oDir::Etc::SourceList={folder}/sources.list"),
+            format!("-oDir::Etc::SourceParts={folder}/no-parts"),
+            format!("-oDir::State={folder}"),
+            format!("-oDir::State::Lists={folder}/lists"),
+            format!("-oDir::State::Status={folder}/status"),
+            format!("-oDir::Cache={folder}/cache"),
+            "-oDir::Cache::Archives=archives".to_owned(),
+            // The sandbox user cannot enter this folder.
+            "-oAPT::Sandbox::User=".to_owned(),
+            "-oDebug::NoLocking=1".to_owned(),
+            "-oAcquire::Languages=none".to_owned(),
+            "-oAcquire::Retries=3".to_owned(),
+        ]);
+        command.args(arguments);
+        command
+    }
+
+    fn update(&self, steps: &Steps) -> Result<()> {
+        let updated = Run::new("`apt-get update`", UPDATE_DEADLINE)
+            .on_line(&|line| steps.detail(line))
+            .output(&mut self.command(&["update"]));
+        match updated {
+            // A hook of the machine that only root may run is no reason to stop: what is missing
+            // shows in the next step.
+            Ok(_) | Err(jit_plugin_build::Error::Failed { .. }) => Ok(()),
+            Err(error) => Err(error).context("Debian's packages need apt-get and dpkg"),
+        }
+    }
+
+    /// How many packages and bytes an installation would be.
+    fn needed(&self, packages: &[&str]) -> Result<(usize, u64)> {
+        let mut command = self.command(&["install", "--print-uris", "-y", "--no-install-recommends"]);
+        let said = Run::new("`apt-get install --print-uris`", ASK_DEADLINE).output(command.args(packages))?;
+        let sizes = parse_sizes(&said.stdout);
+        if sizes.is_empty() || sizes.len() > MAX_PACKAGES {
+            bail!("apt wants {} packages for {}", sizes.len(), packages.join(" "));
+        }
+        Ok((sizes.len(), sizes.iter().sum()))
+    }
+
+    /// Downloads them; apt checks each against the signed lists.
+    fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
+        let archives = self.folder.join("cache/archives");
+        let received = || bytes_in(&archives) + bytes_in(&archives.join("partial"));
+        let mut command = self.command(&["install", "--download-only", "-y", "--no-install-recommends"]);
+        Run::new("`apt-get install --download-only`", DOWNLOAD_DEADLINE)
+            .give_up_when_stalled(PATIENCE, &received)
+            .output(command.args(packages))?;
+        let mut files: Vec<PathBuf> = fs::read_dir(&archives)?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .collect();
+        files.sort();
+        Ok(files)
+    }
+}
+
+/// Debian's keys: the machine's own, else those of its package `debian-archive-keyring`, which other
+/// distributions sign with their own key.
+fn keyring(folder: &Path) -> Result<PathBuf> {
+    if Path::new(KEYRING).is_file() {
+        return Ok(KEYRING.into());
+    }
+    let keys = folder.join("keys");
+    fs::create_dir_all(&keys)?;
+    let get = || -> Result<()> {
+        Run::new("`apt-get download debian-archive-keyring`", DOWNLOAD_DEADLINE).output(
+            Command::new("apt-get")
+                .args(["-oAPT::Sandbox::User=", "download", "debian-archive-keyring"])
+                .env("LC_ALL", "C")
+                .current_dir(&keys),
+        )?;
+        let package = super::only_file(&keys, ".deb")?;
+        Run::new("`dpkg -x`", UNPACK_DEADLINE).output(Command::new("dpkg").arg("-x").arg(package).arg(&keys))?;
+        Ok(())
+    };
+    get().context("Debian's keys are not here; install the package debian-archive-keyring")?;
+    let found = keys.join(KEYRING.trim_start_matches('/'));
+    if !found.is_file() {
+        bail!("debian-archive-keyring does not hold {KEYRING}");
+    }
+    Ok(found)
+}
+
+/// Reads the sizes of the lines `'uri' name_version_architecture.deb size [hash]`.
+fn parse_sizes(output: &str) -> Vec<u64> {
+    output
+        .lines()
+        .filter_map(|line| line.strip_prefix('\'')?.split_once("' ")?.1.split(' ').nth(1)?.parse().ok())
+        .collect()
+}
+
+fn bytes_in(folder: &Path) -> u64 {
+    fs::read_dir(folder).map_or(0, |entries| {
+        entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        let output = "Reading package lists...\nNeed to get 29 MB of archives.\n\
+            'http://mirror/a_1%7edeb12u1_amd64.deb' a_1%3a22.1.8-1~deb12u1_amd64.deb 29378692 \n\
+            'http://mirror/b_all.deb' b_1.96.0_all.deb 45012756 SHA256:ab\n";
+        assert_eq!(parse_sizes(output), [29_378_692, 45_012_756]);
+        assert!(parse_sizes("E: Unable to locate package mysql").is_empty());
+    }
+
+    #[test]
+    fn a_tree_runs_its_programs_through_its_own_loader() {
+        let folder = tempfile::tempdir().unwrap();
+        let libraries = folder.path().join("usr/lib/x86_64-linux-gnu");
+        fs::create_dir_all(&libraries).unwrap();
+        assert!(Tree::open(folder.path()).is_err());
+        fs::write(libraries.join("ld-linux-x86-64.so.2"), "").unwrap();
+        // As in the packages: absolute, and not what is to be run.
+        fs::create_dir_all(folder.path().join("usr/lib64")).unwrap();
+        std::os::unix::fs::symlink("/lib/ld-linux-x86-64.so.2", folder.path().join("usr/lib64/ld-linux-x86-64.so.2"))
+            .unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        let command = tree.command_with("/usr/sbin/slapd", &["/more".into()]);
+        assert_eq!(command.get_program(), libraries.join("ld-linux-x86-64.so.2"));
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        assert_eq!(arguments[0], "--library-path");
+        assert_eq!(arguments[1], format!("{}:/more", libraries.display()));
+        assert_eq!(arguments[2], folder.path().join("usr/sbin/slapd").display().to_string());
+        assert_eq!(tree.library_folder().unwrap(), libraries);
+    }
+
+    #[test]
+    fn security_fixes_are_among_the_sources() {
+        let sources = Release::Bookworm.sources(Path::new("/k.gpg"));
+        assert!(sources.lines().count() == 3 && sources.contains("bookworm-security"));
+        assert!(sources.lines().all(|line| line.starts_with("deb [signed-by=/k.gpg] ")));
+    }
+}
