@@ -6,7 +6,21 @@
 //! `cargo xtask test` starts the servers, builds the binaries and says where they are:
 //! `JIT_TEST_POSTGRES` (a superuser's URL; accounts and databases of each world are its own),
 //! `JIT_TEST_BROKER` and `JIT_TEST_BROKER_FAILPOINTS` (the binaries), `JIT_TEST_PLUGINS` (the folder
-//! with the components).
+//! with the components). Of the other servers, each on loopback and with a certificate for the host in
+//! its URL, signed by an authority of its own (`…_CA`, a file):
+//!
+//! | variable | what |
+//! |---|---|
+//! | `JIT_TEST_MYSQL`, `…_CA` | MySQL: a superuser's URL |
+//! | `JIT_TEST_MARIADB`, `…_CA` | MariaDB: a superuser's URL |
+//! | `JIT_TEST_LDAP`, `JIT_TEST_LDAPS`, `JIT_TEST_LDAP_CA` | OpenLDAP: for StartTLS, and with TLS from the start |
+//! | `JIT_TEST_LDAP_ADMIN`, `…_ADMIN_PASSWORD` | its administrator's name |
+//! | `JIT_TEST_LDAP_BROKER`, `…_BROKER_PASSWORD` | the broker's account, limited as the driver's set-up says |
+//! | `JIT_TEST_AD`, `JIT_TEST_AD_…` | Active Directory (Samba), with the same endings: `ldaps://` on an address of its own |
+//! | `JIT_TEST_OPENBAO`, `…_CA`, `…_TOKEN` | OpenBao, unsealed: its URL and root token |
+//! | `JIT_TEST_POSTGRES_LDAP_BIN` | the programs of a PostgreSQL that can ask a directory for passwords |
+//!
+//! `cargo xtask servers` starts the same ones and prints these variables for a shell.
 
 pub mod broker;
 pub mod contract;
@@ -15,6 +29,8 @@ pub mod gate;
 pub mod http;
 pub mod invariants;
 pub mod issuer;
+pub mod servers;
+pub mod kit;
 pub mod wire;
 pub mod world;
 

@@ -1,13 +1,16 @@
 //! `cargo xtask`: everything around the broker that a developer does with one command.
 #![allow(clippy::print_stdout)] // a command line prints
 
+use std::io::Write as _;
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
     bench::{self, BenchArgs},
     demo::{self, DemoArgs},
     plugins,
-    servers::{openbao, postgres},
+    servers::{Kind, Surroundings, postgres},
     steps::Steps,
     suite,
 };
@@ -38,9 +41,9 @@ enum Command {
         /// Major versions of PostgreSQL, 14 to 18.
         #[arg(long, value_delimiter = ',', default_values_t = postgres::DEFAULT_MAJORS)]
         postgres: Vec<u32>,
-        /// Also OpenBao, which only the bench compares with.
-        #[arg(long)]
-        openbao: bool,
+        /// The servers to fetch; all when none are named.
+        #[arg(long, value_delimiter = ',')]
+        servers: Vec<Kind>,
     },
     /// Measure the broker beside the database alone and beside OpenBao, all on this machine.
     #[command(after_help = bench::EXAMPLES)]
@@ -51,8 +54,26 @@ enum Command {
     /// each step checked. Everything it starts is stopped at the end, on Ctrl-C too.
     #[command(after_help = demo::EXAMPLES)]
     Demo(DemoArgs),
+    /// Start real servers as the tests have them, and keep them until Ctrl-C.
+    ///
+    /// Standard output gets lines for a shell, `export JIT_TEST_…`, when all are ready; what happens
+    /// goes to standard error. `cargo test` then finds them.
+    #[command(after_help = "Example:\n  cargo xtask servers mysql ldap >servers.sh &\n  . ./servers.sh")]
+    Servers {
+        /// Which; all of them when none.
+        servers: Vec<Kind>,
+        /// The major version of PostgreSQL.
+        #[arg(long, default_value_t = 17)]
+        postgres: u32,
+    },
     /// Run all tests, those against real servers included; fetches what is missing.
+    ///
+    /// Other servers than PostgreSQL are left out for those of its tests that need no other.
     Test {
+        /// The servers to start besides PostgreSQL; all when none are named. Active Directory needs ports
+        /// below 1024: without the right to them, name the others.
+        #[arg(long, value_delimiter = ',')]
+        servers: Vec<Kind>,
         /// Major versions of PostgreSQL to have ready.
         #[arg(long, value_delimiter = ',', default_values_t = postgres::DEFAULT_MAJORS)]
         postgres: Vec<u32>,
@@ -61,6 +82,9 @@ enum Command {
         arguments: Vec<String>,
     },
 }
+
+/// How often it is looked whether the servers still run.
+const LOOK: Duration = Duration::from_secs(1);
 
 fn main() -> Result<()> {
     let steps = Steps::new();
@@ -80,22 +104,44 @@ fn main() -> Result<()> {
         }
         Command::Bench(args) => bench::run(&args, &steps)?,
         Command::Demo(args) => demo::run(&args, &steps)?,
-        Command::Test { postgres, arguments } => suite::run(&postgres, &arguments, &steps)?,
-        Command::Setup { postgres, openbao } => setup(&postgres, openbao, &steps)?,
+        Command::Servers { servers, postgres } => serve(&servers, postgres)?,
+        Command::Test { postgres, servers, arguments } => {
+            suite::run(&postgres, or_all(&servers), &arguments, &steps)?;
+        }
+        Command::Setup { postgres, servers } => setup(&postgres, or_all(&servers), &steps)?,
     }
     Ok(())
 }
 
-fn setup(postgres_majors: &[u32], with_openbao: bool, steps: &Steps) -> Result<()> {
+/// Nothing named means everything.
+const fn or_all(kinds: &[Kind]) -> &[Kind] {
+    if kinds.is_empty() { Kind::ALL } else { kinds }
+}
+
+fn setup(postgres_majors: &[u32], kinds: &[Kind], steps: &Steps) -> Result<()> {
     let toolchain = plugins::toolchain(steps)?;
     steps.done(&format!("guest toolchain: {toolchain}"));
-    for major in postgres_majors {
-        let binaries = postgres::binaries(*major, steps)?;
-        steps.done(&format!("{} in {}", binaries.version(), binaries.bin().display()));
-    }
-    if with_openbao {
-        let bao = openbao::binary(steps)?;
-        steps.done(&format!("OpenBao: {}", bao.display()));
+    for kind in kinds {
+        let majors = if *kind == Kind::Postgres { postgres_majors } else { &[0] };
+        for major in majors {
+            steps.done(&format!("{} is in the cache", kind.fetch(*major, steps)?));
+        }
     }
     Ok(())
+}
+
+/// Keeps servers until this process is ended; whatever ends it, each server's watchdog then ends the
+/// server.
+fn serve(kinds: &[Kind], postgres_major: u32) -> Result<()> {
+    let steps = Steps::on_standard_error();
+    let mut servers = Surroundings::start(or_all(kinds), postgres_major, &steps)?;
+    steps.finish();
+    for (name, value) in servers.environment() {
+        println!("export {name}='{value}'");
+    }
+    std::io::stdout().flush()?;
+    loop {
+        std::thread::sleep(LOOK);
+        servers.check()?;
+    }
 }

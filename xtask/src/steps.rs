@@ -1,5 +1,5 @@
 //! Shows what a long command is doing: a spinner for a person, plain lines for a log.
-#![allow(clippy::print_stdout)] // this is what prints
+#![allow(clippy::print_stdout, clippy::print_stderr)] // this is what prints
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -12,6 +12,8 @@ const MAX_DETAIL: usize = 90;
 /// Progress of one command.
 pub struct Steps {
     spinner: Option<ProgressBar>,
+    /// Where plain lines go.
+    on_standard_error: bool,
 }
 
 impl Default for Steps {
@@ -26,21 +28,35 @@ impl Steps {
     pub fn new() -> Self {
         let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
         if in_ci || !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
-            return Self { spinner: None };
+            return Self { spinner: None, on_standard_error: false };
         }
         let spinner = ProgressBar::new_spinner();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
             spinner.set_style(style);
         }
         spinner.enable_steady_tick(Duration::from_millis(100));
-        Self { spinner: Some(spinner) }
+        Self { spinner: Some(spinner), on_standard_error: false }
+    }
+
+    /// Plain lines on standard error: standard output is for something else.
+    #[must_use]
+    pub const fn on_standard_error() -> Self {
+        Self { spinner: None, on_standard_error: true }
+    }
+
+    fn line(&self, line: &str) {
+        if self.on_standard_error {
+            eprintln!("{line}");
+        } else {
+            println!("{line}");
+        }
     }
 
     /// Something is done: a line that stays.
     pub fn done(&self, message: &str) {
         match &self.spinner {
             Some(spinner) => spinner.println(format!("✓ {message}")),
-            None => println!("ok: {message}"),
+            None => self.line(&format!("ok: {message}")),
         }
     }
 
@@ -65,7 +81,7 @@ impl Progress for Steps {
                 spinner.println(format!("· {message}"));
                 spinner.set_message(message.to_owned());
             }
-            None => println!("==> {message}"),
+            None => self.line(&format!("==> {message}")),
         }
     }
 

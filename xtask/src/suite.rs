@@ -2,14 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
-use crate::servers::postgres::{self, PostgresServer, PostgresSettings};
+use crate::servers::{Kind, Surroundings};
 use crate::{plugins, steps::Steps};
 
 /// What is run again on each further PostgreSQL: what speaks to it.
 const AGAIN_ON_EACH_SERVER: &[&str] = &["story::", "removal::"];
+/// The suite's modules that need PostgreSQL and nothing else. Who asks for these only does not wait for
+/// the other servers; a module that is not listed gets them all.
+const POSTGRES_ALONE: &[&str] = &[
+    "api", "away", "cli", "concurrency", "decisions", "faults", "hostile", "idempotency", "leases", "operators",
+    "outage", "readme", "reload", "removal", "secrets", "shutdown", "story", "tls", "tokens",
+];
 
 /// The binaries under test.
 pub struct Binaries {
@@ -20,30 +27,53 @@ pub struct Binaries {
 }
 
 /// Prepares the toolchain, the plugins, the servers and both binaries, then runs every test of the
-/// workspace on the newest of the servers, and those that speak to it on each other one.
+/// workspace with the last of the PostgreSQL versions, and those that speak to it with each other one.
 /// `arguments` go to the tests; with any, only the end to end suite is run.
 ///
 /// # Errors
 /// When something cannot be prepared, or a test fails.
-pub fn run(majors: &[u32], arguments: &[String], steps: &Steps) -> Result<()> {
-    let built = plugins::build(&[], steps)?;
-    steps.done(&format!("{} plugins", built.len()));
-    let binaries = binaries(steps)?;
-    let newest = majors.iter().max().copied().context("no PostgreSQL to test with")?;
-    let server = server(newest, steps)?;
+pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) -> Result<()> {
+    let main = majors.last().copied().context("no PostgreSQL to test with")?;
+    let kinds = needed(kinds, arguments);
+    // The servers come while the compiler works.
+    let (servers, binaries) = thread::scope(|scope| {
+        let servers = scope.spawn(|| Surroundings::start(&kinds, main, steps));
+        let binaries = plugins::build(&[], steps).and_then(|built| {
+            steps.done(&format!("{} plugins", built.len()));
+            binaries(steps)
+        });
+        let servers = servers.join().unwrap_or_else(|_| Err(anyhow!("starting the servers panicked")));
+        (servers, binaries)
+    });
+    let (servers, binaries) = (servers?, binaries?);
     if arguments.is_empty() {
-        cargo_test(&["--workspace", "--no-fail-fast"], &[], &binaries, &server)?;
+        cargo_test(&["--workspace", "--no-fail-fast"], &[], &binaries, &servers)?;
     } else {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        cargo_test(&["--package", "jit-tests", "--test", "suite"], &arguments, &binaries, &server)?;
+        cargo_test(&["--package", "jit-tests", "--test", "suite"], &arguments, &binaries, &servers)?;
     }
-    drop(server);
-    for major in majors.iter().filter(|major| **major != newest && arguments.is_empty()) {
-        let server = self::server(*major, steps)?;
+    drop(servers);
+    for major in majors.iter().filter(|major| **major != main && arguments.is_empty()) {
+        let server = Surroundings::start(&[Kind::Postgres], *major, steps)?;
         cargo_test(&["--package", "jit-tests", "--test", "suite"], AGAIN_ON_EACH_SERVER, &binaries, &server)?;
     }
     steps.finish();
     Ok(())
+}
+
+/// Of the servers that may be started, those that the asked-for tests need.
+fn needed(kinds: &[Kind], arguments: &[String]) -> Vec<Kind> {
+    let alone = |filter: &String| filter.split_once("::").is_some_and(|(module, _)| POSTGRES_ALONE.contains(&module));
+    let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+    if filters.peek().is_some() && filters.all(alone) {
+        return vec![Kind::Postgres];
+    }
+    let mut kinds = kinds.to_vec();
+    // Every world has its own database.
+    kinds.push(Kind::Postgres);
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
 }
 
 /// Builds the broker twice and puts both aside, where a later build does not replace them.
@@ -68,26 +98,14 @@ fn built(to: &Path, features: &[&str]) -> Result<PathBuf> {
     Ok(to.to_owned())
 }
 
-/// A server for tests: it forgets on power loss, which no test is about, and holds many worlds.
-fn server(major: u32, steps: &Steps) -> Result<PostgresServer> {
-    let binaries = postgres::binaries(major, steps)?;
-    let parameters = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "400")];
-    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let server =
-        PostgresServer::start(binaries.bin(), &PostgresSettings { parameters, ..PostgresSettings::default() })?;
-    steps.done(&format!("{} on port {}", binaries.version(), server.port()));
-    Ok(server)
-}
-
 /// Runs in the foreground; how long a test may take is bounded within the tests.
-fn cargo_test(which: &[&str], arguments: &[&str], binaries: &Binaries, server: &PostgresServer) -> Result<()> {
+fn cargo_test(which: &[&str], arguments: &[&str], binaries: &Binaries, servers: &Surroundings) -> Result<()> {
     let status = cargo()
         .arg("test")
         .args(which)
         .arg("--")
         .args(arguments)
-        .env("JIT_TEST_POSTGRES", server.url("postgres"))
-        .env("JIT_TEST_POSTGRES_URL", server.url("postgres"))
+        .envs(servers.environment())
         .env("JIT_TEST_BROKER", &binaries.broker)
         .env("JIT_TEST_BROKER_FAILPOINTS", &binaries.failpoints)
         .env("JIT_TEST_PLUGINS", plugins::folder())
@@ -103,4 +121,23 @@ fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(plugins::root());
     cargo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_that_need_postgresql_alone_do_not_wait_for_the_others() {
+        let asked = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            needed(&[Kind::Mysql, Kind::Ldap], &arguments)
+        };
+        assert_eq!(asked(&["removal::", "story::", "--nocapture"]), [Kind::Postgres]);
+        let all = [Kind::Postgres, Kind::Mysql, Kind::Ldap];
+        assert_eq!(asked(&[]), all);
+        assert_eq!(asked(&["--nocapture"]), all);
+        assert_eq!(asked(&["removal::", "servers::"]), all);
+        assert_eq!(asked(&["removal"]), all);
+    }
 }

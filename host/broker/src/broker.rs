@@ -14,8 +14,11 @@ use crate::identity::Identity;
 use crate::limits::RateLimits;
 use crate::removal::InProgress;
 use crate::replay::{Abandoned, Handovers, Turns};
+use crate::rotation::Rotations;
+use crate::sealing::Sealer;
 use crate::store::{Change, Store, StoreError};
 use crate::target::Serving;
+use crate::tasks::reconcile::Listings;
 
 /// How long a change may take to become durable before its fate counts as unknown.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -38,6 +41,12 @@ pub struct Broker {
     pub abandoned: Abandoned,
     /// Removals at work.
     pub removing: InProgress,
+    /// What the reconciliations saw.
+    pub listings: Listings,
+    /// Seals what the store may hold of passwords; none without a sealing key.
+    pub sealer: Option<Arc<Sealer>>,
+    /// Rotations at work.
+    pub rotations: Rotations,
     /// What wakes the background tasks.
     pub wake: Wake,
     /// Requests and undoings that must end before the process does.
@@ -57,6 +66,8 @@ pub struct Parts {
     pub identity: Identity,
     /// How much one workload may ask.
     pub limits: RateLimits,
+    /// Seals what the store may hold of passwords.
+    pub sealer: Option<Arc<Sealer>>,
 }
 
 impl Broker {
@@ -72,6 +83,9 @@ impl Broker {
             turns: Turns::default(),
             abandoned: Abandoned::default(),
             removing: InProgress::default(),
+            listings: Listings::default(),
+            sealer: parts.sealer,
+            rotations: Rotations::default(),
             wake: Wake::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -103,13 +117,17 @@ pub struct Wake {
     pub removal: Notify,
     /// Reconcile now.
     pub reconcile: Notify,
+    /// An account is to be rotated.
+    pub rotation: Notify,
+    /// Another configuration is served: what is to be kept alive may be something else.
+    pub maintain: Notify,
     /// Until when the removal task sleeps, in milliseconds since the Unix epoch.
     asleep_until: AtomicI64,
 }
 
 impl Default for Wake {
     fn default() -> Self {
-        Self { removal: Notify::new(), reconcile: Notify::new(), asleep_until: AtomicI64::new(i64::MAX) }
+        Self { removal: Notify::new(), reconcile: Notify::new(), rotation: Notify::new(), maintain: Notify::new(), asleep_until: AtomicI64::new(i64::MAX) }
     }
 }
 

@@ -12,20 +12,22 @@ use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_runtime::{
-    ConfigFault, Connection, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SqlConnection,
-    SqlConnectionOptions, SqlKind,
+    ConfigFault, Connection, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SessionStore,
 };
 use secrecy::ExposeSecret as _;
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 
 use crate::audit;
 use crate::broker::{Broker, Parts};
-use crate::config::{self, Config, ConfigErrors, ConnectionKind};
+use crate::config::{self, Config, ConfigErrors};
+use crate::connection::{Connected, usual_port};
 use crate::identity::{Identity, IdentityOptions, JwtIssuerConfig};
 use crate::limits::RateLimits;
 use crate::store::Change;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::target::{ChainLink, Connected, Endpoint, Serving, Target, TargetRole};
+use crate::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
+use crate::{rotation, sealing, session_store};
 
 /// Decisions of one target at once: a policy that burns its time limit holds up its own target
 /// and no other.
@@ -50,6 +52,8 @@ pub struct Composed {
     pub store: Arc<SqliteStore>,
     /// What loads plugins.
     pub runtime: Arc<Runtime>,
+    /// Where connections keep what outlives a restart; none without a sealing key.
+    pub sessions: Option<Arc<dyn SessionStore>>,
 }
 
 /// Puts everything together.
@@ -59,8 +63,14 @@ pub struct Composed {
 pub async fn compose(config: &Config, mode: Mode) -> anyhow::Result<Composed> {
     let identity = identity(config, mode)?;
     let runtime = Arc::new(runtime(config)?);
-    let serving = serving(config, &runtime, None)?;
+    let sealer = sealing::of_config(&config.store).context("[store] sealing_key")?.map(Arc::new);
     let store = Arc::new(store(config, mode).await?);
+    let sessions = sealer.clone().map(|sealer| {
+        let store = Arc::clone(&store) as Arc<dyn crate::store::Store>;
+        Arc::new(session_store::SessionStore::new(store, sealer)) as Arc<dyn SessionStore>
+    });
+    let serving = serving(config, &runtime, None, sessions.as_ref())?;
+    warn_of_lost_sessions(config, sealer.is_some());
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
     let broker = Broker::new(Parts {
@@ -68,8 +78,20 @@ pub async fn compose(config: &Config, mode: Mode) -> anyhow::Result<Composed> {
         serving,
         identity,
         limits: RateLimits::new(NonZeroU32::new(limits.requests_per_second), burst),
+        sealer,
     });
-    Ok(Composed { broker, store, runtime })
+    Ok(Composed { broker, store, runtime, sessions })
+}
+
+/// What a driver of an HTTP API keeps between its calls outlives the process only when it is sealed.
+fn warn_of_lost_sessions(config: &Config, sealing: bool) {
+    let http = |connection: &config::Connection| connection.protocol.capability() == Grant::Http.as_str();
+    if !sealing && config.connections.values().any(http) {
+        tracing::warn!(
+            "without [store] sealing_key the logins of HTTP connections are kept in memory only: a restart makes new \
+             ones, and a backend that ends what an old login made ends the accounts of its leases"
+        );
+    }
 }
 
 /// The issuers that are trusted.
@@ -138,10 +160,15 @@ fn cache_dir(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// With every mistake, at its place in the file.
-pub fn serving(config: &Config, runtime: &Runtime, before: Option<&Serving>) -> anyhow::Result<Serving> {
+pub fn serving(
+    config: &Config,
+    runtime: &Runtime,
+    before: Option<&Serving>,
+    sessions: Option<&Arc<dyn SessionStore>>,
+) -> anyhow::Result<Serving> {
     let mut problems = Vec::new();
     let plugins = load_plugins(config, runtime, &mut problems);
-    let connections = connections(config, before, &mut problems);
+    let connections = connections(config, before, sessions, &mut problems);
     let mut serving = Serving { targets: BTreeMap::new(), plugins, connections };
     for (name, target) in &config.targets {
         match resolve(config, &serving, name, target) {
@@ -151,6 +178,7 @@ pub fn serving(config: &Config, runtime: &Runtime, before: Option<&Serving>) -> 
             Err(found) => problems.extend(found),
         }
     }
+    problems.extend(rotation::setup::conflicts(config, &serving));
     if problems.is_empty() { Ok(serving) } else { Err(ConfigErrors::of(problems).into()) }
 }
 
@@ -190,34 +218,26 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Opens one connection of the configuration. No server is asked yet.
+///
+/// # Errors
+/// When there is none of that name, or it cannot be opened.
+pub fn connection(config: &Config, name: &str) -> anyhow::Result<Connection> {
+    let settings = config.connections.get(name).with_context(|| format!("there is no connection {name}"))?;
+    Ok(Connected::open(name, settings, None, None)?.connection)
+}
+
 fn connections(
     config: &Config,
     before: Option<&Serving>,
+    sessions: Option<&Arc<dyn SessionStore>>,
     problems: &mut Vec<config::Problem>,
 ) -> BTreeMap<String, Connected> {
     let mut connections = BTreeMap::new();
     for (name, connection) in &config.connections {
-        let made = (|| {
-            let password = connection.password.as_ref().map(config::SecretRef::resolve).transpose()?;
-            let kept = before.and_then(|serving| serving.connections.get(name));
-            if let Some(kept) = kept.filter(|kept| kept.is_made_of(connection, password.as_ref())) {
-                return Ok((password, kept.connection.clone()));
-            }
-            let kind = match connection.kind {
-                ConnectionKind::Postgres => SqlKind::Postgres,
-            };
-            let options = SqlConnectionOptions {
-                kind,
-                max_connections: connection.max_connections,
-                connect_timeout: connection.connect_timeout,
-                ..SqlConnectionOptions::new(name.clone(), connection.url.clone(), password.clone())
-            };
-            let made = Connection::Sql(Arc::new(SqlConnection::new(options)?));
-            Ok::<_, anyhow::Error>((password, made))
-        })();
-        match made {
-            Ok((password, made)) => {
-                let connected = Connected { settings: connection.clone(), password, connection: made };
+        let before = before.and_then(|serving| serving.connections.get(name));
+        match Connected::open(name, connection, before, sessions.cloned()) {
+            Ok(connected) => {
                 connections.insert(name.clone(), connected);
             }
             Err(error) => problems.push(config.explain(&format!("connections.{name}"), format!("{error:#}"))),
@@ -263,28 +283,27 @@ fn resolve(
         let most = config.connections.get(name).map_or(2, |connection| connection.max_connections as usize);
         most.div_ceil(2).max(1)
     });
-    let roles = target.roles.iter().map(|(role, table)| {
+    let mut roles = BTreeMap::new();
+    for (role, table) in &target.roles {
         let view = RoleView { name: role.clone(), config: table.to_string() };
-        (role.clone(), TargetRole { view, slots: Arc::new(Semaphore::new(slots)) })
-    });
-    let endpoint = connection.as_ref().and_then(|(_, connection)| {
-        let Connection::Sql(connection) = connection else { return None };
-        let own = connection.endpoint();
-        let told = target.endpoint.clone().unwrap_or_default();
-        Some(Endpoint {
-            scheme: "postgres",
-            host: told.host.unwrap_or_else(|| own.host.clone()),
-            port: told.port.unwrap_or(own.port),
-            database: own.database.clone(),
-        })
-    });
+        let rotating = rotation::setup::account(config, target, role, &driver)
+            .map_err(|message| at(&format!(".roles.{role}.rotating"), message))?;
+        let slots = Arc::new(Semaphore::new(slots));
+        roles.insert(role.clone(), TargetRole { view, slots, rotating: rotating.map(Arc::new) });
+    }
+    let connected = target.connection.as_ref().and_then(|name| serving.connections.get(name));
+    if let Some(wrong) = connected.and_then(|connected| unfit(&serving.plugins[&target.driver], connected)) {
+        return Err(at(".connection", wrong));
+    }
+    let endpoint = endpoint(target.endpoint.as_ref(), connected.and_then(Connected::endpoint))
+        .map_err(|message| at(".endpoint", message))?;
     Ok(Target {
         name: name.clone(),
         driver_name: target.driver.clone(),
         driver,
         connection,
         view: TargetView { name: name.clone(), config: target.config.to_string() },
-        roles: roles.collect(),
+        roles,
         deciding: Arc::new(Semaphore::new(DECISIONS)),
         default_role: target.default_role.clone(),
         default_ttl: target.default_ttl,
@@ -294,6 +313,36 @@ fn resolve(
         endpoint,
         timeout: target.timeout,
     })
+}
+
+/// Why the driver cannot work on that connection.
+fn unfit(plugin: &Plugin, connected: &Connected) -> Option<String> {
+    let reaches: Vec<Grant> = plugin.grants().iter().copied().filter(|grant| grant.reaches_a_backend()).collect();
+    let needed = connected.settings.protocol.capability();
+    if reaches.is_empty() || reaches.iter().any(|grant| grant.as_str() == needed) {
+        return None;
+    }
+    let words: Vec<&str> = reaches.iter().map(|grant| grant.as_str()).collect();
+    let kind = connected.settings.protocol.as_str();
+    Some(format!("the driver works by {}, and this connection is {kind}", words.join(" and ")))
+}
+
+/// Where callers connect: what the target says, filled up with what the connection tells where
+/// callers speak the same as the connection.
+fn endpoint(told: Option<&config::Endpoint>, own: Option<Endpoint>) -> Result<Option<Endpoint>, String> {
+    let Some(told) = told else { return Ok(own) };
+    let own = own.filter(|own| told.scheme.as_ref().is_none_or(|scheme| *scheme == own.scheme));
+    let missing = |key: &str| format!("`{key}` is missing: the target's connection does not tell it");
+    let scheme = told.scheme.clone().or_else(|| own.as_ref().map(|own| own.scheme.clone()));
+    let scheme = scheme.ok_or_else(|| missing("scheme"))?;
+    let host = told.host.clone().or_else(|| own.as_ref().map(|own| own.host.clone()));
+    let port = told.port.or_else(|| own.as_ref().map(|own| own.port)).or_else(|| usual_port(&scheme));
+    Ok(Some(Endpoint {
+        host: host.ok_or_else(|| missing("host"))?,
+        port: port.ok_or_else(|| missing("port"))?,
+        database: told.database.clone().or_else(|| own.and_then(|own| own.database)),
+        scheme,
+    }))
 }
 
 fn policy_chain(config: &Config, serving: &Serving, names: &[String]) -> Result<Vec<ChainLink>, Vec<config::Problem>> {
@@ -363,7 +412,18 @@ async fn store(config: &Config, mode: Mode) -> anyhow::Result<SqliteStore> {
 /// Asks every target's driver whether its configuration holds, in so far as the target answers.
 /// Gives one line for each that does not.
 pub async fn validate_targets(serving: &Serving) -> Vec<(String, Result<(), String>)> {
-    let checks = serving.targets.values().map(|target| async move {
+    let checks = serving.targets.values().map(|target| {
+        // What the driver says meanwhile is about this target.
+        let span = tracing::info_span!("check", checked_target = target.name.as_str());
+        validate(target).instrument(span)
+    });
+    futures_util::future::join_all(checks).await
+}
+
+/// The field of the span in which a target is checked.
+pub const ABOUT_TARGET: &str = "checked_target";
+
+async fn validate(target: &Target) -> (String, Result<(), String>) {
         let roles: Vec<RoleView> = target.roles.values().map(|role| role.view.clone()).collect();
         let result = match target.driver.validate(&target.scope(Lane::Removal), &target.view, &roles).await {
             Outcome::Done(()) => Ok(()),
@@ -372,8 +432,6 @@ pub async fn validate_targets(serving: &Serving) -> Vec<(String, Result<(), Stri
             Outcome::Unknown(reason) => Err(reason),
         };
         (target.name.to_string(), result)
-    });
-    futures_util::future::join_all(checks).await
 }
 
 /// Puts the start on record: what serves, with which digests.
@@ -402,10 +460,17 @@ pub fn plugin_event(kind: EventKind, plugin: &Plugin) -> AuditEvent {
         .with("grants", grants)
 }
 
-/// Whether every target expires accounts by itself; those that do not are told at start.
-pub fn warn_without_backstop(serving: &Serving) {
+/// What an operator has to know of each target's driver, told at start: that it cannot expire
+/// accounts by itself, or that its accounts outlive their leases.
+pub fn warn_of_weak_ends(serving: &Serving) {
     for target in serving.targets.values() {
-        if !target.driver.description().has(Feature::Backstop) {
+        if target.standing() {
+            tracing::warn!(
+                target = %target.name,
+                "target {} hands out standing accounts: they exist before and after each lease, and its end does not take back what was handed out",
+                target.name
+            );
+        } else if !target.driver.description().has(Feature::Backstop) {
             tracing::warn!(target = %target.name, "this target cannot expire accounts by itself: only the broker removes them");
         }
     }

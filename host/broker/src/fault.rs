@@ -30,6 +30,14 @@ pub const POINTS: &[&str] = &[
     "revoke.begin",
     "revoke.driver",
     "revoke.record",
+    "rotation.begin",
+    "rotation.stage",
+    "rotation.commit",
+    "rotation.record",
+    "rotation.discard",
+    "rotation.close",
+    "rotation.grant",
+    "rotation.regrant",
     "store.commit",
 ];
 

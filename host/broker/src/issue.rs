@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use jit_core::account::AccountName;
 use jit_core::driver::Issued;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
@@ -32,6 +33,7 @@ use crate::refusal::Refused;
 use crate::removal;
 use crate::replay::{self, Handover};
 use crate::request::{CheckedRequest, IdempotencyKey};
+use crate::rotation;
 use crate::store::{Change, LeaseWrite, StoreError};
 use crate::target::{Endpoint, Target, account_view};
 
@@ -44,6 +46,8 @@ pub struct Disclosure {
     pub handover: Handover,
     /// Where to connect.
     pub endpoint: Option<Endpoint>,
+    /// Of a rotating account: until when the password before this one works, if it does.
+    pub previous_valid_until: Option<Timestamp>,
 }
 
 /// Issues a credential, or says why not.
@@ -72,6 +76,10 @@ pub async fn issue(
         Err(refused) => return Err(not_offered(broker, &caller, &request, &request_id, refused).await),
     };
     let permit = permitted(broker, asked).await?;
+    let granted = permit.decision.asked.target.roles.get(&permit.role);
+    if let Some(rotating) = granted.and_then(|role| role.rotating.clone()) {
+        return rotation::issue::hand_out(broker, permit, &rotating, idempotency).await;
+    }
     let intended = intend(broker, permit, idempotency).await?;
     let created = create(broker, intended).await?;
     settle(broker, created).await
@@ -148,13 +156,13 @@ struct Intended {
     permit: Permit,
 }
 
-async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency>) -> Result<Intended, Refused> {
+/// A pending lease of what was permitted, with that account.
+pub(crate) fn draft(permit: &Permit, account: AccountName, idempotency: Option<Idempotency>) -> Lease {
     let asked = &permit.decision.asked;
     let target = &asked.target;
     // Whole seconds, as the targets' own expiries are: lease and backstop end together.
     let issued_at = Timestamp::from_second(asked.at.as_second()).unwrap_or(asked.at);
-    let max_name = target.driver.description().max_name_length;
-    let lease = Lease {
+    Lease {
         id: LeaseId::generate(asked.at),
         version: 0,
         state: LeaseState::Pending,
@@ -162,8 +170,10 @@ async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency
         attributes: asked.caller.attributes.clone(),
         target: target.name.clone(),
         role: permit.role.clone(),
-        account: target.prefix.generate(&asked.caller.principal.workload, max_name),
+        account,
+        username: None,
         external_id: None,
+        standing: target.standing(),
         driver: target.driver_ref(),
         request_id: asked.request_id.clone(),
         issued_at,
@@ -176,7 +186,15 @@ async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency
         metadata: asked.request.metadata.clone(),
         idempotency,
         removal: None,
-    };
+        rotating: None,
+    }
+}
+
+async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency>) -> Result<Intended, Refused> {
+    let asked = &permit.decision.asked;
+    let max_name = asked.target.driver.description().max_name_length;
+    let account = asked.target.prefix.generate(&asked.caller.principal.workload, max_name);
+    let lease = draft(&permit, account, idempotency);
     let change = Change { leases: vec![LeaseWrite::Insert(lease.clone())], ..Change::default() };
     let intended = fault::step("issue.intend", StoreError::at_failpoint, broker.commit(change)).await;
     match intended {
@@ -242,7 +260,7 @@ async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refus
     let event = AuditEvent::of_lease(EventKind::IssueFailed, now, lease).with_error(reason.clone());
     let event = permit.decision.complete(event);
     if let Ok(closed) = lease.refuse(now, reason) {
-        let change = Change { leases: vec![LeaseWrite::Update(closed)], events: vec![event] };
+        let change = Change { leases: vec![LeaseWrite::Update(closed)], events: vec![event], ..Change::default() };
         if let Err(error) = broker.commit(change).await {
             removal::undo(broker, lease.clone(), Cause::Doubtful);
             return error.into();
@@ -262,7 +280,7 @@ async fn doubtful(broker: &Broker, lease: &Lease, permit: &Permit, reason: Strin
     let doubt = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, lease).with_error(reason.clone());
     if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
         let events = vec![failed.with_error(reason), doubt];
-        let change = Change { leases: vec![LeaseWrite::Update(doubted)], events };
+        let change = Change { leases: vec![LeaseWrite::Update(doubted)], events, ..Change::default() };
         if let Err(error) = broker.commit(change).await {
             removal::undo(broker, lease.clone(), Cause::Doubtful);
             return error.into();
@@ -276,21 +294,23 @@ async fn doubtful(broker: &Broker, lease: &Lease, permit: &Permit, reason: Strin
 async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused> {
     let Created { lease, permit, issued, password } = created;
     let capped = issued.expires_at.and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
-    let settled = lease.settle(issued.external_id, capped.unwrap_or(lease.expires_at));
+    // From here on also an undoing knows what the backend calls the account.
+    let lease = lease.with_account(issued.username, issued.external_id);
+    let settled = lease.settle(lease.external_id.clone(), capped.unwrap_or(lease.expires_at));
     let Ok(active) = settled else {
         removal::undo(broker, lease, Cause::NotAudited);
         return Err(Refused::AuditUnavailable);
     };
     let granted = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueGranted, Timestamp::now(), &active));
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
-    let change = Change { leases: vec![LeaseWrite::Update(active.clone())], events };
+    let change = Change { leases: vec![LeaseWrite::Update(active.clone())], events, ..Change::default() };
     if let Err(error) = fault::step("issue.settle", StoreError::at_failpoint, broker.commit(change)).await {
         removal::undo(broker, lease, Cause::NotAudited);
         return Err(error.into());
     }
     broker.wake.expiry_at(active.expires_at);
     let handover = Handover {
-        username: issued.username.unwrap_or_else(|| active.account.to_string()),
+        username: active.login().to_owned(),
         secret: issued.secret.unwrap_or(password),
         properties: issued.properties,
     };
@@ -303,5 +323,5 @@ async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused
         return Err(error.into());
     }
     let endpoint = permit.decision.asked.target.endpoint.clone();
-    Ok(Disclosure { lease: active, handover, endpoint })
+    Ok(Disclosure { lease: active, handover, endpoint, previous_valid_until: None })
 }

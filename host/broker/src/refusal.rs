@@ -56,6 +56,14 @@ pub enum Refused {
         /// Where it stands.
         state: LeaseState,
     },
+    /// The lease is active and stays what it is: only a new one goes on.
+    #[error("lease {id} cannot be renewed: {reason}")]
+    LeaseNotRenewable {
+        /// The lease.
+        id: LeaseId,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
     /// Too much too fast by one workload.
     #[error("too many requests by this workload")]
     RateLimited {
@@ -96,7 +104,8 @@ impl Refused {
             Self::UnknownTarget(_) => "unknown-target",
             Self::UnknownLease => "unknown-lease",
             Self::IdempotencyConflict(_) => "idempotency-conflict",
-            Self::LeaseNotActive { .. } => "lease-not-active",
+            // One code: for a client both mean that it has to ask for a new lease.
+            Self::LeaseNotActive { .. } | Self::LeaseNotRenewable { .. } => "lease-not-active",
             Self::RateLimited { .. } => "rate-limited",
             Self::TargetRefused(_) => "target-refused",
             Self::TargetUnavailable(_) => "target-unavailable",

@@ -58,7 +58,7 @@ impl Drop for Mine<'_> {
 /// [`StoreError::Stale`] when somebody else stepped the lease on first.
 pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
     let revoking = lease.begin_revocation(cause, Timestamp::now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
-    let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events };
+    let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events, ..Change::default() };
     match fault::step("revoke.begin", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => {
             broker.handovers.forget(&lease.id);
@@ -79,17 +79,31 @@ pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<Aud
 pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreError> {
     let Some(_mine) = broker.removing.begin(&lease.id) else { return Ok(Attempt::InProgress) };
     let now = Timestamp::now();
-    match call_driver(broker, lease).await {
-        Ok(()) => {
+    let outcome = match call_driver(broker, lease).await {
+        Ok(answer) => settled(broker, lease, answer, now),
+        Err(failed) => Settled::Failed(failed),
+    };
+    match outcome {
+        Settled::Removed(unseen) => {
             let removed = lease.removed().map_err(|_| StoreError::Stale(lease.id.clone()))?;
-            let event = removed_event(&removed, now);
-            let change = Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event] };
+            let event = removed_event(&removed, now, unseen);
+            let change = Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event], ..Change::default() };
             fault::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
-            metrics::counter!("jit_accounts_removed_total", "target" => lease.target.to_string()).increment(1);
-            tracing::info!(lease = %lease.id, account = %lease.account, target = %lease.target, "account removed");
+            if lease.standing {
+                tracing::info!(lease = %lease.id, account = lease.login(), target = %lease.target, "a lease over a standing account has ended");
+            } else {
+                metrics::counter!("jit_accounts_removed_total", "target" => lease.target.to_string()).increment(1);
+                tracing::info!(lease = %lease.id, account = lease.login(), target = %lease.target, "account removed");
+            }
             Ok(Attempt::Removed(removed))
         }
-        Err((reason, unreachable)) => {
+        Settled::Waits(reason, then) => {
+            let waits =
+                lease.removal_waits(reason, now, then).map_err(|_| StoreError::Stale(lease.id.clone()))?;
+            broker.commit(Change { leases: vec![LeaseWrite::Update(waits.clone())], ..Change::default() }).await?;
+            Ok(Attempt::Failed { lease: waits, unreachable: false })
+        }
+        Settled::Failed((reason, unreachable)) => {
             let failed = lease.removal_failed(reason.clone(), now).map_err(|_| StoreError::Stale(lease.id.clone()))?;
             let attempts = failed.removal.as_ref().map_or(1, |removal| removal.attempts);
             metrics::counter!("jit_revoke_failed_total", "target" => lease.target.to_string()).increment(1);
@@ -100,17 +114,83 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
                 .with("attempts", attempts)
                 .with_error(reason);
             let events = if on_record { vec![event] } else { Vec::new() };
-            broker.commit(Change { leases: vec![LeaseWrite::Update(failed.clone())], events }).await?;
+            broker.commit(Change { leases: vec![LeaseWrite::Update(failed.clone())], events, ..Change::default() }).await?;
             Ok(Attempt::Failed { lease: failed, unreachable })
         }
     }
 }
 
+/// What a driver's yes to a removal says.
+enum Answer {
+    /// The account is not there.
+    Gone,
+    /// There was no handle to ask the backend for. Whether it has such an account only a list can tell.
+    NoHandle {
+        /// Whether the backend lists what it has.
+        lists: bool,
+    },
+}
+
+/// What an attempt comes to.
+enum Settled {
+    /// There is no account, or, with a reason, none was found.
+    Removed(Option<&'static str>),
+    /// Not to be said yet; asked again at that time.
+    Waits(String, Timestamp),
+    /// It may still be there. Whether the backend was out of reach.
+    Failed((String, bool)),
+}
+
+/// A creation whose answer was lost, at a backend that names its accounts itself, leaves no handle:
+/// the driver's yes means nothing. Such a lease stays doubtful until the backend has been listed
+/// after a grace (an account without a lease is then a ghost, and removed as one) or, where it
+/// cannot be listed, until its own expiry has passed.
+fn settled(broker: &Broker, lease: &Lease, answer: Answer, now: Timestamp) -> Settled {
+    let Answer::NoHandle { lists } = answer else { return Settled::Removed(None) };
+    let serving = broker.serving.load();
+    let target = serving.targets.get(&lease.target);
+    let target = target.filter(|target| target.driver_ref().same_maker(&lease.driver));
+    let since = lease.removal.as_ref().map_or(lease.issued_at, |removal| removal.since);
+    if let Some(target) = target.filter(|_| lists) {
+        let from = since + target.grace();
+        if broker.listings.since(target, from) {
+            return Settled::Removed(Some("the backend was listed after the creation could have ended; an account without a lease there is removed as a ghost"));
+        }
+        if now >= from {
+            broker.wake.reconcile.notify_one();
+        }
+        let then = from.max(now + LISTING_WAIT);
+        return Settled::Waits("nobody knows what the backend called the account: it is listed first".to_owned(), then);
+    }
+    if now >= lease.expires_at + EXPIRY_SLACK {
+        return Settled::Removed(Some("the backend cannot be listed; the account has expired there by itself"));
+    }
+    let reason = "nobody knows what the backend called the account, and it cannot be listed: its own expiry is waited for";
+    Settled::Waits(reason.to_owned(), lease.expires_at + EXPIRY_SLACK)
+}
+
+/// How long a listing may take until it is looked for again.
+const LISTING_WAIT: Duration = Duration::from_secs(5);
+/// What two clocks may differ.
+const EXPIRY_SLACK: Duration = Duration::from_secs(5);
+
 /// The driver's revoke; an account that is not there is gone. The error says whether the backend
 /// was out of reach.
-async fn call_driver(broker: &Broker, lease: &Lease) -> Result<(), (String, bool)> {
+async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, (String, bool)> {
+    if lease.rotating.is_some() {
+        // The account stands, whatever the configuration says now; its password ends by rotation.
+        return Ok(Answer::Gone);
+    }
     let remover = broker.serving.load().remover(&lease.target, &lease.driver).map_err(|reason| (reason, false))?;
-    let external = remover.driver.description().has(Feature::ExternalAccounts);
+    let description = remover.driver.description();
+    let external = description.has(Feature::ExternalAccounts);
+    // A lease that was active had an account whose driver needs no handle.
+    let no_handle = external && lease.external_id.is_none() && lease.state != LeaseState::Revoking;
+    let answer = if no_handle && !lease.standing {
+        Answer::NoHandle { lists: description.has(Feature::ListAccounts) }
+    } else {
+        Answer::Gone
+    };
     if !external && !lease.account.is_generated() {
         let reason = format!("{} is no account name that a broker makes; was the store changed?", lease.account);
         return Err((reason, false));
@@ -118,7 +198,7 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<(), (String, bool
     let account = account_view(lease);
     let call = async {
         match remover.driver.revoke(&remover.scope, &remover.view, &account).await {
-            Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Ok(()),
+            Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Ok(answer),
             Outcome::Refused(refusal) => Err((refusal.reason(), matches!(refusal, Refusal::Unavailable { .. }))),
             // One statement without an answer: a lock may hold it up. Where the server is away, the
             // next attempt finds that out.
@@ -128,7 +208,7 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<(), (String, bool
     fault::step("revoke.driver", || ("failpoint".to_owned(), false), call).await
 }
 
-fn removed_event(lease: &Lease, now: Timestamp) -> AuditEvent {
+fn removed_event(lease: &Lease, now: Timestamp, unseen: Option<&'static str>) -> AuditEvent {
     let cause = lease.removal.as_ref().map_or(Cause::Requested, |removal| removal.cause);
     let kind = match cause {
         Cause::Expired => EventKind::LeaseExpired,
@@ -136,7 +216,12 @@ fn removed_event(lease: &Lease, now: Timestamp) -> AuditEvent {
         _ => EventKind::LeaseRevoked,
     };
     let word = serde_json::to_value(cause).unwrap_or_default();
-    AuditEvent::of_lease(kind, now, lease).with("cause", word)
+    let event = AuditEvent::of_lease(kind, now, lease).with("cause", word);
+    let event = if lease.standing { event.with("account_removed", false) } else { event };
+    match unseen {
+        Some(reason) => event.with("closed_because", reason),
+        None => event,
+    }
 }
 
 /// A step after the intent was lost in the store: whatever of it became durable, the account goes
@@ -167,13 +252,13 @@ pub fn undo(broker: &Broker, lease: Lease, cause: Cause) {
 /// yet, it gets to know it as doubtful: the intent, should it come later, finds its id taken.
 async fn close_for_good(broker: &Broker, lease: &Lease, cause: Cause) -> Result<(), StoreError> {
     if broker.store.lease(&lease.id).await?.is_some() {
-        return close(broker, &lease.id, cause).await;
+        return close_as(broker, lease, cause).await;
     }
     let now = Timestamp::now();
     let Ok(doubtful) = lease.doubt(cause, now) else { return Ok(()) };
     let word = serde_json::to_value(cause).unwrap_or_default();
     let event = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, &doubtful).with("cause", word);
-    broker.commit(Change { leases: vec![LeaseWrite::Insert(doubtful)], events: vec![event] }).await
+    broker.commit(Change { leases: vec![LeaseWrite::Insert(doubtful)], events: vec![event], ..Change::default() }).await
 }
 
 /// Marks a lease for removal from wherever it stands.
@@ -181,7 +266,17 @@ async fn close_for_good(broker: &Broker, lease: &Lease, cause: Cause) -> Result<
 /// # Errors
 /// When the store fails or somebody else is faster; call it again.
 pub async fn close(broker: &Broker, id: &LeaseId, cause: Cause) -> Result<(), StoreError> {
+    match broker.store.lease(id).await? {
+        Some(lease) => close_as(broker, &lease, cause).await,
+        None => Ok(()),
+    }
+}
+
+/// As [`close`], with what is known of the account beside what the store knows.
+async fn close_as(broker: &Broker, known: &Lease, cause: Cause) -> Result<(), StoreError> {
+    let id = &known.id;
     let Some(lease) = broker.store.lease(id).await? else { return Ok(()) };
+    let lease = lease.with_account(known.username.clone(), known.external_id.clone());
     let now = Timestamp::now();
     let (step, kind) = match lease.state {
         LeaseState::Pending => (lease.doubt(cause, now), EventKind::LeaseDoubtful),
@@ -192,7 +287,7 @@ pub async fn close(broker: &Broker, id: &LeaseId, cause: Cause) -> Result<(), St
     let word = serde_json::to_value(cause).unwrap_or_default();
     let event = AuditEvent::of_lease(kind, now, &next).with("cause", word);
     broker.handovers.forget(id);
-    broker.commit(Change { leases: vec![LeaseWrite::Update(next)], events: vec![event] }).await
+    broker.commit(Change { leases: vec![LeaseWrite::Update(next)], events: vec![event], ..Change::default() }).await
 }
 
 /// The caller went away before it had its reply. With an Idempotency-Key it may come back for it;

@@ -53,6 +53,14 @@ pub async fn renew(
     };
     let asked = resolve(broker, caller, request.check()?, request_id.clone(), Operation::Renew)?;
     let (target, at) = (asked.target.clone(), asked.at);
+    if !target.driver_ref().same_maker(&lease.driver) {
+        // The old driver removes the account when its time is over; the new one knows nothing of it.
+        let reason = "the target was moved to another backend since; ask for a new lease, this one ends at its time";
+        let mut event = AuditEvent::of_lease(EventKind::RenewDenied, at, &lease).with_error(reason);
+        event.request_id = Some(request_id.to_string());
+        broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+        return Err(Refused::LeaseNotRenewable { id: lease.id, reason });
+    }
     let permit = match decide(asked).await? {
         Ok(permit) if permit.role == lease.role => permit,
         Ok(permit) => {
@@ -96,7 +104,7 @@ pub async fn renew(
     event.request_id = Some(request_id.to_string());
     let event = permit.decision.complete(event);
     let events = std::iter::once(event).chain(permit.decision.shadow_events()).collect();
-    let change = Change { leases: vec![LeaseWrite::Update(next.clone())], events };
+    let change = Change { leases: vec![LeaseWrite::Update(next.clone())], events, ..Change::default() };
     match fault::step("renew.record", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => Ok(next),
         Err(StoreError::Stale(id)) => {
@@ -109,7 +117,7 @@ pub async fn renew(
 
 fn about(mut event: AuditEvent, lease: &Lease) -> AuditEvent {
     event.lease_id = Some(lease.id.to_string());
-    event.ephemeral_id = Some(lease.account.to_string());
+    event.ephemeral_id = Some(lease.login().to_owned());
     event
 }
 

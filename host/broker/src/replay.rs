@@ -21,6 +21,7 @@ use crate::broker::Broker;
 use crate::fault;
 use crate::issue::Disclosure;
 use crate::refusal::Refused;
+use crate::rotation;
 use crate::store::{Change, StoreError};
 use crate::target::account_view;
 
@@ -131,13 +132,18 @@ pub async fn same_answer(
         LeaseState::Pending => return Err(Refused::Overloaded),
         state => return Err(Refused::LeaseNotActive { id: lease.id, state }),
     }
+    if lease.rotating.is_some() {
+        let disclosure = rotation::issue::hand_out_again(broker, lease, request_id).await?;
+        broker.abandoned.picked_up(&disclosure.lease.id);
+        return Ok(Some(disclosure));
+    }
     let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
     let handover = match broker.handovers.get(&lease.id) {
         Some(handover) => handover,
         None => reset_password(broker, &lease, request_id).await?,
     };
     broker.abandoned.picked_up(&lease.id);
-    Ok(Some(Disclosure { lease, handover, endpoint }))
+    Ok(Some(Disclosure { lease, handover, endpoint, previous_valid_until: None }))
 }
 
 /// The secret is no longer in memory: the account gets a new one, on record before it leaves.
@@ -165,7 +171,7 @@ async fn reset_password(broker: &Broker, lease: &Lease, request_id: &RequestId) 
     event.request_id = Some(request_id.to_string());
     let change = Change { events: vec![event.with("password_reset", true)], ..Change::default() };
     fault::step("replay.record", StoreError::at_failpoint, broker.commit(change)).await?;
-    let handover = Handover { username: lease.account.to_string(), secret, properties: Vec::new() };
+    let handover = Handover { username: lease.login().to_owned(), secret, properties: Vec::new() };
     broker.handovers.keep(&lease.id, handover.clone());
     Ok(handover)
 }

@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::compose::{self, Composed, Mode};
 use crate::config::Export;
 use crate::http::{self, App, server};
-use crate::reload::{Reloader, Source};
+use crate::reload::{self, Reloader, Source};
 use crate::removal;
 use crate::store::Change;
 use crate::tasks;
@@ -40,12 +40,13 @@ pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::Sock
         Some(tls) => Some(server::tls(&tls.cert, &tls.key).await?),
         None => None,
     };
-    let Composed { broker, store, runtime } = compose::compose(&config, mode).await?;
+    let Composed { broker, store, runtime, sessions } = compose::compose(&config, mode).await?;
     // Before anybody is told that it serves: the commands work from then on.
     let admin_path = config.server.admin_socket.clone();
     let admin_listener = server::bind_admin(&admin_path)?;
     compose::record_start(&broker).await?;
-    compose::warn_without_backstop(&broker.serving.load());
+    compose::warn_of_weak_ends(&broker.serving.load());
+    reload::tell_orphans(&broker).await;
     let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
     if recovered > 0 {
         tracing::warn!(leases = recovered, "leases that the last stop left unsettled; their accounts are removed");
@@ -56,6 +57,8 @@ pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::Sock
     let mut background = JoinSet::new();
     background.spawn(tasks::removal::run(Arc::clone(&broker)));
     background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval, recovered > 0));
+    background.spawn(tasks::maintain::run(Arc::clone(&broker)));
+    background.spawn(tasks::rotation::run(Arc::clone(&broker)));
     background.spawn(tasks::housekeeping::run(Arc::clone(&broker), config.store.keep_revoked));
     for Export::Jsonl { path } in config.audit.export.clone() {
         let options = export::JsonlOptions::new(path);
@@ -65,7 +68,7 @@ pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::Sock
     background.spawn(upkeep(metrics.clone(), Arc::clone(&broker)));
     background.spawn(look_at_targets(Arc::clone(&broker)));
 
-    let reloader = Arc::new(Reloader::new(Arc::clone(&broker), runtime, source, mode, config.clone()));
+    let reloader = Arc::new(Reloader::new(Arc::clone(&broker), runtime, sessions, source, mode, config.clone()));
     background.spawn(reload_on_signal(Arc::clone(&reloader), Arc::clone(&broker)));
 
     let app = Arc::new(App {
@@ -138,7 +141,7 @@ async fn reload_on_signal(reloader: Arc<Reloader>, broker: Arc<Broker>) {
     loop {
         tokio::select! {
             () = broker.stopping.cancelled() => return,
-            _ = hangup.recv() => drop(reloader.reload().await),
+            _ = hangup.recv() => drop(reloader.reload(false).await),
         }
     }
 }

@@ -13,8 +13,13 @@ use jit_core::name::{RoleName, TargetName};
 use jit_core::policy::Mode;
 use jit_core::ttl::Ttl;
 use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PolicyPlugin};
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
+
+use crate::connection::Connected;
+use crate::rotation::RotatingAccount;
+
+/// A target's `config` table that is empty or not there.
+const NO_CONFIG: &str = "{}";
 
 /// One policy in a target's chain.
 #[derive(Clone)]
@@ -34,14 +39,14 @@ pub struct ChainLink {
 /// Where applications connect.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// The scheme of the URI (`postgres`).
-    pub scheme: &'static str,
+    /// What is spoken there: the scheme of the URI (`postgres`).
+    pub scheme: String,
     /// Host name or address, as the applications reach it.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// The database.
-    pub database: String,
+    /// The database, where there is such a thing.
+    pub database: Option<String>,
 }
 
 /// A configured target, resolved.
@@ -83,6 +88,8 @@ pub struct TargetRole {
     /// At most half of the connection's sessions at once: a role that is slow to create leaves the
     /// other half to the rest.
     pub slots: Arc<Semaphore>,
+    /// Where the role hands out one standing account whose password changes.
+    pub rotating: Option<Arc<RotatingAccount>>,
 }
 
 impl Target {
@@ -103,7 +110,28 @@ impl Target {
             plugin: self.driver_name.clone(),
             connection: self.connection.as_ref().map(|(name, _)| name.clone()),
             sha256: self.driver.sha256().to_owned(),
+            name: Some(self.driver.description().name.clone()),
+            config: Some(self.view.config.clone()).filter(|config| config != NO_CONFIG),
         }
+    }
+
+    /// Whether the backend chooses names and secrets.
+    #[must_use]
+    pub fn external(&self) -> bool {
+        self.driver.description().has(Feature::ExternalAccounts)
+    }
+
+    /// Whether what is handed out stands before and after its lease.
+    #[must_use]
+    pub fn standing(&self) -> bool {
+        self.driver.description().has(Feature::StandingAccounts)
+    }
+
+    /// How long the backend may have an account that the store does not know yet, because the call
+    /// that makes it is still under way or its answer got lost.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        2 * self.timeout
     }
 
     /// Whether leases can be renewed.
@@ -134,6 +162,12 @@ impl Serving {
         let Some(Plugin::Driver(driver)) = self.plugins.get(&made_by.plugin) else {
             return Err(format!("the configuration no longer has the driver {}", made_by.plugin));
         };
+        let now = &driver.description().name;
+        if let Some(then) = made_by.name.as_ref().filter(|then| *then != now) {
+            let plugin = &made_by.plugin;
+            // It would find nothing by that name, and call that a success.
+            return Err(format!("the driver {plugin} was {then} and is now {now}, which did not make the account"));
+        }
         let connection = match &made_by.connection {
             None => None,
             Some(name) => match self.connections.get(name) {
@@ -142,36 +176,15 @@ impl Serving {
             },
         };
         let configured = self.targets.get(target);
-        let view = configured.map_or_else(
-            || TargetView { name: target.clone(), config: "{}".to_owned() },
-            |configured| configured.view.clone(),
-        );
+        // What an operator mends in the target holds for its old leases as well; what another
+        // driver is told does not.
+        let config = match configured.filter(|configured| configured.driver_ref().same_maker(made_by)) {
+            Some(same) => same.view.config.clone(),
+            None => made_by.config.clone().unwrap_or_else(|| NO_CONFIG.to_owned()),
+        };
+        let view = TargetView { name: target.clone(), config };
         let deadline = configured.map_or(Duration::from_secs(30), |configured| configured.timeout);
         Ok(Remover { driver: driver.clone(), view, scope: DriverScope { connection, deadline, lane: Lane::Removal } })
-    }
-}
-
-/// A connection with what it was made of: a reload that does not change that keeps it, with its
-/// sessions.
-pub struct Connected {
-    /// Its section of the configuration.
-    pub settings: crate::config::Connection,
-    /// The password that was read then.
-    pub password: Option<SecretString>,
-    /// The connection.
-    pub connection: Connection,
-}
-
-impl Connected {
-    /// Whether it is what these settings would make.
-    #[must_use]
-    pub fn is_made_of(&self, settings: &crate::config::Connection, password: Option<&SecretString>) -> bool {
-        let same_password = match (&self.password, password) {
-            (Some(old), Some(new)) => old.expose_secret() == new.expose_secret(),
-            (None, None) => true,
-            _ => false,
-        };
-        same_password && self.settings == *settings
     }
 }
 

@@ -30,21 +30,39 @@ pub enum Feature {
 }
 
 impl Feature {
+    /// Every feature.
+    pub const ALL: [Self; 9] = [
+        Self::Renew,
+        Self::Rotate,
+        Self::Overlap,
+        Self::Backstop,
+        Self::Inspect,
+        Self::ListAccounts,
+        Self::ExternalAccounts,
+        Self::StandingAccounts,
+        Self::Maintain,
+    ];
+
+    /// The contract's word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Renew => "renew",
+            Self::Rotate => "rotate",
+            Self::Overlap => "overlap",
+            Self::Backstop => "backstop",
+            Self::Inspect => "inspect",
+            Self::ListAccounts => "list-accounts",
+            Self::ExternalAccounts => "external-accounts",
+            Self::StandingAccounts => "standing-accounts",
+            Self::Maintain => "maintain",
+        }
+    }
+
     /// From the contract's word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        Some(match word {
-            "renew" => Self::Renew,
-            "rotate" => Self::Rotate,
-            "overlap" => Self::Overlap,
-            "backstop" => Self::Backstop,
-            "inspect" => Self::Inspect,
-            "list-accounts" => Self::ListAccounts,
-            "external-accounts" => Self::ExternalAccounts,
-            "standing-accounts" => Self::StandingAccounts,
-            "maintain" => Self::Maintain,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|feature| feature.word() == word)
     }
 }
 

@@ -35,6 +35,12 @@ pub enum EventKind {
     GhostRemoved,
     /// A lease without an account, or an account that differs from its lease.
     Drift,
+    /// A rotating account has a new password.
+    AccountRotated,
+    /// A rotating account's old password works no longer.
+    OverlapEnded,
+    /// A step of a rotation failed; it is tried again.
+    RotationFailed,
     /// A policy in shadow mode would have decided otherwise.
     ShadowDiff,
     /// A plugin is serving.
@@ -49,6 +55,8 @@ pub enum EventKind {
     AdminRevoke,
     /// An operator asked for a reconciliation.
     AdminReconcile,
+    /// An operator asked for a rotation before its time.
+    AdminRotate,
     /// The broker serves.
     BrokerStarted,
     /// The broker stopped in order.
@@ -72,6 +80,9 @@ impl EventKind {
             Self::RevokeFailed => "revoke.failed",
             Self::GhostRemoved => "reconcile.ghost_removed",
             Self::Drift => "reconcile.drift",
+            Self::AccountRotated => "account.rotated",
+            Self::OverlapEnded => "rotation.overlap_ended",
+            Self::RotationFailed => "rotation.failed",
             Self::ShadowDiff => "policy.shadow_diff",
             Self::PluginLoaded => "plugin.loaded",
             Self::PluginRejected => "plugin.rejected",
@@ -79,6 +90,7 @@ impl EventKind {
             Self::ConfigReloaded => "config.reloaded",
             Self::AdminRevoke => "admin.revoke",
             Self::AdminReconcile => "admin.reconcile",
+            Self::AdminRotate => "admin.rotate",
             Self::BrokerStarted => "broker.started",
             Self::BrokerStopped => "broker.stopped",
         }
@@ -198,7 +210,7 @@ impl AuditEvent {
             k8s_pod: lease.attributes.get("k8s_pod").cloned(),
             target_db: Some(lease.target.to_string()),
             role: Some(lease.role.to_string()),
-            ephemeral_id: Some(lease.account.to_string()),
+            ephemeral_id: Some(lease.login().to_owned()),
             ttl_minutes: Some(minutes(lease.ttl().seconds())),
             expires_at: Some(lease.expires_at),
             reason: lease.reason.clone(),

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::AccountName;
 use crate::id::{LeaseId, RequestId};
 use crate::name::{Principal, RoleName, TargetName};
+use crate::rotation::Generation;
 use crate::ttl::Ttl;
 
 /// Where a lease stands.
@@ -129,6 +130,27 @@ pub struct DriverRef {
     pub connection: Option<String>,
     /// The digest of the component that was called, in hexadecimal.
     pub sha256: String,
+    /// What the driver calls itself: another one that is configured under the same name later is
+    /// not asked to remove what it did not make. None in leases of an earlier release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The target's `config` table at issue, as JSON, where it had one: removal uses it after the
+    /// target was moved to another driver or is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+}
+
+impl DriverRef {
+    /// Whether both mean the same driver on the same connection, whatever their builds and
+    /// configurations.
+    #[must_use]
+    pub fn same_maker(&self, other: &Self) -> bool {
+        let same_name = match (&self.name, &other.name) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        self.plugin == other.plugin && self.connection == other.connection && same_name
+    }
 }
 
 /// An Idempotency-Key as the store keeps it: digests, since a key may be guessable but the
@@ -159,10 +181,16 @@ pub struct Lease {
     pub target: TargetName,
     /// The role that was granted (which a policy may have narrowed).
     pub role: RoleName,
-    /// The account.
+    /// The account, by the name that the host chose.
     pub account: AccountName,
+    /// The account's name where the backend chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
     /// The backend's own handle.
     pub external_id: Option<String>,
+    /// The account stands before and after the lease: its end does not take back what was handed out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standing: bool,
     /// Who made it.
     pub driver: DriverRef,
     /// The request that made it.
@@ -187,6 +215,10 @@ pub struct Lease {
     pub idempotency: Option<Idempotency>,
     /// The removal, once it has begun.
     pub removal: Option<Removal>,
+    /// Which password of a rotating account was handed out: such an account stands, and the
+    /// lease's end changes nothing in the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotating: Option<Generation>,
 }
 
 /// A step that the lease's state does not allow.
@@ -219,6 +251,21 @@ impl Lease {
         next.external_id = external_id;
         next.expires_at = expires_at.min(next.expires_at);
         Ok(next)
+    }
+
+    /// The same lease with what the backend says its account is. Where it is known already, that stays.
+    #[must_use]
+    pub fn with_account(mut self, username: Option<String>, external_id: Option<String>) -> Self {
+        let chosen = username.filter(|name| name != self.account.as_str());
+        self.username = self.username.or(chosen);
+        self.external_id = self.external_id.or(external_id);
+        self
+    }
+
+    /// The account's name as the target knows it.
+    #[must_use]
+    pub fn login(&self) -> &str {
+        self.username.as_deref().unwrap_or(self.account.as_str())
     }
 
     /// The backend refused: there is no account.
@@ -275,6 +322,18 @@ impl Lease {
         removal.attempts = removal.attempts.saturating_add(1);
         removal.next_attempt_at = now + Removal::backoff(removal.attempts);
         removal.last_error = Some(error);
+        Ok(next)
+    }
+
+    /// The removal waits until `then` for `reason`, which is no failure.
+    ///
+    /// # Errors
+    /// When the lease is neither revoking nor doubtful.
+    pub fn removal_waits(&self, reason: String, now: Timestamp, then: Timestamp) -> Result<Self, StepError> {
+        let mut next = self.step(&[LeaseState::Revoking, LeaseState::Doubtful], "wait to be removed")?;
+        let removal = next.removal.get_or_insert_with(|| Removal::new(Cause::Doubtful, now));
+        removal.next_attempt_at = then.max(now + Duration::from_secs(1));
+        removal.last_error = Some(reason);
         Ok(next)
     }
 
@@ -350,8 +409,16 @@ pub(crate) mod tests {
             target: TargetName::new("inventory_db").unwrap(),
             role: RoleName::new("app_read_only").unwrap(),
             account: AccountPrefix::default().generate("payment-service", 63),
+            username: None,
             external_id: None,
-            driver: DriverRef { plugin: "postgres".into(), connection: None, sha256: "00".into() },
+            standing: false,
+            driver: DriverRef {
+                plugin: "postgres".into(),
+                connection: None,
+                sha256: "00".into(),
+                name: None,
+                config: None,
+            },
             request_id: RequestId::generate(now),
             issued_at: now,
             term_start: now,
@@ -363,6 +430,7 @@ pub(crate) mod tests {
             metadata: BTreeMap::new(),
             idempotency: None,
             removal: None,
+            rotating: None,
         }
     }
 
@@ -408,6 +476,48 @@ pub(crate) mod tests {
         assert_eq!(far.expires_at, far.max_expires_at);
         let near = active.renew(active.issued_at, active.issued_at).unwrap();
         assert_eq!(near.expires_at, active.expires_at);
+    }
+
+    #[test]
+    fn an_account_that_the_backend_named_goes_by_that_name() {
+        let lease = example();
+        let own = lease.clone().with_account(Some(lease.account.to_string()), None);
+        assert_eq!((own.login(), &own.username), (lease.account.as_str(), &None));
+        let theirs = lease.with_account(Some("v-root-abc".into()), Some("creds/a/1".into()));
+        assert_eq!(theirs.login(), "v-root-abc");
+        let later = theirs.with_account(Some("other".into()), Some("creds/a/2".into()));
+        assert_eq!((later.login(), later.external_id.as_deref()), ("v-root-abc", Some("creds/a/1")));
+    }
+
+    #[test]
+    fn a_lease_of_an_earlier_release_can_be_read() {
+        let mut json = serde_json::to_value(example()).unwrap();
+        for key in ["username", "standing"] {
+            assert!(json.as_object_mut().unwrap().remove(key).is_none(), "{key} is written only when it says something");
+        }
+        assert!(!json["driver"].as_object().unwrap().contains_key("config"));
+        let read: Lease = serde_json::from_value(json).unwrap();
+        assert_eq!((read.username.as_ref(), read.standing, read.driver.name.as_ref()), (None, false, None));
+    }
+
+    #[test]
+    fn another_driver_under_the_same_name_is_another_maker() {
+        let made_by = DriverRef { name: Some("driver-vault".into()), ..example().driver };
+        assert!(made_by.same_maker(&DriverRef { sha256: "01".into(), config: Some("{}".into()), ..made_by.clone() }));
+        assert!(made_by.same_maker(&DriverRef { name: None, ..made_by.clone() }), "an earlier release did not say");
+        assert!(!made_by.same_maker(&DriverRef { name: Some("driver-postgres".into()), ..made_by.clone() }));
+        assert!(!made_by.same_maker(&DriverRef { connection: Some("other".into()), ..made_by.clone() }));
+    }
+
+    #[test]
+    fn waiting_is_no_failed_attempt() {
+        let doubtful = example().doubt(Cause::Doubtful, example().issued_at).unwrap();
+        let then = doubtful.issued_at + Duration::from_secs(60);
+        let waiting = doubtful.removal_waits("not yet".into(), doubtful.issued_at, then).unwrap();
+        let removal = waiting.removal.as_ref().unwrap();
+        assert_eq!((removal.attempts, waiting.due_at()), (0, Some(then)));
+        let past = doubtful.removal_waits("not yet".into(), then, doubtful.issued_at).unwrap();
+        assert!(past.due_at() > Some(then), "it does not spin");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | [`account`] | the account's name, chosen by the host before any call (INTENT-FIRST) |
 //! | [`secret`] | generated passwords |
 //! | [`lease`] | the lease and its states |
+//! | [`rotation`] | rotating accounts and their states |
 //! | [`outcome`] | THREE-OUTCOMES: done, refused, unknown |
 //! | [`driver`] | what is said to a driver and what it answers |
 //! | [`policy`] | what is said to a policy, what it answers, and how answers add up |
@@ -31,5 +32,6 @@ pub mod merkle;
 pub mod name;
 pub mod outcome;
 pub mod policy;
+pub mod rotation;
 pub mod secret;
 pub mod ttl;

@@ -120,10 +120,12 @@ fn thread_time() -> u64 {
 /// How a call of a kind of plugin is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// On the caller's thread without a fiber: policies and context, which wait for nothing.
+    /// On the caller's thread without a fiber: policies, which wait for nothing.
     Blocking,
     /// On a fiber that gives way every tick: drivers.
     Yielding,
+    /// On a fiber, with the guest time of a policy: context providers.
+    Gathering,
 }
 
 impl Call {
@@ -150,7 +152,7 @@ impl Call {
     /// A store for this call, with its limits in force.
     pub(crate) fn into_store(self, engine: &wasmtime::Engine, pace: Pace) -> Store<Call> {
         let limit = match pace {
-            Pace::Blocking => self.limits.policy_time,
+            Pace::Blocking | Pace::Gathering => self.limits.policy_time,
             Pace::Yielding => self.limits.driver_time,
         };
         let host_bytes = self.limits.host_bytes;
@@ -160,7 +162,7 @@ impl Call {
         store.set_hostcall_fuel(host_bytes);
         let first = match pace {
             Pace::Blocking => ticks(limit),
-            Pace::Yielding => 1,
+            Pace::Yielding | Pace::Gathering => 1,
         };
         store.set_epoch_deadline(first);
         store.epoch_deadline_callback(move |mut context| {
@@ -171,7 +173,7 @@ impl Call {
             };
             Ok(match pace {
                 Pace::Blocking => UpdateDeadline::Continue(ticks(left)),
-                Pace::Yielding => UpdateDeadline::Yield(1),
+                Pace::Yielding | Pace::Gathering => UpdateDeadline::Yield(1),
             })
         });
         store

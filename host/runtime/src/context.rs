@@ -2,17 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jit_core::policy::PolicyRequest;
-use wasmtime::component::ComponentExportIndex;
+use tokio::time::Instant;
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower};
 
 use crate::answer;
 use crate::bindings::types;
+use crate::call::{Pace, millis};
+use crate::capability::http::HttpSession;
+use crate::capability::{Connection, Grant};
+use crate::driver::Lane;
 use crate::fault::{ConfigFault, Fault, FaultKind};
 use crate::plugin::Loaded;
 use crate::policy::to_wire;
 
-/// A loaded context provider. Calls run on the caller's thread, on a fresh instance each.
+/// How long a provider may take to look at its configuration. It has no connection then.
+const VALIDATE: Duration = Duration::from_secs(5);
+
+/// What a context call works with.
+#[derive(Debug, Clone)]
+pub struct ContextScope {
+    /// What the provider asks, if it has something: an HTTP connection.
+    pub connection: Option<Connection>,
+    /// How long the whole call may take: waiting for a slot, guest time and requests.
+    pub deadline: Duration,
+}
+
+/// A loaded context provider. Each call runs on a fresh instance. Dropping a call's future ends it.
 #[derive(Debug, Clone)]
 pub struct ContextPlugin {
     pub(crate) loaded: Arc<Loaded>,
@@ -27,13 +45,15 @@ impl ContextPlugin {
         Some(Self { loaded, validate, gather })
     }
 
-    /// Asks whether it accepts a configuration (JSON).
+    /// Asks whether it accepts a configuration (JSON). It has no connection for that: a request
+    /// that it tries is denied.
     ///
     /// # Errors
     /// [`ConfigFault::Invalid`] with what to mend, or the fault of a plugin that could not tell.
-    pub fn validate(&self, config: &str) -> Result<(), ConfigFault> {
+    pub async fn validate(&self, config: &str) -> Result<(), ConfigFault> {
         type Answer = (Result<(), Vec<types::ConfigProblem>>,);
-        let (answer,): Answer = self.loaded.call_blocking(&self.validate, (config,))?;
+        let scope = ContextScope { connection: None, deadline: VALIDATE };
+        let (answer,): Answer = self.call(&scope, &self.validate, (config.to_owned(),)).await?;
         answer.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
     }
 
@@ -41,15 +61,61 @@ impl ContextPlugin {
     ///
     /// # Errors
     /// A [`Fault`]: without its facts no policy should be asked.
-    pub fn gather(&self, config: &str, request: &PolicyRequest) -> Result<BTreeMap<String, String>, Fault> {
+    pub async fn gather(
+        &self,
+        scope: &ContextScope,
+        config: &str,
+        request: &PolicyRequest,
+    ) -> Result<BTreeMap<String, String>, Fault> {
         type Answer = (Result<Vec<(String, String)>, String>,);
-        let request = to_wire(request);
-        let (answer,): Answer = self.loaded.call_blocking(&self.gather, (config, &request))?;
+        let params = (config.to_owned(), to_wire(request));
+        let (answer,): Answer = self.call(scope, &self.gather, params).await?;
         let limits = &self.loaded.core.limits;
         match answer {
             Ok(facts) => answer::pairs("fact", facts, limits).map(|facts| facts.into_iter().collect()),
             Err(text) => Err(FaultKind::Failed(answer::reason(&text, limits))),
         }
         .map_err(|kind| self.loaded.fault(kind))
+    }
+
+    /// One call, from the wait for a slot to the answer.
+    async fn call<P, R>(&self, scope: &ContextScope, function: &ComponentExportIndex, params: P) -> Result<R, Fault>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let loaded = &self.loaded;
+        let end = Instant::now() + scope.deadline;
+        let slot = tokio::time::timeout_at(end, loaded.core.context_slot()).await;
+        let Ok(Ok(_slot)) = slot else {
+            return Err(loaded.fault(FaultKind::Overloaded));
+        };
+        let mut call = loaded.call();
+        if let Some(Connection::Http(connection)) = &scope.connection
+            && loaded.grants.contains(&Grant::Http)
+        {
+            call.http = Some(HttpSession { connection: Arc::clone(connection), lane: Lane::Live });
+        }
+        let track = Arc::clone(&call.track);
+        let mut store = call.into_store(&loaded.core.engine, Pace::Gathering);
+        let calling = async {
+            let instance = loaded.pre.instantiate_async(&mut store).await?;
+            let function = instance.get_typed_func::<P, R>(&mut store, function)?;
+            function.call_async(&mut store, params).await
+        };
+        let called = tokio::time::timeout_at(end, track.metered(calling)).await;
+        match called {
+            Ok(Ok(answer)) => {
+                if !store.data().table.is_empty() {
+                    loaded.core.count_left_behind(1);
+                }
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                let kind = store.data_mut().fault(&error);
+                Err(loaded.fault(kind))
+            }
+            Err(_) => Err(loaded.fault(FaultKind::CallDeadline { limit_ms: millis(scope.deadline) })),
+        }
     }
 }

@@ -243,7 +243,8 @@ impl DriverPlugin {
         .await
     }
 
-    /// A page of the accounts whose names begin with the prefix.
+    /// A page of the accounts whose names begin with the prefix; of external accounts, the handles
+    /// of all that the broker had made.
     pub async fn list_accounts(
         &self,
         scope: &DriverScope,
@@ -252,6 +253,7 @@ impl DriverPlugin {
         cursor: Option<&str>,
     ) -> Outcome<AccountPage> {
         let params = (target_to_wire(target), prefix.to_owned(), cursor.map(str::to_owned));
+        let prefix = (!self.shared.description.has(Feature::ExternalAccounts)).then_some(prefix);
         self.run(
             scope,
             Verb::Reads,
@@ -388,7 +390,7 @@ impl DriverPlugin {
                 call.http = Some(HttpSession { connection, lane: scope.lane });
             }
             Some(Connection::Ldap(connection)) if granted(Grant::Ldap) => {
-                call.ldap = Some(LdapSession { connection, lane: scope.lane });
+                call.ldap = Some(LdapSession::new(connection, scope.lane));
             }
             _ => {}
         }
@@ -457,7 +459,7 @@ fn no_secret() -> Resource<GuestSecret> {
 
 fn check_page(
     page: driver::AccountPage,
-    prefix: &str,
+    prefix: Option<&str>,
     cursor: Option<&str>,
     most: usize,
 ) -> Result<AccountPage, FaultKind> {
@@ -465,9 +467,17 @@ fn check_page(
         return Err(refuse(format!("a page of {} names, at most {most} are taken", page.names.len())));
     }
     for name in &page.names {
-        backend_name("an account name", name)?;
-        if !name.starts_with(prefix) {
-            return Err(refuse("an account name without the prefix that was asked for"));
+        match prefix {
+            Some(prefix) => {
+                backend_name("an account name", name)?;
+                if !name.starts_with(prefix) {
+                    return Err(refuse("an account name without the prefix that was asked for"));
+                }
+            }
+            None if name.is_empty() || name.len() > HANDLE || !crate::text::is_plain(name) => {
+                return Err(refuse("an external id that is empty, too long or has control characters"));
+            }
+            None => {}
         }
     }
     if let Some(next) = &page.next {

@@ -25,8 +25,11 @@ pub const EPOCH_TICK: Duration = Duration::from_millis(5);
 /// Driver calls that may run for removals when live calls hold every other slot.
 const REMOVAL_CALLS: u32 = 8;
 
-/// Policy and context calls at once. They run on the caller's thread for microseconds.
+/// Policy calls at once. They run on the caller's thread for microseconds.
 const POLICY_CALLS: u32 = 64;
+
+/// Context calls at once. They may wait for a server; further ones wait within their own deadline.
+const CONTEXT_CALLS: u32 = 32;
 
 /// Core instances of one component (a component is linked of several).
 pub(crate) const CORE_INSTANCES: u32 = 32;
@@ -79,6 +82,7 @@ pub(crate) struct Core {
     live: Semaphore,
     removal: Semaphore,
     policy: Semaphore,
+    context: Semaphore,
     /// Held while a plugin that is being loaded runs.
     pub(crate) trial: Mutex<()>,
     left_behind: AtomicU64,
@@ -106,6 +110,7 @@ impl Runtime {
             live: Semaphore::new(options.max_concurrent_calls),
             removal: Semaphore::new(REMOVAL_CALLS as usize),
             policy: Semaphore::new(POLICY_CALLS as usize),
+            context: Semaphore::new(CONTEXT_CALLS as usize),
             trial: Mutex::new(()),
             left_behind: AtomicU64::new(0),
         };
@@ -136,9 +141,15 @@ impl Runtime {
 }
 
 impl Core {
-    /// Room for a policy or context call, now or not at all: its caller's thread must not block.
+    /// Room for a policy call, now or not at all: its caller's thread must not block.
     pub(crate) fn policy_slot(&self) -> Result<SemaphorePermit<'_>, FaultKind> {
         self.policy.try_acquire().map_err(|_| FaultKind::Overloaded)
+    }
+
+    /// Room for a context call; waits.
+    pub(crate) async fn context_slot(&self) -> Result<SemaphorePermit<'_>, FaultKind> {
+        // Never closed, so this cannot fail but by a defect.
+        self.context.acquire().await.map_err(|_| FaultKind::Overloaded)
     }
 
     /// Room for a driver call; waits.
@@ -163,10 +174,11 @@ impl Core {
 /// The engine's configuration for so many concurrent driver calls.
 fn config(limits: &Limits, calls: u32) -> Config {
     // Four more than can run at once: loading a plugin runs a few calls of its own.
-    let slots = calls + REMOVAL_CALLS + POLICY_CALLS + 4;
+    let fibers = calls + REMOVAL_CALLS + CONTEXT_CALLS + 4;
+    let slots = fibers + POLICY_CALLS;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
-        .total_stacks(calls + REMOVAL_CALLS + 4)
+        .total_stacks(fibers)
         .total_core_instances(slots * 8)
         .max_core_instances_per_component(CORE_INSTANCES)
         .total_memories(slots * 2)

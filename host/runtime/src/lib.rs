@@ -43,7 +43,7 @@ pub use capability::sql::connection::{
 };
 pub use capability::{Connection, Grant};
 pub use catalog::Catalog;
-pub use context::ContextPlugin;
+pub use context::{ContextPlugin, ContextScope};
 pub use driver::{DriverPlugin, DriverScope, Lane};
 pub use engine::{EPOCH_TICK, Runtime, RuntimeError, RuntimeOptions};
 pub use fault::{ConfigFault, ConfigProblem, Fault, FaultKind};

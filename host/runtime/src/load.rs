@@ -21,6 +21,7 @@ use crate::bindings::{self, PACKAGE, VERSION, driver, policy, statements};
 use crate::call::{Call, Pace};
 use crate::capability::Grant;
 use crate::capability::sql::Templates;
+use crate::capability::sql::dialect::SqlKind;
 use crate::capability::sql::template::{MAX_TEMPLATES, Template, TemplateError};
 use crate::context::ContextPlugin;
 use crate::driver::DriverPlugin;
@@ -164,6 +165,9 @@ pub enum LoadErrorKind {
         /// What is wrong with it.
         error: TemplateError,
     },
+    /// The description's property `dialect` is none that the host speaks.
+    #[error("says that its statements are written for {0:?}: the property `dialect` is postgres or mysql")]
+    Dialect(String),
     /// More templates than [`MAX_TEMPLATES`].
     #[error("lists more than {MAX_TEMPLATES} statement templates")]
     TooManyTemplates,
@@ -534,8 +538,15 @@ impl<'a> Trial<'a> {
         if listed.len() > MAX_TEMPLATES {
             return Err(LoadErrorKind::TooManyTemplates);
         }
+        let dialect = description.properties.iter().find(|(name, _)| name == SqlKind::PROPERTY);
+        let kind = match dialect {
+            Some((_, word)) => {
+                SqlKind::from_word(word).ok_or_else(|| LoadErrorKind::Dialect(escape(word, 64)))?
+            }
+            None => SqlKind::default(),
+        };
         let parsed = listed.iter().map(|text| {
-            Template::parse(text).map_err(|error| LoadErrorKind::Template { template: escape(text, 120), error })
+            Template::parse(text, kind).map_err(|error| LoadErrorKind::Template { template: escape(text, 120), error })
         });
         Ok((description, Templates::new(parsed.collect::<Result<_, _>>()?)))
     }

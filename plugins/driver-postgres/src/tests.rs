@@ -36,7 +36,7 @@ fn row(columns: &[&str]) -> Vec<Option<String>> {
 fn an_account_is_made_by_one_statement_with_its_expiry() {
     let mut fake = server(|_| Ok(vec![]));
     let made = Postgres::create(&mut fake, &a_target(), &a_role(), &account(NAME, 1_800_000_000), secret("pw"));
-    assert_eq!(made, Ok(Issued::default()));
+    assert!(made.is_ok(), "{made:?}");
     assert_eq!(fake.runs.len(), 1);
     assert_eq!(fake.runs[0].template, sql::CREATE.text());
     assert_eq!(

@@ -149,6 +149,39 @@ impl LdapError {
             _ => None,
         }
     }
+
+    /// The failure of a search or of a tried login: without an answer, nothing was done.
+    pub fn of_read(self) -> Error {
+        match self {
+            Self::Unknown(reason) => Error::retryable(reason),
+            other => other.into(),
+        }
+    }
+}
+
+impl Name {
+    /// An entry below a base of the configuration; the value is escaped by the host.
+    pub fn below(base: &str, attribute: &str, value: &str) -> Self {
+        Self { rdns: vec![(attribute.to_owned(), value.to_owned())], base: base.to_owned() }
+    }
+
+    /// A name of the configuration, or one that the directory gave.
+    pub fn of(text: &str) -> Self {
+        Self { rdns: Vec::new(), base: text.to_owned() }
+    }
+}
+
+impl Entry {
+    /// An attribute's values, whatever the case of its name; empty when it is not there.
+    pub fn values(&self, attribute: &str) -> &[String] {
+        let found = self.attributes.iter().find(|(name, _)| name.eq_ignore_ascii_case(attribute));
+        found.map_or(&[], |(_, values)| values)
+    }
+
+    /// An attribute's first value.
+    pub fn value(&self, attribute: &str) -> Option<&str> {
+        self.values(attribute).first().map(String::as_str)
+    }
 }
 
 /// What every directory driver means by it; a driver that knows a result code better looks at it
@@ -192,5 +225,30 @@ fn handle(secret: Secret<'_>) -> Result<&crate::bindings::host::jit::plugin::sec
     match secret.0 {
         Handle::Host(handle) => Ok(handle),
         Handle::Test(_) => Err(LdapError::Denied("a test's secret is not the host's".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_without_an_answer_has_done_nothing() {
+        let unknown = || LdapError::Unknown("connection lost".into());
+        assert_eq!(unknown().of_read(), Error::retryable("connection lost"));
+        assert_eq!(Error::from(unknown()), Error::OutcomeUnknown("connection lost".into()));
+    }
+
+    #[test]
+    fn an_entrys_attributes_are_found_in_any_case() {
+        let entry = Entry { name: "cn=a".into(), attributes: vec![("memberOf".into(), vec!["cn=g".into()])] };
+        assert_eq!(entry.value("MEMBEROF"), Some("cn=g"));
+        assert_eq!(entry.value("cn"), None);
+    }
+
+    #[test]
+    fn a_tests_secret_cannot_reach_the_host() {
+        let placed = Value::Secret(Secret(Handle::Test("canary")), Encoding::Plain);
+        assert!(matches!(value(&placed), Err(LdapError::Denied(_))));
     }
 }

@@ -83,6 +83,8 @@ mod register;
 pub mod sql;
 pub mod sql_driver;
 pub mod testing;
+mod testing_ldap;
+mod testing_http;
 
 pub use config::{ConfigProblem, Seconds};
 pub use context::Context;

@@ -4,6 +4,10 @@ use crate::driver::{Account, Handle, OwnedSecret, Role, Secret, Target};
 use crate::policy::Request;
 use crate::sql::{Encoding, Param, Rows, Sql, SqlError, Statement, places};
 
+pub use crate::testing_ldap::{FakeLdap, Operation, entry, refused};
+
+pub use crate::testing_http::{FakeHttp, Reply, Sent};
+
 /// A request of workload `payment-service` for role `app_read_only` of `inventory_db`, for an hour.
 pub fn request() -> Request {
     Request {

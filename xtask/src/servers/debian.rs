@@ -34,6 +34,9 @@ const MAX_DEPTH: usize = 3;
 /// What apt verifies Debian's archive with, where the machine is a Debian.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// Names a mirror of Debian, for a machine whose apt is not set to one.
+const MIRROR_VARIABLE: &str = "JIT_DEBIAN_MIRROR";
+
 /// A release of Debian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
@@ -45,17 +48,15 @@ pub enum Release {
 
 impl Release {
     /// The lines of a `sources.list`.
-    fn sources(self, keyring: &Path) -> String {
-        let line = |archive: &str, suite: &str| {
-            format!("deb [signed-by={}] http://deb.debian.org/{archive} {suite} main\n", keyring.display())
-        };
+    fn sources(self, mirrors: &Mirrors, keyring: &Path) -> String {
+        let line =
+            |mirror: &str, suite: &str| format!("deb [signed-by={}] {mirror} {suite} main\n", keyring.display());
+        let Mirrors { archive, security } = mirrors;
         match self {
             Self::Bookworm => {
-                line("debian", "bookworm")
-                    + &line("debian", "bookworm-updates")
-                    + &line("debian-security", "bookworm-security")
+                line(archive, "bookworm") + &line(archive, "bookworm-updates") + &line(security, "bookworm-security")
             }
-            Self::Sid => line("debian", "sid"),
+            Self::Sid => line(archive, "sid"),
         }
     }
 
@@ -64,6 +65,44 @@ impl Release {
             Self::Bookworm => "Debian 12",
             Self::Sid => "Debian unstable",
         }
+    }
+}
+
+/// Where packages come from: the servers that this machine's own apt is set to.
+#[derive(Debug, PartialEq, Eq)]
+struct Mirrors {
+    archive: String,
+    security: String,
+}
+
+impl Mirrors {
+    fn of_the_machine() -> Result<Self> {
+        if let Some(archive) = std::env::var(MIRROR_VARIABLE).ok().filter(|value| !value.is_empty()) {
+            return Ok(Self::beside(archive.trim_end_matches('/')));
+        }
+        let said = Run::new("`apt-get update --print-uris`", ASK_DEADLINE)
+            .output(Command::new("apt-get").args(["update", "--print-uris"]).env("LC_ALL", "C"))
+            .context("Debian's packages need apt-get and dpkg")?;
+        Self::parse(&said.stdout).with_context(|| {
+            format!("apt is not set to any mirror of Debian here; name one, ending in /debian, in {MIRROR_VARIABLE}")
+        })
+    }
+
+    fn beside(archive: &str) -> Self {
+        Self { archive: archive.to_owned(), security: format!("{archive}-security") }
+    }
+
+    /// Reads the lines `'http://…/debian/dists/bookworm/InRelease' …`.
+    fn parse(output: &str) -> Option<Self> {
+        let bases = || {
+            output
+                .lines()
+                .filter_map(|line| line.strip_prefix('\'')?.split_once('\'')?.0.split_once("/dists/"))
+                .map(|(base, _)| base)
+        };
+        let found = Self::beside(bases().find(|base| base.ends_with("/debian"))?);
+        let security = bases().find(|base| base.ends_with("/debian-security"));
+        Some(Self { security: security.map_or(found.security, str::to_owned), ..found })
     }
 }
 
@@ -133,6 +172,20 @@ impl Tree {
         command
     }
 
+    /// A shell script that runs a command, followed by the arguments that the script gets.
+    ///
+    /// # Errors
+    /// When a path is not text.
+    pub fn script(command: &Command) -> Result<String> {
+        let quote = |text: &OsStr| -> Result<String> {
+            let text = text.to_str().context("a path that is not UTF-8")?;
+            Ok(format!("'{}'", text.replace('\'', r"'\''")))
+        };
+        let words: Vec<String> =
+            std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect::<Result<_>>()?;
+        Ok(format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" ")))
+    }
+
     /// A command for one of its programs.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
@@ -196,7 +249,7 @@ impl Apt {
         }
         fs::write(folder.join("status"), "")?;
         let apt = Self { folder: folder.to_owned() };
-        fs::write(folder.join("sources.list"), release.sources(&keyring(folder)?))?;
+        fs::write(folder.join("sources.list"), release.sources(&Mirrors::of_the_machine()?, &keyring(folder)?))?;
         Ok(apt)
     }
 
@@ -339,8 +392,22 @@ mod tests {
     }
 
     #[test]
+    fn mirrors_are_those_of_the_machine() {
+        let output = "'https://other.example/apt/dists/x/InRelease' a_InRelease 0 \n\
+            'http://mirror.example/debian/dists/bookworm/InRelease' b_InRelease 0 \n\
+            'http://fixes.example/debian-security/dists/bookworm-security/InRelease' c_InRelease 0 \n";
+        let mirrors = Mirrors::parse(output).unwrap();
+        assert_eq!(mirrors.archive, "http://mirror.example/debian");
+        assert_eq!(mirrors.security, "http://fixes.example/debian-security");
+        let one = Mirrors::parse("'http://mirror.example/debian/dists/sid/InRelease' x 0\n").unwrap();
+        assert_eq!(one.security, "http://mirror.example/debian-security");
+        assert_eq!(Mirrors::parse("'http://mirror.example/ubuntu/dists/noble/InRelease' x 0\n"), None);
+    }
+
+    #[test]
     fn security_fixes_are_among_the_sources() {
-        let sources = Release::Bookworm.sources(Path::new("/k.gpg"));
+        let mirrors = Mirrors::beside("http://mirror.example/debian");
+        let sources = Release::Bookworm.sources(&mirrors, Path::new("/k.gpg"));
         assert!(sources.lines().count() == 3 && sources.contains("bookworm-security"));
         assert!(sources.lines().all(|line| line.starts_with("deb [signed-by=/k.gpg] ")));
     }

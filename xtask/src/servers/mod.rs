@@ -10,8 +10,19 @@ use std::{
 use anyhow::{Context, Result, bail};
 use jit_plugin_build::process::Run;
 
+pub mod certificates;
+mod daemon;
+pub mod debian;
+pub mod mariadb;
+pub mod mysql;
 pub mod openbao;
+mod place;
 pub mod postgres;
+pub mod samba;
+pub mod slapd;
+mod surroundings;
+
+pub use surroundings::{Kind, Surroundings};
 
 /// How long a package may take to download.
 const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(900);

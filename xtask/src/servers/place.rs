@@ -1,4 +1,4 @@
-//! A server's folder, the user that it runs as, and its end.
+//! A server's folder, and the user that it runs as.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,33 +9,20 @@ use std::{
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
+
+use super::daemon::wait;
 
 /// The user that servers run as when we are root: `nobody`.
 const UNPRIVILEGED: u32 = 65534;
-/// How long a shutdown may take before the server is killed.
-pub(super) const STOP_DEADLINE: Duration = Duration::from_secs(30);
-/// How often something is looked at.
-pub(super) const POLL: Duration = Duration::from_millis(25);
 /// How much of the log is shown when something fails, in bytes.
 const LOG_TAIL: u64 = 4000;
-
-/// Ends a server and removes its folder when its input ends without a line, as it does when the
-/// process that started the server dies, however it dies.
-const WATCHDOG: &str = r#"
-read -r _ && exit 0
-kill -TERM "$1" 2>/dev/null
-tries=0
-while kill -0 "$1" 2>/dev/null && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
-kill -KILL "$1" 2>/dev/null
-rm -rf -- "$2"
-"#;
 
 /// Whom a server runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +110,18 @@ impl Place {
     /// with in time.
     pub(super) fn run(&self, what: &str, command: &mut Command, input: &[u8], deadline: Duration) -> Result<()> {
         self.prepare(command)?;
+        self.run_prepared(what, command, input, deadline)
+    }
+
+    /// As [`Self::run`], with a command that [`Self::prepare`] was applied to and whose environment was
+    /// then added to.
+    pub(super) fn run_prepared(
+        &self,
+        what: &str,
+        command: &mut Command,
+        input: &[u8],
+        deadline: Duration,
+    ) -> Result<()> {
         if !input.is_empty() {
             command.stdin(Stdio::piped());
         }
@@ -163,101 +162,6 @@ impl Place {
     }
 }
 
-/// A running server process. Dropped, it is stopped.
-pub(super) struct Daemon {
-    what: &'static str,
-    process: Option<Child>,
-    watchdog: Option<(Child, Option<ChildStdin>)>,
-}
-
-impl Daemon {
-    /// Starts it in a process group of its own: Ctrl-C reaches whoever started it, and the watchdog
-    /// then ends it.
-    pub(super) fn start(what: &'static str, command: &mut Command, place: &Place) -> Result<Self> {
-        place.prepare(command)?;
-        Self::start_prepared(what, command, place)
-    }
-
-    /// As [`Self::start`], with a command that [`Place::prepare`] was applied to and whose environment
-    /// was then added to.
-    pub(super) fn start_prepared(what: &'static str, command: &mut Command, place: &Place) -> Result<Self> {
-        let process = command.process_group(0).spawn().with_context(|| format!("cannot start {what}"))?;
-        let mut daemon = Self { what, process: None, watchdog: None };
-        let mut watchdog = Command::new("sh")
-            .args(["-c", WATCHDOG, "sh", &process.id().to_string()])
-            .arg(place.folder())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("cannot start a shell")?;
-        daemon.process = Some(process);
-        let input = watchdog.stdin.take();
-        daemon.watchdog = Some((watchdog, input));
-        Ok(daemon)
-    }
-
-    /// Waits until `ready` says so; asks often.
-    pub(super) fn wait_ready(&mut self, deadline: Duration, place: &Place, ready: impl Fn() -> bool) -> Result<()> {
-        let start = Instant::now();
-        while start.elapsed() < deadline {
-            if let Some(status) = self.ended()? {
-                bail!("{} ended at its start ({status})\n{}", self.what, place.log_tail());
-            }
-            if ready() {
-                return Ok(());
-            }
-            thread::sleep(POLL);
-        }
-        bail!("{} is not ready after {deadline:?}\n{}", self.what, place.log_tail())
-    }
-
-    /// How it ended, if it did by itself.
-    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        match &mut self.process {
-            Some(process) => Ok(process.try_wait()?),
-            None => bail!("{} does not run", self.what),
-        }
-    }
-
-    /// Its process id, while it runs.
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Child::id)
-    }
-
-    /// Asks it to end, with a signal (`TERM`); kills it if it does not in time.
-    pub(super) fn stop(&mut self, name: &str) -> Result<()> {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
-        let stopped = signal(&process, name).and_then(|()| wait(&mut process, STOP_DEADLINE));
-        let in_time = matches!(stopped, Ok(Some(_)));
-        if !in_time {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-        self.dismiss_watchdog();
-        if in_time { Ok(()) } else { Err(anyhow!("{} had to be killed", self.what)) }
-    }
-
-    fn dismiss_watchdog(&mut self) {
-        if let Some((mut watchdog, mut input)) = self.watchdog.take() {
-            if let Some(input) = &mut input {
-                // If it is gone, there is nobody to dismiss.
-                let _ = input.write_all(b"done\n");
-            }
-            drop(input);
-            let _ = watchdog.wait();
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // A failure here has nowhere to go; the server is killed in that case.
-        let _ = self.stop("TERM");
-    }
-}
-
 /// Whether we are root.
 pub(super) fn is_root() -> Result<bool> {
     // The owner of /proc/self is the effective user; std has no getuid.
@@ -285,31 +189,12 @@ pub(super) fn free_port() -> Result<u16> {
 
 /// 128 bits in hexadecimal digits.
 pub(super) fn random_password() -> Result<String> {
-    let mut bytes = [0_u8; 16];
+    Ok(random_bytes::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Bytes of the system's generator.
+pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Sends a signal; std has none but KILL, and every shell has `kill`.
-pub(super) fn signal(process: &Child, name: &str) -> Result<()> {
-    let status = Command::new("sh")
-        .args(["-c", "kill -\"$1\" \"$2\"", "sh", name])
-        .arg(process.id().to_string())
-        .stderr(Stdio::null())
-        .status()?;
-    if status.success() { Ok(()) } else { Err(anyhow!("process {} is gone", process.id())) }
-}
-
-/// Waits for a process to end; none when it still runs at the deadline.
-pub(super) fn wait(process: &mut Child, deadline: Duration) -> Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = process.try_wait()? {
-            return Ok(Some(status));
-        }
-        if start.elapsed() > deadline {
-            return Ok(None);
-        }
-        thread::sleep(POLL);
-    }
+    Ok(bytes)
 }

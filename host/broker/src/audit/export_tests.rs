@@ -29,7 +29,7 @@ async fn opened() -> (tempfile::TempDir, Arc<SqliteStore>) {
 
 async fn grow(store: &SqliteStore, records: i64) {
     let events = (0..records).map(|n| granted(&lease_at(n))).collect();
-    store.commit(Change { events, leases: Vec::new() }).await.unwrap();
+    store.commit(Change { events, leases: Vec::new(), ..Change::default() }).await.unwrap();
 }
 
 /// What a whole export of the store looks like.

@@ -129,7 +129,7 @@ async fn a_growing_log_is_intact() {
     let log = Log::new().await;
     let store = Arc::new(log.open().await);
     let events = (0..2_500).map(|n| granted(&lease_at(n))).collect();
-    store.commit(Change { events, leases: Vec::new() }).await.unwrap();
+    store.commit(Change { events, leases: Vec::new(), ..Change::default() }).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
     let writing = tokio::spawn({
         let (store, stop) = (Arc::clone(&store), stop.clone());

@@ -1,6 +1,7 @@
 //! `config check` and `config example`.
 
 use super::client::{AdminClient, SocketArg};
+use super::said::Said;
 use super::{ConfigArg, Stop, block_on, coloured};
 use crate::compose;
 use crate::config::{self, Config, ConfigErrors};
@@ -26,6 +27,10 @@ pub(super) enum ConfigCommand {
     Reload {
         #[command(flatten)]
         socket: SocketArg,
+        /// Also where accounts that are still there could then not be removed, because their driver
+        /// or connection is gone.
+        #[arg(long)]
+        force: bool,
     },
     /// Print a configuration with every section and key, commented.
     Example,
@@ -38,19 +43,21 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), Stop> {
             Ok(())
         }
         ConfigCommand::Check { config, offline } => check(&config, offline),
-        ConfigCommand::Reload { socket } => reload(&socket),
+        ConfigCommand::Reload { socket, force } => reload(&socket, force),
     }
 }
 
-fn reload(socket: &SocketArg) -> Result<(), Stop> {
+fn reload(socket: &SocketArg, force: bool) -> Result<(), Stop> {
     let client = AdminClient::new(socket)?;
-    let report: Report = block_on(async { Ok(client.post("/admin/reload").await) })??;
+    let path = if force { "/admin/reload?force=true" } else { "/admin/reload" };
+    let report: Report = block_on(async { Ok(client.post(path).await) })??;
     for (what, names) in [
         ("plugins loaded", &report.loaded),
         ("plugins unloaded", &report.unloaded),
         ("targets added", &report.targets_added),
         ("targets removed", &report.targets_removed),
         ("changed, but only after a restart", &report.needs_restart),
+        ("accounts that cannot be removed now", &report.orphans),
     ] {
         if !names.is_empty() {
             println!("{what}: {}", names.join(", "));
@@ -72,7 +79,7 @@ fn check(path: &ConfigArg, offline: bool) -> Result<(), Stop> {
     print!("{}", config::render(&warnings, coloured(&std::io::stdout())));
     compose::identity(&config, compose::Mode { dev: true })?;
     let runtime = compose::runtime(&config)?;
-    let serving = match compose::serving(&config, &runtime, None) {
+    let serving = match compose::serving(&config, &runtime, None, None) {
         Ok(serving) => serving,
         Err(error) => {
             return Err(match error.downcast_ref::<ConfigErrors>() {
@@ -95,7 +102,11 @@ fn check(path: &ConfigArg, offline: bool) -> Result<(), Stop> {
         return Ok(());
     }
     let mut all_good = true;
+    let said = Said::listen();
     for (target, result) in block_on(async { Ok(compose::validate_targets(&serving).await) })? {
+        for warning in said.of(&target) {
+            println!("target {target}: warning: {warning}");
+        }
         match result {
             Ok(()) => println!("target {target}: good"),
             Err(reason) => {

@@ -5,8 +5,10 @@ mod admin;
 mod audit;
 mod check;
 mod client;
+mod conformance;
 mod dev;
 mod plugin;
+mod said;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +26,7 @@ use crate::fault;
 #[command(
     name = "jit-broker",
     version = version(),
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check) · 4 no broker answers on the admin socket",
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test) · 4 no broker answers on the admin socket",
     max_term_width = 100
 )]
 struct Cli {

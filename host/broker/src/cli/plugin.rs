@@ -1,4 +1,4 @@
-//! `plugin list`, `plugin build`, `plugin check`.
+//! `plugin list`, `plugin build`, `plugin check`, `plugin test`.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use jit_plugin_build::{BuildOptions, build_plugin, check};
 
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
-use super::{Format, Stop, block_on};
+use super::{Format, Stop, block_on, conformance};
 use crate::http::admin::PluginRow;
 
 #[derive(clap::Subcommand)]
@@ -42,11 +42,15 @@ pub(super) enum PluginCommand {
         /// The component.
         file: PathBuf,
     },
+    /// Put a driver through an account's whole life on a real backend, with faults (conformance kit).
+    #[command(after_help = conformance::EXAMPLES)]
+    Test(conformance::TestArgs),
 }
 
 pub(super) fn run(command: PluginCommand) -> Result<(), Stop> {
     match command {
         PluginCommand::List { socket, statements, format } => list(&socket, statements, format),
+        PluginCommand::Test(args) => conformance::run(&args),
         PluginCommand::Build { folder, out } => {
             let options = BuildOptions { out_dir: out, ..BuildOptions::default() };
             let built = build_plugin(&folder, &options, &|line: &str| eprintln!("{line}"))?;

@@ -1,6 +1,7 @@
 //! Typed values of a section. Each says what to write when the value is something else.
 
-use std::ops::RangeInclusive;
+use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use jit_core::ttl::{Ttl, TtlError};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::reading::join;
 use super::secret::SecretRef;
 use super::section::{Section, shown};
 use super::{redact, spelling};
@@ -33,7 +35,7 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-impl Section<'_> {
+impl<'a> Section<'a> {
     /// Reads a value; `expects` completes "`key` must be …".
     pub(super) fn field<T>(
         &self,
@@ -170,15 +172,47 @@ impl Section<'_> {
 
     /// A reference to a secret. A literal is refused and not shown.
     pub(super) fn secret(&self, key: &'static str) -> Option<SecretRef> {
-        let (_, value) = self.entry(key)?;
-        let help = || Some(format!("write {key} = {{ file = \"secrets/{key}\" }} or {key} = {{ env = \"NAME\" }}"));
-        if !value.get_ref().is_table() {
-            self.reading.mask(value.span());
+        let (name, value) = self.entry(key)?;
+        self.secret_at(key, name.span(), value)
+    }
+
+    /// References to secrets by names of the author's choice. Literals are refused and not shown.
+    pub(super) fn secrets(&self, key: &'static str) -> Option<BTreeMap<String, SecretRef>> {
+        let mut all = BTreeMap::new();
+        let mut right = true;
+        if let Some((_, value)) = self.entry(key).filter(|(_, value)| !value.get_ref().is_table()) {
+            self.reading.mask_all(value);
+        }
+        for (name, value) in self.all_entries(key) {
+            let word = name.get_ref().as_ref();
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            if word.is_empty() || word.len() > 64 || !word.chars().all(plain) {
+                self.reading.mask_all(value);
+                let message = format!("the name `{}` may only have letters, digits, '-' and '_'", shown(word));
+                self.reading.error(name.span(), message, None);
+                right = false;
+                continue;
+            }
+            match self.secret_at(word, name.span(), value) {
+                Some(secret) => drop(all.insert(word.to_owned(), secret)),
+                None => right = false,
+            }
+        }
+        let table = self.entry(key).is_none_or(|(_, value)| value.get_ref().is_table());
+        (right && table).then_some(all)
+    }
+
+    /// A reference to a secret at a place of the caller's.
+    pub(super) fn secret_at(&self, key: &str, span: Range<usize>, value: &'a Spanned<DeValue<'a>>) -> Option<SecretRef> {
+        let help =
+            || Some(format!("write {key} = {{ file = \"secrets/{key}\" }} or {key} = {{ env = \"NAME\" }}"));
+        let Some(table) = value.get_ref().as_table() else {
+            self.reading.mask_all(value);
             let message = format!("`{key}` must not stand in the configuration: say where it is, never what it is");
             self.reading.error(value.span(), message, help());
             return None;
-        }
-        self.section(key, |table| {
+        };
+        self.below(join(&self.path, key), span, table, |table| {
             let file = table.entry("file").is_some();
             let env = table.entry("env").is_some();
             if file == env {
@@ -200,7 +234,6 @@ impl Section<'_> {
             }
             Some(SecretRef::Env(name))
         })
-        .flatten()
     }
 
     /// A table as JSON, for a plugin; an empty one when it is not there.

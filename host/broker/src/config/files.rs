@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::Config;
+use super::connection::Protocol;
 use super::problem::{ConfigErrors, Problem, Severity};
 use super::secret::SecretRef;
 
@@ -46,9 +47,21 @@ impl Config {
             }
         }
         for (name, connection) in &self.connections {
-            if let Some(password) = &connection.password {
+            if let Some(password) = connection.protocol.password() {
                 check.secret(&format!("connections.{name}.password"), password, Severity::Warning);
             }
+            if let Protocol::Http { secrets, .. } = &connection.protocol {
+                for (secret, place) in secrets {
+                    check.secret(&format!("connections.{name}.secrets.{secret}"), place, Severity::Warning);
+                }
+            }
+            if let Some(ca) = &connection.ca {
+                check.there(&format!("connections.{name}.ca"), ca, None);
+            }
+        }
+        // With a copy of the store it opens every current password.
+        for (at, key) in self.store.sealing_keys() {
+            check.secret(&at, key, Severity::Error);
         }
         // Whoever reads the signing key can rewrite the log: that is not a matter of taste.
         check.secret("audit.signing_key", &self.audit.signing_key, Severity::Error);

@@ -20,6 +20,7 @@ mod problem;
 mod reading;
 mod redact;
 mod reference;
+mod rotating;
 mod secret;
 mod section;
 mod server;
@@ -39,10 +40,11 @@ use jit_core::account::AccountPrefix;
 use jit_core::name::TargetName;
 use toml::de::DeTable;
 
-pub use self::connection::{Connection, ConnectionKind};
+pub use self::connection::{Connection, Protocol};
 pub use self::identity::{Identity, JwtIssuer, SigningAlgorithm};
 pub use self::plugin::{CAPABILITIES, PluginConfig, Policy};
 pub use self::problem::{ConfigErrors, Place, Problem, Severity, render};
+pub use self::rotating::Rotating;
 pub use self::secret::{MAX_SECRET, SecretError, SecretRef};
 pub use self::server::{Limits, LogFormat, PluginLimits, Server, Tls};
 pub use self::store::{Audit, Export, Store, StoreKind};
@@ -251,6 +253,9 @@ fn read(root: &Section<'_>) -> Option<Parts> {
     let targets = root.named("targets", |name, section| target::target(name, section, &known));
     if root.names("targets").is_empty() {
         root.reading.warn(root.span_of("targets"), "no target: there is nothing that could be asked for", None);
+    }
+    if store.as_ref().is_some_and(|store| store.as_ref().is_some_and(|store| store.sealing_key.is_none())) {
+        rotating::refuse_without_key(root, &targets);
     }
     // Beside mistakes this would only repeat them: what is misspelt is not used either.
     for declared in [&plugin_names, &connection_names, &policy_names] {

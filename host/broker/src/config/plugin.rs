@@ -20,7 +20,7 @@ pub struct PluginConfig {
 }
 
 /// What can be granted: the imports of the contract's worlds.
-pub const CAPABILITIES: [&str; 3] = ["log", "secrets", "sql"];
+pub const CAPABILITIES: [&str; 6] = ["log", "secrets", "sql", "session", "http", "ldap"];
 
 /// One policy: a plugin with a configuration.
 #[derive(Debug, Clone, PartialEq)]

@@ -50,7 +50,7 @@ impl<'a> Section<'a> {
         value
     }
 
-    fn below<T>(
+    pub(super) fn below<T>(
         &self,
         path: String,
         span: Range<usize>,

@@ -4,6 +4,8 @@ use std::path::{Component, PathBuf};
 
 use jit_core::ttl::Ttl;
 
+use crate::sealing::MAX_FORMER;
+
 use super::field::Wrong;
 use super::secret::SecretRef;
 use super::section::Section;
@@ -16,6 +18,19 @@ pub struct Store {
     pub kind: StoreKind,
     /// How long a lease is kept after its account is gone, by default `7d`.
     pub keep_revoked: Ttl,
+    /// Seals what the store may hold of passwords; rotating roles need it.
+    pub sealing_key: Option<SecretRef>,
+    /// Keys that were the sealing key before: they only unseal.
+    pub former_sealing_keys: Vec<SecretRef>,
+}
+
+impl Store {
+    /// All sealing keys, with their paths in the file.
+    pub(super) fn sealing_keys(&self) -> impl Iterator<Item = (String, &SecretRef)> {
+        let current = self.sealing_key.iter().map(|key| ("store.sealing_key".to_owned(), key));
+        let former = self.former_sealing_keys.iter().enumerate();
+        current.chain(former.map(|(index, key)| (format!("store.former_sealing_keys[{index}]"), key)))
+    }
 }
 
 /// The database of leases and audit.
@@ -54,7 +69,26 @@ pub(super) fn store(section: &Section<'_>) -> Option<Store> {
         }),
     };
     let keep_revoked = section.ttl("keep_revoked").unwrap_or_else(week);
-    Some(Store { kind: StoreKind::Sqlite(section.reading.folder.join(path?)), keep_revoked })
+    let sealing_key = section.secret("sealing_key");
+    let former_sealing_keys = former_sealing_keys(section);
+    if section.entry("sealing_key").is_none() && !former_sealing_keys.is_empty() {
+        section.error("former_sealing_keys", "`former_sealing_keys` only unseal: `sealing_key` is missing", None);
+    }
+    let kind = StoreKind::Sqlite(section.reading.folder.join(path?));
+    Some(Store { kind, keep_revoked, sealing_key, former_sealing_keys })
+}
+
+fn former_sealing_keys(section: &Section<'_>) -> Vec<SecretRef> {
+    const KEY: &str = "former_sealing_keys";
+    let Some((_, value)) = section.entry(KEY) else { return Vec::new() };
+    let items = value.get_ref().as_array().filter(|items| items.len() <= MAX_FORMER);
+    let Some(items) = items else {
+        section.reading.mask_all(value);
+        let message = format!("`{KEY}` must be a list of at most {MAX_FORMER}, such as [{{ file = \"old.key\" }}]");
+        section.error(KEY, message, None);
+        return Vec::new();
+    };
+    items.iter().filter_map(|item| section.secret_at(KEY, item.span(), item)).collect()
 }
 
 fn sqlite_path(url: &str) -> Result<String, &'static str> {

@@ -10,7 +10,7 @@ use jit_core::ttl::Ttl;
 
 use super::reference::Declared;
 use super::section::{Section, shown};
-use super::{plugin::Policy, server, spelling};
+use super::{plugin::Policy, rotating, server, spelling};
 
 /// One target.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Target {
     pub config: serde_json::Value,
     /// Each role's whole table, an object. At the path `targets.NAME.roles.ROLE`.
     pub roles: BTreeMap<RoleName, serde_json::Value>,
+    /// Those of the roles that hand out one standing account whose password changes.
+    pub rotating: BTreeMap<RoleName, rotating::Rotating>,
     /// This target's own prefix of account names, in place of the server's.
     pub account_prefix: Option<AccountPrefix>,
     /// What callers connect to, where it is not what the connection's URL says.
@@ -39,13 +41,18 @@ pub struct Target {
     pub timeout: Duration,
 }
 
-/// `[targets.NAME.endpoint]`: what callers are told; the connection's URL fills what is left out.
+/// `[targets.NAME.endpoint]`: what callers are told; the connection's URL fills what is left out,
+/// where callers speak what the connection speaks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoint {
+    /// What callers speak there, the URI's scheme: `postgres`, `mysql`, …
+    pub scheme: Option<String>,
     /// A host name or address.
     pub host: Option<String>,
     /// 1 to 65535.
     pub port: Option<u16>,
+    /// The database.
+    pub database: Option<String>,
 }
 
 /// What a target may refer to.
@@ -64,17 +71,11 @@ pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Op
     let policies = policies(name, section, known);
     let (default_ttl, max_ttl) = lengths(section);
     let (roles, role_names) = roles(name, section);
+    let rotating = rotating::of_roles(section);
     let default_role = default_role(section, &role_names);
     let config = section.json_table("config");
     let account_prefix = server::account_prefix(section);
-    let endpoint = section.optional_section("endpoint", |endpoint| Endpoint {
-        host: endpoint.parsed("host", "a host name or address", |text| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '_');
-            let fits = !text.is_empty() && text.len() <= 253 && text.chars().all(plain);
-            if fits { Ok(text.to_owned()) } else { Err("1 to 253 letters, digits, '-', '.', ':'") }
-        }),
-        port: endpoint.count("port", 1..=65_535).and_then(|port| u16::try_from(port).ok()),
-    });
+    let endpoint = section.optional_section("endpoint", endpoint);
     let timeout = section.wait("timeout", 30, 1..=600);
     Some(Target {
         driver: driver?,
@@ -85,10 +86,28 @@ pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Op
         default_role,
         config: config?,
         roles,
+        rotating,
         account_prefix,
         endpoint,
         timeout,
     })
+}
+
+fn endpoint(section: &Section<'_>) -> Endpoint {
+    Endpoint {
+        scheme: section.parsed("scheme", "what callers speak there, such as \"postgres\" or \"mysql\"", |text| {
+            let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '-' | '.');
+            let fits = text.len() <= 32 && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(letters);
+            if fits { Ok(text.to_owned()) } else { Err("lower-case letters, without ://") }
+        }),
+        host: section.parsed("host", "a host name or address", |text| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '_');
+            let fits = !text.is_empty() && text.len() <= 253 && text.chars().all(plain);
+            if fits { Ok(text.to_owned()) } else { Err("1 to 253 letters, digits, '-', '.', ':'") }
+        }),
+        port: section.count("port", 1..=65_535).and_then(|port| u16::try_from(port).ok()),
+        database: section.text("database", "the database's name"),
+    }
 }
 
 fn policies(target: &str, section: &Section<'_>, known: &Known<'_>) -> Option<Vec<String>> {

@@ -38,8 +38,11 @@ pub struct AdminLease {
     pub target: String,
     /// The role.
     pub role: String,
-    /// The account's name.
+    /// The account's name, as the target knows it.
     pub account: String,
+    /// Whether its end takes back what was handed out.
+    #[serde(default = "yes")]
+    pub revocable: bool,
     /// When it was issued.
     pub issued_at: Timestamp,
     /// When it ends.
@@ -58,8 +61,14 @@ pub struct AdminLease {
     pub driver_sha256: String,
 }
 
+/// Of a broker that does not say.
+fn yes() -> bool {
+    true
+}
+
 impl From<Lease> for AdminLease {
     fn from(lease: Lease) -> Self {
+        let account = lease.login().to_owned();
         let (attempts, last_error) = lease.removal.map_or((0, None), |removal| (removal.attempts, removal.last_error));
         Self {
             lease_id: lease.id.to_string(),
@@ -68,7 +77,8 @@ impl From<Lease> for AdminLease {
             issuer: lease.principal.issuer,
             target: lease.target.to_string(),
             role: lease.role.to_string(),
-            account: lease.account.to_string(),
+            account,
+            revocable: !lease.standing,
             issued_at: lease.issued_at,
             expires_at: lease.expires_at,
             attempts,
@@ -135,6 +145,14 @@ struct ReconcileQuery {
     dry_run: bool,
 }
 
+/// Parameters of a reload.
+#[derive(Debug, Default, Deserialize)]
+struct ReloadQuery {
+    /// Also where accounts could then not be removed.
+    #[serde(default)]
+    force: bool,
+}
+
 /// The administration's routes.
 pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
     Router::new()
@@ -195,8 +213,8 @@ async fn reconcile_now(State(broker): State<Arc<Broker>>, Query(query): Query<Re
     reply(result.await)
 }
 
-async fn reload(State(reloader): State<Arc<Reloader>>) -> Response {
-    let reloaded = reloader.reload().await;
+async fn reload(State(reloader): State<Arc<Reloader>>, Query(query): Query<ReloadQuery>) -> Response {
+    let reloaded = reloader.reload(query.force).await;
     reply(reloaded.map_err(|error| {
         let detail = match error.downcast_ref::<ConfigErrors>() {
             Some(problems) => problems.render(false),

@@ -137,7 +137,7 @@ pub async fn list_leases(
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "policy-denied"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown-lease"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "lease-not-active"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "lease-not-active: it is over, or its target was moved to another backend; ask for a new lease"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "payload-too-large"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "unsupported-media-type"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "rate-limited"),
@@ -168,7 +168,7 @@ pub async fn renew_lease(
     post, path = "/v1/leases/{id}/revoke", tag = "leases",
     params(("id" = String, Path, description = "The lease")), security(("workload_token" = [])),
     responses(
-        (status = 200, body = LeaseView, description = "The account is gone"),
+        (status = 200, body = LeaseView, description = "The account is gone; or, with `revocable: false`, the lease is over and its account stands"),
         (status = 202, body = LeaseView, description = "The account is still being removed"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown-lease"),

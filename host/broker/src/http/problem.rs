@@ -80,6 +80,7 @@ fn row(refused: &HttpRefused) -> (StatusCode, &'static str, &'static str, Option
                 Refused::UnknownLease => (StatusCode::NOT_FOUND, "Unknown lease", None),
                 Refused::IdempotencyConflict(_) => (StatusCode::CONFLICT, "Idempotency conflict", None),
                 Refused::LeaseNotActive { .. } => (StatusCode::CONFLICT, "Lease not active", None),
+                Refused::LeaseNotRenewable { .. } => (StatusCode::CONFLICT, "Lease cannot be renewed", None),
                 Refused::RateLimited { retry_after } => {
                     (StatusCode::TOO_MANY_REQUESTS, "Rate limited", Some(retry_after.as_secs() + 1))
                 }
@@ -128,7 +129,10 @@ impl HttpRefused {
             Self::Pipeline(Refused::InvalidRequest { field, .. }) => problem.field = field.map(str::to_owned),
             Self::Pipeline(Refused::PolicyDenied { policy, .. }) => problem.policy = Some(policy.clone()),
             Self::Pipeline(
-                Refused::IdempotencyConflict(id) | Refused::TargetTimeout(id) | Refused::LeaseNotActive { id, .. },
+                Refused::IdempotencyConflict(id)
+                | Refused::TargetTimeout(id)
+                | Refused::LeaseNotActive { id, .. }
+                | Refused::LeaseNotRenewable { id, .. },
             ) => problem.lease_id = Some(id.to_string()),
             _ => {}
         }
@@ -162,6 +166,7 @@ mod tests {
             Refused::UnknownLease,
             Refused::IdempotencyConflict(id.clone()),
             Refused::LeaseNotActive { id: id.clone(), state: jit_core::lease::LeaseState::Revoked },
+            Refused::LeaseNotRenewable { id: id.clone(), reason: "r" },
             Refused::RateLimited { retry_after: std::time::Duration::from_millis(10) },
             Refused::TargetRefused("x".into()),
             Refused::TargetUnavailable("x".into()),

@@ -31,6 +31,15 @@ pub struct IssueReply {
     /// What else the driver said.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, String>,
+    /// `false` where the account stands before and after the lease: its end does not take back what
+    /// was handed out. Left out where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = false)]
+    pub revocable: Option<bool>,
+    /// Of a rotating account: until when the password before this one works; left out when it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub previous_valid_until: Option<Timestamp>,
     /// The lease's times.
     #[serde(flatten)]
     pub term: Term,
@@ -57,9 +66,10 @@ pub struct Connection {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// The database.
-    pub database: String,
-    /// All of it, with the credential, as one URI.
+    /// The database, where the target has such a thing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// All of it, with the credential, as one URI. An `ldap` URI holds no credential (RFC 4516).
     #[schema(format = Password)]
     pub uri: String,
 }
@@ -102,13 +112,13 @@ impl IssueReply {
     /// The reply for a disclosure.
     #[must_use]
     pub fn of(disclosure: &Disclosure) -> Self {
-        let Disclosure { lease, handover, endpoint } = disclosure;
+        let Disclosure { lease, handover, endpoint, previous_valid_until } = disclosure;
         let password = handover.secret.expose_secret();
         Self {
             lease_id: lease.id.to_string(),
             target: lease.target.to_string(),
             role: lease.role.to_string(),
-            ephemeral_id: lease.account.to_string(),
+            ephemeral_id: lease.login().to_owned(),
             credential: Credential {
                 kind: "password",
                 username: handover.username.clone(),
@@ -121,6 +131,8 @@ impl IssueReply {
                 uri: uri(endpoint, &handover.username, password),
             }),
             properties: handover.properties.iter().cloned().collect(),
+            previous_valid_until: *previous_valid_until,
+            revocable: revocable(lease),
             term: Term::of(lease),
         }
     }
@@ -128,16 +140,15 @@ impl IssueReply {
 
 /// A connection URI, every part percent-encoded.
 fn uri(endpoint: &Endpoint, username: &str, password: &str) -> String {
-    let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-    format!(
-        "{}://{}:{}@{}:{}/{}",
-        endpoint.scheme,
-        encode(username),
-        encode(password),
-        host,
-        endpoint.port,
-        encode(&endpoint.database)
-    )
+    let Endpoint { scheme, host, port, database } = endpoint;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let user_info = match scheme.as_str() {
+        // RFC 4516 has no place for it.
+        "ldap" | "ldaps" => String::new(),
+        _ => format!("{}:{}@", encode(username), encode(password)),
+    };
+    let path = database.as_ref().map_or_else(String::new, |database| format!("/{}", encode(database)));
+    format!("{scheme}://{user_info}{host}:{port}{path}")
 }
 
 /// Percent-encodes all but RFC 3986's unreserved characters.
@@ -167,6 +178,14 @@ pub struct LeaseView {
     pub role: String,
     /// The account's name.
     pub ephemeral_id: String,
+    /// `false` where the account stands before and after the lease: its end does not take back what
+    /// was handed out. Left out where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = false)]
+    pub revocable: Option<bool>,
+    /// What the end of this lease did not do, where it says less than it seems to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
     /// The lease's times.
     #[serde(flatten)]
     pub term: Term,
@@ -188,13 +207,22 @@ impl From<&Lease> for LeaseView {
             state: lease.state,
             target: lease.target.to_string(),
             role: lease.role.to_string(),
-            ephemeral_id: lease.account.to_string(),
+            ephemeral_id: lease.login().to_owned(),
+            revocable: revocable(lease),
+            note: (lease.standing && lease.state == LeaseState::Revoked).then_some(STANDING),
             term: Term::of(lease),
             reason: lease.reason.clone(),
             ticket: lease.ticket.clone(),
             metadata: lease.metadata.clone(),
         }
     }
+}
+
+/// What a lease over a standing account tells at its end.
+const STANDING: &str = "the lease is over, but its account stands: whoever has the credential can use it until it is changed at its source";
+
+fn revocable(lease: &Lease) -> Option<bool> {
+    lease.standing.then_some(false)
 }
 
 /// A page of leases.
@@ -258,7 +286,17 @@ mod tests {
 
     #[test]
     fn uris_are_encoded() {
-        let endpoint = Endpoint { scheme: "postgres", host: "::1".into(), port: 5432, database: "a b".into() };
-        assert_eq!(uri(&endpoint, "v-x", "p@:/"), "postgres://v-x:p%40%3A%2F@[::1]:5432/a%20b");
+        let endpoint = |scheme: &str, host: &str, port, database: Option<&str>| Endpoint {
+            scheme: scheme.into(),
+            host: host.into(),
+            port,
+            database: database.map(Into::into),
+        };
+        let v6 = endpoint("postgres", "::1", 5432, Some("a b"));
+        assert_eq!(uri(&v6, "v-x", "p@:/"), "postgres://v-x:p%40%3A%2F@[::1]:5432/a%20b");
+        let none = endpoint("mysql", "db", 3306, None);
+        assert_eq!(uri(&none, "v-é%", "#?&"), "mysql://v-%C3%A9%25:%23%3F%26@db:3306");
+        let directory = endpoint("ldaps", "directory", 636, None);
+        assert_eq!(uri(&directory, "cn=v,dc=x", "p"), "ldaps://directory:636");
     }
 }

@@ -15,7 +15,7 @@ use jit_core::lease::{Cause, DriverRef, Idempotency, Lease, LeaseState};
 use jit_core::merkle::{Hash, root};
 use jit_core::name::{Principal, RoleName, TargetName};
 
-use super::{Change, LeaseFilter, LeaseWrite, Store, StoreError};
+use super::{Change, LeaseFilter, LeaseWrite, SealedWrite, Store, StoreError};
 
 /// A place where a store can be opened again and again.
 pub(crate) trait Harness {
@@ -48,8 +48,16 @@ pub(crate) fn lease_at(second: i64) -> Lease {
         attributes: BTreeMap::from([("env".into(), "prod".into())]),
         target: TargetName::new("inventory_db").unwrap(),
         role: RoleName::new("app_read_only").unwrap(),
+        username: None,
         external_id: None,
-        driver: DriverRef { plugin: "postgres".into(), connection: None, sha256: "00".repeat(32) },
+        standing: false,
+        driver: DriverRef {
+            plugin: "postgres".into(),
+            connection: None,
+            sha256: "00".repeat(32),
+            name: None,
+            config: None,
+        },
         request_id: RequestId::generate(now),
         issued_at: now,
         term_start: now,
@@ -61,6 +69,7 @@ pub(crate) fn lease_at(second: i64) -> Lease {
         metadata: BTreeMap::new(),
         idempotency: None,
         removal: None,
+        rotating: None,
     }
 }
 
@@ -73,11 +82,15 @@ pub(crate) fn active(pending: &Lease) -> Lease {
 }
 
 pub(crate) fn insert(lease: &Lease) -> Change {
-    Change { leases: vec![LeaseWrite::Insert(lease.clone())], events: Vec::new() }
+    Change { leases: vec![LeaseWrite::Insert(lease.clone())], ..Change::default() }
 }
 
 pub(crate) fn update(lease: &Lease) -> Change {
-    Change { leases: vec![LeaseWrite::Update(lease.clone())], events: Vec::new() }
+    Change { leases: vec![LeaseWrite::Update(lease.clone())], ..Change::default() }
+}
+
+pub(crate) fn sealed(name: &str, value: Option<&[u8]>) -> SealedWrite {
+    SealedWrite { purpose: "test", name: name.to_owned(), value: value.map(<[u8]>::to_vec) }
 }
 
 pub(crate) fn granted(lease: &Lease) -> AuditEvent {
@@ -156,9 +169,11 @@ pub(crate) async fn refuses_a_stale_step_whole<H: Harness>(harness: H) {
     let late = Change {
         leases: vec![LeaseWrite::Insert(second.clone()), LeaseWrite::Update(stepped.clone())],
         events: vec![granted(&second)],
+        sealed: vec![sealed("a", Some(b"of a refused change"))],
     };
     assert!(stale(store.commit(late).await, &first));
     assert_eq!(store.lease(&second.id).await.unwrap(), None);
+    assert_eq!(store.sealed("test", "a").await.unwrap(), None);
     assert_eq!(check_log(&*store, &harness.verifier()).await, 0);
     // A lease that is not there, a version that skips one, and one that no step gives.
     assert!(stale(store.commit(update(&active(&second))).await, &second));
@@ -167,6 +182,35 @@ pub(crate) async fn refuses_a_stale_step_whole<H: Harness>(harness: H) {
     assert!(stale(store.commit(update(&first)).await, &first));
     assert_eq!(store.lease(&first.id).await.unwrap(), Some(stepped));
     harness.close(store).await;
+}
+
+/// Values that it cannot read: kept, replaced and removed with what else changes, or not at all.
+pub(crate) async fn keeps_sealed_values<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let all_bytes: Vec<u8> = (0..=255).collect();
+    let events = vec![AuditEvent::new(EventKind::AccountRotated, time(1))];
+    let both = vec![sealed("a", Some(&all_bytes)), sealed("o'b \"\u{e4}", Some(b""))];
+    store.commit(Change { events, sealed: both, ..Change::default() }).await.unwrap();
+    assert_eq!(store.sealed("test", "a").await.unwrap().as_deref(), Some(&all_bytes[..]));
+    assert_eq!(store.sealed("test", "o'b \"\u{e4}").await.unwrap().as_deref(), Some(&b""[..]));
+    assert_eq!(store.sealed("other", "a").await.unwrap(), None);
+    assert_eq!(check_log(&*store, &harness.verifier()).await, 1);
+    // Without an event or lease, and several at once: the last holds.
+    let writes = vec![sealed("b", Some(b"1")), sealed("b", None), sealed("a", Some(b"2")), sealed("b", Some(b"3"))];
+    store.commit(Change { sealed: writes, ..Change::default() }).await.unwrap();
+    let listed = store.sealed_of("test").await.unwrap();
+    let listed: Vec<_> = listed.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    assert_eq!(listed, [("a", &b"2"[..]), ("b", b"3"), ("o'b \"\u{e4}", b"")]);
+    store.commit(Change { sealed: vec![sealed("b", None), sealed("c", None)], ..Change::default() }).await.unwrap();
+    assert_eq!(store.sealed("test", "b").await.unwrap(), None);
+    for (name, value) in [("x".repeat(1_025), vec![0; 1]), (String::new(), vec![0; 1]), ("x".into(), vec![0; 131_073])] {
+        let refused = store.commit(Change { sealed: vec![sealed(&name, Some(&value))], ..Change::default() }).await;
+        assert!(matches!(refused, Err(StoreError::Failed(_))));
+    }
+    harness.close(store).await;
+    let again = harness.open().await;
+    assert_eq!(again.sealed("test", "a").await.unwrap().as_deref(), Some(&b"2"[..]));
+    harness.close(again).await;
 }
 
 /// Two steps of one lease in one change, and a change that takes a lease all the way.
@@ -182,6 +226,7 @@ pub(crate) async fn takes_several_steps_at_once<H: Harness>(harness: H) {
             LeaseWrite::Update(revoking.clone()),
         ],
         events: vec![granted(&active), AuditEvent::new(EventKind::RevokeFailed, time(5))],
+        ..Change::default()
     };
     store.commit(whole).await.unwrap();
     assert_eq!(store.lease(&pending.id).await.unwrap(), Some(revoking));
@@ -203,12 +248,12 @@ pub(crate) async fn guards_idempotency_keys<H: Harness>(harness: H) {
     let doubtful = first.doubt(Cause::Doubtful, time(1)).unwrap();
     let handover = Change {
         leases: vec![LeaseWrite::Insert(second.clone()), LeaseWrite::Update(doubtful.clone())],
-        events: Vec::new(),
+        ..Change::default()
     };
     assert!(matches!(store.commit(handover).await, Err(StoreError::KeyTaken(_))), "taken before it is free");
     let handover = Change {
         leases: vec![LeaseWrite::Update(doubtful.clone()), LeaseWrite::Insert(second.clone())],
-        events: Vec::new(),
+        ..Change::default()
     };
     store.commit(handover).await.unwrap();
     assert_eq!(store.lease_by_key("k'1").await.unwrap().as_ref(), Some(&second));
@@ -431,6 +476,37 @@ pub(crate) async fn opens_where_it_was_closed<H: Harness>(harness: H) {
     }
 }
 
+/// What the backends named, and who made what is still to be removed.
+pub(crate) async fn knows_what_backends_named_and_who_made_it<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let vault = DriverRef { plugin: "vault".into(), config: Some("{\"mount\":\"db\"}".into()), ..lease_at(0).driver };
+    let made = |second, id: &str| Lease {
+        external_id: Some(id.into()),
+        username: Some(format!("v-root-{id}")),
+        driver: vault.clone(),
+        ..lease_at(second)
+    };
+    let (kept, gone) = (made(0, "creds/a/1"), made(1, "creds/a/2"));
+    for lease in [&kept, &gone, &lease_at(2)] {
+        store.commit(insert(lease)).await.unwrap();
+    }
+    assert_eq!(store.lease(&kept.id).await.unwrap().as_ref(), Some(&kept));
+    store.commit(update(&gone.refuse(time(2), "no".into()).unwrap())).await.unwrap();
+    let ids: Vec<String> = ["creds/a/1", "creds/a/2", "'; --", ""].map(Into::into).to_vec();
+    assert_eq!(store.known_external_ids(&ids).await.unwrap(), ["creds/a/1"]);
+    assert!(store.known_external_ids(&[]).await.unwrap().is_empty());
+    let many: Vec<String> = (0..25_000).map(|n| format!("x/{n}")).chain(["creds/a/1".to_owned()]).collect();
+    assert_eq!(store.known_external_ids(&many).await.unwrap(), ["creds/a/1"]);
+
+    let mut makers = store.makers().await.unwrap();
+    makers.sort_by(|one, other| one.driver.plugin.cmp(&other.driver.plugin));
+    let told: Vec<_> = makers.iter().map(|maker| (maker.driver.plugin.as_str(), maker.leases)).collect();
+    assert_eq!(told, [("postgres", 1), ("vault", 1)]);
+    assert_eq!((&makers[1].driver, makers[1].target.as_str()), (&vault, "inventory_db"));
+    assert_eq!(makers[1].last_expiry, kept.expires_at);
+    harness.close(store).await;
+}
+
 /// Texts that look like something else come back as they were, and only to whom they belong.
 pub(crate) async fn keeps_hostile_texts<H: Harness>(harness: H) {
     let store = harness.open().await;
@@ -480,9 +556,9 @@ pub(crate) async fn keeps_hostile_texts<H: Harness>(harness: H) {
 macro_rules! for_store {
     ($harness:ty) => {
         $crate::store::contract::for_store!(
-            $harness: keeps_what_it_was_given, refuses_a_stale_step_whole, takes_several_steps_at_once,
+            $harness: keeps_what_it_was_given, keeps_sealed_values, refuses_a_stale_step_whole, takes_several_steps_at_once,
             guards_idempotency_keys, a_removal_never_fails_for_a_key, tells_what_is_due, knows_its_accounts,
-            lists_page_by_page, forgets_only_what_is_over, serves_many_at_once, opens_where_it_was_closed,
+            knows_what_backends_named_and_who_made_it, lists_page_by_page, forgets_only_what_is_over, serves_many_at_once, opens_where_it_was_closed,
             keeps_hostile_texts
         );
     };

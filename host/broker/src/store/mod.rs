@@ -1,7 +1,7 @@
 //! The store: leases and the audit log, in one place so that both change in one transaction.
 //!
 //! Trusted with: which accounts must be removed, and the log of what was done. It holds no
-//! password (NO-STORED-SECRET). Who can write to it can make the broker forget an account, or hand
+//! password of a dynamic lease, and others only sealed (NO-STORED-SECRET). Who can write to it can make the broker forget an account, or hand
 //! a lease to another identity; who changes a record is found by `audit verify`.
 //!
 //! [`Store`] is the contract; `contract` (tests) is the suite that every store passes; each store
@@ -13,6 +13,7 @@ mod ground;
 mod log;
 mod rows;
 pub mod schema;
+mod sealed;
 pub mod sqlite;
 mod writer;
 
@@ -23,7 +24,7 @@ use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::event::AuditEvent;
 use jit_core::id::LeaseId;
-use jit_core::lease::{Lease, LeaseState};
+use jit_core::lease::{DriverRef, Lease, LeaseState};
 use jit_core::name::{Principal, TargetName};
 
 /// What is to become durable together, or not at all.
@@ -33,6 +34,19 @@ pub struct Change {
     pub leases: Vec<LeaseWrite>,
     /// Events for the audit log, in order.
     pub events: Vec<AuditEvent>,
+    /// Sealed values, new or replaced: of several to one name, the last holds.
+    pub sealed: Vec<SealedWrite>,
+}
+
+/// A sealed value: the store cannot read it ([`crate::sealing`]).
+#[derive(Debug)]
+pub struct SealedWrite {
+    /// What for.
+    pub purpose: &'static str,
+    /// Under which name, at most 1,024 bytes.
+    pub name: String,
+    /// At most 128 KiB; none removes it.
+    pub value: Option<Vec<u8>>,
 }
 
 /// One lease's part of a change.
@@ -99,6 +113,19 @@ pub struct Counts {
     pub overdue: BTreeMap<String, (u64, Timestamp)>,
 }
 
+/// Whose leases still have to be removed: one row for each target and maker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maker {
+    /// The target.
+    pub target: TargetName,
+    /// Who made the accounts.
+    pub driver: DriverRef,
+    /// How many leases that are not revoked.
+    pub leases: u64,
+    /// When the last of them ends.
+    pub last_expiry: Timestamp,
+}
+
 /// What every store does.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -129,12 +156,25 @@ pub trait Store: Send + Sync + 'static {
     /// several targets may share a server, and names are unique.
     async fn known_accounts(&self, names: &[String]) -> Result<Vec<AccountName>, StoreError>;
 
+    /// Of these handles of a backend, those that a lease which is not revoked has, in whatever target.
+    async fn known_external_ids(&self, ids: &[String]) -> Result<Vec<String>, StoreError>;
+
+    /// Who made the accounts of all leases that are not revoked. Reads all of them: for a reload or
+    /// a start, not for a request.
+    async fn makers(&self) -> Result<Vec<Maker>, StoreError>;
+
     /// Counts for metrics.
     async fn counts(&self, now: Timestamp) -> Result<Counts, StoreError>;
 
     /// Forgets revoked leases that ended before `before`, at most `limit`; gives how many. Audit
     /// records stay.
     async fn forget_revoked(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError>;
+
+    /// The sealed value under a name.
+    async fn sealed(&self, purpose: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// All sealed values of a purpose, by name; at most ten thousand.
+    async fn sealed_of(&self, purpose: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
     /// Audit records from `from_seq` on.
     async fn records(&self, from_seq: u64, limit: usize) -> Result<Vec<StoredRecord>, StoreError>;

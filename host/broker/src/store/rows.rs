@@ -12,6 +12,7 @@ use jit_core::id::LeaseId;
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::merkle::Hash;
 
+use super::sealed::SealedRow;
 use super::{Change, LeaseWrite, StoreError};
 
 /// The longest audit record or lease, in bytes. What goes into them is bounded where it enters;
@@ -23,6 +24,7 @@ const MAX_DOCUMENT: usize = 1024 * 1024;
 pub(super) struct Prepared {
     pub(super) leases: Vec<LeaseRow>,
     pub(super) events: Vec<EventRow>,
+    pub(super) sealed: Vec<SealedRow>,
 }
 
 /// One lease, new or stepped on.
@@ -90,6 +92,7 @@ impl Prepared {
         Ok(Self {
             leases: change.leases.iter().map(LeaseRow::new).collect::<Result<_, _>>()?,
             events: change.events.iter().map(EventRow::new).collect::<Result<_, _>>()?,
+            sealed: change.sealed.iter().map(SealedRow::new).collect::<Result<_, _>>()?,
         })
     }
 
@@ -97,7 +100,8 @@ impl Prepared {
     pub(super) fn weight(&self) -> usize {
         let leases: usize = self.leases.iter().map(|lease| lease.columns.len()).sum();
         let events: usize = self.events.iter().map(|event| event.escaped.len()).sum();
-        leases + events
+        let sealed: usize = self.sealed.iter().map(SealedRow::weight).sum();
+        leases + events + sealed
     }
 }
 

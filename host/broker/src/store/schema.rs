@@ -7,11 +7,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Executor as _};
 
 /// The version of the tables that this program writes (`PRAGMA user_version`).
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 /// "JITB" in the file's header (`PRAGMA application_id`): another program's file is not touched.
 pub const APPLICATION_ID: i64 = 0x4a49_5442;
 
-/// Columns beside `doc` are copies for searching, written from it and never read back as truth.
+/// Version 1. Columns beside `doc` are copies for searching, written from it and never read back as truth.
 /// Times are nanoseconds since the Unix epoch. `idem_key` is null unless the lease holds its key;
 /// `owed_since` is since when its removal has been due, for the metrics.
 const TABLES: &str = "
@@ -60,6 +60,20 @@ CREATE TABLE checkpoint_history (
     note TEXT NOT NULL
 ) STRICT;
 ";
+
+/// What each version adds to the one before, from version 2 on. What is here was released: it is
+/// not changed, only added to.
+const STEPS: &[&str] = &[
+    // 2: values that the store cannot read.
+    "
+CREATE TABLE sealed (
+    purpose TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (purpose, name)
+) STRICT, WITHOUT ROWID;
+",
+];
 
 /// Why a file cannot be used as the store.
 #[derive(Debug, thiserror::Error)]
@@ -116,15 +130,20 @@ pub(crate) fn reading(path: &Path) -> SqliteConnectOptions {
         .thread_name(|id| format!("store-reader-{id}"))
 }
 
-/// Makes the tables in a new file, or checks that an existing one is ours and not newer.
+/// Makes the tables in a new file, or checks that an existing one is ours and not newer, and brings
+/// it up to this release's version, in one transaction.
 pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), SchemaError> {
     let version = check(connection).await?;
-    if version == 0 {
-        let sql = format!(
-            "BEGIN EXCLUSIVE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-        );
-        connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await?;
+    if version == VERSION {
+        return Ok(());
     }
+    let first = if version == 0 { TABLES } else { "" };
+    let done = usize::try_from(version - 1).unwrap_or(0);
+    let steps = STEPS[done.min(STEPS.len())..].concat();
+    let sql = format!(
+        "BEGIN EXCLUSIVE; {first} {steps} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+    );
+    connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await?;
     Ok(())
 }
 

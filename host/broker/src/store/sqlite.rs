@@ -12,6 +12,7 @@ use jit_core::account::AccountName;
 use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Lease, LeaseState};
+use jit_core::name::TargetName;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::{QueryBuilder, Row as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,8 +20,9 @@ use tokio::time::timeout;
 
 use super::rows::{Prepared, column, nanos};
 use super::schema;
+use super::sealed;
 use super::writer::{Job, OpenFailure, Writer};
-use super::{Change, Counts, LeaseFilter, Store, StoreError, StoredRecord};
+use super::{Change, Counts, LeaseFilter, Maker, Store, StoreError, StoredRecord};
 
 pub use super::log::LogError;
 pub use super::schema::SchemaError;
@@ -31,6 +33,8 @@ const QUEUE: usize = 1024;
 const READERS: u32 = 4;
 /// How long a change or question may take before its caller is told that the store failed.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Handles of a backend that are looked for at once.
+const HANDLES_AT_ONCE: usize = 10_000;
 /// The most rows of one answer.
 const MAX_ROWS: usize = 1_000;
 
@@ -245,7 +249,7 @@ impl Store for SqliteStore {
     /// end, the change may or may not be made.
     async fn commit(&self, change: Change) -> Result<(), StoreError> {
         let prepared = Prepared::new(&change)?;
-        if prepared.leases.is_empty() && prepared.events.is_empty() {
+        if prepared.leases.is_empty() && prepared.events.is_empty() && prepared.sealed.is_empty() {
             return Ok(());
         }
         self.ask(|reply| Job::Commit(prepared, reply)).await
@@ -329,6 +333,34 @@ impl Store for SqliteStore {
         Ok(known)
     }
 
+    async fn known_external_ids(&self, ids: &[String]) -> Result<Vec<String>, StoreError> {
+        let mut known = Vec::new();
+        for part in ids.chunks(HANDLES_AT_ONCE) {
+            // All live leases are read for each part: for a reconciliation that is often enough.
+            let statement = "SELECT DISTINCT doc ->> '$.external_id' AS id FROM leases
+                WHERE state <> 'revoked' AND id IN (SELECT value FROM json_each(?))";
+            known.extend(sqlx::query_scalar::<_, String>(statement).bind(list(part)).fetch_all(&self.readers).await?);
+        }
+        Ok(known)
+    }
+
+    async fn makers(&self) -> Result<Vec<Maker>, StoreError> {
+        let statement = "SELECT target, doc ->> '$.driver' AS driver, count(*), max(doc ->> '$.expires_at')
+            FROM leases WHERE state <> 'revoked' GROUP BY target, driver ORDER BY target, driver LIMIT ?";
+        let mut makers = Vec::new();
+        for row in sqlx::query(statement).bind(rows(MAX_ROWS)).fetch_all(&self.readers).await? {
+            let (target, driver, last): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
+            let unreadable = |what: &str| StoreError::Failed(format!("a lease in it has no readable {what}"));
+            makers.push(Maker {
+                target: TargetName::new(target).map_err(|_| unreadable("target"))?,
+                driver: serde_json::from_str(&driver).map_err(|_| unreadable("driver"))?,
+                leases: row.try_get::<i64, _>(2)?.unsigned_abs(),
+                last_expiry: last.parse().map_err(|_| unreadable("expiry"))?,
+            });
+        }
+        Ok(makers)
+    }
+
     async fn counts(&self, now: Timestamp) -> Result<Counts, StoreError> {
         let statement = "SELECT target, state, count(*), count(*) FILTER (WHERE owed_since <= ?1),
                 min(owed_since) FILTER (WHERE owed_since <= ?1)
@@ -349,6 +381,14 @@ impl Store for SqliteStore {
 
     async fn forget_revoked(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
         self.ask(|reply| Job::Forget(nanos(before), rows(limit), reply)).await
+    }
+
+    async fn sealed(&self, purpose: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        sealed::one(&self.readers, purpose, name).await
+    }
+
+    async fn sealed_of(&self, purpose: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        sealed::all(&self.readers, purpose).await
     }
 
     async fn records(&self, from_seq: u64, limit: usize) -> Result<Vec<StoredRecord>, StoreError> {
@@ -373,4 +413,4 @@ fn moment(nanos: i64) -> Timestamp {
 
 #[cfg(test)]
 #[path = "sqlite_tests.rs"]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -14,7 +14,7 @@ use super::{OpenError, SqliteOptions, SqliteStore};
 use crate::store::contract::{Harness, active, check_log, granted, insert, lease_at, settled};
 use crate::store::log::LogError;
 use crate::store::schema::SchemaError;
-use crate::store::{Change, Store as _, StoreError};
+use crate::store::{Change, SealedWrite, Store as _, StoreError};
 
 /// Breaks the next commit, in one of the two ways in which a commit breaks.
 #[derive(Debug, Clone, Default)]
@@ -45,13 +45,13 @@ impl CommitFault {
     }
 }
 
-struct File {
+pub(crate) struct File {
     folder: tempfile::TempDir,
     key: String,
 }
 
 impl File {
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("data/broker.db")
     }
 
@@ -163,7 +163,7 @@ async fn commits_that_fail_among_many_leave_a_whole_log() {
                         _ => {}
                     }
                     let lease = active(&lease_at(task * 100 + n));
-                    let change = Change { leases: insert(&lease).leases, events: settled(&lease).events };
+                    let change = Change { leases: insert(&lease).leases, events: settled(&lease).events, ..Change::default() };
                     let told = store.commit(change).await;
                     let there = store.lease(&lease.id).await.unwrap().is_some();
                     assert!(there || told.is_err(), "nothing is lost that was called durable");
@@ -332,12 +332,33 @@ async fn only_its_owner_may_read_it() {
 }
 
 #[tokio::test]
+async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
+    let file = File::new();
+    let store = file.open().await;
+    let lease = lease_at(0);
+    store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
+    file.close(store).await;
+    // As that release left it.
+    tamper(&file.path(), "DROP TABLE sealed").await;
+    tamper(&file.path(), "PRAGMA user_version = 1").await;
+    for _ in 0..2 {
+        let store = file.open().await;
+        assert_eq!(store.lease(&lease.id).await.unwrap().as_ref(), Some(&lease));
+        assert_eq!(check_log(&*store, &file.verifier()).await, 1);
+        let write = SealedWrite { purpose: "test", name: "a".into(), value: Some(vec![0, 1]) };
+        store.commit(Change { sealed: vec![write], ..Change::default() }).await.unwrap();
+        assert_eq!(store.sealed("test", "a").await.unwrap(), Some(vec![0, 1]));
+        file.close(store).await;
+    }
+}
+
+#[tokio::test]
 async fn foreign_and_newer_files_are_left_alone() {
     let file = File::new();
     file.close(file.open().await).await;
-    tamper(&file.path(), "PRAGMA user_version = 2").await;
+    tamper(&file.path(), "PRAGMA user_version = 3").await;
     let error = SqliteStore::open(file.options()).await.unwrap_err();
-    assert!(matches!(error, OpenError::Schema { source: SchemaError::Newer { found: 2 }, .. }), "{error}");
+    assert!(matches!(error, OpenError::Schema { source: SchemaError::Newer { found: 3 }, .. }), "{error}");
 
     let foreign = File::new();
     std::fs::create_dir(foreign.path().parent().unwrap()).unwrap();

@@ -22,6 +22,7 @@ use super::ground::Ground;
 use super::log::{LogError, LogState, Signed};
 use super::rows::{LeaseRow, Prepared};
 use super::schema;
+use super::sealed::{self, SealedGroup};
 
 /// The most changes in one transaction.
 const GROUP: usize = 256;
@@ -163,6 +164,7 @@ impl Writer {
         stand(connection, group, &mut ground).await?;
         let mut log = self.log.clone();
         let mut records = String::new();
+        let mut sealed = SealedGroup::default();
         let mut verdicts = Vec::with_capacity(group.len());
         for change in group {
             let verdict = ground.admit(&change.leases);
@@ -171,6 +173,7 @@ impl Writer {
                     let leaf = event.append_to(&mut records, log.range.size());
                     log.range.push(leaf);
                 }
+                sealed.add(&change.sealed);
             }
             verdicts.push(verdict);
         }
@@ -179,10 +182,10 @@ impl Writer {
             records.push(']');
             log.sign(&self.key, &self.origin, Timestamp::now())
         });
-        if leases.is_empty() && signed.is_none() {
+        if leases.is_empty() && signed.is_none() && sealed.is_empty() {
             return Ok(verdicts);
         }
-        put(connection, leases, records, signed).await?;
+        put(connection, leases, &sealed, records, signed).await?;
         let end = async { sqlx::query("COMMIT").execute(connection).await.map(|_| ()) };
         #[cfg(test)]
         let end = self.fault.around(end);
@@ -322,6 +325,7 @@ async fn stand<'g>(
 async fn put(
     connection: &mut SqliteConnection,
     leases: String,
+    sealed: &SealedGroup<'_>,
     records: String,
     signed: Option<Signed>,
 ) -> Result<(), sqlx::Error> {
@@ -343,16 +347,20 @@ async fn put(
     let mut text = BEGIN.to_owned();
     let history_at = signed.as_ref().and_then(|signed| signed.history_at);
     for (wanted, statement) in
-        [(!leases.is_empty(), LEASES), (signed.is_some(), RECORDS), (history_at.is_some(), HISTORY)]
+        [(!leases.is_empty(), LEASES), (!sealed.is_empty(), sealed::STATEMENTS), (signed.is_some(), RECORDS), (history_at.is_some(), HISTORY)]
     {
         if wanted {
             text.push_str(statement);
         }
     }
-    // Made of the constants above only: at most six texts, so each is prepared once.
+    // Made of constants only: at most twelve texts, so each is prepared once.
     let mut query = sqlx::query(AssertSqlSafe(text));
     if !leases.is_empty() {
         query = query.bind(leases);
+    }
+    if !sealed.is_empty() {
+        let array = sealed.array();
+        query = query.bind(array.clone()).bind(array);
     }
     if let Some(Signed { size, note, nodes, .. }) = signed {
         query = query.bind(records).bind(size).bind(note.clone()).bind(nodes);

@@ -2,5 +2,7 @@
 //! are idempotent, are woken by time and by signal, and share the requests' code.
 
 pub mod housekeeping;
+pub mod maintain;
 pub mod reconcile;
 pub mod removal;
+pub mod rotation;

@@ -5,7 +5,12 @@
 //! - An active lease whose account is missing is drift; it is closed.
 //!
 //! Accounts are listed before the store is asked. Since a lease is durable before its account can
-//! exist (INTENT-FIRST), an account that is being made meanwhile is never taken for a ghost.
+//! exist (INTENT-FIRST), an account that is being made meanwhile is never taken for a ghost. Where
+//! the backend names its accounts itself, [`external`] compares by its handles.
+
+mod external;
+
+pub use external::Listings;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -48,6 +53,9 @@ pub struct TargetReport {
     pub accounts: usize,
     /// Those without a lease.
     pub ghosts: Vec<String>,
+    /// Those that may be without a lease: the next pass tells.
+    #[serde(default)]
+    pub suspects: usize,
     /// Active leases whose account is missing.
     pub missing: Vec<String>,
     /// Why the target could not be compared.
@@ -73,12 +81,22 @@ pub async fn run(broker: Arc<Broker>, interval: Duration, recovered: bool) {
                 tracing::warn!(target = target.target, ghosts = ?target.ghosts, missing = ?target.missing, "reconciled");
             }
         }
+        let sooner = again(&broker, &report).into_iter().chain(soon.next().copied());
+        let sleep = sooner.fold(interval, Duration::min);
         tokio::select! {
             () = broker.stopping.cancelled() => return,
             () = broker.wake.reconcile.notified() => {}
-            () = tokio::time::sleep(soon.next().map_or(interval, |soon| interval.min(*soon))) => {}
+            () = tokio::time::sleep(sleep) => {}
         }
     }
+}
+
+/// When a suspect can be told from a ghost.
+fn again(broker: &Broker, report: &Report) -> Option<Duration> {
+    let suspicious = report.targets.iter().filter(|found| found.suspects > 0);
+    let serving = broker.serving.load();
+    let graces = suspicious.filter_map(|found| Some(serving.targets.get(found.target.as_str())?.grace()));
+    graces.min().map(|grace| grace + Duration::from_millis(100))
 }
 
 /// One pass over all targets.
@@ -90,9 +108,12 @@ pub async fn reconcile(broker: &Broker, dry_run: bool) -> Report {
             continue;
         }
         let mut found = TargetReport { target: target.name.to_string(), ..TargetReport::default() };
-        if let Err(error) = compare(broker, target, dry_run, &mut found).await {
-            found.error = Some(error);
-        }
+        let compared = if target.external() {
+            external::compare(broker, target, dry_run, &mut found).await
+        } else {
+            compare(broker, target, dry_run, &mut found).await
+        };
+        found.error = compared.err();
         metrics::gauge!("jit_reconcile_ghosts", "target" => found.target.clone()).set(found.ghosts.len() as f64);
         report.targets.push(found);
     }
@@ -103,7 +124,8 @@ pub async fn reconcile(broker: &Broker, dry_run: bool) -> Report {
 async fn compare(broker: &Broker, target: &Target, dry_run: bool, found: &mut TargetReport) -> Result<(), String> {
     let failed = |error: StoreError| error.to_string();
     let scope = target.scope(Lane::Removal);
-    let accounts = list_accounts(target, &scope).await?;
+    let mut accounts = list(target, &scope).await?;
+    accounts.retain(|name| target.prefix.owns(name));
     found.accounts = accounts.len();
     for names in accounts.iter().cloned().collect::<Vec<_>>().chunks(500) {
         let known: HashSet<AccountName> =
@@ -115,43 +137,58 @@ async fn compare(broker: &Broker, target: &Target, dry_run: bool, found: &mut Ta
             }
             found.ghosts.push(name.clone());
             if !dry_run {
-                haunt(broker, target, account).await.map_err(failed)?;
+                haunt(broker, target, account, None).await.map_err(failed)?;
             }
         }
     }
     let mut before = None;
     loop {
-        let filter = LeaseFilter {
-            target: Some(target.name.clone()),
-            state: Some(LeaseState::Active),
-            before: before.clone(),
-            limit: 500,
-            ..LeaseFilter::default()
-        };
-        let leases = broker.store.leases(&filter).await.map_err(failed)?;
+        let (leases, next) = active_leases(broker, target, before).await.map_err(failed)?;
         for lease in &leases {
-            // Made after the listing, or by another driver: not ours to judge here.
-            let comparable = lease.driver.plugin == target.driver_name && !accounts.contains(lease.account.as_str());
-            if comparable && !still_there(target, &scope, lease.account.as_str()).await? {
+            let name = lease.account.as_str();
+            // Made after the listing: then it is there.
+            if !accounts.contains(name) && !still_there(target, &scope, name).await? {
                 missing(broker, lease, dry_run, found).await.map_err(failed)?;
             }
         }
-        match leases.last() {
-            Some(last) if leases.len() == 500 => before = Some(last.id.clone()),
-            _ => return Ok(()),
+        if next.is_none() {
+            return Ok(());
         }
+        before = next;
     }
 }
 
-/// All accounts in the target that carry our name.
-async fn list_accounts(target: &Target, scope: &DriverScope) -> Result<HashSet<String>, String> {
+/// A page of the active leases whose account the target's present driver made: another's is not for
+/// it to judge. With where the next page begins, if there is one.
+async fn active_leases(
+    broker: &Broker,
+    target: &Target,
+    before: Option<LeaseId>,
+) -> Result<(Vec<Lease>, Option<LeaseId>), StoreError> {
+    const PAGE: usize = 500;
+    let filter = LeaseFilter {
+        target: Some(target.name.clone()),
+        state: Some(LeaseState::Active),
+        before,
+        limit: PAGE,
+        ..LeaseFilter::default()
+    };
+    let mut leases = broker.store.leases(&filter).await?;
+    let next = leases.last().filter(|_| leases.len() == PAGE).map(|lease| lease.id.clone());
+    let made_by = target.driver_ref();
+    leases.retain(|lease| lease.driver.same_maker(&made_by));
+    Ok((leases, next))
+}
+
+/// All accounts that the target's driver lists.
+async fn list(target: &Target, scope: &DriverScope) -> Result<HashSet<String>, String> {
     let mut accounts = HashSet::new();
     let mut cursor: Option<String> = None;
     for _ in 0..MOST_PAGES {
         let prefix = target.prefix.as_str();
         match target.driver.list_accounts(scope, &target.view, prefix, cursor.as_deref()).await {
             Outcome::Done(page) => {
-                accounts.extend(page.names.into_iter().filter(|name| target.prefix.owns(name)));
+                accounts.extend(page.names);
                 match page.next {
                     Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
                     _ => return Ok(accounts),
@@ -175,7 +212,12 @@ async fn still_there(target: &Target, scope: &DriverScope, name: &str) -> Result
 }
 
 /// A ghost gets a doubtful lease, and with it a removal that never gives up.
-async fn haunt(broker: &Broker, target: &Target, account: AccountName) -> Result<(), StoreError> {
+async fn haunt(
+    broker: &Broker,
+    target: &Target,
+    account: AccountName,
+    external_id: Option<String>,
+) -> Result<(), StoreError> {
     let now = Timestamp::now();
     let Ok(role) = RoleName::new("unknown") else { return Ok(()) };
     let pending = Lease {
@@ -188,7 +230,10 @@ async fn haunt(broker: &Broker, target: &Target, account: AccountName) -> Result
         target: target.name.clone(),
         role,
         account,
-        external_id: None,
+        // Nothing else tells which account it is.
+        username: external_id.clone(),
+        external_id,
+        standing: false,
         driver: target.driver_ref(),
         request_id: RequestId::generate(now),
         issued_at: now,
@@ -201,8 +246,9 @@ async fn haunt(broker: &Broker, target: &Target, account: AccountName) -> Result
         metadata: std::collections::BTreeMap::new(),
         idempotency: None,
         removal: None,
+        rotating: None,
     };
-    tracing::warn!(account = %pending.account, target = %target.name, "an account without a lease: it is removed");
+    tracing::warn!(account = pending.login(), target = %target.name, "an account without a lease: it is removed");
     let Ok(doubtful) = pending.doubt(Cause::Ghost, now) else { return Ok(()) };
     broker.commit(Change { leases: vec![LeaseWrite::Insert(doubtful)], ..Change::default() }).await
 }

@@ -121,6 +121,11 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, S
     let now = Timestamp::now();
     let mut work: BTreeMap<TargetName, Vec<Lease>> = BTreeMap::new();
     for lease in broker.store.due(now, PER_TARGET).await? {
+        if lease.rotating.is_some() {
+            // Nothing is asked of its target, and its end says nothing of whether that is there.
+            one(broker, &lease).await?;
+            continue;
+        }
         work.entry(lease.target.clone()).or_default().push(lease);
     }
     let mut waiting = false;

@@ -56,6 +56,12 @@ impl Grant {
         }
     }
 
+    /// Whether it works on a target's connection.
+    #[must_use]
+    pub fn reaches_a_backend(self) -> bool {
+        matches!(self, Self::Sql | Self::Http | Self::Ldap)
+    }
+
     /// Links the capability.
     pub(crate) fn link(self, linker: &mut Linker<Call>) -> wasmtime::Result<()> {
         match self {

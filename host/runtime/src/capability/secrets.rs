@@ -6,6 +6,7 @@ use wasmtime::component::Resource;
 
 use crate::bindings::secrets::{Host, HostSecret};
 use crate::call::Call;
+use crate::fault::FaultKind;
 
 /// A secret in a call's table of handles.
 #[derive(Debug)]
@@ -18,5 +19,19 @@ impl HostSecret for Call {
     fn drop(&mut self, secret: Resource<GuestSecret>) -> wasmtime::Result<()> {
         self.table.delete(secret)?;
         Ok(())
+    }
+}
+
+impl Call {
+    /// Gives the guest a handle of a secret.
+    ///
+    /// # Errors
+    /// When it holds too many already: the guest traps.
+    pub(crate) fn hand_out(&mut self, secret: SecretString) -> wasmtime::Result<Resource<GuestSecret>> {
+        self.table.push(GuestSecret(secret)).map_err(|error| {
+            let limit = self.limits.resources;
+            self.breach(FaultKind::Resources { limit });
+            error.into()
+        })
     }
 }

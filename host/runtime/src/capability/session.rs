@@ -1,18 +1,27 @@
 //! The `session` capability: the broker's own credentials as handles, and secrets kept between calls.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use wasmtime::component::Resource;
 
 use crate::bindings::session::Host;
 use crate::call::Call;
+use crate::capability::http::HttpConnection;
 use crate::capability::secrets::GuestSecret;
+use crate::text::escape;
+
+pub(crate) mod kept;
+
+/// How long reading a credential may take.
+const READ: Duration = Duration::from_secs(5);
 
 /// Where a connection's secret comes from; read at each use, so that a rotated file is seen.
 pub trait SecretSource: fmt::Debug + Send + Sync {
-    /// The secret as it is now.
+    /// The secret as it is now. May block, on a file for instance.
     ///
     /// # Errors
     /// In words for the operator, without any of the secret.
@@ -29,6 +38,9 @@ pub struct Kept {
 }
 
 /// Where kept secrets survive a restart: sealed, with a key from outside of the store.
+///
+/// A key is a plugin's name and the plugin's own key, with a `/` between them; at most 128 bytes
+/// after the `/`. A secret has at most 64 KiB.
 #[async_trait]
 pub trait SessionStore: fmt::Debug + Send + Sync {
     /// What was kept for the connection under the key.
@@ -47,27 +59,80 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
 impl Host for Call {
     async fn credential(&mut self, name: String) -> wasmtime::Result<Result<Resource<GuestSecret>, String>> {
         self.enter_host(name.len())?;
-        Ok(Err("this call has no connection with secrets".to_owned()))
+        let track = Arc::clone(&self.track);
+        let read = match self.connection() {
+            Some(connection) => track.unmetered(credential(&connection, &name)).await,
+            None => Err("this call has no connection with secrets".to_owned()),
+        };
+        match read {
+            Ok(secret) => Ok(Ok(self.hand_out(secret)?)),
+            Err(reason) => {
+                self.count_bytes(reason.len())?;
+                Ok(Err(reason))
+            }
+        }
     }
 
-    async fn kept(&mut self, key: String, _at_least: u64) -> wasmtime::Result<Option<Resource<GuestSecret>>> {
+    async fn kept(&mut self, key: String, at_least: u64) -> wasmtime::Result<Option<Resource<GuestSecret>>> {
         self.enter_host(key.len())?;
-        Ok(None)
+        let Some(connection) = self.connection() else { return Ok(None) };
+        let track = Arc::clone(&self.track);
+        let kept = track.unmetered(connection.kept.kept(&self.plugin, &key, at_least)).await;
+        kept.map(|secret| self.hand_out(secret)).transpose()
     }
 
     async fn keep(
         &mut self,
         key: String,
         secret: Resource<GuestSecret>,
-        _valid: u64,
-        _unless: u64,
+        valid: u64,
+        unless: u64,
     ) -> wasmtime::Result<Resource<GuestSecret>> {
         self.enter_host(key.len())?;
-        let secret = self.table.get(&secret)?.0.clone();
-        Ok(self.table.push(GuestSecret(secret))?)
+        let mut secret = self.table.get(&secret)?.0.clone();
+        if let Some(connection) = self.connection() {
+            let track = Arc::clone(&self.track);
+            secret = track.unmetered(connection.kept.keep(&self.plugin, &key, secret, valid, unless)).await;
+        }
+        self.hand_out(secret)
     }
 
-    async fn forget(&mut self, key: String, _secret: Resource<GuestSecret>) -> wasmtime::Result<()> {
-        self.enter_host(key.len())
+    async fn forget(&mut self, key: String, secret: Resource<GuestSecret>) -> wasmtime::Result<()> {
+        self.enter_host(key.len())?;
+        let secret = self.table.get(&secret)?.0.clone();
+        if let Some(connection) = self.connection() {
+            let track = Arc::clone(&self.track);
+            track.unmetered(connection.kept.forget(&self.plugin, &key, &secret)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Call {
+    fn connection(&self) -> Option<Arc<HttpConnection>> {
+        self.http.as_ref().map(|session| Arc::clone(&session.connection))
+    }
+}
+
+/// Reads a secret of the connection's table.
+async fn credential(connection: &HttpConnection, name: &str) -> Result<SecretString, String> {
+    let shown = escape(name, 64);
+    let Some(source) = connection.secrets.get(name).map(Arc::clone) else {
+        let connection = connection.name();
+        return Err(format!(
+            "the connection {connection} has no secret {shown:?}: set it in [connections.{connection}.secrets]"
+        ));
+    };
+    let reading = tokio::task::spawn_blocking(move || source.read());
+    let secret = match tokio::time::timeout(READ, reading).await {
+        Ok(Ok(Ok(secret))) => secret,
+        Ok(Ok(Err(reason))) => return Err(format!("the secret {shown:?} cannot be read: {}", escape(&reason, 300))),
+        Ok(Err(_)) => return Err(format!("the secret {shown:?} cannot be read")),
+        Err(_) => return Err(format!("the secret {shown:?} was not read within {} s", READ.as_secs())),
+    };
+    match secret.expose_secret().len() {
+        0 => Err(format!("the secret {shown:?} is empty")),
+        1..=kept::SECRET_BYTES => Ok(secret),
+        _ => Err(format!("the secret {shown:?} has more than {} bytes", kept::SECRET_BYTES)),
     }
 }

@@ -206,7 +206,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
                     }
                     (System::OpenBao, Some(bao)) => {
                         let clients = bao.clients(clients).await?;
-                        load::run(clients, in_database, &[(Party::Openbao, bao.pid()), server]).await?
+                        load::run(clients, in_database, &[(Party::Openbao, bao.pid()?), server]).await?
                     }
                     (System::OpenBao, None) => continue,
                 };
@@ -219,7 +219,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
     let at_the_end = report::AtTheEnd {
         broker_mb: memory_mb(broker.pid()?, "VmRSS:"),
         broker_leases: count(&cells, &[System::Broker, System::Noop]),
-        openbao_mb: openbao.as_ref().and_then(|bao| memory_mb(bao.pid(), "VmRSS:")),
+        openbao_mb: openbao.as_ref().and_then(|bao| memory_mb(bao.pid().ok()?, "VmRSS:")),
         openbao_leases: count(&cells, &[System::OpenBao]),
     };
     broker.stop()?;

@@ -1,77 +1,41 @@
 //! OpenBao beside it: the real server with raft storage, a file audit device, and its database
 //! engine on the same PostgreSQL.
 
-use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use jit_tests::{Database, http};
+use anyhow::{Context as _, Result};
+use jit_tests::{Database, servers};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use xtask::servers::openbao::{OpenBaoServer, OpenBaoSettings};
 
 use crate::load::HttpClient;
 
-/// How long it may take to start.
-const START_DEADLINE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(100);
-
-/// A running OpenBao. Dropped, it is killed.
+/// A running OpenBao. Dropped, it stops.
 pub(crate) struct OpenBao {
-    child: Child,
-    folder: TempDir,
-    address: SocketAddr,
+    server: OpenBaoServer,
     tokens: Vec<String>,
 }
 
 impl OpenBao {
     /// Starts and sets it up, with as many connections as the broker has, and a token for each client.
     pub(crate) async fn start(bao: &Path, database: &Database, max_connections: u32, clients: usize) -> Result<Self> {
-        let folder = TempDir::with_prefix("jit-bench-bao-")?;
-        let (address, cluster) = (free_address()?, free_address()?);
-        fs::create_dir(folder.path().join("raft"))?;
-        fs::write(folder.path().join("bao.hcl"), configuration(folder.path(), address, cluster))?;
-        let log = fs::File::create(folder.path().join("bao.log"))?;
-        let child = Command::new(bao)
-            .args(["server", "-config"])
-            .arg(folder.path().join("bao.hcl"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("cannot start OpenBao")?;
-        let mut server = Self { child, folder, address, tokens: Vec::new() };
-        server.set_up(database, max_connections, clients).await.with_context(|| server.log_tail())?;
+        let bao = bao.to_owned();
+        // As the broker is measured: without TLS, with everything on record.
+        let settings = OpenBaoSettings { plain: true, audit: true };
+        let server = tokio::task::spawn_blocking(move || OpenBaoServer::start(&bao, &settings)).await??;
+        let mut server = Self { server, tokens: Vec::new() };
+        let log = server.server.log_path();
+        server
+            .set_up(database, max_connections, clients)
+            .await
+            .with_context(|| std::fs::read_to_string(log).unwrap_or_default())?;
         Ok(server)
     }
 
     async fn set_up(&mut self, database: &Database, max_connections: u32, clients: usize) -> Result<()> {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
-        let url = |path: &str| format!("http://{}/v1/{path}", self.address);
-        let begun = Instant::now();
-        let made = loop {
-            let request = http.put(url("sys/init")).json(&json!({"secret_shares": 1, "secret_threshold": 1}));
-            match http::reply(request).await {
-                Ok(reply) if reply.status == 200 => break reply,
-                _ if begun.elapsed() < START_DEADLINE => tokio::time::sleep(POLL).await,
-                Ok(reply) => bail!("sys/init: {}", reply.text),
-                Err(error) => return Err(error),
-            }
-        };
-        let root = made.text_at("/root_token").to_owned();
-        let call = async |path: &str, body: Value| -> Result<Value> {
-            let reply = http::reply(http.post(url(path)).header("x-vault-token", &root).json(&body)).await?;
-            anyhow::ensure!((200..300).contains(&reply.status), "{path}: {}", reply.text);
-            Ok(reply.json)
-        };
-        call("sys/unseal", json!({"key": made.text_at("/keys/0")})).await?;
-        while call("sys/mounts/database", json!({"type": "database"})).await.is_err() {
-            // Unsealed, it takes a moment to become the leader.
-            anyhow::ensure!(begun.elapsed() < START_DEADLINE, "it does not become active");
-            tokio::time::sleep(POLL).await;
-        }
+        let root = servers::OpenBao::new(&self.server.url(), None, self.server.root_token())?;
+        let call = async |path: &str, body: Value| root.write(path, &body).await;
+        call("sys/mounts/database", json!({"type": "database"})).await?;
         let Database { host, port, name, broker, password, read_only, .. } = database;
         call(
             "database/config/inventory",
@@ -112,59 +76,15 @@ impl OpenBao {
         for token in self.tokens.iter().take(count) {
             let request = format!(
                 "GET /v1/database/creds/app HTTP/1.1\r\nhost: {}\r\nx-vault-token: {token}\r\n\r\n",
-                self.address
+                self.server.address()
             );
-            clients.push(HttpClient::connect(self.address, request.into_bytes(), 200).await?);
+            clients.push(HttpClient::connect(self.server.address(), request.into_bytes(), 200).await?);
         }
         Ok(clients)
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    pub(crate) fn pid(&self) -> Result<u32> {
+        self.server.pid().context("OpenBao does not run")
     }
-
-    fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.folder.path().join("bao.log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
-    }
-}
-
-impl Drop for OpenBao {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn configuration(folder: &Path, address: SocketAddr, cluster: SocketAddr) -> String {
-    let folder = folder.display();
-    format!(
-        r#"
-ui = false
-api_addr = "http://{address}"
-cluster_addr = "http://{cluster}"
-log_level = "warn"
-storage "raft" {{
-  path = "{folder}/raft"
-  node_id = "one"
-}}
-listener "tcp" {{
-  address = "{address}"
-  cluster_address = "{cluster}"
-  tls_disable = true
-}}
-audit "file" "to-file" {{
-  description = "as the broker: everything is on record"
-  options {{
-    file_path = "{folder}/audit.log"
-  }}
-}}
-"#
-    )
-}
-
-fn free_address() -> Result<SocketAddr> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }

@@ -1,5 +1,6 @@
 //! PostgreSQL: the binaries of any major version, and a server that runs on them.
 
+mod ldap;
 mod server;
 
 use std::{
@@ -14,14 +15,15 @@ use anyhow::{Context, Result, bail};
 use jit_plugin_build::{Progress, cache, process::Run};
 use serde::Deserialize;
 
+pub use ldap::with_ldap;
 pub use server::{PostgresServer, PostgresSettings};
 
 use super::{DOWNLOAD_DEADLINE, INSTALL_DEADLINE, first_working, only_file, version_of};
 use crate::steps::Steps;
 
-/// The versions that tests run against unless told otherwise: the oldest that roles are granted
-/// in as before 16 (`ADMIN OPTION` of `CREATEROLE` changed), and a current one.
-pub const DEFAULT_MAJORS: [u32; 2] = [15, 17];
+/// The versions that tests run against unless told otherwise: all that PostgreSQL maintains. The last
+/// gets the whole suite.
+pub const DEFAULT_MAJORS: [u32; 5] = [14, 15, 16, 18, 17];
 /// The versions that there are packages of.
 pub const KNOWN_MAJORS: std::ops::RangeInclusive<u32> = 14..=18;
 /// How long npm may take to list versions.

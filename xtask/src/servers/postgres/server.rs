@@ -1,24 +1,27 @@
 //! One PostgreSQL server of its own, on loopback, for as long as the value lives.
-//!
-//! Depends on the standard library, anyhow and tempfile only.
 
 use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::{
-        fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+        fs::{OpenOptionsExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
+
+use crate::servers::{
+    daemon::{STOP_DEADLINE, Watchdog, signal, wait},
+    place::{check_enterable, free_port, is_root, random_password},
+};
 
 /// The user that servers run as when we are root, which PostgreSQL refuses: `nobody`.
 const UNPRIVILEGED: u32 = 65534;
@@ -26,8 +29,6 @@ const UNPRIVILEGED: u32 = 65534;
 const INITDB_DEADLINE: Duration = Duration::from_secs(120);
 /// How long a start may take; after a kill it includes recovery.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a fast shutdown may take before the server is killed.
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// How long one probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(25);
@@ -45,6 +46,10 @@ pub struct PostgresSettings {
     /// Start it in a process group of its own: Ctrl-C then reaches only whoever started it, who
     /// stops it.
     pub own_group: bool,
+    /// Lines of pg_hba.conf before the usual one, which asks everybody for a password.
+    pub hba: Vec<String>,
+    /// Variables for the server, which else has none of ours: `LDAPTLS_CACERT`.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running server. Dropping it stops it.
@@ -54,7 +59,9 @@ pub struct PostgresServer {
     port: u16,
     password: String,
     process: Option<Child>,
+    watchdog: Option<Watchdog>,
     own_group: bool,
+    environment: Vec<(String, String)>,
     _temporary: Option<TempDir>,
 }
 
@@ -93,7 +100,9 @@ impl PostgresServer {
             password: random_password()?,
             place,
             process: None,
+            watchdog: None,
             own_group: settings.own_group,
+            environment: settings.environment.clone(),
             _temporary: temporary,
         };
         server.initdb()?;
@@ -143,10 +152,16 @@ impl PostgresServer {
         let log = self.place.open_log()?;
         let mut command = self.place.command(&self.bin.join("postgres"));
         command.arg("-D").arg(self.place.data()).stdout(log.try_clone()?).stderr(log);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if self.own_group {
             command.process_group(0);
         }
-        self.process = Some(command.spawn().context("cannot start postgres")?);
+        let process = command.spawn().context("cannot start postgres")?;
+        let pid = process.id();
+        self.process = Some(process);
+        // "Fast" shutdown; a folder that was asked for stays.
+        let folder = self._temporary.as_ref().map(|_| self.place.folder.as_path());
+        self.watchdog = Some(Watchdog::start(pid, "INT", folder)?);
         let ready = self.wait_ready();
         if ready.is_err() {
             self.kill();
@@ -163,17 +178,22 @@ impl PostgresServer {
         let Some(mut process) = self.process.take() else {
             return Ok(());
         };
+        let watchdog = self.watchdog.take();
         // SIGINT is PostgreSQL's "fast" shutdown (manual, "Shutting Down the Server").
         let asked = signal(&process, "INT");
         let stopped = asked.and_then(|()| wait(&mut process, STOP_DEADLINE));
-        match stopped {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) | Err(_) => {
-                let _ = process.kill();
-                let _ = process.wait();
-                bail!("postgres had to be killed\n{}", self.place.log_tail())
-            }
+        let in_time = matches!(stopped, Ok(Some(_)));
+        if !in_time {
+            let _ = process.kill();
+            let _ = process.wait();
         }
+        if let Some(watchdog) = watchdog {
+            watchdog.dismiss();
+        }
+        if !in_time {
+            bail!("postgres had to be killed\n{}", self.place.log_tail());
+        }
+        Ok(())
     }
 
     /// Ends the server at once, as a crash of the machine would.
@@ -185,6 +205,20 @@ impl PostgresServer {
                 let _ = process.kill();
                 let _ = process.wait();
             }
+        }
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.dismiss();
+        }
+    }
+
+    /// Looks whether it still runs; one that was stopped is in order.
+    ///
+    /// # Errors
+    /// When it has ended by itself.
+    pub fn check(&mut self) -> Result<()> {
+        match self.process.as_mut().map_or(Ok(None), Child::try_wait)? {
+            Some(status) => bail!("postgres has ended ({status})\n{}", self.place.log_tail()),
+            None => Ok(()),
         }
     }
 
@@ -201,6 +235,9 @@ impl PostgresServer {
     pub fn detach(mut self) -> Option<u32> {
         let pid = self.pid();
         self.process = None;
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.dismiss();
+        }
         if let Some(temporary) = self._temporary.take() {
             let _ = temporary.keep();
         }
@@ -255,7 +292,14 @@ impl PostgresServer {
             .append(true)
             .open(&path)
             .and_then(|mut file| file.write_all(lines.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        if !settings.hba.is_empty() {
+            let path = self.place.data().join("pg_hba.conf");
+            let usual = fs::read_to_string(&path)?;
+            // The first line that fits counts.
+            fs::write(&path, format!("{}\n{usual}", settings.hba.join("\n")))?;
+        }
+        Ok(())
     }
 
     fn wait_ready(&mut self) -> Result<()> {
@@ -313,11 +357,10 @@ impl Place {
     fn new(folder: PathBuf) -> Result<Self> {
         fs::create_dir_all(&folder)?;
         let folder = fs::canonicalize(folder)?;
-        // The owner of /proc/self is the effective user; std has no getuid.
-        let user = (fs::metadata("/proc/self")?.uid() == 0).then_some(UNPRIVILEGED);
+        let user = is_root()?.then_some(UNPRIVILEGED);
         let place = Self { folder, user };
         if user.is_some() {
-            place.check_enterable()?;
+            check_enterable(&place.folder)?;
         }
         for folder in [place.folder.clone(), place.data(), place.sockets()] {
             fs::create_dir_all(&folder)?;
@@ -325,21 +368,6 @@ impl Place {
         }
         fs::set_permissions(place.data(), fs::Permissions::from_mode(0o700))?;
         Ok(place)
-    }
-
-    /// PostgreSQL runs as `nobody`, who must reach the files.
-    fn check_enterable(&self) -> Result<()> {
-        for parent in self.folder.ancestors().skip(1) {
-            let mode = fs::metadata(parent)?.mode();
-            if mode & 0o001 == 0 {
-                bail!(
-                    "as root, PostgreSQL runs as another user, who cannot enter {}: set TMPDIR to a \
-                     folder that everybody may enter",
-                    parent.display()
-                );
-            }
-        }
-        Ok(())
     }
 
     fn data(&self) -> PathBuf {
@@ -391,40 +419,6 @@ impl Place {
         file.write_all(secret.as_bytes())?;
         chown(path, self.user, self.user)?;
         Ok(())
-    }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
-fn random_password() -> Result<String> {
-    let mut bytes = [0_u8; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Sends a signal; std has none but KILL, and every shell has `kill`.
-fn signal(process: &Child, name: &str) -> Result<()> {
-    let status = Command::new("sh")
-        .args(["-c", "kill -\"$1\" \"$2\"", "sh", name])
-        .arg(process.id().to_string())
-        .stderr(Stdio::null())
-        .status()?;
-    if status.success() { Ok(()) } else { Err(anyhow!("process {} is gone", process.id())) }
-}
-
-/// Waits for a process to end; none when it still runs at the deadline.
-fn wait(process: &mut Child, deadline: Duration) -> Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = process.try_wait()? {
-            return Ok(Some(status));
-        }
-        if start.elapsed() > deadline {
-            return Ok(None);
-        }
-        thread::sleep(POLL);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jit_core::policy::Mode;
 
-use super::super::{ConnectionKind, EXAMPLE, Export, LogFormat, SecretRef, SigningAlgorithm, StoreKind};
+use super::super::{EXAMPLE, Export, LogFormat, Protocol, SecretRef, SigningAlgorithm, StoreKind};
 use super::{BASE, Config, changed, parse, position};
 
 #[test]
@@ -22,8 +22,8 @@ fn the_example_is_right_and_has_no_warnings() {
     assert_eq!(issuer.workload, "{kubernetes.io.serviceaccount.name}");
     assert_eq!(issuer.attributes["k8s_pod"], "kubernetes.io.pod.name");
     let connection = &config.connections["inventory"];
-    assert_eq!((connection.kind, connection.max_connections), (ConnectionKind::Postgres, 8));
-    assert_eq!(connection.password, Some(SecretRef::File("/etc/jit-broker/secrets/inventory".into())));
+    let password = Some(SecretRef::File("/etc/jit-broker/secrets/inventory".into()));
+    assert_eq!((&connection.protocol, connection.max_connections), (&Protocol::Postgres { password }, 8));
     let policy = &config.policies["allow-listed"];
     assert_eq!((policy.plugin.as_str(), policy.mode), ("allow-list", Mode::Enforce));
     assert_eq!(policy.config["rules"][0]["roles"], serde_json::json!(["app_read_only"]));
@@ -75,6 +75,49 @@ fn what_is_left_out_has_the_documented_defaults() {
     assert_eq!(config.policies["allow-listed"].config, serde_json::json!({}));
     let target = &config.targets["inventory_db"];
     assert_eq!((target.timeout, target.endpoint.is_none()), (Duration::from_secs(30), true));
+}
+
+/// [`BASE`] with another connection in the place of its own.
+fn connected(connection: &str) -> String {
+    let start = BASE.find("[connections.inventory]").unwrap();
+    let end = BASE.find("[policies.allow-listed]").unwrap();
+    format!("{}[connections.inventory]\n{connection}\n{}", &BASE[..start], &BASE[end..])
+}
+
+#[test]
+fn each_kind_of_connection_has_its_own_keys() {
+    let read = |text: &str| parse(&connected(text)).unwrap().connections["inventory"].clone();
+    let mysql = read("kind = \"mysql\"\nurl = \"mysql://jit@db\"\npassword = { env = \"PW\" }\nca = \"ca.pem\"");
+    assert_eq!(mysql.protocol, Protocol::MySql { password: Some(SecretRef::Env("PW".into())) });
+    assert_eq!((mysql.ca.as_deref(), mysql.protocol.capability()), (Some(Path::new("ca.pem")), "sql"));
+
+    let ldap = "kind = \"ldap\"\nurl = \"ldap://[::1]:1389\"\nbind_dn = \"cn=jit,dc=x\"\npassword = { file = \"p\" }";
+    let expected = Protocol::Ldap {
+        bind_dn: "cn=jit,dc=x".into(),
+        password: SecretRef::File("p".into()),
+        plaintext: true,
+        operation_timeout: Duration::from_secs(10),
+    };
+    assert_eq!(read(&format!("{ldap}\nplaintext = true")).protocol, expected);
+
+    let http = read(
+        "kind = \"http\"\nurl = \"http://localhost:8200/v1\"\naddresses = [\"169.254.1.1\", \"fe80::1\"]\n\
+         request_timeout = \"3s\"\nsecrets = { jwt = { file = \"/run/token\" }, api_key = { env = \"KEY\" } }",
+    );
+    let Protocol::Http { secrets, addresses, request_timeout } = http.protocol else { panic!("another kind") };
+    assert_eq!(secrets["jwt"], SecretRef::File("/run/token".into()));
+    assert_eq!((secrets.len(), &secrets["api_key"]), (2, &SecretRef::Env("KEY".into())));
+    assert_eq!((addresses.len(), request_timeout), (2, Duration::from_secs(3)));
+    assert_eq!(read("kind = \"http\"\nurl = \"https://vault.example.com\"").protocol.capability(), "http");
+}
+
+#[test]
+fn an_endpoint_says_what_callers_speak() {
+    let endpoint = "max_ttl = \"8h\"\nendpoint = { scheme = \"postgres\", host = \"db\", database = \"inventory\" }";
+    let endpoint = parse(&changed("max_ttl = \"8h\"", endpoint)).unwrap().targets["inventory_db"].endpoint.clone();
+    let endpoint = endpoint.unwrap();
+    assert_eq!((endpoint.scheme.as_deref(), endpoint.host.as_deref(), endpoint.port), (Some("postgres"), Some("db"), None));
+    assert_eq!(endpoint.database.as_deref(), Some("inventory"));
 }
 
 #[test]

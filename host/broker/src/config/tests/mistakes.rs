@@ -19,6 +19,9 @@ const fn row(from: &'static str, to: &'static str, at: &'static str, says: &'sta
 const LISTEN: &str = "listen = \"127.0.0.1:8700\"";
 const KEY: &str = "signing_key = { file = \"data/audit.key\" }";
 const URL: &str = "url = \"postgres://jit_broker@127.0.0.1:5432/inventory\"";
+const CONNECTION: &str = "kind = \"postgres\"\nurl = \"postgres://jit_broker@127.0.0.1:5432/inventory\"";
+const CONNECTION_WITH_PASSWORD: &str = "kind = \"postgres\"\nurl = \"postgres://jit_broker@127.0.0.1:5432/inventory\"\n\
+                                        password = { file = \"secrets/inventory\" }";
 const ISSUER: &str = "issuer = \"https://kubernetes.default.svc\"";
 const ROLE: &str = "roles.reader = { grants = [\"app_read_only\"] }";
 
@@ -81,11 +84,29 @@ const ROWS: &[Row] = &[
     row("driver-postgres.wasm\"", "driver-postgres.wasm\"\nsha256 = \"zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz\"", "\"zzz", "`sha256` must be 64 hexadecimal digits, as `sha256sum` prints them: it has other characters"),
     row("driver-postgres.wasm\"", "driver-postgres.wasm\"\ngrants = [\"sqll\"]", "[\"sqll\"]", "there is no capability `sqll`: did you mean `sql`?"),
     // Connections.
-    row("kind = \"postgres\"", "kind = \"oracle\"", "\"oracle\"", "`kind` must be one of \"postgres\": not \"oracle\""),
+    row("kind = \"postgres\"", "kind = \"oracle\"", "\"oracle\"", "`kind` must be one of \"postgres\", \"mysql\", \"ldap\", \"http\": not \"oracle\""),
     row(URL, "url = \"mysql://u@h/d\"", "\"mysql", "`url` must be a URL such as \"postgres://jit_broker@127.0.0.1:5432/inventory\": it must begin with postgres://"),
     row(URL, "url = \"postgres://127.0.0.1/d\"", "\"postgres://127", "`url` must be a URL such as \"postgres://jit_broker@127.0.0.1:5432/inventory\": the broker's own user is missing"),
     row(URL, "url = \"postgres://u@h\"", "\"postgres://u", "`url` must be a URL such as \"postgres://jit_broker@127.0.0.1:5432/inventory\": the database is missing"),
     row(URL, "url = \"postgres://u:p@h/d\"", "\"postgres://u:", "`url` must be a URL such as \"postgres://jit_broker@127.0.0.1:5432/inventory\": it must not have a password in it: write password = { file = \"…\" }"),
+    row("kind = \"postgres\"", "kind = \"postgres\"\nbind_dn = \"cn=x\"", "bind_dn", "unknown key `bind_dn` in [connections.inventory]"),
+    row(URL, "url = \"postgres://u@h/d?sslmode=require\"\nca = \"ca.pem\"", "\"ca.pem\"", "`ca` and the URL's parameters both say how TLS is done"),
+    row(CONNECTION, "kind = \"mysql\"\nurl = \"postgres://u@h/d\"", "\"postgres://u", "`url` must be a URL such as \"mysql://jit_broker@127.0.0.1:3306/inventory\": it must begin with mysql://"),
+    row(CONNECTION, "kind = \"mysql\"\nurl = \"mysql://h/d\"", "\"mysql://h", "`url` must be a URL such as \"mysql://jit_broker@127.0.0.1:3306/inventory\": the broker's own user is missing"),
+    row(CONNECTION, "kind = \"ldap\"\nurl = \"ldaps://h\"", "inventory]", "`bind_dn` is missing in [connections.inventory]"),
+    row(CONNECTION, "kind = \"ldap\"\nbind_dn = \"jit\"\nurl = \"ldaps://h\"", "\"jit\"", "`bind_dn` must be the distinguished name of the broker's own account: as in"),
+    row(CONNECTION, "kind = \"ldap\"\nbind_dn = \"cn=j\"\nurl = \"ldaps://h/dc=example\"", "\"ldaps://h", "`url` must be a URL such as \"ldaps://directory.example.com\": it must end with host and port"),
+    row(CONNECTION, "kind = \"ldap\"\nbind_dn = \"cn=j\"\nurl = \"ldap://10.0.0.1\"\nplaintext = true", "true", "`plaintext` is for a server on this machine only"),
+    row(CONNECTION, "kind = \"ldap\"\nbind_dn = \"cn=j\"\nurl = \"ldaps://127.0.0.1\"\nplaintext = true", "true", "`plaintext` contradicts ldaps://"),
+    row(CONNECTION_WITH_PASSWORD, "kind = \"ldap\"\nbind_dn = \"cn=j\"\nurl = \"ldaps://h\"", "inventory]", "`password` is missing in [connections.inventory]"),
+    row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"http://10.0.0.1\"", "\"http://10", "`url` must be a URL such as \"https://vault.example.com:8200\": http is for 127.0.0.1 and localhost only"),
+    row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h?x=1\"", "\"https://h?", "`url` must be a URL such as \"https://vault.example.com:8200\": it must end with its path"),
+    row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h\"\naddresses = [\"vault\"]", "[\"vault\"]", "`vault` is no IP address"),
+    row(CONNECTION, "kind = \"http\"\nurl = \"https://h\"", "password", "unknown key `password` in [connections.inventory]"),
+    row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h\"\nsecrets = { jwt = {} }", "{} }", "`jwt` must have either `file` or `env`"),
+    row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h\"\nsecrets = { jwt = \"hunter2\" }", "\"hunter2\"", "`jwt` must not stand in the configuration: say where it is, never what it is"),
+    row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h\"\nsecrets = { \"a b\" = { env = \"X\" } }", "\"a b\"", "the name `a b` may only have letters"),
+    row("max_ttl = \"8h\"", "max_ttl = \"8h\"\nendpoint = { scheme = \"postgres://\" }", "\"postgres://\"", "`scheme` must be what callers speak there, such as \"postgres\" or \"mysql\": lower-case letters"),
     // Secrets.
     row(KEY, "signing_key = \"hunter2\"", "\"hunter2\"", "`signing_key` must not stand in the configuration: say where it is, never what it is"),
     row(KEY, "signing_key = {}", "{}", "`signing_key` must have either `file` or `env`"),

@@ -40,6 +40,13 @@ fn a_literal_is_never_shown() {
         "passphrase = \"hunter2\"",
         "# password = \"hunter2\"",
         "x = { password = \"hunter2\" }",
+        "secrets = { jwt = \"hunter2\" }",
+        "secrets = { jwt = { x = \"hunter2\" } }",
+        "secrets = { jwt = { env = \"hunter 2\" } }",
+        "secrets = { jwt = [\"hunter2\"] }",
+        "secrets = { \"a b\" = \"hunter2\" }",
+        "secrets = \"hunter2\"",
+        "secrets = [\"hunter2\"]",
     ] {
         canary(PASSWORD, to);
     }

@@ -1,77 +1,34 @@
 //! The `http` capability: requests to the connection's HTTP server.
+//!
+//! A guest gives data; [`compose`] makes the request of it, [`connection`] sends it to an address
+//! that [`address`] has checked, [`answer`] takes the secrets out of what comes back and [`blot`]
+//! what the request had placed.
+//!
+//! A request whose answer never came may still take effect: HTTP has no way to end it. The host
+//! then knows that the backend may have been changed, and a driver finds by name what it made.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use url::Url;
+use reqwest::StatusCode;
 
 use crate::bindings::http::{Host, HttpError, Request, Response};
-use crate::call::Call;
-use crate::capability::session::{SecretSource, SessionStore};
+use crate::call::{Call, Track};
 use crate::driver::Lane;
 
-/// How an HTTP connection is set up.
-#[derive(Debug, Clone)]
-pub struct HttpConnectionOptions {
-    /// The connection's name in the configuration.
-    pub name: String,
-    /// The base URL: `https`, or `http` to a loopback address.
-    pub url: Url,
-    /// Certificates (PEM) that the server's must lead to; none takes the public ones.
-    pub ca: Option<Vec<u8>>,
-    /// Addresses that are allowed although they are link-local or otherwise refused.
-    pub addresses: Vec<IpAddr>,
-    /// The broker's own credentials there, by name.
-    pub secrets: BTreeMap<String, Arc<dyn SecretSource>>,
-    /// Where kept secrets survive a restart; none keeps them in memory only.
-    pub store: Option<Arc<dyn SessionStore>>,
-    /// Requests at once on the live lane. The removal lane has two more.
-    pub max_connections: u32,
-    /// How long one attempt to connect may take.
-    pub connect_timeout: Duration,
-    /// How long one request may take, its answer included.
-    pub request_timeout: Duration,
-}
+pub(crate) mod address;
+mod answer;
+mod blot;
+mod compose;
+mod connection;
 
-/// Why a connection cannot be set up.
-#[derive(Debug, thiserror::Error)]
-#[error("connection {name}: {reason}")]
-pub struct HttpConnectionError {
-    /// The connection's name.
-    pub name: String,
-    /// What is wrong with its settings.
-    pub reason: String,
-}
+pub use connection::{HttpConnection, HttpConnectionError, HttpConnectionOptions};
 
-/// A target's HTTP connection. Made once per configured connection, shared by its calls.
-pub struct HttpConnection {
-    options: HttpConnectionOptions,
-}
+use answer::Answer;
+use compose::{Composed, Unfit, compose, size_of};
+use connection::Failure;
 
-impl fmt::Debug for HttpConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpConnection").field("name", &self.options.name).finish_non_exhaustive()
-    }
-}
-
-impl HttpConnection {
-    /// Reads the settings. Connects lazily.
-    ///
-    /// # Errors
-    /// When a setting is not usable.
-    pub fn new(options: HttpConnectionOptions) -> Result<Self, HttpConnectionError> {
-        Ok(Self { options })
-    }
-
-    /// Its name in the configuration.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.options.name
-    }
-}
+/// A longer body is looked through on a thread for blocking work.
+const INLINE_BODY: usize = 64 << 10;
 
 /// What a call needs to send requests.
 pub(crate) struct HttpSession {
@@ -81,7 +38,103 @@ pub(crate) struct HttpSession {
 
 impl Host for Call {
     async fn send(&mut self, request: Request) -> wasmtime::Result<Result<Response, HttpError>> {
-        self.enter_host(request.path.iter().map(String::len).sum())?;
-        Ok(Err(HttpError::Denied("this call has no HTTP connection".to_owned())))
+        self.enter_host(size_of(&request))?;
+        let track = Arc::clone(&self.track);
+        let result = track.unmetered(self.exchange(request)).await?;
+        let bytes = match &result {
+            // The answer itself has been counted, with what was withheld of it.
+            Ok(_) => 0,
+            Err(HttpError::Unavailable(text) | HttpError::Unknown(text) | HttpError::Denied(text)) => text.len(),
+        };
+        self.count_bytes(bytes)?;
+        Ok(result)
+    }
+}
+
+impl Call {
+    /// One request and its answer.
+    ///
+    /// # Errors
+    /// Traps on a handle that is not the call's, and on a limit.
+    async fn exchange(&mut self, request: Request) -> wasmtime::Result<Result<Response, HttpError>> {
+        let Some(HttpSession { connection, lane }) = &self.http else {
+            return Ok(Err(HttpError::Denied("this call has no HTTP connection".to_owned())));
+        };
+        let (connection, lane) = (Arc::clone(connection), *lane);
+        let Composed { request: composed, placed } = match compose(connection.base(), &request, &self.table) {
+            Ok(composed) => composed,
+            Err(Unfit::Denied(reason)) => return Ok(Err(HttpError::Denied(reason))),
+            Err(Unfit::Handle(error)) => return Err(error.into()),
+        };
+        let limit = self.bytes_left();
+        let answer = match send(&connection, lane, &self.track, composed, request.changes, limit).await {
+            Ok(answer) => answer,
+            Err(failure) => return Ok(Err(http_error(failure))),
+        };
+        let raw = answer.len();
+        let withhold = request.withhold;
+        let opened = if raw <= INLINE_BODY {
+            answer.open(&withhold, &placed)
+        } else {
+            let opening = tokio::task::spawn_blocking(move || answer.open(&withhold, &placed));
+            opening.await.unwrap_or_else(|_| Err("the answer could not be read".to_owned()))
+        };
+        let (shown, withheld) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => return Ok(Err(HttpError::Unknown(reason))),
+        };
+        let headers = shown.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        self.count_bytes(headers + raw.max(shown.body.len()))?;
+        let withheld = withheld.into_iter().map(|secret| secret.map(|secret| self.hand_out(secret)).transpose());
+        let withheld = withheld.collect::<wasmtime::Result<Vec<_>>>()?;
+        Ok(Ok(Response { status: shown.status, headers: shown.headers, body: shown.body, withheld }))
+    }
+}
+
+/// Sends in turn and reads the whole answer.
+async fn send(
+    connection: &HttpConnection,
+    lane: Lane,
+    track: &Track,
+    request: reqwest::Request,
+    changes: bool,
+    limit: usize,
+) -> Result<Answer, Failure> {
+    let _turn = connection.turn(lane).await?;
+    // From here on it may take effect, until the server says that it did not.
+    let before = if changes { track.set_effect_possible(true) } else { track.effect_possible() };
+    let exchange = async {
+        let response = connection.head(request).await?;
+        Answer::read(response, limit).await.map_err(Failure::Lost)
+    };
+    let result = match tokio::time::timeout(connection.request_timeout, exchange).await {
+        Ok(result) => result,
+        Err(_) => {
+            let waited = connection.request_timeout.as_millis();
+            Err(Failure::Lost(format!("no whole answer within {waited} ms")))
+        }
+    };
+    let nothing_happened = match &result {
+        Ok(answer) => is_refusal(answer.status),
+        Err(Failure::Refused(_) | Failure::NotSent(_)) => true,
+        Err(Failure::Lost(_)) => false,
+    };
+    if changes && nothing_happened {
+        track.set_effect_possible(before);
+    }
+    result
+}
+
+/// The server's own no: the request is not at fault for an effect. Another server error may have
+/// come after one.
+fn is_refusal(status: StatusCode) -> bool {
+    status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE
+}
+
+fn http_error(failure: Failure) -> HttpError {
+    match failure {
+        Failure::Refused(text) => HttpError::Denied(text),
+        Failure::NotSent(text) => HttpError::Unavailable(text),
+        Failure::Lost(text) => HttpError::Unknown(text),
     }
 }

@@ -1,113 +1,503 @@
 //! The `ldap` capability: operations on the connection's directory.
+//!
+//! A driver gives names, values and filters as data. The host writes them as LDAP's own elements and
+//! escapes names, so that nothing in them is syntax; it sends the operation and knows whether it may
+//! have changed the directory. Referrals are not followed: they would lead the broker's credential,
+//! or an account, to a server that nobody configured.
+//!
+//! BLIND-PLUGIN: a secret is placed into attributes that hold passwords and nowhere else, and those
+//! are never given, nor searched by.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use secrecy::SecretString;
-use url::Url;
+use secrecy::{ExposeSecret as _, SecretString};
 use wasmtime::component::Resource;
+use zeroize::Zeroizing;
 
-use crate::bindings::ldap::{Attribute, Change, Entries, Host, LdapError, Name, Query};
-use crate::call::Call;
+use crate::bindings::ldap::{
+    Attribute, Change, ChangeKind, Condition, Entries, Host, LdapError, Name, Query, ResultError, Scope, Value,
+};
+use crate::bindings::secrets::Encoding;
+use crate::call::{Call, Track, millis};
 use crate::capability::secrets::GuestSecret;
 use crate::driver::Lane;
+use crate::text::escape;
 
-/// How a directory's connection is set up.
-#[derive(Clone)]
-pub struct LdapConnectionOptions {
-    /// The connection's name in the configuration.
-    pub name: String,
-    /// `ldaps://host:port`, or `ldap://host:port` with StartTLS.
-    pub url: Url,
-    /// Whether an `ldap` connection is not encrypted: for a loopback address only.
-    pub plaintext: bool,
-    /// Certificates (PEM) that the server's must lead to; none takes the public ones.
-    pub ca: Option<Vec<u8>>,
-    /// Distinguished name of the broker's own account.
-    pub bind_dn: String,
-    /// Its password.
-    pub password: SecretString,
-    /// Connections of the live lane. The removal lane has two more.
-    pub max_connections: u32,
-    /// How long one attempt to connect and bind may take.
-    pub connect_timeout: Duration,
-    /// How long one operation may take.
-    pub operation_timeout: Duration,
-}
+mod connection;
+mod entries;
+mod name;
+mod value;
+mod wire;
 
-/// Why a connection cannot be set up.
-#[derive(Debug, thiserror::Error)]
-#[error("connection {name}: {reason}")]
-pub struct LdapConnectionError {
-    /// The connection's name.
-    pub name: String,
-    /// What is wrong with its settings.
-    pub reason: String,
-}
+pub use connection::{LdapConnection, LdapConnectionError, LdapConnectionOptions, LdapEndpoint};
 
-/// A target's directory. Made once per configured connection, shared by its calls.
-pub struct LdapConnection {
-    options: LdapConnectionOptions,
-}
+use connection::{MESSAGE, Refused, describe};
+use entries::Collector;
+use wire::{
+    Answer, Filter, INAPPROPRIATE_AUTHENTICATION, INVALID_CREDENTIALS, Modification, Octets, Request, SUCCESS, Search,
+    Values,
+};
 
-impl fmt::Debug for LdapConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LdapConnection").field("name", &self.options.name).finish_non_exhaustive()
-    }
-}
+/// Most attributes or changes of one operation, conditions of a filter, attributes of a search.
+const ITEMS: usize = 256;
 
-impl LdapConnection {
-    /// Reads the settings. Connects lazily.
-    ///
-    /// # Errors
-    /// When a setting is not usable.
-    pub fn new(options: LdapConnectionOptions) -> Result<Self, LdapConnectionError> {
-        Ok(Self { options })
-    }
+/// Entries of one page.
+const PAGE: u32 = 500;
 
-    /// Its name in the configuration.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.options.name
-    }
-}
+/// So many bytes of a secret in a message are a part of it.
+const PART: usize = 4;
 
 /// What a call needs to work on a directory.
 pub(crate) struct LdapSession {
-    pub(crate) connection: Arc<LdapConnection>,
-    pub(crate) lane: Lane,
+    connection: Arc<LdapConnection>,
+    lane: Lane,
+    /// The secrets that this call has placed, as they are and as they were written: never to be seen in
+    /// an answer.
+    placed: Vec<Octets>,
+}
+
+/// Why a request cannot be made: the host denies it, or the guest's handle is none.
+type Prepared<T> = wasmtime::Result<Result<T, String>>;
+
+impl Host for Call {
+    async fn add(&mut self, name: Name, attributes: Vec<Attribute>) -> wasmtime::Result<Result<(), LdapError>> {
+        self.enter_host(size_of_name(&name) + attributes.iter().map(size_of_attribute).sum::<usize>())?;
+        let request = self.prepare_add(&name, &attributes)?;
+        self.change(request).await.map(|changed| changed.map(drop))
+    }
+
+    async fn modify(&mut self, name: Name, changes: Vec<Change>) -> wasmtime::Result<Result<(), LdapError>> {
+        let size = changes.iter().map(|change| 8 + size_of_attribute(&change.attribute)).sum::<usize>();
+        self.enter_host(size_of_name(&name) + size)?;
+        let request = self.prepare_modify(&name, &changes)?;
+        self.change(request).await.map(|changed| changed.map(drop))
+    }
+
+    async fn delete(&mut self, name: Name) -> wasmtime::Result<Result<(), LdapError>> {
+        self.enter_host(size_of_name(&name))?;
+        let request = entry_name(&name).map(|name| Request::Delete { name });
+        self.change(request).await.map(|changed| changed.map(drop))
+    }
+
+    async fn search(&mut self, query: Query) -> wasmtime::Result<Result<Entries, LdapError>> {
+        let conditions = query.filter.iter().map(size_of_condition).sum::<usize>();
+        let attributes = query.attributes.iter().map(|name| 8 + name.len()).sum::<usize>();
+        self.enter_host(size_of_name(&query.base) + conditions + attributes)?;
+        let most = query.max_entries.min(self.limits.rows);
+        let search = match self.prepare_search(&query, most) {
+            Ok(search) => search,
+            Err(reason) => return self.ldap_answered(Err(LdapError::Denied(reason))),
+        };
+        let room = self.bytes_left();
+        let track = Arc::clone(&self.track);
+        let Some(session) = &self.ldap else {
+            return self.ldap_answered(Err(no_directory()));
+        };
+        let found = track.unmetered(session.search(search, most, room)).await;
+        let found = match found {
+            Ok((entries, bytes)) => {
+                self.count_bytes(bytes)?;
+                Ok(entries)
+            }
+            Err(error) => Err(error),
+        };
+        self.ldap_answered(found)
+    }
+
+    async fn refresh(&mut self, name: Name, seconds: u32) -> wasmtime::Result<Result<u32, LdapError>> {
+        self.enter_host(size_of_name(&name))?;
+        // RFC 2589, section 4.1: from a second to a year.
+        let request = match seconds {
+            1..=31_557_600 => entry_name(&name).map(|name| Request::Refresh { name, seconds }),
+            _ => Err("a dynamic entry lives from one second to a year".to_owned()),
+        };
+        let changed = self.change(request).await?;
+        // A server that says yes and not how much has set what it was asked for, or more.
+        Ok(changed.map(|answer| wire::refreshed(&answer).unwrap_or(seconds)))
+    }
+
+    async fn authenticate(
+        &mut self,
+        name: Name,
+        password: Resource<GuestSecret>,
+    ) -> wasmtime::Result<Result<bool, LdapError>> {
+        self.enter_host(size_of_name(&name))?;
+        let secret = self.table.get(&password)?.0.clone();
+        let Some(session) = &mut self.ldap else {
+            return self.ldap_answered(Err(no_directory()));
+        };
+        let tried = match session.credentials(&name, &secret) {
+            Ok((name, password)) => {
+                let track = Arc::clone(&self.track);
+                track.unmetered(session.authenticate(&name, password)).await
+            }
+            Err(reason) => Err(LdapError::Denied(reason)),
+        };
+        self.ldap_answered(tried)
+    }
 }
 
 impl Call {
-    fn no_directory<T>(&mut self) -> wasmtime::Result<Result<T, LdapError>> {
-        self.enter_host(0)?;
-        Ok(Err(LdapError::Denied("this call has no directory".to_owned())))
+    /// Sends what changes the directory.
+    async fn change(&mut self, request: Result<Request, String>) -> wasmtime::Result<Result<Answer, LdapError>> {
+        let request = match request {
+            Ok(request) => request,
+            Err(reason) => return self.ldap_answered(Err(LdapError::Denied(reason))),
+        };
+        let track = Arc::clone(&self.track);
+        let Some(session) = &self.ldap else {
+            return self.ldap_answered(Err(no_directory()));
+        };
+        let result = track.unmetered(session.change(&track, &request)).await;
+        self.ldap_answered(result)
+    }
+
+    /// Counts what an error takes to the guest.
+    fn ldap_answered<T>(&mut self, result: Result<T, LdapError>) -> wasmtime::Result<Result<T, LdapError>> {
+        let bytes = match &result {
+            Ok(_) => 0,
+            Err(LdapError::Refused(error)) => error.message.len(),
+            Err(LdapError::Unavailable(text) | LdapError::Unknown(text) | LdapError::Denied(text)) => text.len(),
+        };
+        self.count_bytes(bytes)?;
+        Ok(result)
+    }
+
+    fn prepare_add(&mut self, name: &Name, attributes: &[Attribute]) -> Prepared<Request> {
+        if attributes.is_empty() || attributes.len() > ITEMS {
+            return Ok(Err(format!("an entry has 1 to {ITEMS} attributes")));
+        }
+        let name = match entry_name(name) {
+            Ok(name) => name,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let mut values = Vec::with_capacity(attributes.len());
+        for attribute in attributes {
+            if attribute.values.is_empty() {
+                return Ok(Err(format!("{} has no value", escape(&attribute.name, 64))));
+            }
+            match self.prepare_values(attribute)? {
+                Ok(prepared) => values.push(prepared),
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        Ok(Ok(Request::Add { name, attributes: values }))
+    }
+
+    fn prepare_modify(&mut self, name: &Name, changes: &[Change]) -> Prepared<Request> {
+        if changes.is_empty() || changes.len() > ITEMS {
+            return Ok(Err(format!("1 to {ITEMS} changes can be made at once")));
+        }
+        let name = match entry_name(name) {
+            Ok(name) => name,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let mut prepared = Vec::with_capacity(changes.len());
+        for change in changes {
+            let kind = match change.kind {
+                ChangeKind::Add if change.attribute.values.is_empty() => {
+                    return Ok(Err(format!("{} has no value to add", escape(&change.attribute.name, 64))));
+                }
+                ChangeKind::Add => 0,
+                ChangeKind::Delete => 1,
+                ChangeKind::Replace => 2,
+            };
+            match self.prepare_values(&change.attribute)? {
+                Ok(values) => prepared.push(Modification { kind, values }),
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        Ok(Ok(Request::Modify { name, changes: prepared }))
+    }
+
+    fn prepare_values(&mut self, attribute: &Attribute) -> Prepared<Values> {
+        if let Err(reason) = name::check_attribute(&attribute.name) {
+            return Ok(Err(reason));
+        }
+        let mut values = Vec::with_capacity(attribute.values.len());
+        for value in &attribute.values {
+            let prepared = match value {
+                Value::Secret((handle, encoding)) => {
+                    let secret = self.table.get(handle)?.0.clone();
+                    self.place(&attribute.name, &secret, *encoding)
+                }
+                other => plain(other),
+            };
+            match prepared {
+                Ok(value) => values.push(value),
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        Ok(Ok(Values { name: attribute.name.clone(), values }))
+    }
+
+    /// A secret as the value of an attribute.
+    fn place(&mut self, attribute: &str, secret: &SecretString, encoding: Encoding) -> Result<Octets, String> {
+        let Some(session) = &mut self.ldap else {
+            return Err("this call has no directory".to_owned());
+        };
+        if !name::holds_passwords(attribute) {
+            let shown = escape(attribute, 64);
+            return Err(format!("{shown} can be read: a secret goes into attributes that hold passwords only"));
+        }
+        let value = value::secret(secret, encoding, session.connection.is_encrypted())?;
+        session.remember(secret, Some(&value));
+        Ok(value)
+    }
+
+    fn prepare_search(&self, query: &Query, most: u32) -> Result<Search, String> {
+        if most == 0 {
+            return Err("a search for no entry".to_owned());
+        }
+        if query.filter.is_empty() || query.filter.len() > ITEMS {
+            return Err(format!("a filter has 1 to {ITEMS} conditions"));
+        }
+        if query.attributes.is_empty() || query.attributes.len() > ITEMS {
+            return Err(format!("a search names 1 to {ITEMS} attributes"));
+        }
+        let base = name::text(&query.base)?;
+        let scope = match query.scope {
+            Scope::Base => 0,
+            _ if base.is_empty() => return Err("without a base, only the root DSE can be read".to_owned()),
+            Scope::One => 1,
+            Scope::Subtree => 2,
+        };
+        query.attributes.iter().try_for_each(|name| open_attribute(name))?;
+        let filter = query.filter.iter().map(condition).collect::<Result<_, _>>()?;
+        let time_limit = self.ldap.as_ref().map_or(1, |session| {
+            let seconds = session.connection.operation_timeout().as_secs().max(1);
+            u32::try_from(seconds).unwrap_or(u32::MAX)
+        });
+        let attributes = query.attributes.clone();
+        Ok(Search { base, scope, filter, attributes, size_limit: most.saturating_add(1), time_limit })
     }
 }
 
-impl Host for Call {
-    async fn add(&mut self, _: Name, _: Vec<Attribute>) -> wasmtime::Result<Result<(), LdapError>> {
-        self.no_directory()
+impl LdapSession {
+    pub(crate) fn new(connection: Arc<LdapConnection>, lane: Lane) -> Self {
+        Self { connection, lane, placed: Vec::new() }
     }
 
-    async fn modify(&mut self, _: Name, _: Vec<Change>) -> wasmtime::Result<Result<(), LdapError>> {
-        self.no_directory()
+    /// Notes a secret, and what it was written as.
+    fn remember(&mut self, secret: &SecretString, written: Option<&Octets>) {
+        let plain: Octets = Zeroizing::new(secret.expose_secret().as_bytes().to_vec());
+        for seen in [Some(&plain), written].into_iter().flatten() {
+            if !self.placed.contains(seen) {
+                self.placed.push(seen.clone());
+            }
+        }
     }
 
-    async fn delete(&mut self, _: Name) -> wasmtime::Result<Result<(), LdapError>> {
-        self.no_directory()
+    async fn change(&self, track: &Track, request: &Request) -> Result<Answer, LdapError> {
+        let mut lease = self.connection.acquire(self.lane).await.map_err(|error| LdapError::Unavailable(error.0))?;
+        // From here on it may take effect, until the server says that it did not.
+        let before = track.set_effect_possible(true);
+        let limit = self.connection.operation_timeout();
+        let asked = tokio::time::timeout(limit, lease.client().ask(request)).await;
+        let reason = match asked {
+            Ok(Ok(answer)) => {
+                lease.give_back();
+                if answer.code == SUCCESS {
+                    return Ok(answer);
+                }
+                track.set_effect_possible(before);
+                return Err(LdapError::Refused(self.shown(answer)));
+            }
+            Ok(Err(lost)) => describe(&lost),
+            Err(_) => format!("no answer within {} ms", millis(limit)),
+        };
+        if lease.client().is_unsent() {
+            track.set_effect_possible(before);
+            return Err(LdapError::Unavailable(format!("the connection was lost before all was sent: {reason}")));
+        }
+        Err(LdapError::Unknown(format!("sent, and no answer came: {reason}")))
     }
 
-    async fn search(&mut self, _: Query) -> wasmtime::Result<Result<Entries, LdapError>> {
-        self.no_directory()
+    /// All pages of a search, and how many bytes its entries took.
+    async fn search(&self, search: Search, most: u32, room: usize) -> Result<(Entries, usize), LdapError> {
+        let mut lease = self.connection.acquire(self.lane).await.map_err(|error| LdapError::Unavailable(error.0))?;
+        let limit = self.connection.operation_timeout();
+        let mut collector = Collector::new(&self.placed, most, room);
+        let mut request = Request::Search { search, page: most.saturating_add(1).min(PAGE), cookie: Vec::new() };
+        // Each page but the last brings an entry.
+        for _ in 0..=most {
+            let left = collector.room();
+            let mut keep = |entry, length| collector.take(entry, length);
+            let asked = tokio::time::timeout(limit, lease.client().search(&request, left, &mut keep)).await;
+            let answer = match asked {
+                Ok(Ok(Some(answer))) => answer,
+                // It changes nothing: the connection is closed with entries unread.
+                Ok(Ok(None)) => return collector.stopped().map_err(LdapError::Denied),
+                Ok(Err(wire::client::Lost::TooLong(_))) => {
+                    return Err(LdapError::Denied(format!("an entry has more than the {left} bytes that are left")));
+                }
+                Ok(Err(lost)) => return Err(LdapError::Unknown(describe(&lost))),
+                Err(_) => return Err(LdapError::Unknown(format!("no answer within {} ms", millis(limit)))),
+            };
+            if answer.code == wire::SIZE_LIMIT_EXCEEDED {
+                lease.give_back();
+                return Ok(collector.cut_off());
+            }
+            if answer.code != SUCCESS {
+                lease.give_back();
+                return Err(LdapError::Refused(self.shown(answer)));
+            }
+            match (answer.cookie, &mut request) {
+                (Some(next), Request::Search { page, cookie, .. }) if !collector.is_full() => {
+                    *cookie = next;
+                    *page = collector.wanted().min(PAGE);
+                }
+                _ => break,
+            }
+        }
+        lease.give_back();
+        Ok(collector.complete())
     }
 
-    async fn refresh(&mut self, _: Name, _: u32) -> wasmtime::Result<Result<u32, LdapError>> {
-        self.no_directory()
+    /// What a login is tried with.
+    fn credentials(&mut self, name: &Name, secret: &SecretString) -> Result<(String, Octets), String> {
+        let name = entry_name(name)?;
+        if secret.expose_secret().is_empty() {
+            return Err("a bind without a password proves nothing".to_owned());
+        }
+        let password = value::secret(secret, Encoding::Plain, self.connection.is_encrypted())?;
+        self.remember(secret, None);
+        Ok((name, password))
     }
 
-    async fn authenticate(&mut self, _: Name, _: Resource<GuestSecret>) -> wasmtime::Result<Result<bool, LdapError>> {
-        self.no_directory()
+    async fn authenticate(&self, name: &str, password: Octets) -> Result<bool, LdapError> {
+        match self.connection.try_login(name, password).await {
+            Ok(Ok(())) => Ok(true),
+            // The second: the entry has no password.
+            Ok(Err(Refused { code: INVALID_CREDENTIALS | INAPPROPRIATE_AUTHENTICATION, .. })) => Ok(false),
+            Ok(Err(Refused { code, message })) => {
+                let answer = Answer { code, message, value: None, cookie: None };
+                Err(LdapError::Refused(self.shown(answer)))
+            }
+            Err(error) => Err(LdapError::Unavailable(error.0)),
+        }
+    }
+
+    /// The server's own no, without anything of a secret.
+    fn shown(&self, answer: Answer) -> ResultError {
+        let Answer { code, message, .. } = answer;
+        let message = if self.placed.iter().any(|secret| quotes(message.as_bytes(), secret)) {
+            "(message withheld: it quotes a secret)".to_owned()
+        } else {
+            match escape(message.trim_end_matches('\0'), MESSAGE) {
+                empty if empty.trim().is_empty() => meaning(code).to_owned(),
+                message => message,
+            }
+        };
+        ResultError { code, message }
     }
 }
+
+/// Whether a message holds the secret or a part of it.
+fn quotes(message: &[u8], secret: &[u8]) -> bool {
+    let part = secret.len().min(PART);
+    part > 0 && secret.windows(part).any(|part| message.windows(part.len()).any(|window| window == part))
+}
+
+/// What a code means, for servers that say nothing beside it (RFC 4511, appendix A.2).
+fn meaning(code: u32) -> &'static str {
+    match code {
+        2 => "protocol error",
+        3 => "time limit exceeded",
+        8 => "stronger authentication required",
+        10 => "referral: another server has it, and referrals are not followed",
+        11 => "administrative limit exceeded",
+        13 => "confidentiality required",
+        16 => "no such attribute",
+        17 => "undefined attribute type",
+        19 => "constraint violation",
+        20 => "attribute or value exists",
+        21 => "invalid attribute syntax",
+        32 => "no such object",
+        34 => "invalid DN syntax",
+        48 => "inappropriate authentication",
+        49 => "invalid credentials",
+        50 => "insufficient access rights",
+        51 => "busy",
+        52 => "unavailable",
+        53 => "unwilling to perform",
+        64 => "naming violation",
+        65 => "object class violation",
+        66 => "not allowed on an entry with entries below it",
+        68 => "entry already exists",
+        _ => "refused",
+    }
+}
+
+/// The text of a name that is not empty.
+fn entry_name(name: &Name) -> Result<String, String> {
+    match name::text(name)? {
+        text if text.is_empty() => Err("the root of a directory is no entry".to_owned()),
+        text => Ok(text),
+    }
+}
+
+/// An attribute that a plugin may see.
+fn open_attribute(name: &str) -> Result<(), String> {
+    name::check_attribute(name)?;
+    if name::holds_passwords(name) {
+        return Err(format!("{} holds passwords", escape(name, 64)));
+    }
+    Ok(())
+}
+
+/// A value that is no secret.
+fn plain(value: &Value) -> Result<Octets, String> {
+    let text = match value {
+        Value::Text(text) => text.clone(),
+        Value::Name(name) => name::text(name)?,
+        Value::GeneralizedTime(seconds) => value::generalized_time(*seconds)?,
+        Value::FileTime(seconds) => value::file_time(*seconds)?,
+        Value::Secret(_) => return Err("a secret is no condition: the answer would tell it".to_owned()),
+    };
+    Ok(Zeroizing::new(text.into_bytes()))
+}
+
+fn condition(condition: &Condition) -> Result<Filter, String> {
+    let checked = |name: &String| open_attribute(name).map(|()| name.clone());
+    Ok(match condition {
+        Condition::Equals((name, value)) => Filter::Equals(checked(name)?, plain(value)?),
+        Condition::AtLeast((name, value)) => Filter::AtLeast(checked(name)?, plain(value)?),
+        Condition::Present(name) => Filter::Present(checked(name)?),
+        Condition::StartsWith((_, start)) if start.is_empty() => {
+            return Err("everything starts with nothing: use present".to_owned());
+        }
+        Condition::StartsWith((name, start)) => Filter::StartsWith(checked(name)?, start.clone()),
+    })
+}
+
+fn no_directory() -> LdapError {
+    LdapError::Denied("this call has no directory".to_owned())
+}
+
+fn size_of_name(name: &Name) -> usize {
+    name.base.len() + name.rdns.iter().map(|(attribute, value)| 16 + attribute.len() + value.len()).sum::<usize>()
+}
+
+fn size_of_value(value: &Value) -> usize {
+    8 + match value {
+        Value::Text(text) => text.len(),
+        Value::Name(name) => size_of_name(name),
+        Value::GeneralizedTime(_) | Value::FileTime(_) | Value::Secret(_) => 8,
+    }
+}
+
+fn size_of_attribute(attribute: &Attribute) -> usize {
+    attribute.name.len() + attribute.values.iter().map(size_of_value).sum::<usize>()
+}
+
+fn size_of_condition(condition: &Condition) -> usize {
+    8 + match condition {
+        Condition::Equals((name, value)) | Condition::AtLeast((name, value)) => name.len() + size_of_value(value),
+        Condition::StartsWith((name, start)) => name.len() + start.len(),
+        Condition::Present(name) => name.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

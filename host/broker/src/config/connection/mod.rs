@@ -1,0 +1,197 @@
+//! `[connections.NAME]`: what the host opens, and no plugin sees (BLIND-PLUGIN).
+//!
+//! The keys that every kind has are read here, each kind's own in its file.
+
+mod directory;
+mod http;
+mod sql;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::field::Wrong;
+use super::redact;
+use super::secret::SecretRef;
+use super::section::Section;
+
+/// One connection to a target's server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Without a password.
+    pub url: Url,
+    /// Certificates (PEM) of the only authorities that the server's certificate may come from; by
+    /// default the public ones, or for SQL what the URL says.
+    pub ca: Option<PathBuf>,
+    /// 1 to 1000, by default 8.
+    pub max_connections: u32,
+    /// `1s` to `5m`, by default 5 s.
+    pub connect_timeout: Duration,
+    /// What is spoken there, with what only that needs.
+    pub protocol: Protocol,
+}
+
+/// What is spoken over a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protocol {
+    /// `postgres`
+    Postgres {
+        /// The password of the broker's own account.
+        password: Option<SecretRef>,
+    },
+    /// `mysql`
+    MySql {
+        /// The password of the broker's own account.
+        password: Option<SecretRef>,
+    },
+    /// `ldap`
+    Ldap {
+        /// Distinguished name of the broker's own account.
+        bind_dn: String,
+        /// Its password.
+        password: SecretRef,
+        /// Not encrypted: for a loopback address only.
+        plaintext: bool,
+        /// How long one operation may take: `1s` to `5m`, by default 10 s.
+        operation_timeout: Duration,
+    },
+    /// `http`
+    Http {
+        /// The broker's own credentials there, by the names that the driver asks for. Read at each use.
+        secrets: BTreeMap<String, SecretRef>,
+        /// Addresses that are allowed although they would be refused (link-local and the like).
+        addresses: Vec<IpAddr>,
+        /// How long one request may take, its answer included: `1s` to `5m`, by default 10 s.
+        request_timeout: Duration,
+    },
+}
+
+impl Protocol {
+    /// The configuration's word.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Postgres { .. } => "postgres",
+            Self::MySql { .. } => "mysql",
+            Self::Ldap { .. } => "ldap",
+            Self::Http { .. } => "http",
+        }
+    }
+
+    /// The capability that a driver needs to work on it.
+    #[must_use]
+    pub fn capability(&self) -> &'static str {
+        match self {
+            Self::Postgres { .. } | Self::MySql { .. } => "sql",
+            Self::Ldap { .. } => "ldap",
+            Self::Http { .. } => "http",
+        }
+    }
+
+    /// The password of the broker's own account, where it has one.
+    #[must_use]
+    pub fn password(&self) -> Option<&SecretRef> {
+        match self {
+            Self::Postgres { password } | Self::MySql { password } => password.as_ref(),
+            Self::Ldap { password, .. } => Some(password),
+            Self::Http { .. } => None,
+        }
+    }
+}
+
+/// The word after `kind =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Postgres,
+    MySql,
+    Ldap,
+    Http,
+}
+
+impl Kind {
+    const ALL: [(&'static str, Self); 4] =
+        [("postgres", Self::Postgres), ("mysql", Self::MySql), ("ldap", Self::Ldap), ("http", Self::Http)];
+
+    /// A URL as an example.
+    fn example(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres://jit_broker@127.0.0.1:5432/inventory",
+            Self::MySql => "mysql://jit_broker@127.0.0.1:3306/inventory",
+            Self::Ldap => "ldaps://directory.example.com",
+            Self::Http => "https://vault.example.com:8200",
+        }
+    }
+}
+
+pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
+    section.demand("kind", "kind = \"postgres\"");
+    let kind = section.choice("kind", &Kind::ALL);
+    let example = kind.unwrap_or(Kind::Postgres).example();
+    section.demand("url", &format!("url = \"{example}\""));
+    let url = section.field("url", &format!("a URL such as \"{example}\""), |value| {
+        let text = value.as_str().ok_or(Wrong::Kind)?;
+        server_url(text, kind).map_err(Wrong::Value)
+    });
+    if url.is_none() {
+        // What does not parse may still hold a password, in a place where nobody expects it.
+        section.reading.mask(section.span_of("url"));
+    }
+    let ca = section.path("ca");
+    let max_connections = section.count("max_connections", 1..=1_000).unwrap_or(8);
+    let connect_timeout = section.wait("connect_timeout", 5, 1..=300);
+    let protocol = match kind {
+        Some(Kind::Postgres) => sql::postgres(section, url.as_ref()),
+        Some(Kind::MySql) => sql::mysql(section, url.as_ref()),
+        Some(Kind::Ldap) => directory::ldap(section, url.as_ref()),
+        Some(Kind::Http) => http::http(section),
+        None => {
+            // Which keys are right depends on the kind: those of any are allowed.
+            let _told = (section.secret("password"), section.secrets("secrets"));
+            for key in ["bind_dn", "plaintext", "operation_timeout", "addresses", "request_timeout"] {
+                section.entry(key);
+            }
+            None
+        }
+    };
+    Some(Connection { url: url?, ca, max_connections, connect_timeout, protocol: protocol? })
+}
+
+/// Messages quote nothing of the text.
+fn server_url(text: &str, kind: Option<Kind>) -> Result<Url, String> {
+    let password = match kind {
+        Some(Kind::Http) => "it must not have a user or password in it: write secrets = { name = { file = \"…\" } }",
+        _ => "it must not have a password in it: write password = { file = \"…\" } on a line of its own",
+    };
+    let url = Url::parse(text).map_err(|error| {
+        // A password with a '/' or '#' makes the URL unreadable.
+        if redact::looks_secret(text) { password.to_owned() } else { error.to_string() }
+    })?;
+    let password_parameter = url.query_pairs().any(|(key, _)| redact::names_a_secret(&key));
+    if url.password().is_some() || password_parameter {
+        return Err(password.to_owned());
+    }
+    let fits = match kind {
+        None => Ok(()),
+        Some(Kind::Postgres) => sql::postgres_url(&url),
+        Some(Kind::MySql) => sql::mysql_url(&url),
+        Some(Kind::Ldap) => directory::url(&url),
+        Some(Kind::Http) => http::url(&url),
+    };
+    fits.map_err(str::to_owned)?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("the host is missing".to_owned());
+    }
+    if url.fragment().is_some() {
+        return Err("it must not have a fragment (#…)".to_owned());
+    }
+    Ok(url)
+}
+
+/// Whether the URL leads to this machine: an address of the loopback, or `localhost`.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or("").trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,184 @@
+//! What the kit found, for people (table), programs (JSON) and CI (JUnit).
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What became of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The driver does what the contract says.
+    Passed,
+    /// It does not.
+    Failed,
+    /// The driver does not claim the feature, or the fixture does not say how to look.
+    NotApplicable,
+}
+
+impl Verdict {
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::NotApplicable => "n/a",
+        }
+    }
+}
+
+/// One case's result.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaseResult {
+    /// `group::what-it-shows`.
+    pub name: &'static str,
+    /// The promise in a sentence.
+    pub promise: &'static str,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why it failed or does not apply; what was seen where that is worth telling.
+    pub detail: String,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
+/// The driver under test.
+#[derive(Debug, Clone, Serialize)]
+pub struct Subject {
+    /// What it calls itself.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The digest of its component, in hexadecimal.
+    pub sha256: String,
+    /// What it claims.
+    pub features: Vec<String>,
+}
+
+/// A whole run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The driver.
+    pub driver: Subject,
+    /// Each case, in the order in which it was run.
+    pub cases: Vec<CaseResult>,
+}
+
+impl Report {
+    /// Whether nothing failed, and something was looked at.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.count(Verdict::Failed) == 0 && self.count(Verdict::Passed) > 0
+    }
+
+    /// How many cases ended so.
+    #[must_use]
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.cases.iter().filter(|case| case.verdict == verdict).count()
+    }
+
+    /// One line on the whole.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!(
+            "{} {}: {} passed, {} failed, {} not applicable",
+            self.driver.name,
+            self.driver.version,
+            self.count(Verdict::Passed),
+            self.count(Verdict::Failed),
+            self.count(Verdict::NotApplicable)
+        )
+    }
+
+    /// As JSON.
+    ///
+    /// # Errors
+    /// Never for this type; the serialiser's signature has one.
+    pub fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+
+    /// As JUnit's XML, the form that CI systems read.
+    #[must_use]
+    pub fn junit(&self) -> String {
+        let seconds = |millis: u64| Duration::from_millis(millis).as_secs_f64();
+        let total: u64 = self.cases.iter().map(|case| case.millis).sum();
+        let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+        let _ = writeln!(
+            xml,
+            "<testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" time=\"{:.3}\">",
+            escaped(&self.driver.name),
+            self.cases.len(),
+            self.count(Verdict::Failed),
+            self.count(Verdict::NotApplicable),
+            seconds(total)
+        );
+        for case in &self.cases {
+            let (name, detail) = (escaped(case.name), escaped(&case.detail));
+            let class = escaped(&self.driver.name);
+            let _ =
+                write!(xml, "  <testcase classname=\"{class}\" name=\"{name}\" time=\"{:.3}\"", seconds(case.millis));
+            let _ = match case.verdict {
+                Verdict::Passed => writeln!(xml, "/>"),
+                Verdict::Failed => writeln!(xml, "><failure message=\"{detail}\"/></testcase>"),
+                Verdict::NotApplicable => writeln!(xml, "><skipped message=\"{detail}\"/></testcase>"),
+            };
+        }
+        xml.push_str("</testsuite>\n");
+        xml
+    }
+}
+
+/// For an attribute's value; characters that XML 1.0 cannot hold are replaced.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' => out.push_str("&#10;"),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(verdicts: &[Verdict]) -> Report {
+        let case = |verdict: &Verdict| CaseResult {
+            name: "lifecycle::create",
+            promise: "an account can log in",
+            verdict: *verdict,
+            detail: "<\"&\u{1}\n".to_owned(),
+            millis: 1_500,
+        };
+        Report {
+            driver: Subject { name: "d".into(), version: "1".into(), sha256: "00".into(), features: vec![] },
+            cases: verdicts.iter().map(case).collect(),
+        }
+    }
+
+    #[test]
+    fn a_run_passes_when_something_passed_and_nothing_failed() {
+        assert!(report(&[Verdict::Passed, Verdict::NotApplicable]).passed());
+        assert!(!report(&[Verdict::Passed, Verdict::Failed]).passed());
+        assert!(!report(&[Verdict::NotApplicable]).passed());
+        assert!(!report(&[]).passed());
+    }
+
+    #[test]
+    fn junit_holds_any_text() {
+        let xml = report(&[Verdict::Passed, Verdict::Failed, Verdict::NotApplicable]).junit();
+        assert!(xml.contains("tests=\"3\" failures=\"1\" skipped=\"1\" time=\"4.500\""), "{xml}");
+        assert!(xml.contains("<failure message=\"&lt;&quot;&amp;\u{fffd}&#10;\"/>"), "{xml}");
+        assert!(!xml.contains('\u{1}'));
+    }
+}

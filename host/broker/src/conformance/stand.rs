@@ -1,0 +1,572 @@
+//! The test stand: a loaded driver, its target, and what was made on it.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use jiff::Timestamp;
+use jit_core::account::AccountPrefix;
+use jit_core::driver::{AccountState, AccountView, Feature, Issued, RoleView, RotationStep, TargetView};
+use jit_core::id::LeaseId;
+use jit_core::name::TargetName;
+use jit_core::outcome::{Outcome, Refusal};
+use jit_core::secret::generate_password;
+use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PluginSpec, Runtime};
+use secrecy::SecretString;
+
+use super::fixture::{Fixture, Variant};
+use super::gate::Gate;
+use super::login::{Login, OpenSession};
+use crate::compose;
+use crate::config::Config;
+
+/// How the names of the kit's accounts begin. Short: some backends take 20 bytes.
+const PREFIX: &str = "jk-";
+/// Attempts to remove an account that a fault may have left, and the wait between two.
+const ATTEMPTS: usize = 40;
+const BETWEEN: Duration = Duration::from_millis(250);
+/// Pages of a listing at most.
+const MOST_PAGES: usize = 200;
+/// The life of an account that is not about its end, in seconds.
+const LIFE: u64 = 3_600;
+
+/// Everything a case works with.
+pub struct Stand {
+    /// The driver.
+    pub driver: DriverPlugin,
+    /// The target as the driver sees it.
+    pub target: TargetView,
+    /// The role that accounts are made in.
+    pub role: RoleView,
+    /// Roles that must be refused.
+    pub refused_roles: Vec<RoleView>,
+    /// How it is seen that an account can log in.
+    pub login: Option<Login>,
+    /// Before the backend, where that is on this machine.
+    pub gate: Option<Gate>,
+    /// Whether the backend makes more than one account.
+    pub many_accounts: bool,
+    scope: DriverScope,
+    /// Through other credentials, and why not where there are none.
+    wrong_credentials: Result<Connection, String>,
+    wrong_authority: Result<Connection, String>,
+    weak: Result<Connection, String>,
+    roles: Vec<RoleView>,
+    prefix: AccountPrefix,
+    made: Mutex<Vec<AccountView>>,
+    told: Mutex<Vec<String>>,
+    secrets: Mutex<Vec<SecretString>>,
+}
+
+/// An account that a case made.
+pub struct Made {
+    /// As its driver sees it.
+    pub account: AccountView,
+    /// What its user calls it.
+    pub username: String,
+    /// Its password.
+    pub password: SecretString,
+}
+
+/// A case that the fixture or the driver's features leave out.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotApplicable(pub String);
+
+/// Ends a case as not applicable.
+pub fn leave_out<T>(why: impl Into<String>) -> Result<T> {
+    Err(NotApplicable(why.into()).into())
+}
+
+impl Stand {
+    /// Loads the driver and connects it to the fixture's backend.
+    ///
+    /// # Errors
+    /// With what is wrong with the component, the fixture or its files.
+    pub async fn set_up(component: &Path, fixture: &Fixture, scratch: &Path) -> Result<Self> {
+        let gate = match &fixture.loopback {
+            Some((host, port)) => Some(Gate::open_before(host, *port).await?),
+            None => None,
+        };
+        let variant = gate.as_ref().map_or(Variant::Direct, |gate| Variant::Through(gate.port));
+        let mut config = fixture.config(component, variant)?;
+        config.plugin_limits.cache_dir = Some(scratch.join("cache"));
+        let runtime = compose::runtime(&config)?;
+        let driver = load(&runtime, component)?;
+        let (name, target) = config.targets.iter().next().context("the fixture has no target")?;
+        let roles: Vec<RoleView> = target
+            .roles
+            .iter()
+            .map(|(role, table)| RoleView { name: role.clone(), config: table.to_string() })
+            .collect();
+        let expectations = &fixture.expectations;
+        let by_name = |wanted: &str| {
+            let found = roles.iter().find(|role| role.name.as_str() == wanted).cloned();
+            found.with_context(|| format!("[conformance]: the target has no role {wanted}"))
+        };
+        let refused_roles = expectations.refused_roles.iter().map(|name| by_name(name)).collect::<Result<Vec<_>>>()?;
+        let role = match (&expectations.role, &target.default_role) {
+            (Some(role), _) => by_name(role)?,
+            (None, Some(role)) => by_name(role.as_str())?,
+            (None, None) => bail!("[conformance] role is missing, and the target has no default_role"),
+        };
+        let login = expectations.login.clone().map(Login::new).transpose()?;
+        let connection = connection_of(&config, fixture.connection.as_deref())?;
+        let wrong_file = scratch.join("wrong-credential");
+        write_private(&wrong_file, "not-the-credential-canary")?;
+        let authority_file = scratch.join("wrong-authority.pem");
+        std::fs::write(&authority_file, super::STRANGE_AUTHORITY)?;
+        let variant = |wanted: bool, why: &str, variant: Variant<'_>| {
+            if !wanted {
+                return Err(why.to_owned());
+            }
+            let config = fixture.config(component, variant).map_err(|error| format!("{error:#}"))?;
+            match connection_of(&config, fixture.connection.as_deref()) {
+                Ok(Some(connection)) => Ok(connection),
+                Ok(None) => Err("the target has no connection".to_owned()),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        };
+        let wrong_credentials = variant(
+            fixture.has_credentials(),
+            "the connection has no credentials",
+            Variant::WrongCredentials(&wrong_file),
+        );
+        let wrong_authority =
+            variant(fixture.names_authority(), "the connection names no ca", Variant::WrongAuthority(&authority_file));
+        let weak = match &expectations.weak_connection {
+            None => Err("the fixture names no weak_connection".to_owned()),
+            Some(weak) => Ok(compose::connection(&config, weak)?),
+        };
+        Ok(Self {
+            target: TargetView { name: TargetName::new(name.as_str())?, config: target.config.to_string() },
+            prefix: AccountPrefix::try_from(PREFIX.to_owned()).map_err(|error| anyhow!("{error}"))?,
+            many_accounts: expectations.many_accounts,
+            driver,
+            role,
+            refused_roles,
+            login,
+            gate,
+            scope: DriverScope { connection, deadline: target.timeout, lane: Lane::Live },
+            wrong_credentials,
+            wrong_authority,
+            weak,
+            roles,
+            made: Mutex::default(),
+            told: Mutex::default(),
+            secrets: Mutex::default(),
+        })
+    }
+
+    /// The features that it claims.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.driver.description().has(feature)
+    }
+
+    /// Leaves the case out unless the driver has the feature.
+    ///
+    /// # Errors
+    /// [`NotApplicable`].
+    pub fn need(&self, feature: Feature, word: &str) -> Result<()> {
+        if self.has(feature) { Ok(()) } else { leave_out(format!("the driver has no feature {word}")) }
+    }
+
+    /// The login; the case is left out without one.
+    ///
+    /// # Errors
+    /// [`NotApplicable`].
+    pub fn login(&self) -> Result<&Login> {
+        self.login.as_ref().map_or_else(|| leave_out("the fixture has no [conformance.login]"), Ok)
+    }
+
+    /// The gate; the case is left out without one.
+    ///
+    /// # Errors
+    /// [`NotApplicable`].
+    pub fn gate(&self) -> Result<&Gate> {
+        self.gate.as_ref().map_or_else(|| leave_out("the backend is not on this machine: no faults are played"), Ok)
+    }
+
+    /// A call's scope.
+    pub fn scope(&self) -> DriverScope {
+        self.scope.clone()
+    }
+
+    /// A call's scope with another deadline.
+    pub fn scope_within(&self, deadline: Duration) -> DriverScope {
+        DriverScope { deadline, ..self.scope() }
+    }
+
+    /// The scope of removals.
+    pub fn removal(&self) -> DriverScope {
+        DriverScope { lane: Lane::Removal, ..self.scope() }
+    }
+
+    /// With credentials that the backend does not take.
+    ///
+    /// # Errors
+    /// [`NotApplicable`].
+    pub fn with_wrong_credentials(&self) -> Result<DriverScope> {
+        self.with(&self.wrong_credentials)
+    }
+
+    /// Trusting an authority that did not sign the backend's certificate.
+    ///
+    /// # Errors
+    /// [`NotApplicable`].
+    pub fn with_wrong_authority(&self) -> Result<DriverScope> {
+        self.with(&self.wrong_authority)
+    }
+
+    /// As somebody who may not make accounts.
+    ///
+    /// # Errors
+    /// [`NotApplicable`].
+    pub fn as_weak(&self) -> Result<DriverScope> {
+        self.with(&self.weak)
+    }
+
+    fn with(&self, connection: &Result<Connection, String>) -> Result<DriverScope> {
+        match connection {
+            Ok(connection) => Ok(DriverScope { connection: Some(connection.clone()), ..self.scope() }),
+            Err(why) => leave_out(why.clone()),
+        }
+    }
+
+    /// The roles that must be accepted.
+    pub fn good_roles(&self) -> Vec<RoleView> {
+        let refused = |role: &RoleView| self.refused_roles.iter().any(|refused| refused.name == role.name);
+        self.roles.iter().filter(|role| !refused(role)).cloned().collect()
+    }
+
+    /// A new account of the kit's own, for an hour.
+    pub fn account(&self) -> AccountView {
+        self.account_for("conformance", LIFE)
+    }
+
+    /// A new account that lives for so many seconds.
+    pub fn account_for(&self, workload: &str, life: u64) -> AccountView {
+        let now = Timestamp::now();
+        let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+        AccountView {
+            name: self.prefix.generate(workload, self.driver.description().max_name_length),
+            lease_id: LeaseId::generate(now),
+            workload: workload.to_owned(),
+            expires_at: seconds + life,
+            external_id: None,
+            now: seconds,
+        }
+    }
+
+    /// Creates with a new password, whatever comes of it. What may have been made is remembered.
+    pub async fn try_create(
+        &self,
+        scope: &DriverScope,
+        role: &RoleView,
+        account: &AccountView,
+    ) -> (Outcome<Issued>, SecretString) {
+        let password = generate_password();
+        self.keep_secret(&password);
+        lock(&self.made).push(account.clone());
+        let outcome = self.driver.create(scope, &self.target, role, account, &password).await;
+        self.note(&outcome);
+        if let Outcome::Done(issued) = &outcome {
+            let mut made = lock(&self.made);
+            if let Some(known) = made.iter_mut().find(|known| known.name == account.name) {
+                known.external_id.clone_from(&issued.external_id);
+            }
+            if let Some(secret) = &issued.secret {
+                self.keep_secret(secret);
+            }
+        }
+        (outcome, password)
+    }
+
+    /// Creates an account.
+    ///
+    /// # Errors
+    /// When the driver does not.
+    pub async fn create(&self) -> Result<Made> {
+        self.create_as(self.account()).await
+    }
+
+    /// Creates that account.
+    ///
+    /// # Errors
+    /// When the driver does not.
+    pub async fn create_as(&self, account: AccountView) -> Result<Made> {
+        let (outcome, password) = self.try_create(&self.scope(), &self.role.clone(), &account).await;
+        match outcome {
+            Outcome::Done(issued) => Ok(made(account, issued, password)),
+            other => bail!("create: {}", shown(&other)),
+        }
+    }
+
+    /// Revokes, whatever comes of it.
+    pub async fn try_revoke(&self, scope: &DriverScope, account: &AccountView) -> Outcome<()> {
+        let account = AccountView { now: now(), ..account.clone() };
+        let outcome = self.driver.revoke(scope, &self.target, &account).await;
+        self.note(&outcome);
+        if outcome == Outcome::Done(()) {
+            lock(&self.made).retain(|known| known.name != account.name);
+        }
+        outcome
+    }
+
+    /// Revokes.
+    ///
+    /// # Errors
+    /// When the driver does not.
+    pub async fn revoke(&self, account: &AccountView) -> Result<()> {
+        match self.try_revoke(&self.removal(), account).await {
+            Outcome::Done(()) => Ok(()),
+            other => bail!("revoke: {}", shown(&other)),
+        }
+    }
+
+    /// Revokes as the broker would after a fault: again and again, for a bounded time.
+    ///
+    /// # Errors
+    /// What the last attempt said.
+    pub async fn revoke_in_the_end(&self, account: &AccountView) -> Result<()> {
+        let mut last = String::new();
+        for _ in 0..ATTEMPTS {
+            match self.try_revoke(&self.removal(), account).await {
+                Outcome::Done(()) => return Ok(()),
+                other => last = shown(&other),
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
+        bail!("the account cannot be removed: {last}")
+    }
+
+    /// Changes the password, one step.
+    ///
+    /// # Errors
+    /// When the driver does not.
+    pub async fn rotate(&self, made: &Made, step: RotationStep, password: Option<&SecretString>) -> Result<()> {
+        if let Some(password) = password {
+            self.keep_secret(password);
+        }
+        let outcome = self.driver.rotate(&self.scope(), &self.target, &made.account, step, password).await;
+        self.note(&outcome);
+        match outcome {
+            Outcome::Done(()) => Ok(()),
+            other => bail!("rotate ({step:?}): {}", shown(&other)),
+        }
+    }
+
+    /// What the backend says of an account; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    pub async fn inspect(&self, name: &str) -> Result<Option<AccountState>> {
+        let outcome = self.read(|| self.driver.inspect(&self.scope, &self.target, name)).await;
+        match outcome {
+            Outcome::Done(state) => Ok(Some(state)),
+            Outcome::Refused(Refusal::NotFound) => Ok(None),
+            other => bail!("inspect: {}", shown(&other)),
+        }
+    }
+
+    /// Every name with the kit's prefix (for external accounts: every id).
+    ///
+    /// # Errors
+    /// When the driver does not list, or lists without end.
+    pub async fn list(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        let mut cursor: Option<String> = None;
+        for _ in 0..MOST_PAGES {
+            let prefix = if self.has(Feature::ExternalAccounts) { "" } else { self.prefix.as_str() };
+            let cursor_now = cursor.as_deref();
+            let outcome = self.read(|| self.driver.list_accounts(&self.scope, &self.target, prefix, cursor_now)).await;
+            let page = match outcome {
+                Outcome::Done(page) => page,
+                other => bail!("list-accounts: {}", shown(&other)),
+            };
+            names.extend(page.names);
+            match page.next {
+                None => return Ok(names),
+                Some(next) => cursor = Some(next),
+            }
+        }
+        bail!("list-accounts does not end within {MOST_PAGES} pages")
+    }
+
+    /// A call that only reads, again while the backend is said to be away: after a fault a
+    /// connection from before may still be tried once.
+    async fn read<T, F: Future<Output = Outcome<T>>>(&self, call: impl Fn() -> F) -> Outcome<T> {
+        for _ in 1..ATTEMPTS {
+            let outcome = call().await;
+            self.note(&outcome);
+            if !matches!(outcome, Outcome::Refused(Refusal::Unavailable { .. })) {
+                return outcome;
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
+        call().await
+    }
+
+    /// How the account is listed.
+    pub fn listed_as(&self, account: &AccountView) -> String {
+        if self.has(Feature::ExternalAccounts) {
+            return account.external_id.clone().unwrap_or_default();
+        }
+        account.name.to_string()
+    }
+
+    /// What `inspect` is asked for.
+    pub fn inspected_as(&self, made: &Made) -> String {
+        if self.has(Feature::ExternalAccounts) {
+            return made.account.external_id.clone().unwrap_or_default();
+        }
+        made.account.name.to_string()
+    }
+
+    /// Whether the account can log in, where the fixture says how to look.
+    ///
+    /// # Errors
+    /// When the server does not say.
+    pub async fn can_log_in(&self, username: &str, password: &SecretString) -> Result<Option<bool>> {
+        let Some(login) = &self.login else { return Ok(None) };
+        match login.try_in(username, password).await? {
+            Some(session) => {
+                session.close().await;
+                Ok(Some(true))
+            }
+            None => Ok(Some(false)),
+        }
+    }
+
+    /// An open session of the account.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn session(&self, made: &Made) -> Result<OpenSession> {
+        let opened = self.login()?.try_in(&made.username, &made.password).await?;
+        opened.context("the account cannot log in")
+    }
+
+    /// The account must be able to log in.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn must_log_in(&self, made: &Made) -> Result<()> {
+        let can = self.can_log_in(&made.username, &made.password).await?;
+        ensure!(can != Some(false), "the account cannot log in");
+        Ok(())
+    }
+
+    /// The account must be gone, by every way of looking that there is.
+    ///
+    /// # Errors
+    /// Where it still is.
+    pub async fn must_be_gone(&self, made: &Made) -> Result<()> {
+        let can = self.can_log_in(&made.username, &made.password).await?;
+        ensure!(can != Some(true), "the account can still log in");
+        self.must_not_be_there(&made.account).await
+    }
+
+    /// The same without a login, for an account whose creation gave nothing.
+    ///
+    /// # Errors
+    /// Where it still is.
+    pub async fn must_not_be_there(&self, account: &AccountView) -> Result<()> {
+        if self.has(Feature::Inspect) && !self.has(Feature::ExternalAccounts) {
+            let state = self.inspect(account.name.as_str()).await?;
+            ensure!(state.is_none(), "inspect still finds the account: {state:?}");
+        }
+        if self.has(Feature::ListAccounts) {
+            let listed = self.listed_as(account);
+            ensure!(!self.list().await?.contains(&listed), "list-accounts still has the account");
+        }
+        Ok(())
+    }
+
+    /// Has the pool connected before a fault is played.
+    pub async fn warm(&self) {
+        // Whatever it says: only the connection counts.
+        let _ = self.inspect(self.account().name.as_str()).await;
+    }
+
+    /// Remembers what a call said, for the search for secrets at the end.
+    pub fn note<T>(&self, outcome: &Outcome<T>) {
+        if !matches!(outcome, Outcome::Done(_)) {
+            lock(&self.told).push(shown(outcome));
+        }
+    }
+
+    fn keep_secret(&self, secret: &SecretString) {
+        lock(&self.secrets).push(secret.clone());
+    }
+
+    /// Everything that was said, and every secret that was in play.
+    pub fn told_and_secret(&self) -> (Vec<String>, Vec<SecretString>) {
+        (lock(&self.told).clone(), lock(&self.secrets).clone())
+    }
+
+    /// Removes whatever a case left behind.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub async fn clear(&self) -> Result<()> {
+        if let Some(gate) = &self.gate {
+            gate.open();
+        }
+        // Taken out, so that what cannot be removed is told once and fails one case.
+        let left = std::mem::take(&mut *lock(&self.made));
+        let mut failure = Ok(());
+        for account in left {
+            let removed = self.revoke_in_the_end(&account).await.with_context(|| format!("account {}", account.name));
+            failure = failure.and(removed);
+        }
+        failure
+    }
+}
+
+/// What creation gave, as a user of it would have it.
+pub fn made(account: AccountView, issued: Issued, password: SecretString) -> Made {
+    Made {
+        username: issued.username.unwrap_or_else(|| account.name.to_string()),
+        password: issued.secret.unwrap_or(password),
+        account: AccountView { external_id: issued.external_id, ..account },
+    }
+}
+
+/// An outcome in words.
+pub fn shown<T>(outcome: &Outcome<T>) -> String {
+    match outcome {
+        Outcome::Done(_) => "done".to_owned(),
+        Outcome::Refused(refusal) => format!("refused: {}", refusal.reason()),
+        Outcome::Unknown(reason) => format!("unknown: {reason}"),
+    }
+}
+
+fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn load(runtime: &Runtime, component: &Path) -> Result<DriverPlugin> {
+    let spec = PluginSpec { name: "driver".to_owned(), path: component.to_owned(), sha256: None, grants: None };
+    match runtime.load(&spec)? {
+        Plugin::Driver(driver) => Ok(driver),
+        other => bail!("{} is a {}, not a driver", component.display(), other.kind()),
+    }
+}
+
+fn connection_of(config: &Config, name: Option<&str>) -> Result<Option<Connection>> {
+    let Some(name) = name else { return Ok(None) };
+    compose::connection(config, name).map(Some)
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(file.write_all(text.as_bytes())?)
+}

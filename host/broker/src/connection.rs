@@ -1,0 +1,321 @@
+//! Opens what the configuration names under `[connections]`, with the broker's own credentials
+//! (BLIND-PLUGIN), and keeps over a reload what has not changed.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use jit_runtime::{
+    Connection, HttpConnection, HttpConnectionOptions, LdapConnection, LdapConnectionOptions, SecretSource,
+    SessionStore, SqlConnection, SqlConnectionOptions, SqlKind,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+use crate::config::{self, Protocol, SecretRef};
+use crate::target::Endpoint;
+
+/// The largest file of certificates, in bytes.
+const MOST_CA: u64 = 1024 * 1024;
+
+/// A connection with what it was made of: a reload that does not change that keeps it, with its
+/// sessions.
+pub struct Connected {
+    /// Its section of the configuration.
+    pub settings: config::Connection,
+    /// What was read for it then.
+    material: Material,
+    /// The connection.
+    pub connection: Connection,
+}
+
+/// What the files that a section names had in them.
+struct Material {
+    password: Option<SecretString>,
+    ca: Option<Vec<u8>>,
+}
+
+impl Material {
+    fn read(settings: &config::Connection) -> anyhow::Result<Self> {
+        let password = settings.protocol.password().map(SecretRef::resolve).transpose()?;
+        let ca = settings.ca.as_deref().map(read_ca).transpose()?;
+        Ok(Self { password, ca })
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        let same_password = match (&self.password, &other.password) {
+            (Some(old), Some(new)) => old.expose_secret() == new.expose_secret(),
+            (None, None) => true,
+            _ => false,
+        };
+        same_password && self.ca == other.ca
+    }
+}
+
+impl Connected {
+    /// Opens a connection, or takes over the one of `before` where it would be the same. No server
+    /// is asked yet. `sessions` is where secrets that a driver keeps survive a restart.
+    ///
+    /// # Errors
+    /// With what is wrong with its settings or its files, without any of a secret.
+    pub fn open(
+        name: &str,
+        settings: &config::Connection,
+        before: Option<&Self>,
+        sessions: Option<Arc<dyn SessionStore>>,
+    ) -> anyhow::Result<Self> {
+        let material = Material::read(settings)?;
+        let kept = before.filter(|kept| kept.settings == *settings && kept.material.same(&material));
+        let connection = match kept {
+            Some(kept) => kept.connection.clone(),
+            None => make(name, settings, &material, sessions)?,
+        };
+        Ok(Self { settings: settings.clone(), material, connection })
+    }
+
+    /// Where callers connect, as far as the connection tells: to the same server.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        let url = &self.settings.url;
+        match (&self.connection, &self.settings.protocol) {
+            (Connection::Sql(sql), protocol) => {
+                let own = sql.endpoint();
+                let database = Some(own.database.clone()).filter(|database| !database.is_empty());
+                let scheme = protocol.as_str().to_owned();
+                Some(Endpoint { scheme, host: own.host.clone(), port: own.port, database })
+            }
+            (Connection::Ldap(_), _) => {
+                let scheme = url.scheme().to_owned();
+                let port = url.port().or_else(|| usual_port(&scheme))?;
+                Some(Endpoint { host: host(url), port, scheme, database: None })
+            }
+            // What is behind an API is not where the API is.
+            (Connection::Http(_), _) => None,
+        }
+    }
+
+    /// Whether the other one leads to another server: another kind, host or port.
+    #[must_use]
+    pub fn leads_elsewhere(&self, other: &Self) -> bool {
+        let place = |connected: &Self| {
+            let config::Connection { url, protocol, .. } = &connected.settings;
+            (protocol.capability(), host(url), url.port_or_known_default().or_else(|| usual_port(url.scheme())))
+        };
+        place(self) != place(other)
+    }
+}
+
+/// The port that a scheme has where none is said.
+#[must_use]
+pub fn usual_port(scheme: &str) -> Option<u16> {
+    Some(match scheme {
+        "postgres" | "postgresql" => 5432,
+        "mysql" | "mariadb" => 3306,
+        "ldap" => 389,
+        "ldaps" => 636,
+        "http" => 80,
+        "https" => 443,
+        "redis" => 6379,
+        "mongodb" => 27017,
+        _ => return None,
+    })
+}
+
+/// Without the brackets that a URL puts around an IPv6 address.
+fn host(url: &Url) -> String {
+    url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+fn make(
+    name: &str,
+    settings: &config::Connection,
+    material: &Material,
+    sessions: Option<Arc<dyn SessionStore>>,
+) -> anyhow::Result<Connection> {
+    let config::Connection { url, ca, max_connections, connect_timeout, protocol } = settings;
+    let (max_connections, connect_timeout) = (*max_connections, *connect_timeout);
+    let password = material.password.clone();
+    Ok(match protocol {
+        Protocol::Postgres { .. } | Protocol::MySql { .. } => {
+            let (kind, tls) = match protocol {
+                Protocol::MySql { .. } => (SqlKind::MySql, ("ssl-mode", "VERIFY_IDENTITY", "ssl-ca")),
+                _ => (SqlKind::Postgres, ("sslmode", "verify-full", "sslrootcert")),
+            };
+            let mut url = url.clone();
+            if let Some(ca) = ca {
+                let path = ca.to_str().context("the path of `ca` is not UTF-8 text")?;
+                url.query_pairs_mut().append_pair(tls.0, tls.1).append_pair(tls.2, path);
+            }
+            Connection::Sql(Arc::new(SqlConnection::new(SqlConnectionOptions {
+                kind,
+                max_connections,
+                connect_timeout,
+                ..SqlConnectionOptions::new(name, url, password)
+            })?))
+        }
+        Protocol::Ldap { bind_dn, plaintext, operation_timeout, .. } => {
+            Connection::Ldap(Arc::new(LdapConnection::new(LdapConnectionOptions {
+                name: name.to_owned(),
+                url: url.clone(),
+                plaintext: *plaintext,
+                ca: material.ca.clone(),
+                bind_dn: bind_dn.clone(),
+                password: password.context("the password is missing")?,
+                max_connections,
+                connect_timeout,
+                operation_timeout: *operation_timeout,
+            })?))
+        }
+        Protocol::Http { secrets, addresses, request_timeout } => {
+            let secrets = secrets.iter().map(|(name, place)| {
+                let source: Arc<dyn SecretSource> = Arc::new(place.clone());
+                (name.clone(), source)
+            });
+            Connection::Http(Arc::new(HttpConnection::new(HttpConnectionOptions {
+                name: name.to_owned(),
+                url: url.clone(),
+                ca: material.ca.clone(),
+                addresses: addresses.clone(),
+                secrets: secrets.collect(),
+                store: sessions,
+                max_connections,
+                connect_timeout,
+                request_timeout: *request_timeout,
+            })?))
+        }
+    })
+}
+
+/// Read anew at each use, so that a rotated file is seen.
+impl SecretSource for SecretRef {
+    fn read(&self) -> Result<SecretString, String> {
+        // The cause is the operating system's; neither has any of the content.
+        self.resolve().map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+    }
+}
+
+fn read_ca(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let shown = path.display();
+    let failed = || format!("the certificates of `ca` ({shown}) cannot be read");
+    // Asked before opening: opening a pipe waits for its writer.
+    ensure!(std::fs::metadata(path).with_context(failed)?.is_file(), "{shown} is not a regular file");
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MOST_CA + 1).read_to_end(&mut bytes)).with_context(failed)?;
+    ensure!(bytes.len() as u64 <= MOST_CA, "{shown} has more than {MOST_CA} bytes: those are not certificates");
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    ensure!(bytes.windows(begin.len()).any(|window| window == begin), "{shown} has no certificate (PEM) in it");
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEM: &str = "-----BEGIN CERTIFICATE-----\nMAo=\n-----END CERTIFICATE-----\n";
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let place = Self(tempfile::tempdir().unwrap());
+            place.write("pw", "first");
+            place.write("ca.pem", PEM);
+            place
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            std::fs::write(self.0.path().join(name), text).unwrap();
+        }
+
+        fn section(&self, keys: &str) -> config::Connection {
+            let text = format!(
+                "[server]\n[audit]\nsigning_key = {{ file = \"k\" }}\n[connections.it]\n{keys}\n"
+            );
+            let file = self.0.path().join("broker.toml").display().to_string();
+            let config = config::Config::parse(&text, &file).unwrap_or_else(|e| panic!("{}", e.render(false)));
+            config.connections["it"].clone()
+        }
+    }
+
+    const POSTGRES: &str = "kind = \"postgres\"\nurl = \"postgres://u@db.example.com/inventory\"\npassword = { file = \"pw\" }";
+    const LDAP: &str = "kind = \"ldap\"\nurl = \"ldap://[::1]\"\nplaintext = true\nbind_dn = \"cn=j\"\npassword = { file = \"pw\" }";
+    const HTTP: &str = "kind = \"http\"\nurl = \"https://vault.example.com:8200\"\nsecrets = { jwt = { file = \"pw\" } }";
+
+    fn open(section: &config::Connection, before: Option<&Connected>) -> Connected {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Connected::open("it", section, before, None).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    fn same(one: &Connected, other: &Connected) -> bool {
+        match (&one.connection, &other.connection) {
+            (Connection::Sql(one), Connection::Sql(other)) => Arc::ptr_eq(one, other),
+            (Connection::Ldap(one), Connection::Ldap(other)) => Arc::ptr_eq(one, other),
+            (Connection::Http(one), Connection::Http(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_not_changed_is_kept_and_what_has_is_not() {
+        let place = Place::new();
+        for keys in [POSTGRES, LDAP, HTTP] {
+            let section = place.section(keys);
+            let first = open(&section, None);
+            let second = open(&section, Some(&first));
+            assert!(same(&first, &second), "{keys}");
+            let changed = place.section(&format!("{keys}\nmax_connections = 3"));
+            assert!(!same(&first, &open(&changed, Some(&second))), "{keys}");
+            place.write("pw", "second");
+            // An API's secrets are read at each use: a new one needs no new connection.
+            assert_eq!(same(&first, &open(&section, Some(&second))), keys == HTTP, "{keys}");
+            place.write("pw", "first");
+        }
+    }
+
+    #[test]
+    fn a_rotated_secret_is_seen_and_a_missing_one_is_told_without_its_content() {
+        let place = Place::new();
+        let Protocol::Http { secrets, .. } = place.section(HTTP).protocol else { panic!("another kind") };
+        let source: &dyn SecretSource = &secrets["jwt"];
+        assert_eq!(source.read().unwrap().expose_secret(), "first");
+        place.write("pw", "second\n");
+        assert_eq!(source.read().unwrap().expose_secret(), "second");
+        std::fs::remove_file(place.0.path().join("pw")).unwrap();
+        let told = source.read().unwrap_err();
+        assert!(told.contains("pw cannot be read: No such file"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn an_authority_is_read_checked_and_bounded() {
+        let place = Place::new();
+        let section = place.section(&format!("{POSTGRES}\nca = \"ca.pem\""));
+        open(&section, None);
+        for (content, says) in [("nonsense", "has no certificate"), (&*"x".repeat(1_100_000), "more than")] {
+            place.write("ca.pem", content);
+            let told = Connected::open("it", &section, None, None).err().unwrap().to_string();
+            assert!(told.contains(says), "{told}");
+        }
+        std::fs::remove_file(place.0.path().join("ca.pem")).unwrap();
+        assert!(Connected::open("it", &section, None, None).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_tells_where_its_server_is() {
+        let place = Place::new();
+        let endpoint = |keys: &str| open(&place.section(keys), None).endpoint();
+        let told = endpoint(POSTGRES).unwrap();
+        assert_eq!((told.scheme.as_str(), told.host.as_str(), told.port), ("postgres", "db.example.com", 5432));
+        assert_eq!(told.database.as_deref(), Some("inventory"));
+        let told = endpoint(LDAP).unwrap();
+        assert_eq!((told.scheme.as_str(), told.host.as_str(), told.port, told.database), ("ldap", "::1", 389, None));
+        assert!(endpoint(HTTP).is_none());
+        let moved = |from: &str, to: &str| {
+            let one = open(&place.section(POSTGRES), None);
+            one.leads_elsewhere(&open(&place.section(&POSTGRES.replace(from, to)), None))
+        };
+        assert!(moved("db.example.com", "db2.example.com") && moved("example.com/", "example.com:5433/"));
+        assert!(!moved("u@", "v@") && !moved("example.com/", "example.com:5432/"));
+    }
+}

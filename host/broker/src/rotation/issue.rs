@@ -1,0 +1,166 @@
+//! Handing out a rotating account's password: no driver is called, and the lease is active and on
+//! record in one transaction before the secret leaves (AUDITED-OR-NOTHING).
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jit_core::account::AccountName;
+use jit_core::event::{AuditEvent, EventKind};
+use jit_core::id::RequestId;
+use jit_core::lease::{Cause, Idempotency, Lease};
+use jit_core::rotation::{Due, Generation, Rotation};
+use secrecy::SecretString;
+use tokio::time::{Instant, timeout_at};
+
+use super::state::{self, Envelope, Record};
+use super::{RotatingAccount, Site, Working, name, patience, task};
+use crate::broker::Broker;
+use crate::fault;
+use crate::issue::{Disclosure, draft};
+use crate::permit::Permit;
+use crate::refusal::Refused;
+use crate::removal;
+use crate::replay::Handover;
+use crate::sealing::Sealer;
+use crate::store::{Change, LeaseWrite, StoreError};
+
+/// The password that is current, and until when it works.
+struct Current {
+    generation: Generation,
+    secret: SecretString,
+    /// Whole seconds.
+    usable_until: Timestamp,
+    previous_valid_until: Option<Timestamp>,
+}
+
+/// Hands out the current password of the permitted role's account.
+///
+/// # Errors
+/// [`Refused`]; then nothing was handed out.
+pub async fn hand_out(
+    broker: &Broker,
+    permit: Permit,
+    rotating: &RotatingAccount,
+    idempotency: Option<Idempotency>,
+) -> Result<Disclosure, Refused> {
+    let asked = &permit.decision.asked;
+    let site = Site::of(&asked.target, &permit.role, rotating);
+    let current = current(broker, &site, asked.at).await?;
+    let drafted = draft(&permit, rotating.account.clone(), idempotency);
+    let end = drafted.expires_at.min(current.usable_until);
+    // What another password would give is another lease: this one cannot be renewed.
+    let pending = Lease {
+        rotating: Some(current.generation),
+        renewable: false,
+        expires_at: end,
+        max_expires_at: end,
+        ..drafted
+    };
+    let Ok(active) = pending.settle(None, end) else { return Err(Refused::AuditUnavailable) };
+    let granted = AuditEvent::of_lease(EventKind::IssueGranted, Timestamp::now(), &active)
+        .with("generation", current.generation.number());
+    let granted = permit.decision.complete(granted);
+    let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
+    let change = Change { leases: vec![LeaseWrite::Insert(active.clone())], events, ..Change::default() };
+    match fault::step("rotation.grant", StoreError::at_failpoint, broker.commit(change)).await {
+        Ok(()) => {}
+        Err(StoreError::KeyTaken(id)) => return Err(Refused::IdempotencyConflict(id)),
+        Err(error) => {
+            removal::undo(broker, pending, Cause::NotAudited);
+            return Err(error.into());
+        }
+    }
+    broker.wake.expiry_at(active.expires_at);
+    let handover = handover(&active.account, current.secret);
+    let endpoint = permit.decision.asked.target.endpoint.clone();
+    Ok(Disclosure { lease: active, handover, endpoint, previous_valid_until: current.previous_valid_until })
+}
+
+fn handover(account: &AccountName, secret: SecretString) -> Handover {
+    Handover { username: account.to_string(), secret, properties: Vec::new() }
+}
+
+/// The current password; before the first rotation has ended, it is waited for.
+async fn current(broker: &Broker, site: &Site, at: Timestamp) -> Result<Current, Refused> {
+    let sealer = broker.sealer.as_deref().ok_or_else(no_key)?;
+    let working = broker.rotations.of(&site.name);
+    let mut changed = working.watch();
+    let end = Instant::now() + patience(&site.scope);
+    loop {
+        let record = state::load(&*broker.store, &site.name).await?;
+        if let Some(current) = readable(sealer, &site.name, &working, record.as_ref(), at) {
+            return Ok(current);
+        }
+        let waiting = "the account has no password that the broker knows yet";
+        if let Due::At(until) = task::due(sealer, site, record.as_ref(), Timestamp::now()) {
+            return Err(Refused::TargetUnavailable(format!("{waiting}; it gets one at {until}")));
+        }
+        broker.wake.rotation.notify_one();
+        if !matches!(timeout_at(end, changed.changed()).await, Ok(Ok(()))) {
+            let why = working.trouble().map_or_else(String::new, |trouble| format!(": {}", trouble.error));
+            return Err(Refused::TargetUnavailable(format!("{waiting}{why}")));
+        }
+    }
+}
+
+/// The record's current password, if it has one that can be unsealed.
+fn readable(
+    sealer: &Sealer,
+    name: &str,
+    working: &Working,
+    record: Option<&Record>,
+    at: Timestamp,
+) -> Option<Current> {
+    let rotation = &record?.rotation;
+    let held = rotation.current.as_ref()?;
+    let secret = state::unseal(sealer, name, held).ok()?;
+    Some(Current {
+        generation: held.generation,
+        secret,
+        // Asked after the store was read: see `Working::closing`.
+        usable_until: working.closing(held.generation).or_else(|| rotation.usable_until(at))?,
+        previous_valid_until: rotation.previous_valid_until().filter(|until| at < *until),
+    })
+}
+
+fn no_key() -> Refused {
+    Refused::TargetUnavailable("the broker has no sealing key".to_owned())
+}
+
+/// A retry of a live lease with its Idempotency-Key (SAME-ANSWER): the same password, or, where it
+/// was rotated meanwhile, the one that is current now, on record before it leaves.
+///
+/// # Errors
+/// [`Refused`]; then nothing was handed out.
+pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestId) -> Result<Disclosure, Refused> {
+    let sealer = broker.sealer.as_deref().ok_or_else(no_key)?;
+    let name = name(&lease.driver, &lease.account);
+    let working = broker.rotations.of(&name);
+    let record = state::load(&*broker.store, &name).await?;
+    let Some(current) = readable(sealer, &name, &working, record.as_ref(), Timestamp::now()) else {
+        return Err(Refused::TargetUnavailable("the account's password cannot be unsealed".to_owned()));
+    };
+    if lease.rotating != Some(current.generation) {
+        let mut event = AuditEvent::of_lease(EventKind::IssueReplayed, Timestamp::now(), &lease);
+        event.request_id = Some(request_id.to_string());
+        let event = event.with("generation", current.generation.number());
+        let change = Change { events: vec![event], ..Change::default() };
+        fault::step("rotation.regrant", StoreError::at_failpoint, broker.commit(change)).await?;
+    }
+    let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
+    let handover = handover(&lease.account, current.secret);
+    Ok(Disclosure { lease, handover, endpoint, previous_valid_until: current.previous_valid_until })
+}
+
+/// Until when the password that a lease handed out works; none for other leases, and when it works
+/// no longer. The lease's end does not change it.
+pub async fn usable_until(broker: &Broker, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
+    let Some(generation) = lease.rotating else { return Ok(None) };
+    let name = name(&lease.driver, &lease.account);
+    let record = state::load(&*broker.store, &name).await?;
+    Ok(record.and_then(|record| ends(&broker.rotations.of(&name), &record.rotation, generation)))
+}
+
+fn ends(working: &Arc<Working>, rotation: &Rotation<Envelope>, generation: Generation) -> Option<Timestamp> {
+    working.closing(generation).or_else(|| rotation.ends(generation, Timestamp::now()))
+}

@@ -1,0 +1,183 @@
+//! What drivers have to do between calls: a login at a backend that must not run out while leases
+//! depend on it.
+//!
+//! Each target whose driver has the feature is called at start, when a reload brings it, and then
+//! after the time that the driver itself gives. So is each driver that a target was moved away from,
+//! for as long as a lease that it made is not over: a backend may end all that was made under a
+//! login when that login ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jit_core::driver::Feature;
+use jit_core::lease::DriverRef;
+use jit_core::name::TargetName;
+use jit_core::outcome::Outcome;
+use jit_runtime::Plugin;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::broker::Broker;
+use crate::store::StoreError;
+use crate::target::{Remover, Serving};
+
+/// How often it is looked which drivers leases still need.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
+/// The first wait after a failure; doubled by each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+/// The longest wait after a failure.
+const LAST_RETRY: Duration = Duration::from_secs(120);
+
+/// Whose upkeep: a target by a driver. The digest and the configuration are part of it, so that
+/// a new build or another login is called at once.
+type Key = (TargetName, String, Option<String>, String, String);
+
+/// When a driver is called next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Turn {
+    due: Instant,
+    failures: u32,
+    at_work: bool,
+}
+
+impl Turn {
+    fn at(due: Instant) -> Self {
+        Self { due, failures: 0, at_work: false }
+    }
+
+    /// How long to wait after so many failures in a row.
+    fn backoff(failures: u32) -> Duration {
+        FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LAST_RETRY)
+    }
+
+    fn after(&mut self, result: &Result<Duration, String>, now: Instant) {
+        self.at_work = false;
+        match result {
+            Ok(again) => *self = Self::at(now + *again),
+            Err(_) => {
+                self.failures = self.failures.saturating_add(1);
+                self.due = now + Self::backoff(self.failures);
+            }
+        }
+    }
+}
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>) {
+    let mut turns: BTreeMap<Key, Turn> = BTreeMap::new();
+    let mut calls: JoinSet<(Key, Result<Duration, String>)> = JoinSet::new();
+    let mut look_at = Instant::now();
+    loop {
+        let now = Instant::now();
+        if look_at <= now {
+            look_at = now + LOOK_EVERY;
+            match wanted(&broker).await {
+                Ok(wanted) => {
+                    turns.retain(|key, _| wanted.contains(key));
+                    for key in wanted {
+                        turns.entry(key).or_insert_with(|| Turn::at(now));
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "which drivers leases need could not be read; it is tried again"),
+            }
+        }
+        for (key, turn) in turns.iter_mut().filter(|(_, turn)| !turn.at_work && turn.due <= now) {
+            // One that is gone by a reload meanwhile is dropped with the next look.
+            let Some(remover) = caller(&broker.serving.load(), key) else {
+                turn.due = now + LOOK_EVERY;
+                continue;
+            };
+            turn.at_work = true;
+            let key = key.clone();
+            calls.spawn(async move {
+                let result = match remover.driver.maintain(&remover.scope, &remover.view).await {
+                    Outcome::Done(again) => Ok(again),
+                    Outcome::Refused(refusal) => Err(refusal.reason()),
+                    Outcome::Unknown(reason) => Err(reason),
+                };
+                (key, result)
+            });
+        }
+        let next = turns.values().filter(|turn| !turn.at_work).map(|turn| turn.due).fold(look_at, Instant::min);
+        tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            () = broker.wake.maintain.notified() => look_at = Instant::now(),
+            Some(ended) = calls.join_next() => {
+                let Ok((key, result)) = ended else { continue };
+                tell(&key, &result);
+                if let Some(turn) = turns.get_mut(&key) {
+                    turn.after(&result, Instant::now());
+                }
+            }
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+}
+
+fn tell((target, driver, ..): &Key, result: &Result<Duration, String>) {
+    match result {
+        Ok(again) => {
+            tracing::debug!(%target, driver, seconds = again.as_secs(), "the driver's upkeep is done until then");
+        }
+        Err(reason) => {
+            metrics::counter!("jit_maintain_failures_total", "target" => target.to_string()).increment(1);
+            tracing::warn!(%target, driver, reason, "the driver's upkeep failed; it is tried again");
+        }
+    }
+}
+
+/// Everything that needs upkeep now.
+async fn wanted(broker: &Broker) -> Result<BTreeSet<Key>, StoreError> {
+    let serving = broker.serving.load_full();
+    let needs = |plugin: &Plugin| {
+        matches!(plugin, Plugin::Driver(driver) if driver.description().has(Feature::Maintain))
+    };
+    if !serving.plugins.values().any(needs) {
+        return Ok(BTreeSet::new());
+    }
+    let present = serving.targets.values().map(|target| (target.name.clone(), target.driver_ref()));
+    let makers = broker.store.makers().await?.into_iter().map(|maker| (maker.target, maker.driver));
+    let all = present.chain(makers);
+    Ok(all.filter_map(|(target, made_by)| key(&serving, target, made_by)).collect())
+}
+
+fn key(serving: &Serving, target: TargetName, made_by: DriverRef) -> Option<Key> {
+    let remover = serving.remover(&target, &made_by).ok()?;
+    if !remover.driver.description().has(Feature::Maintain) {
+        return None;
+    }
+    let sha256 = remover.driver.sha256().to_owned();
+    Some((target, made_by.plugin, made_by.connection, sha256, remover.view.config))
+}
+
+/// What to call, as it is configured now.
+fn caller(serving: &Serving, (target, plugin, connection, sha256, config): &Key) -> Option<Remover> {
+    let made_by = DriverRef {
+        plugin: plugin.clone(),
+        connection: connection.clone(),
+        sha256: sha256.clone(),
+        name: None,
+        config: Some(config.clone()),
+    };
+    serving.remover(target, &made_by).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_tried_again_at_a_growing_and_bounded_pace() {
+        let now = Instant::now();
+        let mut turn = Turn::at(now);
+        let mut waits = Vec::new();
+        for _ in 0..100 {
+            turn.after(&Err("away".into()), now);
+            waits.push(turn.due - now);
+        }
+        assert!(waits.is_sorted() && waits[0] == FIRST_RETRY && waits[99] == LAST_RETRY);
+        turn.after(&Ok(Duration::from_secs(600)), now);
+        assert_eq!(turn, Turn::at(now + Duration::from_secs(600)));
+    }
+}

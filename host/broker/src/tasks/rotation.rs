@@ -1,0 +1,123 @@
+//! Rotates accounts when it is due, and ends the overlaps. Sleeps until the earliest of them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jit_core::rotation::Due;
+
+use crate::broker::Broker;
+use crate::rotation::state::{self, Record};
+use crate::rotation::{Site, task};
+use crate::sealing::Sealer;
+use crate::store::StoreError;
+
+/// The longest sleep; a safeguard against clocks that are set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// The shortest.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(20);
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>) {
+    tell_lost_keys(&broker).await;
+    loop {
+        let sleep = match sweep(&broker).await {
+            Ok(sleep) => sleep,
+            Err(error) => {
+                tracing::error!(%error, "the store failed; rotations that are due wait until it is back");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            () = broker.wake.rotation.notified() => {}
+            () = tokio::time::sleep(sleep) => {}
+        }
+    }
+}
+
+/// A password that no configured key opens is told at start, in words that say what follows.
+async fn tell_lost_keys(broker: &Broker) {
+    let Ok(records) = state::all(&*broker.store).await else { return };
+    for (name, record) in records {
+        let Some(held) = &record.rotation.current else { continue };
+        let why = match &broker.sealer {
+            Some(sealer) => match state::unseal(sealer, &name, held) {
+                Ok(_) => continue,
+                Err(error) => error.to_string(),
+            },
+            None => "[store] sealing_key is no longer configured".to_owned(),
+        };
+        tracing::error!(
+            account = %record.account, target = %record.target, role = %record.role, why,
+            "the password of a rotating account cannot be unsealed: it is replaced by a rotation as soon as nobody \
+             loses by it; to keep it, configure the key that sealed it under [store] former_sealing_keys"
+        );
+    }
+}
+
+/// Starts what is due and says how long to sleep.
+async fn sweep(broker: &Arc<Broker>) -> Result<Duration, StoreError> {
+    let Some(sealer) = broker.sealer.clone() else { return Ok(LONGEST_SLEEP) };
+    let records: BTreeMap<String, Record> = state::all(&*broker.store).await?.into_iter().collect();
+    let now = Timestamp::now();
+    let mut sleep = LONGEST_SLEEP;
+    for site in sites(broker, &records) {
+        let record = records.get(&site.name);
+        gauge(&sealer, &site, record, now);
+        match task::due(&sealer, &site, record, now) {
+            Due::At(at) => {
+                let until = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
+                sleep = sleep.min(until);
+            }
+            Due::Now(_) => {
+                let working = broker.rotations.of(&site.name);
+                let wait = working.trouble().map_or(Duration::ZERO, |trouble| {
+                    trouble.again.saturating_duration_since(std::time::Instant::now())
+                });
+                if wait.is_zero() {
+                    if working.turn.try_lock().is_ok() {
+                        start(broker, site);
+                    }
+                } else {
+                    sleep = sleep.min(wait);
+                }
+            }
+        }
+    }
+    Ok(sleep.max(SHORTEST_SLEEP))
+}
+
+/// What is configured, and what is only in the store: a role that was taken out of the configuration
+/// has its overlap ended.
+fn sites(broker: &Broker, records: &BTreeMap<String, Record>) -> Vec<Site> {
+    let serving = broker.serving.load();
+    let mut sites: Vec<Site> = Site::configured(&serving).collect();
+    let configured: HashSet<String> = sites.iter().map(|site| site.name.clone()).collect();
+    let left = records.iter().filter(|(name, _)| !configured.contains(*name));
+    sites.extend(left.filter_map(|(name, record)| Site::left_behind(&serving, name, record)));
+    sites
+}
+
+/// As one of the broker's tasks: it ends before the process does. Others do not wait for it.
+fn start(broker: &Arc<Broker>, site: Site) {
+    let owned = Arc::clone(broker);
+    broker.tasks.spawn(async move {
+        task::advance(&owned, &site).await;
+        owned.wake.rotation.notify_one();
+    });
+}
+
+fn gauge(sealer: &Sealer, site: &Site, record: Option<&Record>, now: Timestamp) {
+    let late = match task::due(sealer, site, record, now) {
+        Due::At(_) => 0.0,
+        Due::Now(_) => {
+            let rotation = record.map(|record| &record.rotation);
+            let since = rotation.and_then(|rotation| rotation.previous_valid_until().or_else(|| rotation.next_at()));
+            since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0))
+        }
+    };
+    let (target, role) = (site.target.to_string(), site.role.to_string());
+    metrics::gauge!("jit_rotation_overdue_seconds", "target" => target, "role" => role).set(late);
+}

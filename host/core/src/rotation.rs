@@ -1,0 +1,598 @@
+//! Rotating accounts: one account that stands, whose password the broker changes on a schedule.
+//!
+//! ```text
+//!                  begin                staged                 discarded
+//! (never) Stable ────────▶ Staging ───────────────▶ Overlapping ────────▶ Stable
+//!                            │  ▲ the same password    (both passwords work)  │ begin, when the
+//!                            └──┘ is staged again                             ▼ period is over
+//! ```
+//! Each state is durable before the next call to the backend: the next password is known before it
+//! can take effect, so a crash or a lost reply at any point leaves a state from which the same step
+//! is done again. The old password is discarded only when the overlap is over, and no rotation
+//! begins before it is discarded: whoever was told how long a password works is not locked out.
+//! For the same reason a password keeps the schedule that it was made with: a changed one holds from
+//! the next password on.
+//!
+//! `S` is how the password is held; this module never looks into it.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use serde::{Deserialize, Serialize};
+
+use crate::ttl::Ttl;
+
+/// Which password of an account, counted from 1: the first that the broker has set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// By its number, which a store or record has.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// When an account's password changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    period: Ttl,
+    overlap: Ttl,
+}
+
+/// The overlap is not shorter than the period: then a rotation would be due before the one before
+/// it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the overlap must be shorter than the period")]
+pub struct ScheduleError;
+
+impl Schedule {
+    /// A new password each `period`; the old one works for another `overlap`.
+    ///
+    /// # Errors
+    /// [`ScheduleError`] unless the overlap is shorter.
+    pub fn new(period: Ttl, overlap: Ttl) -> Result<Self, ScheduleError> {
+        if overlap < period { Ok(Self { period, overlap }) } else { Err(ScheduleError) }
+    }
+
+    /// From one rotation to the next.
+    #[must_use]
+    pub fn period(self) -> Ttl {
+        self.period
+    }
+
+    /// How long the old password works beside the new one.
+    #[must_use]
+    pub fn overlap(self) -> Ttl {
+        self.overlap
+    }
+}
+
+/// A password and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held<S> {
+    /// Which.
+    pub generation: Generation,
+    /// The password, as it is held.
+    pub secret: S,
+    /// Since when it is current, or was to become so: a whole second.
+    pub since: Timestamp,
+    /// What its end was said by.
+    pub schedule: Schedule,
+}
+
+/// Where a rotation stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "phase")]
+pub enum Phase<S> {
+    /// Nothing is under way.
+    Stable,
+    /// The next password is decided on. It may or may not work already; the current one does.
+    Staging {
+        /// The next password.
+        next: Held<S>,
+    },
+    /// The new password is current; the one before still works.
+    Overlapping {
+        /// Until then, at least.
+        until: Timestamp,
+    },
+}
+
+/// An account's rotation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation<S> {
+    /// The password that is handed out; none before the first rotation has ended.
+    pub current: Option<Held<S>>,
+    /// Where the rotation stands.
+    #[serde(flatten)]
+    pub phase: Phase<S>,
+    /// An operator asked for a rotation before its time.
+    #[serde(default)]
+    pub asked: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Decide on the next password, durably.
+    Begin,
+    /// Have the backend take it.
+    Stage,
+    /// Have the backend drop the old one.
+    Discard,
+}
+
+/// When what is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// At once.
+    Now(Step),
+    /// Nothing before this.
+    At(Timestamp),
+}
+
+/// A step that the state does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a rotation that is {from} cannot {step}")]
+pub struct StepError {
+    /// The phase's word.
+    pub from: &'static str,
+    /// What was tried.
+    pub step: &'static str,
+}
+
+impl<S> Default for Rotation<S> {
+    /// Of an account that the broker never rotated.
+    fn default() -> Self {
+        Self { current: None, phase: Phase::Stable, asked: false }
+    }
+}
+
+impl<S: Clone> Rotation<S> {
+    /// The phase's word: `unknown` (never rotated), `stable`, `staging`, `overlapping`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match (&self.phase, &self.current) {
+            (Phase::Stable, None) => "unknown",
+            (Phase::Stable, Some(_)) => "stable",
+            (Phase::Staging { .. }, _) => "staging",
+            (Phase::Overlapping { .. }, _) => "overlapping",
+        }
+    }
+
+    /// What is to be done next, and when. `readable` says whether a held password can be used: one
+    /// that was sealed with a key that is lost cannot.
+    pub fn due(&self, now: Timestamp, readable: impl Fn(&Held<S>) -> bool) -> Due {
+        match &self.phase {
+            Phase::Staging { next } if readable(next) => Due::Now(Step::Stage),
+            Phase::Staging { .. } => Due::Now(Step::Begin),
+            Phase::Overlapping { until } if now < *until => Due::At(*until),
+            Phase::Overlapping { .. } => Due::Now(Step::Discard),
+            Phase::Stable => match self.current.as_ref().filter(|current| readable(current)) {
+                Some(current) if !self.asked => {
+                    let at = current.since + current.schedule.period.duration();
+                    if now < at { Due::At(at) } else { Due::Now(Step::Begin) }
+                }
+                _ => Due::Now(Step::Begin),
+            },
+        }
+    }
+
+    /// The generation that the next password has.
+    #[must_use]
+    pub fn next_generation(&self) -> Generation {
+        let current = self.current.as_ref().map_or(Generation(0), |current| current.generation);
+        match &self.phase {
+            Phase::Staging { next } => next.generation.max(current).next(),
+            _ => current.next(),
+        }
+    }
+
+    /// The next password is decided on: [`Rotation::next_generation`] is its number. A staged one
+    /// that cannot be read any more is replaced.
+    ///
+    /// # Errors
+    /// While an overlap is in progress: a second new password would end the oldest too early.
+    pub fn begin(&self, secret: S, schedule: Schedule, now: Timestamp) -> Result<Self, StepError> {
+        if let Phase::Overlapping { .. } = self.phase {
+            return Err(StepError { from: self.word(), step: "begin" });
+        }
+        let next = Held { generation: self.next_generation(), secret, since: whole_second(now), schedule };
+        Ok(Self { phase: Phase::Staging { next }, ..self.clone() })
+    }
+
+    /// When the old password may be discarded if the next one becomes current now: a whole second.
+    #[must_use]
+    pub fn overlap_end(&self, now: Timestamp) -> Timestamp {
+        let next = match &self.phase {
+            Phase::Staging { next } => Some(next),
+            _ => None,
+        };
+        // A password that the broker did not set gets the first one's overlap.
+        let overlap = self.current.as_ref().or(next).map_or(0, |held| held.schedule.overlap.seconds());
+        let end = now + Duration::from_secs(u64::from(overlap));
+        end.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil)).unwrap_or(end)
+    }
+
+    /// The backend has taken the next password: it is current, and the one before works until
+    /// `until` ([`Rotation::overlap_end`] of a moment that is not past).
+    ///
+    /// # Errors
+    /// When nothing is staged.
+    pub fn staged(&self, now: Timestamp, until: Timestamp) -> Result<Self, StepError> {
+        let Phase::Staging { next } = &self.phase else {
+            return Err(StepError { from: self.word(), step: "be staged" });
+        };
+        let current = Held { since: whole_second(now), ..next.clone() };
+        Ok(Self { current: Some(current), phase: Phase::Overlapping { until }, asked: false })
+    }
+
+    /// The backend has dropped the old password.
+    ///
+    /// # Errors
+    /// When no overlap is in progress.
+    pub fn discarded(&self) -> Result<Self, StepError> {
+        match self.phase {
+            Phase::Overlapping { .. } => Ok(Self { phase: Phase::Stable, ..self.clone() }),
+            _ => Err(StepError { from: self.word(), step: "discard" }),
+        }
+    }
+
+    /// An operator wants a new password before its time: as soon as no overlap is in progress.
+    #[must_use]
+    pub fn ask(&self) -> Self {
+        let under_way = matches!(self.phase, Phase::Staging { .. });
+        Self { asked: !under_way, ..self.clone() }
+    }
+
+    /// When the next rotation is to begin, as far as is known now; it may be late.
+    #[must_use]
+    pub fn next_at(&self) -> Option<Timestamp> {
+        let current = self.current.as_ref()?;
+        let planned = current.since + current.schedule.period.duration();
+        Some(match &self.phase {
+            Phase::Staging { next } => planned.min(next.since),
+            Phase::Overlapping { until } if self.asked => planned.min(*until),
+            Phase::Stable if self.asked => planned.min(current.since),
+            _ => planned,
+        })
+    }
+
+    /// Until when the current password works for certain, said at `now`: the overlap begins at the
+    /// next rotation, which may be late but not early. A whole second. None before the first rotation.
+    #[must_use]
+    pub fn usable_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let rotation = self.next_at()?.max(whole_second(now));
+        Some(rotation + self.current.as_ref()?.schedule.overlap.duration())
+    }
+
+    /// Until when that password works for certain; none when it is discarded.
+    #[must_use]
+    pub fn ends(&self, generation: Generation, now: Timestamp) -> Option<Timestamp> {
+        let current = self.current.as_ref()?;
+        if generation == current.generation {
+            return self.usable_until(now);
+        }
+        let previous = generation.next() == current.generation;
+        self.previous_valid_until().filter(|until| previous && now < *until)
+    }
+
+    /// Until when the password before the current one works; none when it is discarded.
+    #[must_use]
+    pub fn previous_valid_until(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Overlapping { until } => Some(until),
+            _ => None,
+        }
+    }
+}
+
+/// Down to the whole second: what is promised to hold is never said to hold longer.
+fn whole_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn schedule(period: u32, overlap: u32) -> Schedule {
+        let ttl = |seconds: u32| Ttl::from_seconds(i64::from(seconds)).unwrap();
+        Schedule::new(ttl(period), ttl(overlap)).unwrap()
+    }
+
+    /// An overlap of so many hundredths of the period.
+    fn parted(period: u32, part: u32) -> Schedule {
+        schedule(period, (period * part / 100).clamp(1, period - 1))
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn readable<S>(_: &Held<S>) -> bool {
+        true
+    }
+
+    #[test]
+    fn an_overlap_is_shorter_than_its_period() {
+        let hour = Ttl::from_seconds(3_600).unwrap();
+        assert_eq!(Schedule::new(hour, hour), Err(ScheduleError));
+    }
+
+    #[test]
+    fn goes_round_and_keeps_the_password_that_works() {
+        let hour = schedule(3_600, 600);
+        let never = Rotation::<u32>::default();
+        assert_eq!((never.word(), never.due(at(0), readable)), ("unknown", Due::Now(Step::Begin)));
+        assert_eq!(never.usable_until(at(0)), None);
+
+        let staging = never.begin(1, hour, at(0)).unwrap();
+        assert_eq!(staging.due(at(9), readable), Due::Now(Step::Stage));
+        assert!(staging.current.is_none(), "a password that may not work yet is not handed out");
+
+        let overlapping = staging.staged(at(10), staging.overlap_end(at(10))).unwrap();
+        assert_eq!(overlapping.due(at(10), readable), Due::At(at(610)));
+        assert_eq!(overlapping.previous_valid_until(), Some(at(610)));
+        assert_eq!(overlapping.due(at(610), readable), Due::Now(Step::Discard));
+        assert!(overlapping.begin(2, hour, at(620)).is_err(), "nothing is staged while an overlap is in progress");
+
+        let stable = overlapping.discarded().unwrap();
+        assert_eq!(stable.due(at(611), readable), Due::At(at(3_610)));
+        let again = stable.begin(2, hour, at(3_610)).unwrap();
+        assert_eq!(again.current.as_ref().map(|held| held.secret), Some(1), "callers get the last good one");
+        assert_eq!(again.next_generation(), Generation(3));
+    }
+
+    #[test]
+    fn says_how_long_a_password_works() {
+        let hour = schedule(3_600, 600);
+        let first = Rotation::default().begin(1, hour, at(0)).unwrap().staged(at(0), at(600)).unwrap();
+        assert_eq!(first.usable_until(at(0)), Some(at(4_200)), "to the next rotation and its overlap");
+        let stable = first.discarded().unwrap();
+        assert_eq!(stable.usable_until(at(5_000)), Some(at(5_600)), "a late rotation has its overlap too");
+        let asked = stable.ask();
+        assert_eq!(asked.usable_until(at(1_000)), Some(at(1_600)), "it may begin at any moment");
+        let second = asked.begin(2, hour, at(1_000)).unwrap();
+        assert_eq!(second.usable_until(at(1_010)), Some(at(1_610)), "and while it is under way");
+        let second = second.staged(at(1_020), at(1_620)).unwrap();
+        assert_eq!(second.ends(Generation(1), at(1_100)), Some(at(1_620)));
+        assert_eq!(second.ends(Generation(1), at(1_620)), None);
+        assert_eq!(second.ends(Generation(2), at(1_100)), Some(at(1_020 + 4_200)));
+        assert_eq!(second.discarded().unwrap().ends(Generation(1), at(1_100)), None);
+    }
+
+    #[test]
+    fn what_is_asked_during_an_overlap_waits_for_its_end() {
+        let hour = schedule(3_600, 600);
+        let first = Rotation::default().begin(1, hour, at(0)).unwrap().staged(at(0), at(600)).unwrap().ask();
+        assert_eq!(first.due(at(100), readable), Due::At(at(600)));
+        assert_eq!(first.usable_until(at(100)), Some(at(1_200)));
+        assert_eq!(first.discarded().unwrap().due(at(600), readable), Due::Now(Step::Begin));
+        let under_way = Rotation::default().begin(1, hour, at(0)).unwrap();
+        assert!(!under_way.ask().asked, "it is being done already");
+    }
+
+    #[test]
+    fn a_password_that_cannot_be_read_is_replaced_when_nobody_loses_by_it() {
+        let hour = schedule(3_600, 600);
+        let lost = |_: &Held<u32>| false;
+        let staging = Rotation::default().begin(1, hour, at(0)).unwrap();
+        assert_eq!(staging.due(at(1), lost), Due::Now(Step::Begin));
+        assert_eq!(
+            staging.begin(2, hour, at(1)).unwrap().staged(at(2), at(602)).unwrap().next_generation(),
+            Generation(3)
+        );
+        let overlapping = staging.staged(at(1), at(601)).unwrap();
+        assert_eq!(overlapping.due(at(2), lost), Due::At(at(601)), "who has the one before keeps it");
+        assert_eq!(overlapping.discarded().unwrap().due(at(601), lost), Due::Now(Step::Begin));
+    }
+
+    #[test]
+    fn a_changed_schedule_holds_from_the_next_password_on() {
+        let (long, short) = (schedule(3_600, 600), schedule(60, 5));
+        let first = Rotation::default().begin(1, long, at(0)).unwrap().staged(at(0), at(600)).unwrap();
+        let second = first.discarded().unwrap().begin(2, short, at(3_600)).unwrap();
+        assert_eq!(second.overlap_end(at(3_600)), at(4_200), "as those who hold the first were told");
+        let second = second.staged(at(3_600), at(4_200)).unwrap();
+        assert_eq!(second.usable_until(at(3_600)), Some(at(3_665)));
+    }
+
+    #[test]
+    fn what_is_stored_is_read_back() {
+        let hour = schedule(3_600, 600);
+        let staging = Rotation::default().begin("a".to_owned(), hour, at(0)).unwrap();
+        let overlapping = staging.staged(at(1), at(61)).unwrap();
+        for rotation in [Rotation::default(), staging, overlapping.clone(), overlapping.discarded().unwrap()] {
+            let json = serde_json::to_string(&rotation).unwrap();
+            assert_eq!(serde_json::from_str::<Rotation<String>>(&json).unwrap(), rotation, "{json}");
+        }
+    }
+
+    /// How a step is lost.
+    #[derive(Debug, Clone, Copy)]
+    enum Loss {
+        None,
+        /// The process dies, or the store fails, before the step's state is durable.
+        BeforeDurable,
+        /// The backend says no, or cannot be reached.
+        BackendRefuses,
+        /// The backend does it and the answer is lost, or the process dies before it is durable.
+        AnswerLost,
+    }
+
+    /// A backend with two password places, as MySQL has them.
+    #[derive(Debug)]
+    struct Backend {
+        primary: u32,
+        secondary: Option<u32>,
+    }
+
+    impl Backend {
+        fn takes(&self, password: u32) -> bool {
+            self.primary == password || self.secondary == Some(password)
+        }
+
+        /// Idempotent, because the driver looks first.
+        fn stage(&mut self, next: u32) {
+            if self.primary != next {
+                self.secondary = Some(self.primary);
+                self.primary = next;
+            }
+        }
+    }
+
+    /// The broker's one task and its callers, on a durable state and nothing else.
+    struct Model {
+        schedule: Schedule,
+        now: Timestamp,
+        durable: Rotation<u32>,
+        backend: Backend,
+        made: u32,
+        /// Password, and until when its caller was told that it works.
+        promises: Vec<(u32, Timestamp)>,
+    }
+
+    impl Model {
+        fn new(schedule: Schedule) -> Self {
+            let backend = Backend { primary: 0, secondary: None };
+            Self { schedule, now: at(0), durable: Rotation::default(), backend, made: 0, promises: Vec::new() }
+        }
+
+        fn task(&mut self, loss: Loss) {
+            let Due::Now(step) = self.durable.due(self.now, readable) else { return };
+            match (step, loss) {
+                (_, Loss::BeforeDurable) => {}
+                (Step::Begin, _) => {
+                    self.made += 1;
+                    self.durable = self.durable.begin(self.made, self.schedule, self.now).unwrap();
+                }
+                (_, Loss::BackendRefuses) => {}
+                (Step::Stage, _) => {
+                    let Phase::Staging { next } = &self.durable.phase else { unreachable!() };
+                    self.backend.stage(next.secret);
+                    if !matches!(loss, Loss::AnswerLost) {
+                        let until = self.durable.overlap_end(self.now);
+                        self.durable = self.durable.staged(self.now, until).unwrap();
+                    }
+                }
+                (Step::Discard, _) => {
+                    self.backend.secondary = None;
+                    if !matches!(loss, Loss::AnswerLost) {
+                        self.durable = self.durable.discarded().unwrap();
+                    }
+                }
+            }
+        }
+
+        fn issue(&mut self) -> Option<(u32, Timestamp)> {
+            let current = self.durable.current.as_ref()?;
+            let promise = (current.secret, self.durable.usable_until(self.now)?);
+            self.promises.push(promise);
+            Some(promise)
+        }
+
+        fn assert_nobody_is_locked_out(&self) {
+            for (password, until) in self.promises.iter().filter(|(_, until)| self.now < *until) {
+                assert!(
+                    self.backend.takes(*password),
+                    "{password} was to work until {until}, now {}: {:?} {:?}",
+                    self.now,
+                    self.backend,
+                    self.durable
+                );
+            }
+        }
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Act {
+        Task(Loss),
+        Issue,
+        Wait(u16),
+        /// Another schedule is configured.
+        Reload(u32, u32),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let loss = prop_oneof![
+            3 => Just(Loss::None),
+            1 => Just(Loss::BeforeDurable),
+            1 => Just(Loss::BackendRefuses),
+            1 => Just(Loss::AnswerLost),
+        ];
+        prop_oneof![
+            8 => loss.prop_map(Act::Task),
+            4 => Just(Act::Issue),
+            4 => (0_u16..900).prop_map(Act::Wait),
+            1 => (2_u32..900, 1_u32..100).prop_map(|(period, part)| Act::Reload(period, part)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_loss_at_any_step_locks_nobody_out(
+            period in 2_u32..900, part in 1_u32..100, acts in prop::collection::vec(act(), 1..120)
+        ) {
+            let mut model = Model::new(parted(period, part));
+            for act in acts {
+                match act {
+                    Act::Task(loss) => model.task(loss),
+                    Act::Issue => drop(model.issue()),
+                    Act::Reload(period, part) => model.schedule = parted(period, part),
+                    Act::Wait(seconds) => model.now += Duration::from_millis(u64::from(seconds) * 333),
+                }
+                model.assert_nobody_is_locked_out();
+            }
+            // Left alone with a backend that answers, it ends a rotation.
+            for _ in 0..4 {
+                model.task(Loss::None);
+                model.now += Duration::from_secs(900);
+            }
+            model.task(Loss::None);
+            prop_assert!(model.durable.current.is_some());
+        }
+
+        #[test]
+        fn a_caller_that_comes_back_at_four_fifths_always_holds_one_that_works(
+            period in 5_u32..900, part in 1_u32..100, losses in prop::collection::vec(0_u8..10, 1..60)
+        ) {
+            let mut model = Model::new(parted(period, part));
+            (0..3).for_each(|_| model.task(Loss::None));
+            let mut losses = losses.into_iter();
+            for _ in 0..40 {
+                let (held, until) = model.issue().unwrap();
+                let ttl = until.as_millisecond() - model.now.as_millisecond();
+                prop_assert!(ttl > 0);
+                let back = model.now + Duration::from_millis(u64::try_from(ttl * 4 / 5).unwrap());
+                while model.now < back {
+                    model.now = back.min(model.now + Duration::from_millis(u64::from(model.schedule.overlap().seconds()) * 250));
+                    model.task(if losses.next().is_some_and(|loss| loss > 3) { Loss::AnswerLost } else { Loss::None });
+                    prop_assert!(model.backend.takes(held));
+                }
+            }
+        }
+    }
+}

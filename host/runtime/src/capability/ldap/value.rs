@@ -1,0 +1,130 @@
+//! Values as a directory stores them.
+
+use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rand::Rng as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
+
+use super::wire::Octets;
+use crate::bindings::secrets::Encoding;
+
+/// The latest time that is written: the year 9999, in seconds since the Unix epoch.
+const LATEST: u64 = 253_402_300_799;
+
+/// Seconds from 1601 to 1970.
+const FILE_TIME_EPOCH: u64 = 11_644_473_600;
+
+/// Bytes of salt of an `{SSHA}`.
+const SALT: usize = 16;
+
+/// GeneralizedTime in UTC (RFC 4517, section 3.3.13).
+///
+/// # Errors
+/// After the year 9999.
+pub(crate) fn generalized_time(seconds: u64) -> Result<String, String> {
+    let time = i64::try_from(seconds).ok().filter(|_| seconds <= LATEST);
+    let time = time.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    let time = time.ok_or_else(|| "a time is after the year 9999".to_owned())?;
+    Ok(time.strftime("%Y%m%d%H%M%SZ").to_string())
+}
+
+/// Active Directory's FILETIME: 100 ns since 1601, in UTC.
+///
+/// # Errors
+/// After the year 9999.
+pub(crate) fn file_time(seconds: u64) -> Result<String, String> {
+    if seconds > LATEST {
+        return Err("a time is after the year 9999".to_owned());
+    }
+    Ok(((seconds + FILE_TIME_EPOCH) * 10_000_000).to_string())
+}
+
+/// A secret as it is placed.
+///
+/// # Errors
+/// When the encoding is not LDAP's, or would show the password on a connection that is not encrypted.
+pub(crate) fn secret(secret: &SecretString, encoding: Encoding, is_encrypted: bool) -> Result<Octets, String> {
+    let bytes = secret.expose_secret();
+    if bytes.is_empty() {
+        return Err("an empty secret".to_owned());
+    }
+    match encoding {
+        Encoding::Plain | Encoding::Utf16leQuoted if !is_encrypted => {
+            Err("the connection is not encrypted: the password itself is not sent on it".to_owned())
+        }
+        Encoding::Plain => Ok(Zeroizing::new(bytes.as_bytes().to_vec())),
+        Encoding::Utf16leQuoted => {
+            let mut out = Zeroizing::new(Vec::with_capacity(2 * bytes.len() + 4));
+            for unit in std::iter::once('"').chain(bytes.chars()).chain(std::iter::once('"')) {
+                let mut units = [0; 2];
+                unit.encode_utf16(&mut units).iter().for_each(|unit| out.extend_from_slice(&unit.to_le_bytes()));
+            }
+            Ok(out)
+        }
+        Encoding::SaltedSha1 => {
+            let mut salt = [0; SALT];
+            rand::rng().fill_bytes(&mut salt);
+            Ok(salted_sha1(bytes.as_bytes(), &salt))
+        }
+        Encoding::ScramSha256(_) | Encoding::CachingSha2 | Encoding::MysqlNative => {
+            Err("an encoding of SQL, not of LDAP".to_owned())
+        }
+    }
+}
+
+/// `{SSHA}`, as OpenLDAP and others verify it. Broken for collisions, which nobody gains from here:
+/// the password is random and longer than what a hash can be searched for.
+fn salted_sha1(password: &[u8], salt: &[u8]) -> Octets {
+    let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(password);
+    context.update(salt);
+    let mut stored = context.finish().as_ref().to_vec();
+    stored.extend_from_slice(salt);
+    Zeroizing::new(format!("{{SSHA}}{}", STANDARD.encode(stored)).into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn times_as_directories_write_them() {
+        assert_eq!(generalized_time(0).unwrap(), "19700101000000Z");
+        assert_eq!(generalized_time(1_800_000_000).unwrap(), "20270115080000Z");
+        assert_eq!(generalized_time(LATEST).unwrap(), "99991231235959Z");
+        assert_eq!(file_time(0).unwrap(), "116444736000000000");
+        assert_eq!(file_time(1_800_000_000).unwrap(), "134444736000000000");
+        assert!(generalized_time(LATEST + 1).is_err() && generalized_time(u64::MAX).is_err());
+        assert!(file_time(LATEST + 1).is_err() && file_time(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn passwords_as_directories_take_them() {
+        let password = SecretString::from("a\"é");
+        let utf16 = secret(&password, Encoding::Utf16leQuoted, true).unwrap();
+        assert_eq!(&utf16[..], [0x22, 0, 0x61, 0, 0x22, 0, 0xe9, 0, 0x22, 0]);
+        assert_eq!(&secret(&password, Encoding::Plain, true).unwrap()[..], "a\"é".as_bytes());
+        let stored = salted_sha1(b"secret", b"saltsalt");
+        let decoded = STANDARD.decode(stored.strip_prefix(b"{SSHA}").unwrap()).unwrap();
+        // sha1sum of "secretsaltsalt".
+        assert_eq!(hex::encode(&decoded[..20]), "d46f74e272e44e41968ca36742e07f8695970bf8");
+        assert_eq!(&decoded[20..], b"saltsalt");
+        let twice = [(), ()].map(|()| secret(&password, Encoding::SaltedSha1, true).unwrap());
+        assert_ne!(twice[0], twice[1]);
+    }
+
+    #[test]
+    fn a_password_itself_does_not_go_over_an_open_connection() {
+        let password = SecretString::from("pw");
+        assert!(secret(&password, Encoding::Plain, false).is_err());
+        assert!(secret(&password, Encoding::Utf16leQuoted, false).is_err());
+        assert!(secret(&password, Encoding::SaltedSha1, false).is_ok());
+        for sql in [Encoding::ScramSha256(4096), Encoding::CachingSha2, Encoding::MysqlNative] {
+            assert!(secret(&password, sql, true).is_err());
+        }
+        assert!(secret(&SecretString::from(""), Encoding::Plain, true).is_err());
+    }
+}

@@ -1,0 +1,217 @@
+//! Secrets that are kept between calls: in memory for the connection, and written through to the
+//! broker's store.
+//!
+//! Memory is what decides. The store is read once for each key, when it is first asked for, and
+//! written after each change; where it fails, that is a warning, and what is lost is lost only at
+//! the next restart.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{Kept, SessionStore};
+
+/// Most keys of one plugin on one connection.
+const KEYS: usize = 16;
+
+/// Longest key, in bytes.
+const KEY_BYTES: usize = 128;
+
+/// Longest secret, in bytes.
+pub(super) const SECRET_BYTES: usize = 64 << 10;
+
+/// How long the store may take.
+const STORE: Duration = Duration::from_secs(2);
+
+/// The latest end: the year 9999, in seconds since the Unix epoch.
+const LATEST: u64 = 253_402_300_799;
+
+/// What the plugins of one connection keep.
+pub(crate) struct KeptSecrets {
+    memory: Arc<Memory>,
+}
+
+struct Memory {
+    connection: String,
+    store: Option<Arc<dyn SessionStore>>,
+    /// By plugin and key. An entry without a secret says that the store has been asked.
+    slots: Mutex<Slots>,
+    /// Held while the store is written, so that the last state is what stays there.
+    writing: tokio::sync::Mutex<()>,
+}
+
+type Slots = BTreeMap<(Arc<str>, String), Option<Kept>>;
+
+impl fmt::Debug for KeptSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptSecrets").field("connection", &self.memory.connection).finish_non_exhaustive()
+    }
+}
+
+impl KeptSecrets {
+    /// For the connection of that name.
+    pub(crate) fn new(connection: String, store: Option<Arc<dyn SessionStore>>) -> Self {
+        let memory =
+            Memory { connection, store, slots: Mutex::new(BTreeMap::new()), writing: tokio::sync::Mutex::new(()) };
+        Self { memory: Arc::new(memory) }
+    }
+
+    /// What is kept, when it is valid for at least so many more seconds.
+    pub(super) async fn kept(&self, plugin: &Arc<str>, key: &str, at_least: u64) -> Option<SecretString> {
+        if !self.memory.recall(plugin, key).await {
+            return None;
+        }
+        let slots = self.memory.slots();
+        let kept = slots.get(&(Arc::clone(plugin), key.to_owned()))?.as_ref()?;
+        let left = left(kept);
+        (left > 0 && left >= at_least).then(|| kept.secret.clone())
+    }
+
+    /// Keeps a secret and gives the one that now holds.
+    pub(super) async fn keep(
+        &self,
+        plugin: &Arc<str>,
+        key: &str,
+        secret: SecretString,
+        valid: u64,
+        unless: u64,
+    ) -> SecretString {
+        let connection = &self.memory.connection;
+        if secret.expose_secret().len() > SECRET_BYTES {
+            tracing::warn!(%plugin, connection, "a secret of more than {SECRET_BYTES} bytes is not kept");
+            return secret;
+        }
+        if !self.memory.recall(plugin, key).await {
+            tracing::warn!(%plugin, connection, "a secret is not kept: at most {KEYS} keys of {KEY_BYTES} bytes are");
+            return secret;
+        }
+        {
+            let mut slots = self.memory.slots();
+            let slot = slots.entry((Arc::clone(plugin), key.to_owned())).or_default();
+            if let Some(there) = slot
+                && !is_same(&there.secret, &secret)
+                && left(there) > unless
+            {
+                return there.secret.clone();
+            }
+            let valid_until = now().saturating_add(valid).min(LATEST);
+            *slot = Some(Kept { secret: secret.clone(), valid_until });
+        }
+        self.memory.write_through(plugin, key).await;
+        secret
+    }
+
+    /// Forgets what is kept, if it is this secret.
+    pub(super) async fn forget(&self, plugin: &Arc<str>, key: &str, secret: &SecretString) {
+        if !self.memory.recall(plugin, key).await {
+            return;
+        }
+        {
+            let mut slots = self.memory.slots();
+            match slots.get_mut(&(Arc::clone(plugin), key.to_owned())) {
+                Some(slot) if slot.as_ref().is_some_and(|there| is_same(&there.secret, secret)) => *slot = None,
+                _ => return,
+            }
+        }
+        self.memory.write_through(plugin, key).await;
+    }
+}
+
+impl Memory {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes sure that memory knows what the store has. `false` when the key can not be kept: it is
+    /// too long, or there are too many.
+    async fn recall(&self, plugin: &Arc<str>, key: &str) -> bool {
+        if key.len() > KEY_BYTES {
+            return false;
+        }
+        let slot = (Arc::clone(plugin), key.to_owned());
+        if self.slots().contains_key(&slot) {
+            return true;
+        }
+        if !make_room(&mut self.slots(), plugin) {
+            return false;
+        }
+        let stored = match &self.store {
+            None => None,
+            Some(store) => {
+                let key = stored_key(plugin, key);
+                match tokio::time::timeout(STORE, store.load(&self.connection, &key)).await {
+                    Ok(Ok(kept)) => kept,
+                    Ok(Err(reason)) => self.warn(plugin, &reason),
+                    Err(_) => self.warn(plugin, "no answer in time"),
+                }
+            }
+        };
+        let mut slots = self.slots();
+        // Another call may have been here meanwhile; what it knows is newer.
+        if !slots.contains_key(&slot) {
+            if !make_room(&mut slots, plugin) {
+                return false;
+            }
+            slots.insert(slot, stored);
+        }
+        true
+    }
+
+    fn warn<T>(&self, plugin: &Arc<str>, reason: &str) -> Option<T> {
+        let reason = crate::text::escape(reason, 500);
+        tracing::warn!(%plugin, connection = self.connection, "the store of kept secrets failed: {reason}");
+        None
+    }
+
+    /// Brings the store to what memory has. Goes on when its caller is cut off.
+    async fn write_through(self: &Arc<Self>, plugin: &Arc<str>, key: &str) {
+        let Some(store) = self.store.clone() else { return };
+        let (memory, plugin, key) = (Arc::clone(self), Arc::clone(plugin), key.to_owned());
+        let writing = tokio::spawn(async move {
+            let writing = async {
+                let _turn = memory.writing.lock().await;
+                // Read in turn: whoever writes last writes the last state.
+                let kept = memory.slots().get(&(Arc::clone(&plugin), key.clone())).cloned().flatten();
+                store.save(&memory.connection, &stored_key(&plugin, &key), kept.as_ref()).await
+            };
+            match tokio::time::timeout(STORE, writing).await {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => drop(memory.warn::<()>(&plugin, &reason)),
+                Err(_) => drop(memory.warn::<()>(&plugin, "no answer in time")),
+            }
+        });
+        // A panic of the store has been reported by the runtime; memory has the secret.
+        let _ = writing.await;
+    }
+}
+
+/// Whether one more key of the plugin fits, once what no longer holds is dropped.
+fn make_room(slots: &mut Slots, plugin: &Arc<str>) -> bool {
+    let count = |slots: &Slots| slots.keys().filter(|(owner, _)| owner == plugin).count();
+    if count(slots) >= KEYS {
+        slots.retain(|(owner, _), kept| owner != plugin || kept.as_ref().is_some_and(|kept| left(kept) > 0));
+    }
+    count(slots) < KEYS
+}
+
+/// A key in the store: two plugins of one connection share nothing. A plugin's name has no `/`.
+fn stored_key(plugin: &str, key: &str) -> String {
+    format!("{plugin}/{key}")
+}
+
+fn is_same(one: &SecretString, other: &SecretString) -> bool {
+    verify_slices_are_equal(one.expose_secret().as_bytes(), other.expose_secret().as_bytes()).is_ok()
+}
+
+/// Seconds for which it is still valid.
+fn left(kept: &Kept) -> u64 {
+    kept.valid_until.saturating_sub(now())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

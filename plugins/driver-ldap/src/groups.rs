@@ -1,0 +1,107 @@
+//! Groups: joining one, and leaving all.
+
+use jit_plugin::ldap::{Change, ChangeKind, Condition, Name, Query, Scope, Value};
+use jit_plugin::{Error, Ldap};
+
+use crate::config::{Flavour, MemberAttribute, TargetConfig};
+use crate::failure::{
+    EXISTS, NO_SUCH_ATTRIBUTE, NO_SUCH_OBJECT, OBJECT_CLASS_VIOLATION, VALUE_EXISTS, of_change, of_read,
+};
+use crate::flavour::entry_of;
+
+/// Groups that one look finds.
+const PAGE: u32 = 200;
+
+/// How often it is looked again, while groups are found.
+const ROUNDS: usize = 5;
+
+/// What of the group the account is.
+struct Member<'a> {
+    attribute: &'static str,
+    entry: Name,
+    name: &'a str,
+    is_distinguished: bool,
+}
+
+impl<'a> Member<'a> {
+    fn of(target: &TargetConfig, name: &'a str) -> Self {
+        let attribute = target.member_attribute;
+        Self {
+            attribute: attribute.name(),
+            entry: entry_of(target, name),
+            name,
+            is_distinguished: attribute != MemberAttribute::MemberUid,
+        }
+    }
+
+    fn value(&self) -> Value<'_> {
+        if self.is_distinguished { Value::Name(&self.entry) } else { Value::Text(self.name) }
+    }
+
+    fn change(&self, kind: ChangeKind) -> Change<'_> {
+        Change { kind, attribute: self.attribute, values: vec![self.value()] }
+    }
+}
+
+/// Makes the account a member.
+pub(crate) fn join(ldap: &mut dyn Ldap, target: &TargetConfig, group: &str, name: &str) -> Result<(), Error> {
+    let member = Member::of(target, name);
+    let joined = ldap.modify(&Name::of(group), &[member.change(ChangeKind::Add)]);
+    let Err(error) = joined else { return Ok(()) };
+    match error.code() {
+        // Active Directory says the latter.
+        Some(VALUE_EXISTS | EXISTS) => Ok(()),
+        Some(NO_SUCH_OBJECT) => Err(Error::Refused(format!("there is no group {group}, or it is hidden"))),
+        _ => Err(match of_change(error) {
+            Error::Refused(text) => Error::Refused(format!("group {group}: {text}")),
+            other => other,
+        }),
+    }
+}
+
+/// Takes the account out of every group where removals look; gives what it cannot leave.
+///
+/// Active Directory does this itself when it deletes an account.
+pub(crate) fn leave_all(ldap: &mut dyn Ldap, target: &TargetConfig, name: &str) -> Result<Vec<String>, Error> {
+    let Some(base) = target.groups_base.as_deref().filter(|_| target.flavour == Flavour::OpenLdap) else {
+        return Ok(Vec::new());
+    };
+    let base = Name::of(base);
+    let member = Member::of(target, name);
+    let mut stuck = Vec::new();
+    for _ in 0..ROUNDS {
+        let found = ldap.search(&Query {
+            base: &base,
+            scope: Scope::Subtree,
+            filter: vec![Condition::Equals(member.attribute, member.value())],
+            attributes: &["1.1"],
+            max_entries: PAGE,
+        });
+        let found = match found {
+            Ok(found) => found,
+            // Without the base there is no group below it.
+            Err(error) if error.code() == Some(NO_SUCH_OBJECT) => return Ok(stuck),
+            Err(error) => return Err(of_read(error)),
+        };
+        stuck.clear();
+        for group in &found.entries {
+            let left = ldap.modify(&Name::of(&group.name), &[member.change(ChangeKind::Delete)]);
+            let Err(error) = left else { continue };
+            match error.code() {
+                Some(NO_SUCH_ATTRIBUTE | NO_SUCH_OBJECT) => {}
+                Some(OBJECT_CLASS_VIOLATION) => stuck.push(format!(
+                    "group {} would be empty, which its class forbids: add a member that stays",
+                    group.name
+                )),
+                _ => match of_change(error) {
+                    Error::Refused(text) => stuck.push(format!("group {}: {text}", group.name)),
+                    other => return Err(other),
+                },
+            }
+        }
+        if !found.truncated {
+            break;
+        }
+    }
+    Ok(stuck)
+}

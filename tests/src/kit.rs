@@ -1,0 +1,160 @@
+//! The conformance kit as its users run it: a fixture in a folder of its own, and the command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::database::Database;
+use crate::surroundings;
+
+/// A fixture, its folder and what stands behind it.
+pub struct KitFixture {
+    folder: TempDir,
+}
+
+/// What the kit reported.
+#[derive(Debug)]
+pub struct KitReport {
+    /// The report.
+    pub json: Value,
+    /// The command's exit code.
+    pub code: Option<i32>,
+    /// What it told meanwhile.
+    pub told: String,
+}
+
+impl KitFixture {
+    /// An empty folder.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn new() -> Result<Self> {
+        Ok(Self { folder: tempfile::tempdir()? })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a secret as an operator would: readable by its owner only.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn secret(&self, name: &str, value: &str) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, value)?;
+        Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?)
+    }
+
+    /// Writes the fixture.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, text: &str) -> Result<()> {
+        Ok(std::fs::write(self.path(), text)?)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("fixture.toml")
+    }
+
+    /// A fixture for a database of PostgreSQL; `config` are further keys of the target's `config`.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn postgres(database: &Database, weak: &str, config: &str) -> Result<Self> {
+        let fixture = Self::new()?;
+        fixture.secret("broker.password", &database.password)?;
+        let Database { host, port, name, read_only, broker, .. } = database;
+        fixture.write(&format!(
+            r#"
+[connections.backend]
+kind = "postgres"
+url = "postgres://{broker}@{host}:{port}/{name}"
+password = {{ file = "broker.password" }}
+[connections.weak]
+kind = "postgres"
+url = "postgres://{weak}@{host}:{port}/{name}"
+password = {{ file = "broker.password" }}
+[targets.inventory]
+connection = "backend"
+default_role = "app_read_only"
+config = {{ {config} }}
+roles.app_read_only = {{ grants = ["{read_only}"] }}
+roles.missing = {{ grants = ["no_such_role"] }}
+roles.hostile = {{ grants = ["{read_only}\"; DROP TABLE items; --"] }}
+[conformance]
+refused_roles = ["missing", "hostile"]
+weak_connection = "weak"
+[conformance.login]
+kind = "postgres"
+url = "postgres://{host}:{port}/{name}"
+allowed = ["SELECT * FROM items"]
+refused = ["DELETE FROM items", "CREATE ROLE x", "CREATE TABLE t (a int)"]
+"#
+        ))?;
+        Ok(fixture)
+    }
+
+    /// Runs the kit on a component of the built plugins.
+    ///
+    /// # Errors
+    /// When there is no report.
+    pub fn run(&self, driver: &str, only: &[&str]) -> Result<KitReport> {
+        let component = Path::new(&surroundings("JIT_TEST_PLUGINS")).join(format!("{driver}.wasm"));
+        let mut arguments: Vec<&str> = vec!["--format", "json"];
+        for part in only {
+            arguments.extend(["--only", part]);
+        }
+        let output = self.command(&component, &arguments)?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let json = serde_json::from_slice(&output.stdout).with_context(|| format!("no report: {told}"))?;
+        Ok(KitReport { json, code: output.status.code(), told })
+    }
+
+    /// The command with other arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn command(&self, component: &Path, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(surroundings("JIT_TEST_BROKER"));
+        command.args(["plugin", "test", "--driver"]).arg(component).arg("--fixture").arg(self.path()).args(arguments);
+        command.output().context("the broker's binary cannot be started")
+    }
+}
+
+impl KitReport {
+    /// The names of the cases that ended so (`passed`, `failed`, `not-applicable`).
+    #[must_use]
+    pub fn cases(&self, verdict: &str) -> Vec<&str> {
+        let cases = self.json["cases"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let ended_so = cases.iter().filter(|case| case["verdict"] == verdict);
+        ended_so.filter_map(|case| case["name"].as_str()).collect()
+    }
+
+    /// Why a case ended as it did.
+    #[must_use]
+    pub fn detail(&self, name: &str) -> &str {
+        let cases = self.json["cases"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let case = cases.iter().find(|case| case["name"] == name);
+        case.and_then(|case| case["detail"].as_str()).unwrap_or_default()
+    }
+
+    /// Nothing failed, and exactly these cases did not apply.
+    ///
+    /// # Errors
+    /// With the whole report.
+    pub fn must_pass_without(&self, not_applicable: &[&str]) -> Result<()> {
+        let left_out = self.cases("not-applicable");
+        if self.code == Some(0) && self.cases("failed").is_empty() && left_out == not_applicable {
+            return Ok(());
+        }
+        bail!("exit code {:?}\n{}\n{:#}", self.code, self.told, self.json)
+    }
+}
