@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
-use crate::random_name;
+use crate::{random_name, setup};
 
 /// A database with its roles.
 pub struct Database {
@@ -60,30 +60,25 @@ impl Database {
         };
         let mut server = database.admin.connect().await?;
         let Self { name, read_only, read_write, owner, broker, password, .. } = &database;
-        for statement in [
-            format!("CREATE DATABASE {name}"),
-            format!("CREATE ROLE {read_only} NOLOGIN"),
-            format!("CREATE ROLE {read_write} NOLOGIN"),
-            format!("CREATE ROLE {owner} NOLOGIN"),
-            format!(
-                "CREATE ROLE {broker} LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOREPLICATION NOBYPASSRLS PASSWORD '{password}'"
-            ),
-            format!("GRANT {read_only}, {read_write} TO {broker} WITH ADMIN OPTION"),
-            format!("GRANT {owner} TO {broker}"),
-        ] {
-            server.execute(AssertSqlSafe(statement.clone())).await.with_context(|| redact(&statement))?;
-        }
+        server.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await?;
         let mut inside = database.superuser().await?;
-        for statement in [
-            "CREATE TABLE items (id int PRIMARY KEY, name text NOT NULL)".to_owned(),
-            "INSERT INTO items VALUES (1, 'bolt'), (2, 'nut'), (3, 'washer')".to_owned(),
-            format!("GRANT CONNECT ON DATABASE {name} TO {read_only}, {read_write}"),
-            format!("GRANT USAGE ON SCHEMA public TO {read_only}, {read_write}"),
-            format!("GRANT SELECT ON items TO {read_only}"),
+        inside.execute("CREATE TABLE items (id int PRIMARY KEY, name text NOT NULL)").await?;
+        inside.execute("INSERT INTO items VALUES (1, 'bolt'), (2, 'nut'), (3, 'washer')").await?;
+        let documented = setup::file("driver-postgres", "setup.sql");
+        let names =
+            [("inventory", name), ("app_read_only", read_only), ("inventory_owner", owner), ("jit_broker", broker)];
+        let names = names.map(|(documented, ours)| (documented, ours.as_str()));
+        let documented = setup::with_names(&documented, &names).replace('…', password);
+        let further = [
+            format!("CREATE ROLE {read_write} NOLOGIN"),
+            format!("GRANT {read_write} TO {broker} WITH ADMIN OPTION"),
+            format!("GRANT CONNECT ON DATABASE {name} TO {read_write}"),
+            format!("GRANT USAGE ON SCHEMA public TO {read_write}"),
             format!("GRANT SELECT, INSERT, UPDATE, DELETE ON items TO {read_write}"),
             format!("GRANT CREATE ON SCHEMA public TO {read_write}, {owner}"),
-        ] {
-            inside.execute(AssertSqlSafe(statement)).await?;
+        ];
+        for statement in setup::statements(&documented).into_iter().chain(further) {
+            inside.execute(AssertSqlSafe(statement.clone())).await.with_context(|| redact(&statement))?;
         }
         Ok(database)
     }

@@ -23,18 +23,22 @@
 //! `cargo xtask servers` starts the same ones and prints these variables for a shell.
 
 pub mod broker;
+pub mod conjur;
 pub mod contract;
 pub mod database;
 pub mod gate;
 pub mod http;
 pub mod invariants;
 pub mod issuer;
+pub mod mysql_world;
 pub mod servers;
 pub mod kit;
+pub mod setup;
 pub mod wire;
 pub mod world;
 
 pub use broker::BrokerProcess;
+pub use conjur::Conjur;
 pub use contract::Description;
 pub use database::Database;
 pub use gate::Gate;

@@ -117,7 +117,11 @@ async fn what_live_leases_need_is_not_dropped_unless_it_is_forced() {
     let refused = world.cli(&["config", "reload"]);
     let told = text(&refused);
     assert!(!refused.status.success());
-    assert!(told.contains("1 leases of target inventory_db") && told.contains("keep [plugins.postgres] and [connections.inventory]"), "{told}");
+    assert!(
+        told.contains("1 leases of target inventory_db")
+            && told.contains("keep [plugins.postgres] and [connections.inventory]"),
+        "{told}"
+    );
     assert_eq!(world.events("config.reloaded").len(), 0);
     assert_eq!(lease(&world, issue(&client, &token).await.lease())["driver"], "postgres", "the old serves on");
 
@@ -130,12 +134,17 @@ async fn what_live_leases_need_is_not_dropped_unless_it_is_forced() {
     rewrite(&world, OLD, NEW);
     without(&world.config(), "[plugins.postgres]");
     let forced = world.cli(&["config", "reload", "--force"]);
-    assert!(forced.status.success() && text(&forced).contains("accounts that cannot be removed now"), "{}", text(&forced));
+    assert!(
+        forced.status.success() && text(&forced).contains("accounts that cannot be removed now"),
+        "{}",
+        text(&forced)
+    );
     let failing = world.cli(&["lease", "revoke", old.lease()]);
     assert!(failing.status.success(), "{}", text(&failing));
     eventually("it is tried and kept", async || {
         let lease = lease(&world, old.lease());
-        lease["state"] == "revoking" && lease["last_error"].as_str().is_some_and(|error| error.contains("no longer has the driver"))
+        lease["state"] == "revoking"
+            && lease["last_error"].as_str().is_some_and(|error| error.contains("no longer has the driver"))
     })
     .await;
 
@@ -160,7 +169,11 @@ async fn another_driver_under_the_old_ones_name_is_not_believed() {
     // In place, over a stop: this driver would say yes to everything.
     rewrite(&world, "driver-postgres.wasm\"\n[plugins.allow-list]", "driver-noop.wasm\"\n[plugins.allow-list]");
     let refused = world.cli(&["config", "reload"]);
-    assert!(!refused.status.success() && text(&refused).contains("which did not make the account"), "{}", text(&refused));
+    assert!(
+        !refused.status.success() && text(&refused).contains("which did not make the account"),
+        "{}",
+        text(&refused)
+    );
     drop(world.broker.take());
     world.start(&[]).await;
     let revoked = world.cli(&["lease", "revoke", old.lease()]);

@@ -100,10 +100,8 @@ fn openldap_lets_the_broker_do_what_its_files_say_and_no_more() {
     let end = jiff::Timestamp::from_second(i64::try_from(unix_time()).unwrap() + 3).unwrap();
     let end = end.strftime("%Y%m%d%H%M%SZ").to_string();
     let classes: &[&[u8]] = &[b"account", b"simpleSecurityObject"];
-    let made = broker.add(
-        &account,
-        &[("objectClass", classes), ("userPassword", &[b"secret"]), ("pwdEndTime", &[end.as_bytes()])],
-    );
+    let made = broker
+        .add(&account, &[("objectClass", classes), ("userPassword", &[b"secret"]), ("pwdEndTime", &[end.as_bytes()])]);
     assert_eq!(made.unwrap(), SUCCESS);
     assert_eq!(broker.modify(group, Change::Add, "member", &[account.as_bytes()]).unwrap(), SUCCESS);
     assert_eq!(broker.values(&account, "memberOf").unwrap(), [group]);

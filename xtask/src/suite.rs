@@ -14,8 +14,25 @@ const AGAIN_ON_EACH_SERVER: &[&str] = &["story::", "removal::"];
 /// The suite's modules that need PostgreSQL and nothing else. Who asks for these only does not wait for
 /// the other servers; a module that is not listed gets them all.
 const POSTGRES_ALONE: &[&str] = &[
-    "api", "away", "cli", "concurrency", "decisions", "faults", "hostile", "idempotency", "leases", "operators",
-    "outage", "readme", "reload", "removal", "secrets", "shutdown", "story", "tls", "tokens",
+    "api",
+    "away",
+    "cli",
+    "concurrency",
+    "decisions",
+    "faults",
+    "hostile",
+    "idempotency",
+    "leases",
+    "operators",
+    "outage",
+    "readme",
+    "reload",
+    "removal",
+    "secrets",
+    "shutdown",
+    "story",
+    "tls",
+    "tokens",
 ];
 
 /// The binaries under test.

@@ -424,14 +424,14 @@ pub async fn validate_targets(serving: &Serving) -> Vec<(String, Result<(), Stri
 pub const ABOUT_TARGET: &str = "checked_target";
 
 async fn validate(target: &Target) -> (String, Result<(), String>) {
-        let roles: Vec<RoleView> = target.roles.values().map(|role| role.view.clone()).collect();
-        let result = match target.driver.validate(&target.scope(Lane::Removal), &target.view, &roles).await {
-            Outcome::Done(()) => Ok(()),
-            Outcome::Refused(Refusal::Configuration(text)) => Err(text),
-            Outcome::Refused(refusal) => Err(refusal.reason()),
-            Outcome::Unknown(reason) => Err(reason),
-        };
-        (target.name.to_string(), result)
+    let roles: Vec<RoleView> = target.roles.values().map(|role| role.view.clone()).collect();
+    let result = match target.driver.validate(&target.scope(Lane::Removal), &target.view, &roles).await {
+        Outcome::Done(()) => Ok(()),
+        Outcome::Refused(Refusal::Configuration(text)) => Err(text),
+        Outcome::Refused(refusal) => Err(refusal.reason()),
+        Outcome::Unknown(reason) => Err(reason),
+    };
+    (target.name.to_string(), result)
 }
 
 /// Puts the start on record: what serves, with which digests.

@@ -230,18 +230,19 @@ mod tests {
         }
 
         fn section(&self, keys: &str) -> config::Connection {
-            let text = format!(
-                "[server]\n[audit]\nsigning_key = {{ file = \"k\" }}\n[connections.it]\n{keys}\n"
-            );
+            let text = format!("[server]\n[audit]\nsigning_key = {{ file = \"k\" }}\n[connections.it]\n{keys}\n");
             let file = self.0.path().join("broker.toml").display().to_string();
             let config = config::Config::parse(&text, &file).unwrap_or_else(|e| panic!("{}", e.render(false)));
             config.connections["it"].clone()
         }
     }
 
-    const POSTGRES: &str = "kind = \"postgres\"\nurl = \"postgres://u@db.example.com/inventory\"\npassword = { file = \"pw\" }";
-    const LDAP: &str = "kind = \"ldap\"\nurl = \"ldap://[::1]\"\nplaintext = true\nbind_dn = \"cn=j\"\npassword = { file = \"pw\" }";
-    const HTTP: &str = "kind = \"http\"\nurl = \"https://vault.example.com:8200\"\nsecrets = { jwt = { file = \"pw\" } }";
+    const POSTGRES: &str =
+        "kind = \"postgres\"\nurl = \"postgres://u@db.example.com/inventory\"\npassword = { file = \"pw\" }";
+    const LDAP: &str =
+        "kind = \"ldap\"\nurl = \"ldap://[::1]\"\nplaintext = true\nbind_dn = \"cn=j\"\npassword = { file = \"pw\" }";
+    const HTTP: &str =
+        "kind = \"http\"\nurl = \"https://vault.example.com:8200\"\nsecrets = { jwt = { file = \"pw\" } }";
 
     fn open(section: &config::Connection, before: Option<&Connected>) -> Connected {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -122,12 +122,16 @@ impl Reloader {
         };
         let (runtime, for_loading, before) = (Arc::clone(&self.runtime), config.clone(), Arc::clone(&old));
         if self.broker.sealer.is_none() && config.targets.values().any(|target| !target.rotating.is_empty()) {
-            return Err(anyhow::anyhow!("a rotating account needs [store] sealing_key, which holds only after a restart"));
+            return Err(anyhow::anyhow!(
+                "a rotating account needs [store] sealing_key, which holds only after a restart"
+            ));
         }
         let sessions = self.sessions.clone();
         // Compiles plugins: not on a thread that serves.
-        let new =
-            tokio::task::spawn_blocking(move || compose::serving(&for_loading, &runtime, Some(&before), sessions.as_ref())).await??;
+        let new = tokio::task::spawn_blocking(move || {
+            compose::serving(&for_loading, &runtime, Some(&before), sessions.as_ref())
+        })
+        .await??;
         let mut report = difference(&old, &new, current, &config);
         let orphans = orphans(&self.broker.store.makers().await?, &new, Some(&old));
         if !orphans.is_empty() && !force {

@@ -87,7 +87,8 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
         Settled::Removed(unseen) => {
             let removed = lease.removed().map_err(|_| StoreError::Stale(lease.id.clone()))?;
             let event = removed_event(&removed, now, unseen);
-            let change = Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event], ..Change::default() };
+            let change =
+                Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event], ..Change::default() };
             fault::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
             if lease.standing {
                 tracing::info!(lease = %lease.id, account = lease.login(), target = %lease.target, "a lease over a standing account has ended");
@@ -98,8 +99,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             Ok(Attempt::Removed(removed))
         }
         Settled::Waits(reason, then) => {
-            let waits =
-                lease.removal_waits(reason, now, then).map_err(|_| StoreError::Stale(lease.id.clone()))?;
+            let waits = lease.removal_waits(reason, now, then).map_err(|_| StoreError::Stale(lease.id.clone()))?;
             broker.commit(Change { leases: vec![LeaseWrite::Update(waits.clone())], ..Change::default() }).await?;
             Ok(Attempt::Failed { lease: waits, unreachable: false })
         }
@@ -114,7 +114,9 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
                 .with("attempts", attempts)
                 .with_error(reason);
             let events = if on_record { vec![event] } else { Vec::new() };
-            broker.commit(Change { leases: vec![LeaseWrite::Update(failed.clone())], events, ..Change::default() }).await?;
+            broker
+                .commit(Change { leases: vec![LeaseWrite::Update(failed.clone())], events, ..Change::default() })
+                .await?;
             Ok(Attempt::Failed { lease: failed, unreachable })
         }
     }
@@ -128,6 +130,8 @@ enum Answer {
     NoHandle {
         /// Whether the backend lists what it has.
         lists: bool,
+        /// Whether the backend expires accounts by itself.
+        expires: bool,
     },
 }
 
@@ -143,34 +147,42 @@ enum Settled {
 
 /// A creation whose answer was lost, at a backend that names its accounts itself, leaves no handle:
 /// the driver's yes means nothing. Such a lease stays doubtful until the backend has been listed
-/// after a grace (an account without a lease is then a ghost, and removed as one) or, where it
-/// cannot be listed, until its own expiry has passed.
+/// after a grace (an account without a lease is then a ghost, and removed as one) or, where that does
+/// not come about, until its own expiry has passed.
 fn settled(broker: &Broker, lease: &Lease, answer: Answer, now: Timestamp) -> Settled {
-    let Answer::NoHandle { lists } = answer else { return Settled::Removed(None) };
+    let Answer::NoHandle { lists, expires } = answer else { return Settled::Removed(None) };
     let serving = broker.serving.load();
     let target = serving.targets.get(&lease.target);
     let target = target.filter(|target| target.driver_ref().same_maker(&lease.driver));
     let since = lease.removal.as_ref().map_or(lease.issued_at, |removal| removal.since);
-    if let Some(target) = target.filter(|_| lists) {
-        let from = since + target.grace();
-        if broker.listings.since(target, from) {
-            return Settled::Removed(Some("the backend was listed after the creation could have ended; an account without a lease there is removed as a ghost"));
-        }
-        if now >= from {
-            broker.wake.reconcile.notify_one();
-        }
-        let then = from.max(now + LISTING_WAIT);
-        return Settled::Waits("nobody knows what the backend called the account: it is listed first".to_owned(), then);
+    let target = target.filter(|_| lists);
+    let from = target.map(|target| (target, since + target.grace()));
+    if from.is_some_and(|(target, from)| broker.listings.since(target, from)) {
+        return Settled::Removed(Some(LISTED));
     }
-    if now >= lease.expires_at + EXPIRY_SLACK {
-        return Settled::Removed(Some("the backend cannot be listed; the account has expired there by itself"));
+    let expired = lease.expires_at + EXPIRY_SLACK;
+    if now >= expired && (expires || target.is_none()) {
+        return Settled::Removed(Some(EXPIRED));
     }
-    let reason = "nobody knows what the backend called the account, and it cannot be listed: its own expiry is waited for";
-    Settled::Waits(reason.to_owned(), lease.expires_at + EXPIRY_SLACK)
+    let Some((_, from)) = from else {
+        let reason =
+            "nobody knows what the backend called the account, and it cannot be listed: its own expiry is waited for";
+        return Settled::Waits(reason.to_owned(), expired);
+    };
+    let reason = "nobody knows what the backend called the account: what it has is listed first".to_owned();
+    if now < from {
+        return Settled::Waits(reason, from);
+    }
+    broker.wake.reconcile.notify_one();
+    Settled::Waits(reason, now + LISTING_WAIT)
 }
 
+/// Why a lease is closed whose account nobody could name.
+const LISTED: &str = "the backend was listed after the creation could have ended; an account without a lease there is removed as a ghost";
+const EXPIRED: &str = "the backend could not be listed; the account has expired there by itself";
+
 /// How long a listing may take until it is looked for again.
-const LISTING_WAIT: Duration = Duration::from_secs(5);
+const LISTING_WAIT: Duration = Duration::from_secs(2);
 /// What two clocks may differ.
 const EXPIRY_SLACK: Duration = Duration::from_secs(5);
 
@@ -187,7 +199,7 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, (String, 
     // A lease that was active had an account whose driver needs no handle.
     let no_handle = external && lease.external_id.is_none() && lease.state != LeaseState::Revoking;
     let answer = if no_handle && !lease.standing {
-        Answer::NoHandle { lists: description.has(Feature::ListAccounts) }
+        Answer::NoHandle { lists: description.has(Feature::ListAccounts), expires: description.has(Feature::Backstop) }
     } else {
         Answer::Gone
     };

@@ -493,7 +493,10 @@ pub(crate) mod tests {
     fn a_lease_of_an_earlier_release_can_be_read() {
         let mut json = serde_json::to_value(example()).unwrap();
         for key in ["username", "standing"] {
-            assert!(json.as_object_mut().unwrap().remove(key).is_none(), "{key} is written only when it says something");
+            assert!(
+                json.as_object_mut().unwrap().remove(key).is_none(),
+                "{key} is written only when it says something"
+            );
         }
         assert!(!json["driver"].as_object().unwrap().contains_key("config"));
         let read: Lease = serde_json::from_value(json).unwrap();

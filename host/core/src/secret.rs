@@ -11,24 +11,45 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 /// Characters in a generated password.
 pub const PASSWORD_LENGTH: usize = 32;
 
+/// Candidates until one has every kind of character: each fails with a chance of 1 in 140.
+const CANDIDATES: usize = 64;
+
 /// A new password of 190 random bits (log2 62 × 32): far above the 128 that make stretching
-/// pointless.
+/// pointless. It has lower case, upper case and digits: directories refuse what has only two kinds
+/// (Active Directory's complexity rule).
 #[must_use]
 pub fn generate_password() -> SecretString {
+    let mut password = random_text();
+    for _ in 1..CANDIDATES {
+        if has_every_kind(&password) {
+            break;
+        }
+        password.zeroize();
+        password = random_text();
+    }
+    SecretString::from(password)
+}
+
+fn has_every_kind(text: &str) -> bool {
+    let has = |kind: fn(&u8) -> bool| text.as_bytes().iter().any(kind);
+    has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit)
+}
+
+fn random_text() -> String {
     let mut rng = rand::rng();
-    let mut password = String::with_capacity(PASSWORD_LENGTH);
+    let mut text = String::with_capacity(PASSWORD_LENGTH);
     let mut buffer = [0_u8; 64];
-    while password.len() < PASSWORD_LENGTH {
+    while text.len() < PASSWORD_LENGTH {
         rng.fill_bytes(&mut buffer);
         for byte in buffer {
             // 248 = 4 × 62: above it the remainder would favour the first characters.
-            if byte < 248 && password.len() < PASSWORD_LENGTH {
-                password.push(char::from(ALPHABET[usize::from(byte % 62)]));
+            if byte < 248 && text.len() < PASSWORD_LENGTH {
+                text.push(char::from(ALPHABET[usize::from(byte % 62)]));
             }
         }
     }
     buffer.zeroize();
-    SecretString::from(password)
+    text
 }
 
 #[cfg(test)]
@@ -43,5 +64,14 @@ mod tests {
         assert_eq!(a.expose_secret().len(), PASSWORD_LENGTH);
         assert!(a.expose_secret().bytes().all(|c| c.is_ascii_alphanumeric()));
         assert!(!format!("{a:?}").contains(a.expose_secret()));
+    }
+
+    #[test]
+    fn every_password_has_every_kind_of_character() {
+        // One in 140 would not, left to chance.
+        for _ in 0..5_000 {
+            assert!(has_every_kind(generate_password().expose_secret()));
+        }
+        assert!(!has_every_kind("abcXYZ") && !has_every_kind("abc123") && !has_every_kind("ABC123"));
     }
 }

@@ -199,7 +199,10 @@ impl TargetConfig {
             } else if texts.values().is_empty() || texts.values().iter().any(String::is_empty) {
                 problem(&path, "is empty: give it a value, or leave it out".into());
             } else if let Some(unknown) = texts.values().iter().find_map(|text| unknown_place(text)) {
-                problem(&path, format!("has the unknown place {{{unknown}}}: write {{name}}, {{workload}} or {{lease_id}}"));
+                problem(
+                    &path,
+                    format!("has the unknown place {{{unknown}}}: write {{name}}, {{workload}} or {{lease_id}}"),
+                );
             }
         }
         problems.extend(self.flavour_problems());
@@ -237,7 +240,8 @@ impl TargetConfig {
                         problems.push(ConfigProblem::new("upn_suffix", "must be a domain such as `example.com`"));
                     }
                     None if distinguished::domain(&self.accounts_base).is_none() => {
-                        let message = "is missing, and `accounts_base` has no domain (DC=…): add `upn_suffix = \"example.com\"`";
+                        let message =
+                            "is missing, and `accounts_base` has no domain (DC=…): add `upn_suffix = \"example.com\"`";
                         problems.push(ConfigProblem::new("upn_suffix", message));
                     }
                     _ => {}

@@ -31,8 +31,10 @@ pub(crate) fn of_change(error: LdapError) -> Error {
         TIME_LIMIT | BUSY | UNAVAILABLE => return Error::retryable(text),
         INSUFFICIENT_ACCESS => "the broker's account lacks a right, see the driver's README",
         NO_SUCH_OBJECT => "it, or what it stands under, is not there or hidden from the broker's account",
-        REFERRAL => "this server is a copy that cannot be written, or has another part of the directory: \
-                     connect to the one that can",
+        REFERRAL => {
+            "this server is a copy that cannot be written, or has another part of the directory: \
+                     connect to the one that can"
+        }
         STRONGER_AUTH | CONFIDENTIALITY => "the server wants an encrypted connection",
         UNWILLING => "the server is read-only, or its policy does not allow it",
         OBJECT_CLASS_VIOLATION | UNDEFINED_ATTRIBUTE => "object_classes and attributes do not fit the server's schema",

@@ -33,12 +33,11 @@ pub(crate) struct NewEntry {
 impl NewEntry {
     pub(crate) fn of(target: &TargetConfig, account: &Account) -> Self {
         let mut entry = Self { attributes: Vec::new() };
-        let classes = match (&target.object_classes, target.flavour) {
+        let mut classes = match (&target.object_classes, target.flavour) {
             (Some(classes), _) => classes.clone(),
             (None, Flavour::OpenLdap) => CLASSES.map(str::to_owned).to_vec(),
             (None, Flavour::ActiveDirectory) => vec!["user".to_owned()],
         };
-        let mut classes = classes;
         if target.dynamic && !classes.iter().any(|class| class.eq_ignore_ascii_case("dynamicObject")) {
             classes.push("dynamicObject".to_owned());
         }
@@ -75,8 +74,10 @@ impl NewEntry {
 
     /// For the host.
     pub(crate) fn values(&self) -> Vec<(&str, Vec<Value<'_>>)> {
-        let values = |values: &'_ [String]| -> Vec<Value<'_>> { values.iter().map(|text| Value::Text(text)).collect() };
-        self.attributes.iter().map(|(name, texts)| (name.as_str(), values(texts))).collect()
+        fn texts(values: &[String]) -> Vec<Value<'_>> {
+            values.iter().map(|text| Value::Text(text)).collect()
+        }
+        self.attributes.iter().map(|(name, values)| (name.as_str(), texts(values))).collect()
     }
 }
 

@@ -27,10 +27,15 @@ pub(crate) fn revoke(ldap: &mut dyn Ldap, target: &TargetConfig, name: &str) -> 
         match error.code() {
             // Gone. Its groups may still name it: a dynamic entry goes by itself.
             Some(NO_SUCH_OBJECT) => {}
-            Some(UNDEFINED_ATTRIBUTE) => log::warn("the server knows no lock: is ppolicy loaded?", &[("account", name)]),
+            Some(UNDEFINED_ATTRIBUTE) => {
+                log::warn("the server knows no lock: is ppolicy loaded?", &[("account", name)])
+            }
             Some(_) => {
                 let reason = format!("{:?}", of_change(error));
-                log::warn("an account cannot be locked before it is deleted", &[("account", name), ("reason", &reason)]);
+                log::warn(
+                    "an account cannot be locked before it is deleted",
+                    &[("account", name), ("reason", &reason)],
+                );
             }
             // It is not known what holds: nothing else is sent before that is.
             None => return Err(of_change(error)),
@@ -60,7 +65,9 @@ fn below(ldap: &mut dyn Ldap, target: &TargetConfig, name: &str) -> Error {
         max_entries: NAMED,
     });
     match found {
-        Ok(found) if found.entries.is_empty() => Error::Dependents(vec!["entries below it, which are hidden".to_owned()]),
+        Ok(found) if found.entries.is_empty() => {
+            Error::Dependents(vec!["entries below it, which are hidden".to_owned()])
+        }
         Ok(found) => Error::Dependents(found.entries.into_iter().map(|entry| entry.name).collect()),
         Err(error) => of_read(error),
     }

@@ -148,12 +148,8 @@ pub(crate) fn inspect(sql: &mut dyn Sql, name: &str) -> Result<AccountState, Err
 
 pub(crate) fn list(sql: &mut dyn Sql, prefix: &str, cursor: Option<&str>) -> Result<AccountPage, Error> {
     let prefix = Param::Literal(prefix);
-    let statement = statements::LIST.with([
-        prefix,
-        prefix,
-        Param::Literal(cursor.unwrap_or_default()),
-        Param::Number(PAGE.into()),
-    ]);
+    let statement =
+        statements::LIST.with([prefix, prefix, Param::Literal(cursor.unwrap_or_default()), Param::Number(PAGE.into())]);
     let answer = sql.query(None, &statement, PAGE).map_err(failure::of_read)?;
     let mut names: Vec<String> = answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
     names.sort();

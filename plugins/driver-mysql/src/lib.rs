@@ -8,7 +8,7 @@
 //! objects, which belong to the granted roles; a backstop: these servers expire passwords by the
 //! day at most, and whoever holds an expired one may set a new one.
 //!
-//! `README.md` has the least-privilege set-up of the broker's own account; `setup.sql` is it.
+//! `README.md` says how to set it up; `setup/` has the statements.
 
 mod account;
 mod config;

@@ -56,7 +56,7 @@ pub(crate) fn revoke(sql: &mut dyn Sql, target: &TargetConfig, account: &Account
 fn end_sessions(sql: &mut dyn Sql, name: &str) -> Result<(), Error> {
     for look in 0..LOOKS {
         if look > 0 {
-            sql.query(None, &statements::WAIT.with([]), 1).map_err(failure::of_change)?;
+            sql.query(None, &statements::WAIT.with([]), 1).map_err(failure::of_read)?;
         }
         let sessions = column(sql.query(None, &statements::SESSIONS.with([Param::Literal(name)]), SESSIONS))?;
         if sessions.is_empty() {

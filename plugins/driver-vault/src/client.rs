@@ -4,7 +4,7 @@
 //! The token is a handle. It is kept for the connection, because every lease of Vault's dies with
 //! the token that made it: a login for each call would end the leases of the call before.
 
-use jit_plugin::http::{Body, Method, Part, Request, Response};
+use jit_plugin::http::{self, Body, Method, Part, Request, Response};
 use jit_plugin::{Error, Http, OwnedSecret, Secret};
 use serde_json::{Value, json};
 
@@ -282,6 +282,7 @@ impl<'c> Vault<'c> {
 
 /// Where the token is kept. Targets that share a connection share it too, where they log in alike.
 pub(crate) fn key(config: &TargetConfig) -> String {
-    let (_, value) = config.auth.login_as();
-    format!("token {}/{} {value}", config.namespace.as_deref().unwrap_or_default(), config.auth.mount())
+    let (member, value) = config.auth.login_as();
+    let namespace = config.namespace.as_deref().unwrap_or_default();
+    http::key("token", &[namespace, config.auth.mount(), member, value])
 }

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use crate::{RoleConfig, TargetConfig};
 
-/// Where the token of [`a_target`] is kept.
-const KEY: &str = "token /jwt jit-broker";
+/// Where the token of [`a_target`] is kept: a hash, so that the store finds it after an upgrade.
+const KEY: &str = "token cb5d41b8a6764517";
 const LEASE: &str = "database/creds/app_read_only/uNzONKfcZt82jvIC0z8WRQYt";
 const EXPIRES_AT: u64 = 1_800_003_600;
 

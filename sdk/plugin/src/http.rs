@@ -159,6 +159,19 @@ pub trait Http {
     fn forget(&mut self, key: &str, secret: Secret<'_>);
 }
 
+/// A key to keep something under: what it is, and what it belongs to. The host takes 128 bytes at
+/// most, and names of a configuration may be longer: they go in as a hash (FNV-1a, 64 bits).
+pub fn key(what: &str, of: &[&str]) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for part in of {
+        // No byte of UTF-8 is 0xff: parts do not run into each other.
+        for byte in part.bytes().chain([0xff]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    format!("{what} {hash:016x}")
+}
+
 /// The host's connection.
 #[derive(Debug, Default)]
 pub struct HostHttp(());
@@ -245,5 +258,22 @@ fn handle(secret: Secret<'_>) -> Result<&crate::bindings::host::jit::plugin::sec
     match secret.0 {
         Handle::Host(handle) => Ok(handle),
         Handle::Test(_) => Err(HttpError::Denied("a test's secret is not the host's".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::key;
+
+    #[test]
+    fn keys_are_short_and_tell_owners_apart() {
+        assert_eq!(key("token", &[]), "token cbf29ce484222325");
+        assert_eq!(key("token", &["a", "b"]), key("token", &["a", "b"]));
+        let others =
+            [key("token", &["ab"]), key("token", &["a", "b"]), key("token", &["b", "a"]), key("mark", &["ab"])];
+        for (index, one) in others.iter().enumerate() {
+            assert!(others.iter().skip(index + 1).all(|other| other != one));
+        }
+        assert!(key("token", &["x".repeat(1_000).as_str()]).len() < 128);
     }
 }

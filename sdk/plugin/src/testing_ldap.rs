@@ -1,7 +1,9 @@
 //! A directory that a test scripts.
 
 use crate::driver::{Handle, Secret};
-use crate::ldap::{Change, ChangeKind, Condition, Entries, Entry, Ldap, LdapError, Name, Query, ResultError, Scope, Value};
+use crate::ldap::{
+    Change, ChangeKind, Condition, Entries, Entry, Ldap, LdapError, Name, Query, ResultError, Scope, Value,
+};
 use crate::sql::Encoding;
 
 /// What a [`FakeLdap`] was asked for, everything shown as text.
@@ -101,7 +103,8 @@ impl Ldap for FakeLdap<'_> {
     }
 
     fn search(&mut self, query: &Query<'_>) -> Result<Entries, LdapError> {
-        let hidden = |name: &&str| name.starts_with(['*', '+']) || name.to_ascii_lowercase().starts_with("userpassword");
+        let hidden =
+            |name: &&str| name.starts_with(['*', '+']) || name.to_ascii_lowercase().starts_with("userpassword");
         if query.filter.is_empty() || query.attributes.is_empty() || query.attributes.iter().any(hidden) {
             return Err(LdapError::Denied("a search names its conditions and its attributes".to_owned()));
         }

@@ -55,9 +55,8 @@ impl Certificates {
             certificate: folder.join("server.pem"),
             key: folder.join("server.key"),
         };
-        let write = |path: &Path, text: &str| {
-            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-        };
+        let write =
+            |path: &Path, text: &str| fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
         write(&files.authority, &authority_certificate.pem())?;
         write(&files.certificate, &certificate.pem())?;
         place.write_secret(&files.key, &key.serialize_pem())?;

@@ -168,3 +168,46 @@ pub(super) fn wait(process: &mut Child, deadline: Duration) -> Result<Option<Exi
         thread::sleep(POLL);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("600").spawn().unwrap()
+    }
+
+    #[test]
+    fn a_watchdog_whose_starter_is_gone_ends_the_server_and_removes_its_folder() {
+        let mut server = sleeper();
+        let folder = tempfile::tempdir().unwrap();
+        let mut watchdog = Watchdog::start(server.id(), "TERM", Some(folder.path())).unwrap();
+        // What the end of this process would do.
+        drop(watchdog.input.take());
+        assert!(wait(&mut server, STOP_DEADLINE).unwrap().is_some());
+        assert!(wait(&mut watchdog.shell, STOP_DEADLINE).unwrap().is_some());
+        assert!(!folder.path().exists());
+    }
+
+    #[test]
+    fn a_dismissed_watchdog_does_nothing() {
+        let mut server = sleeper();
+        let folder = tempfile::tempdir().unwrap();
+        Watchdog::start(server.id(), "TERM", Some(folder.path())).unwrap().dismiss();
+        assert!(server.try_wait().unwrap().is_none());
+        assert!(folder.path().exists());
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_ends_at_its_start_says_why() {
+        let place = Place::new("test", crate::servers::place::RunAs::Unprivileged).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no such option; exit 3"]);
+        let mut daemon = Daemon::start("it", &mut command, &place).unwrap();
+        let error = daemon.wait_ready(STOP_DEADLINE, &place, || false).unwrap_err().to_string();
+        assert!(error.contains("it ended at its start") && error.contains("no such option"), "{error}");
+    }
+}

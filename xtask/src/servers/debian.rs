@@ -49,14 +49,20 @@ pub enum Release {
 impl Release {
     /// The lines of a `sources.list`.
     fn sources(self, mirrors: &Mirrors, keyring: &Path) -> String {
-        let line =
-            |mirror: &str, suite: &str| format!("deb [signed-by={}] {mirror} {suite} main\n", keyring.display());
+        let line = |mirror: &str, suite: &str| format!("deb [signed-by={}] {mirror} {suite} main\n", keyring.display());
         let Mirrors { archive, security } = mirrors;
         match self {
             Self::Bookworm => {
                 line(archive, "bookworm") + &line(archive, "bookworm-updates") + &line(security, "bookworm-security")
             }
             Self::Sid => line(archive, "sid"),
+        }
+    }
+
+    const fn suite(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Sid => "sid",
         }
     }
 
@@ -214,7 +220,9 @@ fn find_loader(folder: &Path, depth: usize) -> Option<PathBuf> {
 
 fn fetch(work: &Path, release: Release, packages: &[&str], steps: &Steps) -> Result<()> {
     let temporary = tempfile::Builder::new().prefix("jit-apt-").tempdir()?;
-    let apt = Apt::new(temporary.path(), release)?;
+    // The lists stay for the next package, whose turn comes when this one is installed.
+    let lists = cache::folder()?.join("apt").join(release.suite());
+    let apt = Apt::new(temporary.path(), lists, release)?;
     steps.step(&format!("fetching the package lists of {}", release.name()));
     apt.update(steps)?;
     let (count, bytes) = apt.needed(packages)?;
@@ -240,15 +248,16 @@ fn fetch(work: &Path, release: Release, packages: &[&str], steps: &Steps) -> Res
 /// apt with sources, lists and downloads of its own, for a machine on which nothing is installed.
 struct Apt {
     folder: PathBuf,
+    lists: PathBuf,
 }
 
 impl Apt {
-    fn new(folder: &Path, release: Release) -> Result<Self> {
-        for below in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(folder.join(below))?;
+    fn new(folder: &Path, lists: PathBuf, release: Release) -> Result<Self> {
+        for made in [lists.join("partial"), folder.join("cache/archives/partial")] {
+            fs::create_dir_all(made)?;
         }
         fs::write(folder.join("status"), "")?;
-        let apt = Self { folder: folder.to_owned() };
+        let apt = Self { folder: folder.to_owned(), lists };
         fs::write(folder.join("sources.list"), release.sources(&Mirrors::of_the_machine()?, &keyring(folder)?))?;
         Ok(apt)
     }
@@ -260,7 +269,7 @@ impl Apt {
             format!("-oDir::Etc::SourceList={folder}/sources.list"),
             format!("-oDir::Etc::SourceParts={folder}/no-parts"),
             format!("-oDir::State={folder}"),
-            format!("-oDir::State::Lists={folder}/lists"),
+            format!("-oDir::State::Lists={}", self.lists.display()),
             format!("-oDir::State::Status={folder}/status"),
             format!("-oDir::Cache={folder}/cache"),
             "-oDir::Cache::Archives=archives".to_owned(),

@@ -36,15 +36,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every server there is.
-    pub const ALL: &[Self] = &[
-        Self::Postgres,
-        Self::PostgresLdap,
-        Self::Mysql,
-        Self::Mariadb,
-        Self::Ldap,
-        Self::Ad,
-        Self::Openbao,
-    ];
+    pub const ALL: &[Self] =
+        &[Self::Postgres, Self::PostgresLdap, Self::Mysql, Self::Mariadb, Self::Ldap, Self::Ad, Self::Openbao];
 
     /// Fetches its binaries into the cache; tells what they are.
     ///
@@ -124,6 +117,10 @@ impl Surroundings {
 }
 
 fn start(kind: Kind, postgres_major: u32, steps: &Steps) -> Result<Server> {
+    if kind == Kind::Ad {
+        // Told before anything is downloaded.
+        samba::free_address()?;
+    }
     let version = kind.fetch(postgres_major, steps)?;
     let begun = Instant::now();
     let server = match kind {

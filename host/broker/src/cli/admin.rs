@@ -48,6 +48,9 @@ pub(super) enum LeaseCommand {
         socket: SocketArg,
         /// The lease's id.
         id: String,
+        /// Of a rotating account: change its password now, if the lease's is still the current one.
+        #[arg(long)]
+        rotate: bool,
     },
 }
 
@@ -103,12 +106,17 @@ async fn run_lease(command: LeaseCommand) -> Result<(), Stop> {
             let lease: AdminLease = client.get(&format!("/admin/leases/{}", encode(&id))).await?;
             print_lease(&lease, format)?;
         }
-        LeaseCommand::Revoke { socket, id } => {
+        LeaseCommand::Revoke { socket, id, rotate } => {
             let client = AdminClient::new(&socket)?;
             let path = format!("/admin/leases/{}", encode(&id));
-            let _: serde_json::Value = client.post(&format!("{path}/revoke")).await?;
+            let _: serde_json::Value = client.post(&format!("{path}/revoke?rotate={rotate}")).await?;
             let lease: AdminLease = client.get(&path).await?;
             match lease.state {
+                jit_core::lease::LeaseState::Revoked if !lease.revocable => println!(
+                    "{id} is revoked: account {} stands, and its credential works until it is changed{}",
+                    lease.account,
+                    if rotate { " (`jit-broker rotation list` says until when)" } else { "" }
+                ),
                 jit_core::lease::LeaseState::Revoked => println!("{id} is revoked: account {} is gone", lease.account),
                 state => {
                     println!("{id} is {}: account {} is still being removed", state.as_str(), lease.account);

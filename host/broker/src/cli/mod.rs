@@ -8,7 +8,9 @@ mod client;
 mod conformance;
 mod dev;
 mod plugin;
+mod rotation;
 mod said;
+mod store;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +53,12 @@ enum Command {
     /// See and end leases, through a running broker's admin socket.
     #[command(subcommand)]
     Lease(admin::LeaseCommand),
+    /// See and hasten the rotations of accounts, through a running broker's admin socket.
+    #[command(subcommand)]
+    Rotation(rotation::RotationCommand),
+    /// Make the key that the store's passwords are sealed with.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Compare now what the store says with what the targets have.
     #[command(after_help = "Example:\n  jit-broker reconcile --dry-run")]
     Reconcile(admin::ReconcileArgs),
@@ -145,6 +153,8 @@ fn dispatch(command: Command) -> Result<(), Stop> {
         Command::Dev(args) => dev::run(args),
         Command::Config(command) => check::run(command),
         Command::Lease(command) => admin::lease(command),
+        Command::Rotation(command) => rotation::run(command),
+        Command::Store(command) => store::run(command),
         Command::Reconcile(args) => admin::reconcile(args),
         Command::Audit(command) => audit::run(command),
         Command::Plugin(command) => plugin::run(command),

@@ -203,9 +203,13 @@ impl<'a> Section<'a> {
     }
 
     /// A reference to a secret at a place of the caller's.
-    pub(super) fn secret_at(&self, key: &str, span: Range<usize>, value: &'a Spanned<DeValue<'a>>) -> Option<SecretRef> {
-        let help =
-            || Some(format!("write {key} = {{ file = \"secrets/{key}\" }} or {key} = {{ env = \"NAME\" }}"));
+    pub(super) fn secret_at(
+        &self,
+        key: &str,
+        span: Range<usize>,
+        value: &'a Spanned<DeValue<'a>>,
+    ) -> Option<SecretRef> {
+        let help = || Some(format!("write {key} = {{ file = \"secrets/{key}\" }} or {key} = {{ env = \"NAME\" }}"));
         let Some(table) = value.get_ref().as_table() else {
             self.reading.mask_all(value);
             let message = format!("`{key}` must not stand in the configuration: say where it is, never what it is");

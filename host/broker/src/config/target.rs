@@ -97,7 +97,8 @@ fn endpoint(section: &Section<'_>) -> Endpoint {
     Endpoint {
         scheme: section.parsed("scheme", "what callers speak there, such as \"postgres\" or \"mysql\"", |text| {
             let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '-' | '.');
-            let fits = text.len() <= 32 && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(letters);
+            let fits =
+                text.len() <= 32 && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(letters);
             if fits { Ok(text.to_owned()) } else { Err("lower-case letters, without ://") }
         }),
         host: section.parsed("host", "a host name or address", |text| {

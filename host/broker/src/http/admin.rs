@@ -20,6 +20,7 @@ use crate::broker::Broker;
 use crate::config::ConfigErrors;
 use crate::refusal::Refused;
 use crate::reload::Reloader;
+use crate::rotation::operate;
 use crate::store::Change;
 use crate::tasks::reconcile;
 
@@ -138,6 +139,14 @@ impl From<&Plugin> for PluginRow {
     }
 }
 
+/// Parameters of a revocation.
+#[derive(Debug, Default, Deserialize)]
+struct RevokeQuery {
+    /// Of a rotating account: change its password now, if the lease's is still current.
+    #[serde(default)]
+    rotate: bool,
+}
+
 /// Parameters of a reconciliation.
 #[derive(Debug, Default, Deserialize)]
 struct ReconcileQuery {
@@ -161,11 +170,13 @@ pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
         .route("/admin/leases/{id}/revoke", post(revoke))
         .route("/admin/reconcile", post(reconcile_now))
         .route("/admin/plugins", get(plugins))
-        .with_state(broker)
+        .with_state(Arc::clone(&broker))
+        .merge(super::rotation::router(broker))
         .merge(Router::new().route("/admin/reload", post(reload)).with_state(reloader))
 }
 
-fn reply<T: Serialize>(result: Result<T, Refused>) -> Response {
+/// A body, or the refusal as a problem.
+pub(super) fn reply<T: Serialize>(result: Result<T, Refused>) -> Response {
     match result {
         Ok(body) => axum::Json(body).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&RequestId::generate(Timestamp::now())),
@@ -191,11 +202,19 @@ async fn show(State(broker): State<Arc<Broker>>, Path(id): Path<String>) -> Resp
     reply(find(&broker, &id).await.map(AdminLease::from))
 }
 
-async fn revoke(State(broker): State<Arc<Broker>>, Path(id): Path<String>) -> Response {
+async fn revoke(
+    State(broker): State<Arc<Broker>>,
+    Path(id): Path<String>,
+    Query(query): Query<RevokeQuery>,
+) -> Response {
     let result = async {
         let lease = find(&broker, &id).await?;
         let event = AuditEvent::of_lease(EventKind::AdminRevoke, Timestamp::now(), &lease);
         broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+        if query.rotate {
+            // First: when it fails, the lease still says whose password it was.
+            operate::rotate_away(&broker, &lease).await?;
+        }
         revoked(&broker, lease, Cause::Operator).await
     };
     match result.await {

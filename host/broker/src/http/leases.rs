@@ -19,6 +19,7 @@ use crate::refusal::Refused;
 use crate::removal::{self, Attempt};
 use crate::renew::{own_lease, renew};
 use crate::request::RenewRequest;
+use crate::rotation;
 use crate::store::{LeaseFilter, StoreError};
 
 fn parse_id(text: &str) -> Result<LeaseId, Refused> {
@@ -46,9 +47,18 @@ pub async fn get_lease(
 ) -> Response {
     let found = async { own_lease(&app.broker, &caller, &parse_id(&lease)?).await };
     match found.await {
-        Ok(lease) => axum::Json(LeaseView::from(&lease)).into_response(),
+        Ok(lease) => axum::Json(view(&app.broker, &lease).await).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&id),
     }
+}
+
+/// The lease, with what only its account's rotation knows.
+async fn view(broker: &Broker, lease: &Lease) -> LeaseView {
+    let usable_until = rotation::issue::usable_until(broker, lease).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, lease = %lease.id, "the store failed; the lease is shown without its password's end");
+        None
+    });
+    LeaseView { usable_until, ..LeaseView::from(lease) }
 }
 
 /// Filters of a list.
@@ -201,7 +211,7 @@ pub async fn revoked(broker: &Arc<Broker>, lease: Lease, cause: Cause) -> Result
     let revoking = broker.tasks.spawn(async move { revoke(&owned, lease, cause).await });
     let lease = revoking.await.unwrap_or(Err(Refused::Overloaded))?;
     let status = if lease.state == LeaseState::Revoked { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, axum::Json(LeaseView::from(&lease))).into_response())
+    Ok((status, axum::Json(view(broker, &lease).await)).into_response())
 }
 
 async fn revoke(broker: &Broker, mut lease: Lease, cause: Cause) -> Result<Lease, Refused> {

@@ -8,6 +8,7 @@ pub mod issue;
 pub mod leases;
 pub mod operator;
 pub mod problem;
+pub mod rotation;
 pub mod server;
 pub mod silence;
 pub mod views;

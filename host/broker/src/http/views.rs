@@ -186,6 +186,11 @@ pub struct LeaseView {
     /// What the end of this lease did not do, where it says less than it seems to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
+    /// Of a rotating account: until when the password that was handed out works, whether the lease
+    /// has ended or not; left out when it works no longer, and in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub usable_until: Option<Timestamp>,
     /// The lease's times.
     #[serde(flatten)]
     pub term: Term,
@@ -209,6 +214,7 @@ impl From<&Lease> for LeaseView {
             role: lease.role.to_string(),
             ephemeral_id: lease.login().to_owned(),
             revocable: revocable(lease),
+            usable_until: None,
             note: (lease.standing && lease.state == LeaseState::Revoked).then_some(STANDING),
             term: Term::of(lease),
             reason: lease.reason.clone(),

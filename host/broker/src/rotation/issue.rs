@@ -51,6 +51,7 @@ pub async fn hand_out(
     // What another password would give is another lease: this one cannot be renewed.
     let pending = Lease {
         rotating: Some(current.generation),
+        standing: true,
         renewable: false,
         expires_at: end,
         max_expires_at: end,

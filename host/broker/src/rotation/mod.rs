@@ -7,6 +7,8 @@
 //! | [`state`] | the durable record of each account, its passwords sealed |
 //! | [`task`] | one step at a time, in the backend and in the store |
 //! | [`issue`] | handing the current password out, and again to a retry |
+//! | [`operate`] | what operators see and ask |
+//! | [`setup`] | what only shows when plugins and connections are loaded |
 //! | [`crate::tasks::rotation`] | what does it when it is due |
 //!
 //! Whoever holds a password may use it until the `expires_at` of the reply: the next rotation and
@@ -16,6 +18,7 @@
 //! rotation before its time takes that back: the old one then works for the overlap and no longer.
 
 pub mod issue;
+pub mod operate;
 pub mod setup;
 pub mod state;
 pub mod task;
@@ -185,6 +188,11 @@ impl Working {
         drop(memory);
         self.tell();
         attempts
+    }
+
+    /// The next attempt is at once.
+    pub(crate) fn forgive(&self) {
+        self.memory().trouble = None;
     }
 
     fn done(&self) {

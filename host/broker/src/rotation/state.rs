@@ -197,12 +197,9 @@ mod tests {
         assert_eq!(unseal(&new, name, current).unwrap().expose_secret(), "first-password");
         let Phase::Staging { next } = &rewritten.rotation.phase else { panic!() };
         assert_eq!(unseal(&new, name, next).unwrap().expose_secret(), "second-password");
-        let lost = record(&old).write(name, &new).unwrap().value.unwrap();
-        assert_eq!(parse(name, &lost).unwrap(), {
-            let mut same = record(&old);
-            same.rotation = parse(name, &lost).unwrap().rotation;
-            same
-        });
+        // What the new one alone cannot open stays as it is.
+        let lost = parse(name, &record(&old).write(name, &new).unwrap().value.unwrap()).unwrap();
+        assert!(unseal(&old, name, lost.rotation.current.as_ref().unwrap()).is_ok());
     }
 
     #[test]

@@ -203,7 +203,8 @@ pub(crate) async fn keeps_sealed_values<H: Harness>(harness: H) {
     assert_eq!(listed, [("a", &b"2"[..]), ("b", b"3"), ("o'b \"\u{e4}", b"")]);
     store.commit(Change { sealed: vec![sealed("b", None), sealed("c", None)], ..Change::default() }).await.unwrap();
     assert_eq!(store.sealed("test", "b").await.unwrap(), None);
-    for (name, value) in [("x".repeat(1_025), vec![0; 1]), (String::new(), vec![0; 1]), ("x".into(), vec![0; 131_073])] {
+    for (name, value) in [("x".repeat(1_025), vec![0; 1]), (String::new(), vec![0; 1]), ("x".into(), vec![0; 131_073])]
+    {
         let refused = store.commit(Change { sealed: vec![sealed(&name, Some(&value))], ..Change::default() }).await;
         assert!(matches!(refused, Err(StoreError::Failed(_))));
     }

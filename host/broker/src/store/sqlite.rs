@@ -337,8 +337,8 @@ impl Store for SqliteStore {
         let mut known = Vec::new();
         for part in ids.chunks(HANDLES_AT_ONCE) {
             // All live leases are read for each part: for a reconciliation that is often enough.
-            let statement = "SELECT DISTINCT doc ->> '$.external_id' AS id FROM leases
-                WHERE state <> 'revoked' AND id IN (SELECT value FROM json_each(?))";
+            let statement = "SELECT DISTINCT doc ->> '$.external_id' FROM leases
+                WHERE state <> 'revoked' AND doc ->> '$.external_id' IN (SELECT value FROM json_each(?))";
             known.extend(sqlx::query_scalar::<_, String>(statement).bind(list(part)).fetch_all(&self.readers).await?);
         }
         Ok(known)

@@ -163,7 +163,8 @@ async fn commits_that_fail_among_many_leave_a_whole_log() {
                         _ => {}
                     }
                     let lease = active(&lease_at(task * 100 + n));
-                    let change = Change { leases: insert(&lease).leases, events: settled(&lease).events, ..Change::default() };
+                    let change =
+                        Change { leases: insert(&lease).leases, events: settled(&lease).events, ..Change::default() };
                     let told = store.commit(change).await;
                     let there = store.lease(&lease.id).await.unwrap().is_some();
                     assert!(there || told.is_err(), "nothing is lost that was called durable");

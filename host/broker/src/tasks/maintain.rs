@@ -130,9 +130,8 @@ fn tell((target, driver, ..): &Key, result: &Result<Duration, String>) {
 /// Everything that needs upkeep now.
 async fn wanted(broker: &Broker) -> Result<BTreeSet<Key>, StoreError> {
     let serving = broker.serving.load_full();
-    let needs = |plugin: &Plugin| {
-        matches!(plugin, Plugin::Driver(driver) if driver.description().has(Feature::Maintain))
-    };
+    let needs =
+        |plugin: &Plugin| matches!(plugin, Plugin::Driver(driver) if driver.description().has(Feature::Maintain));
     if !serving.plugins.values().any(needs) {
         return Ok(BTreeSet::new());
     }

@@ -145,6 +145,10 @@ async fn compare(broker: &Broker, target: &Target, dry_run: bool, found: &mut Ta
     loop {
         let (leases, next) = active_leases(broker, target, before).await.map_err(failed)?;
         for lease in &leases {
+            if lease.rotating.is_some() {
+                // Its account is not of the broker's making, and not in the list; its rotation looks after it.
+                continue;
+            }
             let name = lease.account.as_str();
             // Made after the listing: then it is there.
             if !accounts.contains(name) && !still_there(target, &scope, name).await? {

@@ -87,7 +87,8 @@ fn namespace_mount_and_forwarding_are_the_targets() {
         assert_eq!(sent.header("x-vault-namespace"), Some("org/a"));
         assert_eq!(sent.header("x-vault-forward"), Some("active-node"));
     }
-    assert_eq!(http.keys(), ["token org/a/kubernetes/prod r"]);
+    assert_eq!(http.keys(), [crate::client::key(&target.config)]);
+    assert_ne!(http.keys(), [KEY]);
 }
 
 #[test]

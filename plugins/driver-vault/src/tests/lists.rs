@@ -33,7 +33,9 @@ fn leases_of_others_are_not_listed_as_the_brokers() {
 #[test]
 fn ids_are_whole_and_those_of_named_roles_only() {
     let mut http = with_token(|sent| match sent.line().as_str() {
-        "GET /v1/sys/leases/lookup/database/creds/a?list=true" => Ok(keys(&["x2".into(), "x1".into(), "deeper/".into()])),
+        "GET /v1/sys/leases/lookup/database/creds/a?list=true" => {
+            Ok(keys(&["x2".into(), "x1".into(), "deeper/".into()]))
+        }
         "GET /v1/sys/leases/lookup/database/creds/b?list=true" => Ok(errors(404, &[])),
         line => panic!("{line}"),
     });

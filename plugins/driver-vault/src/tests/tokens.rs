@@ -195,9 +195,8 @@ fn another_calls_new_login_outlives_a_renewal_of_the_old_token() {
 #[test]
 fn a_token_of_a_file_is_renewed_and_never_replaced() {
     let target = target_of(&json!({"auth": {"method": "token", "secret": "token"}}));
-    let file = |answer: fn(&Sent) -> Reply| {
-        FakeHttp::new(move |sent| Ok(answer(sent))).with_credential("token", "hvs-file")
-    };
+    let file =
+        |answer: fn(&Sent) -> Reply| FakeHttp::new(move |sent| Ok(answer(sent))).with_credential("token", "hvs-file");
     assert_eq!(VaultDriver::maintain(&mut file(good), &target), Ok(1_200));
     let mut gone = file(|_| errors(403, &["permission denied"]));
     assert!(matches!(VaultDriver::maintain(&mut gone, &target), Err(Error::Refused(_))));

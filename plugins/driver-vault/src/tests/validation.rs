@@ -62,7 +62,11 @@ fn each_missing_line_of_the_policy_is_told() {
     let found = problems(&mut allowing(denied), &a_target());
     let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["roles.app_read_only.role", "", "auth"]);
-    assert!(found[0].1.contains(r#"path "database/creds/app_read_only" { capabilities = ["read"] }"#), "{}", found[0].1);
+    assert!(
+        found[0].1.contains(r#"path "database/creds/app_read_only" { capabilities = ["read"] }"#),
+        "{}",
+        found[0].1
+    );
     assert!(found[1].1.contains(r#"path "sys/leases/revoke" { capabilities = ["update"] }"#), "{}", found[1].1);
 }
 

@@ -259,7 +259,12 @@ impl HttpDriver for Told {
         }
     }
 
-    fn renew(_: &mut dyn Http, _: &Target<TargetConfig>, _: &Role<RoleConfig>, account: &Account) -> Result<u64, Error> {
+    fn renew(
+        _: &mut dyn Http,
+        _: &Target<TargetConfig>,
+        _: &Role<RoleConfig>,
+        account: &Account,
+    ) -> Result<u64, Error> {
         Ok(account.expires_at)
     }
 

@@ -46,12 +46,7 @@ impl BareDriver for Standing {
         Ok(())
     }
 
-    fn create(
-        _: &Target<TargetConfig>,
-        role: &Role<RoleConfig>,
-        _: &Account,
-        _: Secret<'_>,
-    ) -> Result<Issued, Error> {
+    fn create(_: &Target<TargetConfig>, role: &Role<RoleConfig>, _: &Account, _: Secret<'_>) -> Result<Issued, Error> {
         Ok(Issued { username: Some(role.config.username.clone()), ..Issued::default() })
     }
 

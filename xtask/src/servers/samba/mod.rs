@@ -46,6 +46,15 @@ const SET_UP: &str = "xtask/src/servers/samba/setup/active-directory.sh";
 /// The groups that the broker may grant.
 const ROLES: [&str; 2] = ["app_read_only", "app_read_write"];
 
+/// Runs `samba-tool` with its arguments, but for one thing that only root may do: it gives the files of
+/// the domain's shares their owners. There are no shares here.
+const PROVISION: &str = "\
+import runpy, sys, samba.provision
+samba.provision.setsysvolacl = lambda *arguments, **options: None
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name='__main__')
+";
+
 /// `samba`, `samba-tool` and a Python for it, with everything that they need.
 #[derive(Debug, Clone)]
 pub struct SambaBinaries {
@@ -98,7 +107,8 @@ fn make_relocatable(tree: &Tree) -> Result<()> {
     let multiarch = libraries.file_name().context("no folder of libraries")?.to_string_lossy().into_owned();
     let library = fs::canonicalize(libraries.join("libsamba-util.so.0"))?;
     let mut bytes = fs::read(&library)?;
-    for (compiled, link) in [(format!("/usr/lib/{multiarch}/samba"), "modules"), ("/usr/share/samba/setup".into(), "setup")]
+    for (compiled, link) in
+        [(format!("/usr/lib/{multiarch}/samba"), "modules"), ("/usr/share/samba/setup".into(), "setup")]
     {
         if replace_path(&mut bytes, compiled.as_bytes(), link.as_bytes()) == 0 {
             bail!("{} does not name {compiled}", library.display());
@@ -237,7 +247,8 @@ impl SambaServer {
         symlink(tree.library_folder()?.join("samba"), folder.join("modules"))?;
         symlink(tree.path("/usr/share/samba/setup"), folder.join("setup"))?;
         self.write_starter()?;
-        let mut provision = Command::new("./samba-tool");
+        let mut provision = self.python()?;
+        provision.args(["-c", PROVISION]).arg(self.samba_tool());
         provision.args(["domain", "provision", "--realm=CORP.TEST", "--domain=CORP", "--host-name=dc1"]);
         provision.args(["--server-role=dc", "--dns-backend=NONE", "--use-rfc2307"]);
         provision.arg(format!("--adminpass={}", self.admin_password));
@@ -277,20 +288,25 @@ impl SambaServer {
 
     /// A script `samba-tool` that runs the tree's.
     fn write_starter(&self) -> Result<()> {
-        let tree = &self.binaries.tree;
-        let mut python = command(tree, "/usr/bin/python3.11")?;
-        python.arg(tree.path("/usr/bin/samba-tool"));
+        let mut python = self.python()?;
+        python.arg(self.samba_tool());
         let path = self.place.folder().join("samba-tool");
         fs::write(&path, Tree::script(&python)?)?;
         Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?)
     }
 
+    fn python(&self) -> Result<Command> {
+        command(&self.binaries.tree, "/usr/bin/python3.11")
+    }
+
+    fn samba_tool(&self) -> PathBuf {
+        self.binaries.tree.path("/usr/bin/samba-tool")
+    }
+
     /// Runs a command to its end, with what Samba's programs need around them.
     fn run(&self, what: &str, mut command: Command, deadline: Duration) -> Result<()> {
-        let wanted: Vec<_> = command
-            .get_envs()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-            .collect();
+        let wanted: Vec<_> =
+            command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
         self.place.prepare(&mut command)?;
         self.surround(&mut command)?;
         command.envs(wanted);
@@ -311,7 +327,10 @@ impl SambaServer {
 }
 
 /// An address of loopback on which nobody has a domain controller's ports.
-fn free_address() -> Result<Ipv4Addr> {
+///
+/// # Errors
+/// When this user may not use the ports.
+pub(super) fn free_address() -> Result<Ipv4Addr> {
     for _ in 0..ADDRESSES {
         let [a, b, c] = random_bytes()?;
         // Neither those that people choose themselves nor a network's first and last.

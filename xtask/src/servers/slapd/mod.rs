@@ -222,10 +222,9 @@ impl SlapdServer {
         };
         let admin = secret("admin-password", &self.admin_password)?;
         let broker = secret("broker-password", &self.broker_password)?;
-        for (who, program, file) in [
-            (CONFIG_ADMIN, "ldapmodify", "openldap-config.ldif"),
-            (ADMIN, "ldapadd", "openldap-entries.ldif"),
-        ] {
+        for (who, program, file) in
+            [(CONFIG_ADMIN, "ldapmodify", "openldap-config.ldif"), (ADMIN, "ldapadd", "openldap-entries.ldif")]
+        {
             let ldif = fs::read(shipped.join(file)).with_context(|| format!("cannot read {SET_UP}/{file}"))?;
             let mut command = self.client("ldapmodify", who, &admin);
             if program == "ldapadd" {

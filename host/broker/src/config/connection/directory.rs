@@ -20,7 +20,8 @@ pub(super) fn ldap(section: &Section<'_>, url: Option<&Url>) -> Option<Protocol>
             section.error("plaintext", "`plaintext` contradicts ldaps://, which is encrypted", None);
         } else if !is_loopback(url) {
             let help = "without it, ldap:// is encrypted by StartTLS";
-            let message = "`plaintext` is for a server on this machine only: passwords would cross the network in clear";
+            let message =
+                "`plaintext` is for a server on this machine only: passwords would cross the network in clear";
             section.error("plaintext", message, Some(help.to_owned()));
         } else if section.entry("ca").is_some() {
             section.error("ca", "`ca` has no meaning with `plaintext`: there is no certificate", None);

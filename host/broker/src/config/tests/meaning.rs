@@ -116,7 +116,10 @@ fn an_endpoint_says_what_callers_speak() {
     let endpoint = "max_ttl = \"8h\"\nendpoint = { scheme = \"postgres\", host = \"db\", database = \"inventory\" }";
     let endpoint = parse(&changed("max_ttl = \"8h\"", endpoint)).unwrap().targets["inventory_db"].endpoint.clone();
     let endpoint = endpoint.unwrap();
-    assert_eq!((endpoint.scheme.as_deref(), endpoint.host.as_deref(), endpoint.port), (Some("postgres"), Some("db"), None));
+    assert_eq!(
+        (endpoint.scheme.as_deref(), endpoint.host.as_deref(), endpoint.port),
+        (Some("postgres"), Some("db"), None)
+    );
     assert_eq!(endpoint.database.as_deref(), Some("inventory"));
 }
 

@@ -58,11 +58,8 @@ impl Listings {
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         let before = suspects.remove(&place).unwrap_or_default();
         // What is not there any more is forgotten with the rest of `before`.
-        let now: HashMap<String, Timestamp> = unknown
-            .iter()
-            .take(MOST_SUSPECTS)
-            .map(|id| (id.clone(), before.get(id).copied().unwrap_or(at)))
-            .collect();
+        let now: HashMap<String, Timestamp> =
+            unknown.iter().take(MOST_SUSPECTS).map(|id| (id.clone(), before.get(id).copied().unwrap_or(at))).collect();
         let seen = now.iter().map(|(id, first)| (id.clone(), *first)).collect();
         if !now.is_empty() {
             suspects.insert(place, now);
@@ -86,8 +83,7 @@ pub(super) async fn compare(
     let oldest = oldest_pending(broker, target).await.map_err(failed)?;
     let mut unknown: Vec<String> = ids.iter().cloned().collect();
     unknown.sort_unstable();
-    let known: HashSet<String> =
-        broker.store.known_external_ids(&unknown).await.map_err(failed)?.into_iter().collect();
+    let known: HashSet<String> = broker.store.known_external_ids(&unknown).await.map_err(failed)?.into_iter().collect();
     unknown.retain(|id| !known.contains(id));
     for (id, first_seen) in broker.listings.note(target, began, &unknown) {
         if !is_ghost(first_seen, began, target.grace(), oldest) {

@@ -275,7 +275,8 @@ mod tests {
             assert!(rules.check("10.0.0.1".parse().unwrap()).is_err(), "{url}");
             assert!(rules.check("169.254.169.254".parse().unwrap()).is_err(), "{url}");
         }
-        for url in ["http://localhost.example", "http://a.localhost", "http://[::ffff:127.0.0.1]", "http://[::127.0.0.1]"]
+        for url in
+            ["http://localhost.example", "http://a.localhost", "http://[::ffff:127.0.0.1]", "http://[::127.0.0.1]"]
         {
             assert!(!is_loopback(&Url::parse(url).unwrap()), "{url}");
         }

@@ -43,7 +43,8 @@ impl Answer {
     pub(super) async fn read(mut response: reqwest::Response, limit: usize) -> Result<Self, String> {
         let status = response.status();
         let headers = listed(response.headers());
-        let limit = limit.min(MAX_BODY).saturating_sub(headers.iter().map(|(name, value)| name.len() + value.len()).sum());
+        let limit =
+            limit.min(MAX_BODY).saturating_sub(headers.iter().map(|(name, value)| name.len() + value.len()).sum());
         let too_long = || format!("the answer has more than the {limit} bytes that are left");
         // A content-length is only a claim: room is made for what comes.
         let mut body = Zeroizing::new(Vec::new());
@@ -181,10 +182,7 @@ mod tests {
         let (shown, withheld) = open(body, &["/data/n", "/data/password", "/none", "/data/o", "/data/password"], &[]);
         let canary = Some("canary".to_owned());
         assert_eq!(withheld, [None, canary.clone(), None, None, canary]);
-        assert_eq!(
-            shown.body,
-            r#"{"copy":["pre-***"],"data":{"n":null,"o":null,"password":null},"lease":"l1"}"#
-        );
+        assert_eq!(shown.body, r#"{"copy":["pre-***"],"data":{"n":null,"o":null,"password":null},"lease":"l1"}"#);
         assert_eq!(shown.headers, [("location".to_owned(), "/new?token=***".to_owned())]);
     }
 

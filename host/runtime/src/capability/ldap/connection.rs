@@ -24,10 +24,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::client::{Client, Lost, Place, Security};
 use super::name;
-use super::wire::client::{Client, Lost, Place, Security};
-use super::wire::tls::Tls;
-use super::wire::{Octets, Request, SUCCESS, Search};
+use super::request::{INVALID_CREDENTIALS, Octets, SUCCESS, Search};
+use super::tls;
 use crate::capability::sql::connection::Unavailable;
 use crate::driver::Lane;
 use crate::text::escape;
@@ -187,6 +187,10 @@ impl LdapConnection {
         let Some(host) = host.filter(|_| !has_more) else {
             return Err(fail("the URL must be ldaps://host:port or ldap://host:port and no more"));
         };
+        if host.starts_with('[') && !options.plaintext {
+            // ldap3 looks for the brackets in the certificate.
+            return Err(fail("with TLS, the URL must name the host, or give its IPv4 address"));
+        }
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         if !(1..=1_000).contains(&options.max_connections) {
             return Err(fail("max_connections must be 1 to 1000"));
@@ -206,7 +210,7 @@ impl LdapConnection {
         if options.password.expose_secret().is_empty() {
             return Err(fail("the password is empty: such a bind is anonymous"));
         }
-        let tls = || Tls::new(&host, options.ca.as_deref()).map_err(|reason| fail(&reason));
+        let tls = || tls::config(&host, options.ca.as_deref()).map_err(|reason| fail(&reason));
         let security = match (scheme, options.plaintext) {
             ("ldaps", false) => Security::Ldaps(tls()?),
             ("ldaps", true) => return Err(fail("plaintext contradicts ldaps://")),
@@ -292,7 +296,8 @@ impl LdapConnection {
     /// One that is idle and answers, or a new one.
     async fn client(&self, pool: &Pool) -> Result<Client, Unavailable> {
         while let Some((mut candidate, since)) = pool.take() {
-            if since.elapsed() < TEST_AFTER
+            let is_fresh = since.elapsed() < TEST_AFTER && candidate.is_at_rest();
+            if is_fresh
                 || matches!(tokio::time::timeout(self.connect_timeout, answers(&mut candidate)).await, Ok(Ok(())))
             {
                 return Ok(candidate);
@@ -376,6 +381,37 @@ impl LdapConnection {
     }
 }
 
+/// Whether a simple bind with that name and password succeeds now, on a connection that is closed
+/// afterwards: for suites that look whether an account works.
+///
+/// # Errors
+/// When the server did not say.
+pub async fn directory_login(
+    url: &Url,
+    ca: Option<&[u8]>,
+    name: &str,
+    password: &SecretString,
+    deadline: Duration,
+) -> Result<bool, Unavailable> {
+    let connection = LdapConnection::new(LdapConnectionOptions {
+        name: "login".to_owned(),
+        url: url.clone(),
+        plaintext: false,
+        ca: ca.map(<[u8]>::to_vec),
+        bind_dn: name.to_owned(),
+        password: password.clone(),
+        max_connections: 1,
+        connect_timeout: deadline,
+        operation_timeout: deadline,
+    })
+    .map_err(|error| Unavailable(error.to_string()))?;
+    match connection.try_login(name, connection.own_password()).await? {
+        Ok(()) => Ok(true),
+        Err(Refused { code: INVALID_CREDENTIALS, .. }) => Ok(false),
+        Err(refused) => Err(Unavailable(refused.to_string())),
+    }
+}
+
 /// Counts one change that is listened to.
 struct Unsettled(Arc<watch::Sender<usize>>);
 
@@ -404,14 +440,13 @@ pub(crate) struct Refused {
 async fn answers(client: &mut Client) -> Result<(), Lost> {
     let search = Search {
         base: String::new(),
-        scope: 0,
-        filter: vec![super::wire::Filter::Present("objectClass".to_owned())],
+        scope: ldap3::Scope::Base,
+        filter: "(objectClass=*)".to_owned(),
         attributes: vec!["1.1".to_owned()],
         size_limit: 1,
         time_limit: 0,
     };
-    let request = Request::Search { search, page: 1, cookie: Vec::new() };
-    client.search(&request, 0, &mut |_, _| Some(0)).await.map(drop)
+    client.search(&search, 1, Vec::new(), 1, MESSAGE).await.map(drop)
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -484,10 +519,18 @@ mod tests {
 
     #[test]
     fn settings_are_checked_before_anything_is_connected() {
-        for good in ["ldaps://ldap.example.com", "ldap://10.0.0.1:1389", "ldaps://[::1]:636/"] {
+        for good in ["ldaps://ldap.example.com", "ldap://10.0.0.1:1389", "ldaps://127.0.0.1:636/"] {
             assert_eq!(problem(|_| {}, good), None, "{good}");
         }
-        for bad in ["https://a", "ldap:a", "ldaps://user@a", "ldaps://a/dc=b", "ldaps://a?x", "ldapi://%2frun"] {
+        for bad in [
+            "https://a",
+            "ldap:a",
+            "ldaps://user@a",
+            "ldaps://a/dc=b",
+            "ldaps://a?x",
+            "ldapi://%2frun",
+            "ldaps://[::1]",
+        ] {
             assert!(problem(|_| {}, bad).is_some(), "{bad}");
         }
         let url = "ldap://localhost";

@@ -3,7 +3,7 @@
 use crate::bindings::ldap::{Entries, Entry};
 
 use super::name;
-use super::wire::{Octets, RawEntry};
+use super::request::{Octets, RawEntry};
 
 /// What stands in place of a value that is a secret.
 const WITHHELD: &str = "(withheld: a secret)";
@@ -14,18 +14,18 @@ const CONTAINED: usize = 8;
 /// Takes entries as they come.
 pub(super) struct Collector<'a> {
     secrets: &'a [Octets],
-    most: u32,
+    most: usize,
     room: usize,
     entries: Vec<Entry>,
     /// Entries that came, kept or not.
-    came: u32,
+    came: usize,
     bytes: usize,
     truncated: bool,
 }
 
 impl<'a> Collector<'a> {
-    /// For at most so many entries, in at most `room` bytes of messages.
-    pub(super) fn new(secrets: &'a [Octets], most: u32, room: usize) -> Self {
+    /// For at most so many entries, in at most so many bytes.
+    pub(super) fn new(secrets: &'a [Octets], most: usize, room: usize) -> Self {
         Self { secrets, most, room, entries: Vec::new(), came: 0, bytes: 0, truncated: false }
     }
 
@@ -34,31 +34,29 @@ impl<'a> Collector<'a> {
         self.room.saturating_sub(self.bytes)
     }
 
-    /// Takes an entry that came in a message of that length; gives the bytes that are left, or none
-    /// when it is enough.
-    pub(super) fn take(&mut self, entry: RawEntry, length: usize) -> Option<usize> {
-        self.came = self.came.saturating_add(1);
-        if self.came > self.most {
-            // One more than wanted was asked for, to know whether there are more; a server that goes on
-            // is not listened to.
-            self.truncated = true;
-            return (self.came == self.most.saturating_add(1)).then(|| self.room());
-        }
-        self.bytes = self.bytes.saturating_add(length);
-        if self.bytes > self.room {
-            return None;
-        }
-        if let Ok(name) = String::from_utf8(entry.name) {
+    /// How many more entries are wanted, with one more that shows whether there are more.
+    pub(super) fn wanted(&self) -> usize {
+        (self.most + 1).saturating_sub(self.came)
+    }
+
+    /// Takes a page.
+    pub(super) fn take(&mut self, entries: Vec<RawEntry>, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        for entry in entries {
+            self.came += 1;
+            if self.came > self.most {
+                self.truncated = true;
+                return;
+            }
+            let Ok(name) = String::from_utf8(entry.name) else { continue };
             let attributes = entry.attributes.into_iter().filter_map(|(name, values)| {
                 let name = String::from_utf8(name).ok().filter(|name| !name::holds_passwords(name))?;
                 let values = values.into_iter().filter_map(|value| String::from_utf8(value).ok());
-                let values = values.map(|value| self.blotted(value)).collect();
-                Some((name, values))
+                Some((name, values.map(|value| self.blotted(value)).collect()))
             });
             let attributes = attributes.collect();
             self.entries.push(Entry { name, attributes });
         }
-        Some(self.room())
     }
 
     fn blotted(&self, value: String) -> String {
@@ -70,36 +68,10 @@ impl<'a> Collector<'a> {
         if self.secrets.iter().any(is_secret) { WITHHELD.to_owned() } else { value }
     }
 
-    /// Whether no further page is wanted.
-    pub(super) fn is_full(&self) -> bool {
-        self.truncated
-    }
-
-    /// How many more entries are wanted, with the one that shows whether there are more.
-    pub(super) fn wanted(&self) -> u32 {
-        self.most.saturating_add(1).saturating_sub(self.came).max(1)
-    }
-
-    /// The search came to its end.
-    pub(super) fn complete(self) -> (Entries, usize) {
-        (Entries { entries: self.entries, truncated: self.truncated }, self.bytes)
-    }
-
-    /// The server stopped at a limit.
-    pub(super) fn cut_off(mut self) -> (Entries, usize) {
-        self.truncated = true;
-        self.complete()
-    }
-
-    /// [`Collector::take`] stopped it.
-    ///
-    /// # Errors
-    /// When that was for the bytes.
-    pub(super) fn stopped(self) -> Result<(Entries, usize), String> {
-        if self.bytes > self.room {
-            return Err(format!("the entries have more than the {} bytes that are left", self.room));
-        }
-        Ok(self.cut_off())
+    /// Everything that was found, and how many bytes it came in; `cut_off` when the server stopped at a
+    /// limit.
+    pub(super) fn finish(self, cut_off: bool) -> (Entries, usize) {
+        (Entries { entries: self.entries, truncated: self.truncated || cut_off }, self.bytes)
     }
 }
 
@@ -110,9 +82,9 @@ mod tests {
     use zeroize::Zeroizing;
 
     fn raw(attributes: &[(&str, &[&[u8]])]) -> RawEntry {
-        let attributes = attributes.iter().map(|(name, values)| {
-            (name.as_bytes().to_vec(), values.iter().map(|value| value.to_vec()).collect())
-        });
+        let attributes = attributes
+            .iter()
+            .map(|(name, values)| (name.as_bytes().to_vec(), values.iter().map(|value| value.to_vec()).collect()));
         RawEntry { name: b"cn=a".to_vec(), attributes: attributes.collect() }
     }
 
@@ -125,37 +97,26 @@ mod tests {
             ("USERPASSWORD;x-y", &[b"{SSHA}x"]),
             ("description", &[b"s3cret-password", b"is s3cret-password!", b"s3cret"]),
         ]);
-        assert!(collector.take(entry, 100).is_some());
-        let (entries, bytes) = collector.complete();
-        assert_eq!(bytes, 100);
+        collector.take(vec![entry, RawEntry { name: b"\xff".to_vec(), attributes: vec![] }], 100);
+        let (entries, bytes) = collector.finish(false);
+        assert_eq!((bytes, entries.entries.len()), (100, 1));
         assert!(!entries.truncated);
         let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
         assert_eq!(
             entries.entries[0].attributes,
-            [
-                ("cn".to_owned(), values(&["a"])),
-                ("description".to_owned(), values(&[WITHHELD, WITHHELD, "s3cret"])),
-            ]
+            [("cn".to_owned(), values(&["a"])), ("description".to_owned(), values(&[WITHHELD, WITHHELD, "s3cret"])),]
         );
     }
 
     #[test]
-    fn entries_and_their_bytes_are_bounded() {
+    fn one_entry_too_many_shows_that_there_are_more() {
         let mut collector = Collector::new(&[], 2, 250);
-        assert_eq!(collector.take(raw(&[]), 100), Some(150));
-        assert_eq!(collector.wanted(), 2);
-        assert_eq!(collector.take(raw(&[]), 100), Some(50));
-        assert!(!collector.is_full());
-        // The one more that shows it, and then a server that does not stop.
-        assert_eq!(collector.take(raw(&[]), 100), Some(50));
-        assert!(collector.is_full());
-        assert_eq!(collector.take(raw(&[]), 100), None);
-        let (entries, bytes) = collector.stopped().unwrap();
+        collector.take(vec![raw(&[])], 100);
+        assert_eq!((collector.wanted(), collector.room()), (2, 150));
+        collector.take(vec![raw(&[]), raw(&[])], 100);
+        assert_eq!(collector.wanted(), 0);
+        let (entries, bytes) = collector.finish(false);
         assert_eq!((entries.entries.len(), entries.truncated, bytes), (2, true, 200));
-
-        let mut collector = Collector::new(&[], 10, 150);
-        assert_eq!(collector.take(raw(&[]), 100), Some(50));
-        assert_eq!(collector.take(raw(&[]), 100), None);
-        assert!(collector.stopped().is_err());
+        assert!(Collector::new(&[], 2, 250).finish(true).0.truncated);
     }
 }

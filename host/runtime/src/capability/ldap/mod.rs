@@ -1,7 +1,7 @@
 //! The `ldap` capability: operations on the connection's directory.
 //!
-//! A driver gives names, values and filters as data. The host writes them as LDAP's own elements and
-//! escapes names, so that nothing in them is syntax; it sends the operation and knows whether it may
+//! A driver gives names, values and filters as data. The host escapes names (RFC 4514) and filters
+//! (RFC 4515), so that nothing in them is syntax; it sends the operation and knows whether it may
 //! have changed the directory. Referrals are not followed: they would lead the broker's credential,
 //! or an account, to a server that nobody configured.
 //!
@@ -23,19 +23,22 @@ use crate::capability::secrets::GuestSecret;
 use crate::driver::Lane;
 use crate::text::escape;
 
+mod client;
 mod connection;
 mod entries;
 mod name;
+mod request;
+mod tls;
 mod value;
-mod wire;
 
-pub use connection::{LdapConnection, LdapConnectionError, LdapConnectionOptions, LdapEndpoint};
+pub use connection::{LdapConnection, LdapConnectionError, LdapConnectionOptions, LdapEndpoint, directory_login};
 
+use client::Lost;
 use connection::{MESSAGE, Refused, describe};
 use entries::Collector;
-use wire::{
-    Answer, Filter, INAPPROPRIATE_AUTHENTICATION, INVALID_CREDENTIALS, Modification, Octets, Request, SUCCESS, Search,
-    Values,
+use request::{
+    Answer, INAPPROPRIATE_AUTHENTICATION, INVALID_CREDENTIALS, Kind, Octets, Request, SIZE_LIMIT_EXCEEDED, SUCCESS,
+    Search, Values,
 };
 
 /// Most attributes or changes of one operation, conditions of a filter, attributes of a search.
@@ -113,7 +116,7 @@ impl Host for Call {
         };
         let changed = self.change(request).await?;
         // A server that says yes and not how much has set what it was asked for, or more.
-        Ok(changed.map(|answer| wire::refreshed(&answer).unwrap_or(seconds)))
+        Ok(changed.map(|answer| answer.refreshed.unwrap_or(seconds)))
     }
 
     async fn authenticate(
@@ -148,7 +151,7 @@ impl Call {
         let Some(session) = &self.ldap else {
             return self.ldap_answered(Err(no_directory()));
         };
-        let result = track.unmetered(session.change(&track, &request)).await;
+        let result = track.unmetered(session.change(&track, request)).await;
         self.ldap_answered(result)
     }
 
@@ -198,12 +201,12 @@ impl Call {
                 ChangeKind::Add if change.attribute.values.is_empty() => {
                     return Ok(Err(format!("{} has no value to add", escape(&change.attribute.name, 64))));
                 }
-                ChangeKind::Add => 0,
-                ChangeKind::Delete => 1,
-                ChangeKind::Replace => 2,
+                ChangeKind::Add => Kind::Add,
+                ChangeKind::Delete => Kind::Delete,
+                ChangeKind::Replace => Kind::Replace,
             };
             match self.prepare_values(&change.attribute)? {
-                Ok(values) => prepared.push(Modification { kind, values }),
+                Ok(values) => prepared.push((kind, values)),
                 Err(reason) => return Ok(Err(reason)),
             }
         }
@@ -221,7 +224,7 @@ impl Call {
                     let secret = self.table.get(handle)?.0.clone();
                     self.place(&attribute.name, &secret, *encoding)
                 }
-                other => plain(other),
+                other => plain(other).map(|text| Zeroizing::new(text.into_bytes())),
             };
             match prepared {
                 Ok(value) => values.push(value),
@@ -257,13 +260,14 @@ impl Call {
         }
         let base = name::text(&query.base)?;
         let scope = match query.scope {
-            Scope::Base => 0,
+            Scope::Base => ldap3::Scope::Base,
             _ if base.is_empty() => return Err("without a base, only the root DSE can be read".to_owned()),
-            Scope::One => 1,
-            Scope::Subtree => 2,
+            Scope::One => ldap3::Scope::OneLevel,
+            Scope::Subtree => ldap3::Scope::Subtree,
         };
         query.attributes.iter().try_for_each(|name| open_attribute(name))?;
-        let filter = query.filter.iter().map(condition).collect::<Result<_, _>>()?;
+        let conditions = query.filter.iter().map(condition).collect::<Result<String, _>>()?;
+        let filter = format!("(&{conditions})");
         let time_limit = self.ldap.as_ref().map_or(1, |session| {
             let seconds = session.connection.operation_timeout().as_secs().max(1);
             u32::try_from(seconds).unwrap_or(u32::MAX)
@@ -288,7 +292,7 @@ impl LdapSession {
         }
     }
 
-    async fn change(&self, track: &Track, request: &Request) -> Result<Answer, LdapError> {
+    async fn change(&self, track: &Track, request: Request) -> Result<Answer, LdapError> {
         let mut lease = self.connection.acquire(self.lane).await.map_err(|error| LdapError::Unavailable(error.0))?;
         // From here on it may take effect, until the server says that it did not.
         let before = track.set_effect_possible(true);
@@ -306,9 +310,9 @@ impl LdapSession {
             Ok(Err(lost)) => describe(&lost),
             Err(_) => format!("no answer within {} ms", millis(limit)),
         };
-        if lease.client().is_unsent() {
+        if !lease.client().has_unanswered_change() {
             track.set_effect_possible(before);
-            return Err(LdapError::Unavailable(format!("the connection was lost before all was sent: {reason}")));
+            return Err(LdapError::Unavailable(format!("the connection was lost before anything was sent: {reason}")));
         }
         Err(LdapError::Unknown(format!("sent, and no answer came: {reason}")))
     }
@@ -317,41 +321,40 @@ impl LdapSession {
     async fn search(&self, search: Search, most: u32, room: usize) -> Result<(Entries, usize), LdapError> {
         let mut lease = self.connection.acquire(self.lane).await.map_err(|error| LdapError::Unavailable(error.0))?;
         let limit = self.connection.operation_timeout();
+        let most = usize::try_from(most).unwrap_or(usize::MAX - 1);
         let mut collector = Collector::new(&self.placed, most, room);
-        let mut request = Request::Search { search, page: most.saturating_add(1).min(PAGE), cookie: Vec::new() };
+        let (mut cookie, mut cut_off) = (Vec::new(), false);
         // Each page but the last brings an entry.
         for _ in 0..=most {
-            let left = collector.room();
-            let mut keep = |entry, length| collector.take(entry, length);
-            let asked = tokio::time::timeout(limit, lease.client().search(&request, left, &mut keep)).await;
-            let answer = match asked {
-                Ok(Ok(Some(answer))) => answer,
-                // It changes nothing: the connection is closed with entries unread.
-                Ok(Ok(None)) => return collector.stopped().map_err(LdapError::Denied),
-                Ok(Err(wire::client::Lost::TooLong(_))) => {
-                    return Err(LdapError::Denied(format!("an entry has more than the {left} bytes that are left")));
+            let wanted = collector.wanted();
+            let page = u32::try_from(wanted).unwrap_or(u32::MAX).min(PAGE);
+            let asked = lease.client().search(&search, page, cookie, wanted, collector.room());
+            let page = match tokio::time::timeout(limit, asked).await {
+                Ok(Ok(page)) => page,
+                Ok(Err(Lost::TooLong(left))) => {
+                    return Err(LdapError::Denied(Lost::TooLong(left).to_string()));
                 }
                 Ok(Err(lost)) => return Err(LdapError::Unknown(describe(&lost))),
                 Err(_) => return Err(LdapError::Unknown(format!("no answer within {} ms", millis(limit)))),
             };
-            if answer.code == wire::SIZE_LIMIT_EXCEEDED {
-                lease.give_back();
-                return Ok(collector.cut_off());
-            }
-            if answer.code != SUCCESS {
-                lease.give_back();
-                return Err(LdapError::Refused(self.shown(answer)));
-            }
-            match (answer.cookie, &mut request) {
-                (Some(next), Request::Search { page, cookie, .. }) if !collector.is_full() => {
-                    *cookie = next;
-                    *page = collector.wanted().min(PAGE);
+            collector.take(page.entries, page.bytes);
+            // Without one it was stopped: the server gives more than it was asked for.
+            let Some(answer) = page.answer else { break };
+            match (answer.code, page.cookie) {
+                (SUCCESS, Some(next)) if collector.wanted() > 0 => cookie = next,
+                (SUCCESS, _) => break,
+                (SIZE_LIMIT_EXCEEDED, _) => {
+                    cut_off = true;
+                    break;
                 }
-                _ => break,
+                _ => {
+                    lease.give_back();
+                    return Err(LdapError::Refused(self.shown(answer)));
+                }
             }
         }
         lease.give_back();
-        Ok(collector.complete())
+        Ok(collector.finish(cut_off))
     }
 
     /// What a login is tried with.
@@ -371,7 +374,7 @@ impl LdapSession {
             // The second: the entry has no password.
             Ok(Err(Refused { code: INVALID_CREDENTIALS | INAPPROPRIATE_AUTHENTICATION, .. })) => Ok(false),
             Ok(Err(Refused { code, message })) => {
-                let answer = Answer { code, message, value: None, cookie: None };
+                let answer = Answer { code, message, refreshed: None };
                 Err(LdapError::Refused(self.shown(answer)))
             }
             Err(error) => Err(LdapError::Unavailable(error.0)),
@@ -447,27 +450,39 @@ fn open_attribute(name: &str) -> Result<(), String> {
 }
 
 /// A value that is no secret.
-fn plain(value: &Value) -> Result<Octets, String> {
-    let text = match value {
-        Value::Text(text) => text.clone(),
-        Value::Name(name) => name::text(name)?,
-        Value::GeneralizedTime(seconds) => value::generalized_time(*seconds)?,
-        Value::FileTime(seconds) => value::file_time(*seconds)?,
-        Value::Secret(_) => return Err("a secret is no condition: the answer would tell it".to_owned()),
-    };
-    Ok(Zeroizing::new(text.into_bytes()))
+fn plain(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Name(name) => name::text(name),
+        Value::GeneralizedTime(seconds) => value::generalized_time(*seconds),
+        Value::FileTime(seconds) => value::file_time(*seconds),
+        Value::Secret(_) => Err("a secret is no condition: the answer would tell it".to_owned()),
+    }
 }
 
-fn condition(condition: &Condition) -> Result<Filter, String> {
-    let checked = |name: &String| open_attribute(name).map(|()| name.clone());
+/// A condition as RFC 4515 writes it.
+fn condition(condition: &Condition) -> Result<String, String> {
+    let escaped = |value: &Value| plain(value).map(|text| ldap3::ldap_escape(text).into_owned());
     Ok(match condition {
-        Condition::Equals((name, value)) => Filter::Equals(checked(name)?, plain(value)?),
-        Condition::AtLeast((name, value)) => Filter::AtLeast(checked(name)?, plain(value)?),
-        Condition::Present(name) => Filter::Present(checked(name)?),
+        Condition::Equals((name, value)) => {
+            open_attribute(name)?;
+            format!("({name}={})", escaped(value)?)
+        }
+        Condition::AtLeast((name, value)) => {
+            open_attribute(name)?;
+            format!("({name}>={})", escaped(value)?)
+        }
+        Condition::Present(name) => {
+            open_attribute(name)?;
+            format!("({name}=*)")
+        }
         Condition::StartsWith((_, start)) if start.is_empty() => {
             return Err("everything starts with nothing: use present".to_owned());
         }
-        Condition::StartsWith((name, start)) => Filter::StartsWith(checked(name)?, start.clone()),
+        Condition::StartsWith((name, start)) => {
+            open_attribute(name)?;
+            format!("({name}={}*)", ldap3::ldap_escape(start.as_str()))
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use proptest::prelude::*;
 use std::time::Duration;
 
 use crate::limits::Limits;
@@ -104,11 +105,8 @@ async fn passwords_are_neither_given_nor_searched_by() {
     }
     assert!(denied(call.search(query(present(), &[])).await).contains("names 1"));
     assert!(denied(call.search(query(vec![], &["cn"])).await).contains("filter"));
-    let everywhere = Query {
-        base: Name { rdns: vec![], base: String::new() },
-        scope: Scope::Subtree,
-        ..query(present(), &["cn"])
-    };
+    let everywhere =
+        Query { base: Name { rdns: vec![], base: String::new() }, scope: Scope::Subtree, ..query(present(), &["cn"]) };
     assert!(denied(call.search(everywhere).await).contains("root DSE"));
 }
 
@@ -143,7 +141,7 @@ fn a_message_that_quotes_a_secret_is_withheld() {
     let session = call.ldap.as_mut().unwrap();
     session.remember(&SecretString::from("x7Kq2mPz"), None);
     let shown = |message: &str| {
-        let answer = Answer { code: 19, message: message.into(), value: None, cookie: None };
+        let answer = Answer { code: 19, message: message.into(), refreshed: None };
         session.shown(answer).message
     };
     assert!(shown("password x7Kq2mPz is too short").contains("withheld"));
@@ -152,4 +150,23 @@ fn a_message_that_quotes_a_secret_is_withheld() {
     assert_eq!(shown(""), "constraint violation");
     // Active Directory ends its texts with a NUL.
     assert_eq!(shown("no\u{1b}[1m\0"), "no\\u{1b}[1m");
+}
+
+proptest! {
+    #[test]
+    fn syntax_in_a_filter_is_data(value in any::<String>(), start in "\\PC{1,20}|[*()\\\\\0]{1,8}") {
+        use ldap3::asn1::ASNTag as _;
+        let equals = Condition::Equals(("cn".into(), text(&value)));
+        let starts = Condition::StartsWith(("cn".into(), start.clone()));
+        let filter = format!("(&{}{})", condition(&equals).unwrap(), condition(&starts).unwrap());
+        let parts = ldap3::parse_filter(&filter).unwrap().into_structure().expect_constructed().unwrap();
+        prop_assert_eq!(parts.len(), 2);
+        prop_assert_eq!((parts[0].id, parts[1].id), (3, 4));
+        let leaves = |tag: &ldap3::asn1::StructureTag| tag.clone().expect_constructed().unwrap();
+        let sent = leaves(&parts[0])[1].clone().expect_primitive().unwrap();
+        prop_assert_eq!(sent, value.into_bytes());
+        let pieces = leaves(&leaves(&parts[1])[1]);
+        prop_assert_eq!((pieces.len(), pieces[0].id), (1, 0));
+        prop_assert_eq!(pieces[0].clone().expect_primitive().unwrap(), start.into_bytes());
+    }
 }

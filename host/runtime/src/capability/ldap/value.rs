@@ -7,7 +7,7 @@ use rand::Rng as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use super::wire::Octets;
+use super::request::Octets;
 use crate::bindings::secrets::Encoding;
 
 /// The latest time that is written: the year 9999, in seconds since the Unix epoch.

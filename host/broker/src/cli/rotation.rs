@@ -1,0 +1,103 @@
+//! `rotation list`, `rotation now`.
+
+use super::admin::table;
+use super::client::{AdminClient, SocketArg};
+use super::{Format, Stop, block_on};
+use crate::http::views::encode;
+use crate::rotation::operate::Row;
+
+#[derive(clap::Subcommand)]
+pub(super) enum RotationCommand {
+    /// List rotating accounts: where each stands, and when its password changes next.
+    #[command(after_help = "Examples:\n  jit-broker rotation list\n  jit-broker rotation list --format json")]
+    List {
+        #[command(flatten)]
+        socket: SocketArg,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Change a rotating account's password before its time. Whoever holds the old one has the
+    /// overlap to fetch the new one, whatever was promised; so it is for a password that leaked.
+    #[command(
+        after_help = "Example:\n  jit-broker rotation now shop_db app\n\nWhile an overlap is in progress, the rotation begins when that has ended."
+    )]
+    Now {
+        #[command(flatten)]
+        socket: SocketArg,
+        /// The target.
+        target: String,
+        /// The role.
+        role: String,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+}
+
+pub(super) fn run(command: RotationCommand) -> Result<(), Stop> {
+    block_on(async { Ok(run_command(command).await) })?
+}
+
+async fn run_command(command: RotationCommand) -> Result<(), Stop> {
+    match command {
+        RotationCommand::List { socket, format } => {
+            let rows: Vec<Row> = AdminClient::new(&socket)?.get("/admin/rotations").await?;
+            match format {
+                Format::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
+                Format::Table => print(&rows),
+            }
+        }
+        RotationCommand::Now { socket, target, role, format } => {
+            let path = format!("/admin/rotations/{}/{}/now", encode(&target), encode(&role));
+            let row: Row = AdminClient::new(&socket)?.post(&path).await?;
+            match format {
+                Format::Json => println!("{}", serde_json::to_string_pretty(&row)?),
+                Format::Table => tell(&row),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tell(row: &Row) {
+    let time = |time: Option<jiff::Timestamp>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());
+    print(std::slice::from_ref(row));
+    if let Some(error) = &row.last_error {
+        println!("not yet: {error}; it is tried again until it succeeds");
+    } else if row.asked {
+        println!(
+            "noted: the rotation begins when the overlap in progress has ended, at {}",
+            time(row.previous_valid_until)
+        );
+    } else {
+        println!("the old password works until {}", time(row.previous_valid_until));
+    }
+}
+
+fn print(rows: &[Row]) {
+    let mut table =
+        table(&["TARGET", "ROLE", "ACCOUNT", "PHASE", "PASSWORD", "SINCE", "NEXT", "OLD WORKS UNTIL", "WHAT IS WRONG"]);
+    let time = |time: Option<jiff::Timestamp>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());
+    for row in rows {
+        let wrong = match &row.last_error {
+            Some(error) => format!("{} × {error}", row.attempts),
+            None if !row.configured => "no longer configured".to_owned(),
+            None if row.generation.is_some() && !row.readable => "its sealing key is not configured".to_owned(),
+            None => String::new(),
+        };
+        table.add_row([
+            row.target.clone(),
+            row.role.clone(),
+            row.account.clone(),
+            row.phase.clone(),
+            row.generation.map_or_else(|| "-".to_owned(), |generation| format!("no. {generation}")),
+            time(row.since),
+            if row.asked { "asked for".to_owned() } else { time(row.next_at) },
+            time(row.previous_valid_until),
+            wrong,
+        ]);
+    }
+    println!("{table}");
+    println!("{} rotating account(s)", rows.len());
+}

@@ -1,0 +1,28 @@
+//! Rotating accounts, on the admin socket.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+
+use super::admin::reply;
+use crate::broker::Broker;
+use crate::rotation::operate;
+
+/// The routes.
+pub fn router(broker: Arc<Broker>) -> Router {
+    Router::new()
+        .route("/admin/rotations", get(list))
+        .route("/admin/rotations/{target}/{role}/now", post(now))
+        .with_state(broker)
+}
+
+async fn list(State(broker): State<Arc<Broker>>) -> Response {
+    reply(operate::list(&broker).await.map_err(Into::into))
+}
+
+async fn now(State(broker): State<Arc<Broker>>, Path((target, role)): Path<(String, String)>) -> Response {
+    reply(operate::rotate_now(&broker, &target, &role).await)
+}

@@ -1,0 +1,166 @@
+//! What operators see of rotations, and ask of them.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jit_core::event::EventKind;
+use jit_core::name::{RoleName, TargetName};
+use jit_core::rotation::{Phase, Rotation};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::state::{self, Envelope, Record};
+use super::{Site, patience, task};
+use crate::broker::Broker;
+use crate::refusal::Refused;
+use crate::store::{Change, StoreError};
+
+/// A rotating account as operators see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Row {
+    /// The target.
+    pub target: String,
+    /// The role.
+    pub role: String,
+    /// The account.
+    pub account: String,
+    /// `unknown` (never rotated), `staging`, `overlapping` or `stable`.
+    pub phase: String,
+    /// Which password is current, counted from 1.
+    pub generation: Option<u64>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// When the next is due.
+    pub next_at: Option<Timestamp>,
+    /// Until when the one before works.
+    pub previous_valid_until: Option<Timestamp>,
+    /// An operator asked for a rotation, which has not begun yet.
+    pub asked: bool,
+    /// Whether a configured key opens the current password.
+    pub readable: bool,
+    /// Whether the configuration still has the role.
+    pub configured: bool,
+    /// Failed attempts of the step that is due.
+    pub attempts: u32,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+/// All rotating accounts: configured, or known from before.
+///
+/// # Errors
+/// When the store fails.
+pub async fn list(broker: &Broker) -> Result<Vec<Row>, StoreError> {
+    let mut records: std::collections::BTreeMap<String, Record> =
+        state::all(&*broker.store).await?.into_iter().collect();
+    let sites: Vec<Site> = Site::configured(&broker.serving.load()).collect();
+    let mut rows: Vec<Row> = Vec::new();
+    for site in sites {
+        let rotation = records.remove(&site.name).map(|record| record.rotation).unwrap_or_default();
+        let names = (site.target.to_string(), site.role.to_string(), site.account.to_string());
+        rows.push(row(broker, &site.name, names, &rotation, true));
+    }
+    for (name, record) in records {
+        let names = (record.target.to_string(), record.role.to_string(), record.account.to_string());
+        rows.push(row(broker, &name, names, &record.rotation, false));
+    }
+    Ok(rows)
+}
+
+fn row(
+    broker: &Broker,
+    name: &str,
+    (target, role, account): (String, String, String),
+    rotation: &Rotation<Envelope>,
+    configured: bool,
+) -> Row {
+    let current = rotation.current.as_ref();
+    let trouble = broker.rotations.of(name).trouble();
+    let opens = |sealer: &crate::sealing::Sealer| current.is_some_and(|held| state::unseal(sealer, name, held).is_ok());
+    Row {
+        target,
+        role,
+        account,
+        phase: rotation.word().to_owned(),
+        generation: current.map(|held| held.generation.number()),
+        since: current.map(|held| held.since),
+        next_at: rotation.next_at(),
+        previous_valid_until: rotation.previous_valid_until(),
+        asked: rotation.asked,
+        readable: broker.sealer.as_deref().is_some_and(opens),
+        configured,
+        attempts: trouble.as_ref().map_or(0, |trouble| trouble.attempts),
+        last_error: trouble.map(|trouble| trouble.error),
+    }
+}
+
+/// Rotates an account before its time; waits for the end as long as the target may take. While an
+/// overlap is in progress, the rotation is noted and begins when that has ended.
+///
+/// # Errors
+/// For what is no rotating role, or when the wish could not be recorded.
+pub async fn rotate_now(broker: &Arc<Broker>, target: &str, role: &str) -> Result<Row, Refused> {
+    let site = find(broker, target, role)?;
+    let working = broker.rotations.of(&site.name);
+    let Some(sealer) = broker.sealer.clone() else {
+        return Err(Refused::TargetUnavailable("the broker has no sealing key".to_owned()));
+    };
+    let mut changed = working.watch();
+    let before = {
+        let Ok(_turn) = timeout(patience(&site.scope), working.turn.lock()).await else {
+            return Err(Refused::Overloaded);
+        };
+        let rotation = state::load(&*broker.store, &site.name).await?.map(|record| record.rotation).unwrap_or_default();
+        let asked = rotation.ask();
+        let mut change =
+            Change { events: vec![task::event(EventKind::AdminRotate, &site, &rotation)], ..Change::default() };
+        if asked != rotation {
+            change.sealed = vec![Record::at(&site, asked.clone()).write(&site.name, &sealer)?];
+        }
+        broker.commit(change).await?;
+        working.forgive();
+        asked
+    };
+    broker.wake.rotation.notify_one();
+    let next = match before.phase {
+        Phase::Staging { .. } => before.next_generation().number().saturating_sub(1),
+        _ => before.next_generation().number(),
+    };
+    let names = || (site.target.to_string(), site.role.to_string(), site.account.to_string());
+    let end = Instant::now() + patience(&site.scope);
+    loop {
+        let rotation = state::load(&*broker.store, &site.name).await?.map(|record| record.rotation).unwrap_or_default();
+        let row = row(broker, &site.name, names(), &rotation, true);
+        let waits = matches!(rotation.phase, Phase::Overlapping { until } if Timestamp::now() < until);
+        let done = row.generation.is_some_and(|generation| generation >= next);
+        if done || waits || row.attempts > 0 || !matches!(timeout_at(end, changed.changed()).await, Ok(Ok(()))) {
+            return Ok(row);
+        }
+    }
+}
+
+fn find(broker: &Broker, target: &str, role: &str) -> Result<Site, Refused> {
+    let unknown = || Refused::UnknownTarget(target.escape_debug().to_string());
+    let name = TargetName::new(target).map_err(|_| unknown())?;
+    let role = RoleName::new(role).map_err(|error| Refused::field("role", format!("role {error}")))?;
+    let serving = broker.serving.load();
+    let target = serving.targets.get(&name).ok_or_else(unknown)?;
+    let rotating = target.roles.get(&role).and_then(|role| role.rotating.as_deref());
+    let rotating = rotating.ok_or_else(|| Refused::field("role", format!("role {role} of {name} is not rotating")))?;
+    Ok(Site::of(target, &role, rotating))
+}
+
+/// Has the account of a lease rotated, if the password that the lease handed out is still current:
+/// for an operator who revokes it.
+///
+/// # Errors
+/// As [`rotate_now`].
+pub async fn rotate_away(broker: &Arc<Broker>, lease: &jit_core::lease::Lease) -> Result<Option<Row>, Refused> {
+    let Some(generation) = lease.rotating else { return Ok(None) };
+    let record = state::load(&*broker.store, &super::name(&lease.driver, &lease.account)).await?;
+    let current = record.and_then(|record| record.rotation.current).map(|held| held.generation);
+    if current != Some(generation) {
+        return Ok(None);
+    }
+    rotate_now(broker, lease.target.as_str(), lease.role.as_str()).await.map(Some)
+}

@@ -1,0 +1,217 @@
+//! Checking a target before it is used: everything that would make an issue fail later, as far as a
+//! directory answers, each with what mends it. OpenLDAP does not tell what the broker may write; its
+//! rules are tried by the first issue.
+
+use std::collections::BTreeMap;
+
+use jit_plugin::driver::of_role;
+use jit_plugin::ldap::{Condition, Entry, LdapError, Name, Query, Scope};
+use jit_plugin::{ConfigProblem, Error, Ldap, Role, Target, log};
+
+use crate::config::{Flavour, RoleConfig, TargetConfig};
+use crate::distinguished::is_below;
+use crate::failure::{NO_SUCH_OBJECT, of_read};
+
+/// What Active Directory says it is (MS-ADTS, 3.1.1.3.4.3.1).
+const ACTIVE_DIRECTORY: &str = "1.2.840.113556.1.4.800";
+/// The password policy's control (draft-behera-ldap-password-policy).
+const PPOLICY: &str = "1.3.6.1.4.1.42.2.27.8.5.1";
+/// Refresh (RFC 2589).
+const REFRESH: &str = "1.3.6.1.4.1.1466.101.119.1";
+
+/// Classes of groups that must not be empty.
+const NEVER_EMPTY: [&str; 2] = ["groupOfNames", "groupOfUniqueNames"];
+
+pub(crate) fn validate(
+    ldap: &mut dyn Ldap,
+    target: &Target<TargetConfig>,
+    roles: &[Role<RoleConfig>],
+) -> Result<(), Error> {
+    let config = &target.config;
+    let mut problems = config.problems();
+    for role in roles {
+        problems.extend(of_role(&role.name, role.config.problems(config)));
+    }
+    if problems.is_empty() {
+        problems = Server::ask(ldap)?.problems(ldap, target)?;
+    }
+    // The rest would only repeat that it is the wrong server.
+    if problems.is_empty() {
+        problems.extend(base_problems(ldap, config)?);
+        let mut known = BTreeMap::new();
+        for role in roles {
+            let mut found = Vec::new();
+            for (index, group) in role.config.groups.iter().enumerate() {
+                let message = match known.get(group) {
+                    Some(message) => Option::<String>::clone(message),
+                    None => {
+                        let message = wrong_group(ldap, config, group)?;
+                        known.insert(group.clone(), message.clone());
+                        message
+                    }
+                };
+                found.extend(message.map(|message| ConfigProblem::new(format!("groups[{index}]"), message)));
+            }
+            problems.extend(of_role(&role.name, found));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Error::InvalidConfig(problems)) }
+}
+
+/// What the server says of itself.
+struct Server(Entry);
+
+impl Server {
+    fn ask(ldap: &mut dyn Ldap) -> Result<Self, Error> {
+        let attributes = &[
+            "supportedCapabilities",
+            "supportedControl",
+            "supportedExtension",
+            "dynamicSubtrees",
+            "subschemaSubentry",
+        ];
+        let root = read(ldap, &Name::of(""), attributes).map_err(of_read)?;
+        root.map(Self).ok_or_else(|| Error::Refused("the server does not show its root entry (root DSE)".into()))
+    }
+
+    fn says(&self, attribute: &str, value: &str) -> bool {
+        self.0.values(attribute).iter().any(|said| said == value)
+    }
+
+    fn problems(&self, ldap: &mut dyn Ldap, target: &Target<TargetConfig>) -> Result<Vec<ConfigProblem>, Error> {
+        let config = &target.config;
+        let mut problems = Vec::new();
+        let mut problem = |path: &str, message: &str| problems.push(ConfigProblem::new(path, message));
+        let is_active_directory = self.says("supportedCapabilities", ACTIVE_DIRECTORY);
+        match config.flavour {
+            Flavour::ActiveDirectory if !is_active_directory => {
+                problem("flavour", "the server is not Active Directory: write `openldap`");
+            }
+            Flavour::ActiveDirectory => {}
+            Flavour::OpenLdap if is_active_directory => {
+                problem("flavour", "the server is Active Directory: write `active-directory`");
+            }
+            Flavour::OpenLdap => {
+                if config.pwd_end_time && !(self.says("supportedControl", PPOLICY) && self.knows(ldap, "pwdEndTime")?) {
+                    problem(
+                        "pwd_end_time",
+                        "the server does not know `pwdEndTime`: load the overlay ppolicy (OpenLDAP 2.5 or later), \
+                         or write `pwd_end_time = false` and do without an expiry of the server's own",
+                    );
+                }
+                if config.dynamic && !self.is_dynamic(&config.accounts_base) {
+                    problem(
+                        "dynamic",
+                        "the server has no dynamic entries there: load the overlay dds, or leave it out",
+                    );
+                }
+                if !config.pwd_end_time && !config.dynamic {
+                    let message = "the server ends no account by itself: one outlives its lease while the broker \
+                                   cannot reach the server";
+                    log::warn(message, &[("target", &target.name)]);
+                }
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Whether the schema has an attribute.
+    fn knows(&self, ldap: &mut dyn Ldap, attribute: &str) -> Result<bool, Error> {
+        let Some(place) = self.0.value("subschemaSubentry") else { return Ok(false) };
+        let schema = read(ldap, &Name::of(place), &["attributeTypes"]).map_err(of_read)?;
+        let quoted = format!("'{attribute}'");
+        Ok(schema.is_some_and(|schema| schema.values("attributeTypes").iter().any(|line| line.contains(&quoted))))
+    }
+
+    fn is_dynamic(&self, base: &str) -> bool {
+        self.says("supportedExtension", REFRESH)
+            && self.0.values("dynamicSubtrees").iter().any(|tree| is_below(base, tree))
+    }
+}
+
+/// One entry, if it is there and may be seen.
+fn read(ldap: &mut dyn Ldap, name: &Name, attributes: &[&str]) -> Result<Option<Entry>, LdapError> {
+    let found = ldap.search(&Query {
+        base: name,
+        scope: Scope::Base,
+        filter: vec![Condition::Present("objectClass")],
+        attributes,
+        max_entries: 1,
+    });
+    match found {
+        Ok(found) => Ok(found.entries.into_iter().next()),
+        Err(error) if error.code() == Some(NO_SUCH_OBJECT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn base_problems(ldap: &mut dyn Ldap, config: &TargetConfig) -> Result<Vec<ConfigProblem>, Error> {
+    let mut problems = Vec::new();
+    let missing = "is not there, or hidden from the broker's account: make it, and let that account read it";
+    let attributes: &[&str] = match config.flavour {
+        Flavour::OpenLdap => &["objectClass"],
+        Flavour::ActiveDirectory => &["objectClass", "allowedChildClassesEffective"],
+    };
+    match read(ldap, &Name::of(&config.accounts_base), attributes).map_err(of_read)? {
+        None => problems.push(ConfigProblem::new("accounts_base", missing)),
+        Some(base) => {
+            let class = config.object_classes.as_ref().and_then(|classes| classes.last().map(String::as_str));
+            let class = class.unwrap_or("user");
+            let allowed = base.values("allowedChildClassesEffective");
+            if config.flavour == Flavour::ActiveDirectory
+                && !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(class))
+            {
+                let message = format!(
+                    "the broker's account may not make `{class}` objects there: delegate it, see the driver's README"
+                );
+                problems.push(ConfigProblem::new("accounts_base", message));
+            }
+        }
+    }
+    if let Some(base) = &config.groups_base
+        && read(ldap, &Name::of(base), &["objectClass"]).map_err(of_read)?.is_none()
+    {
+        problems.push(ConfigProblem::new("groups_base", missing));
+    }
+    Ok(problems)
+}
+
+/// What is wrong with a group.
+fn wrong_group(ldap: &mut dyn Ldap, config: &TargetConfig, group: &str) -> Result<Option<String>, Error> {
+    let name = Name::of(group);
+    let attributes: &[&str] = match config.flavour {
+        Flavour::OpenLdap => &["objectClass"],
+        Flavour::ActiveDirectory => &["objectClass", "allowedAttributesEffective"],
+    };
+    let Some(entry) = read(ldap, &name, attributes).map_err(of_read)? else {
+        return Ok(Some(
+            "is not there, or hidden from the broker's account: make it, and let that account read it".into(),
+        ));
+    };
+    if config.flavour == Flavour::ActiveDirectory {
+        let may = entry.values("allowedAttributesEffective").iter().any(|name| name.eq_ignore_ascii_case("member"));
+        return Ok((!may).then(|| {
+            "the broker's account may not change its members: delegate `member`, see the driver's README".into()
+        }));
+    }
+    let classes = entry.values("objectClass");
+    let never_empty = |class: &&str| classes.iter().any(|has| has.eq_ignore_ascii_case(class));
+    let Some(class) = NEVER_EMPTY.iter().find(|class| never_empty(class)) else {
+        return Ok(None);
+    };
+    // A group with too many members to read them is not empty soon.
+    let attribute = config.member_attribute.name();
+    let members = match read(ldap, &name, &[attribute]) {
+        Ok(Some(entry)) => entry.values(attribute).to_vec(),
+        Ok(None) => Vec::new(),
+        Err(LdapError::Denied(_)) => return Ok(None),
+        Err(error) => return Err(of_read(error)),
+    };
+    let stays = members.iter().any(|member| !is_below(member, &config.accounts_base));
+    Ok((!stays).then(|| {
+        format!(
+            "has no member but accounts, and a {class} must not be empty, so that the last account could not leave: \
+             add one that stays, such as `member: cn=nobody,…`"
+        )
+    }))
+}
