@@ -74,14 +74,10 @@ impl MysqlWorld {
         };
         let password = format!("broker-{}{}", random_name(), random_name());
         let mut server = world.admin.connect().await?;
-        let setup = crate::setup::file("driver-mysql", "setup.sql");
-        let setup = setup
-            .replace("{{database}}", "mysql")
-            .replace("{{role}}", &format!("role_{name}"))
-            .replace("{{broker_password}}", &password)
-            .replace("{{broker}}", &world.user);
-        let account =
-            format!("CREATE USER {}@'%' IDENTIFIED BY '{}' REQUIRE SSL", world.account, world.first_password);
+        let setup = crate::setup::file("driver-mysql", "setup/mysql.sql");
+        let names = [("inventory", "mysql"), ("app_read_only", &format!("role_{name}")), ("jit_broker", &world.user)];
+        let setup = crate::setup::with_names(&setup, &names).replace('…', &password);
+        let account = format!("CREATE USER {}@'%' IDENTIFIED BY '{}' REQUIRE SSL", world.account, world.first_password);
         for statement in crate::setup::statements(&setup).into_iter().chain([account]) {
             server.execute(AssertSqlSafe(statement)).await?;
         }

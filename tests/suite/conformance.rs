@@ -2,23 +2,85 @@
 //! of a careless one.
 
 use jit_tests::kit::KitFixture;
-use jit_tests::{Database, surroundings};
+use jit_tests::kit::conjur::StoredAccount;
+use jit_tests::kit::mysql::Server;
+use jit_tests::surroundings;
 use tokio::task::spawn_blocking;
 
-/// A database of PostgreSQL, and a role of it that may make no roles.
-async fn postgres(config: impl Fn(&Database) -> String) -> KitFixture {
-    let database = Database::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
-    let weak = format!("weak_{}", database.name);
-    let password = &database.password;
-    database.execute(&format!("CREATE ROLE {weak} LOGIN PASSWORD '{password}'")).await.unwrap();
-    KitFixture::postgres(&database, &weak, &config(&database)).unwrap()
+/// Every case of the kit, but those that cannot apply.
+async fn conforms(driver: &'static str, fixture: KitFixture, not_applicable: &[&str]) {
+    let report = spawn_blocking(move || fixture.run(driver, &[])).await.unwrap().unwrap();
+    report.must_pass_without(not_applicable).unwrap();
+}
+
+async fn postgres(config: &str) -> KitFixture {
+    KitFixture::postgres(|_| config.to_owned()).await.unwrap()
 }
 
 #[tokio::test]
 async fn the_postgres_driver_conforms() {
-    let fixture = postgres(|database| format!("reassign_owned_to = \"{}\"", database.owner)).await;
-    let report = spawn_blocking(move || fixture.run("driver-postgres", &[])).await.unwrap().unwrap();
-    report.must_pass_without(&["refusals::a_strange_authority_is_not_trusted"]).unwrap();
+    let fixture = KitFixture::postgres(|database| format!("reassign_owned_to = \"{}\"", database.owner)).await.unwrap();
+    conforms("driver-postgres", fixture, &["refusals::a_strange_authority_is_not_trusted"]).await;
+}
+
+#[tokio::test]
+async fn the_mysql_driver_conforms_on_mysql() {
+    let fixture = KitFixture::mysql(Server::MySql).await.unwrap();
+    conforms("driver-mysql", fixture, &["lifecycle::it_expires_by_itself"]).await;
+}
+
+#[tokio::test]
+async fn the_mysql_driver_conforms_on_mariadb() {
+    let fixture = KitFixture::mysql(Server::MariaDb).await.unwrap();
+    conforms("driver-mysql", fixture, &["lifecycle::it_expires_by_itself"]).await;
+}
+
+#[tokio::test]
+async fn the_ldap_driver_conforms_on_openldap() {
+    let fixture = KitFixture::openldap().unwrap();
+    conforms("driver-ldap", fixture, &["lifecycle::a_session_ends_with_it"]).await;
+}
+
+#[tokio::test]
+async fn the_ldap_driver_conforms_on_active_directory() {
+    let fixture = KitFixture::active_directory().unwrap();
+    let left_out = ["lifecycle::a_session_ends_with_it", "refusals::missing_permission_is_told"];
+    conforms("driver-ldap", fixture, &left_out).await;
+}
+
+/// What a backend that chooses the names leaves out.
+const EXTERNAL: [&str; 2] = ["lifecycle::a_name_alone_is_enough", "names::a_taken_name_is_a_conflict"];
+
+#[tokio::test]
+async fn the_vault_driver_conforms_on_openbao() {
+    let fixture = KitFixture::vault().await.unwrap();
+    let rotation = [
+        "rotation::a_new_password_replaces_the_old",
+        "rotation::each_step_can_be_repeated",
+        "crash::rotate_can_be_cut_off_anywhere",
+    ];
+    let mut left_out = vec!["lifecycle::a_session_ends_with_it", EXTERNAL[0], rotation[0], rotation[1], EXTERNAL[1]];
+    left_out.push(rotation[2]);
+    conforms("driver-vault", fixture, &left_out).await;
+}
+
+#[tokio::test]
+async fn the_conjur_driver_conforms() {
+    let stored = StoredAccount::store().await.unwrap();
+    let fixture = KitFixture::conjur(&stored).unwrap();
+    let left_out = [
+        "lifecycle::it_is_seen",
+        "lifecycle::a_session_ends_with_it",
+        "lifecycle::it_expires_by_itself",
+        EXTERNAL[0],
+        "rotation::a_new_password_replaces_the_old",
+        "rotation::each_step_can_be_repeated",
+        EXTERNAL[1],
+        "names::hostile_names_reach_nothing",
+        "names::listing_is_by_prefix",
+        "crash::rotate_can_be_cut_off_anywhere",
+    ];
+    conforms("driver-conjur", fixture, &left_out).await;
 }
 
 /// A mistake, and what the kit must find it by.
@@ -39,7 +101,7 @@ const MISTAKES: [(&str, &[&str]); 11] = [
 #[tokio::test]
 async fn a_small_driver_without_a_mistake_conforms() {
     let only = ["lifecycle::", "rotation::", "names::", "crash::", "refusals::"];
-    let fixture = postgres(|_| String::new()).await;
+    let fixture = postgres("").await;
     let report = spawn_blocking(move || fixture.run("driver-careless", &only)).await.unwrap().unwrap();
     report.must_pass_without(&["refusals::a_strange_authority_is_not_trusted"]).unwrap();
 }
@@ -47,7 +109,7 @@ async fn a_small_driver_without_a_mistake_conforms() {
 #[tokio::test]
 async fn each_mistake_is_found() {
     for (mistake, found_by) in MISTAKES {
-        let fixture = postgres(|_| format!("mistake = \"{mistake}\"")).await;
+        let fixture = postgres(&format!("mistake = \"{mistake}\"")).await;
         let report = spawn_blocking(move || fixture.run("driver-careless", found_by)).await.unwrap().unwrap();
         assert_eq!((report.cases("failed"), report.code), (found_by.to_vec(), Some(3)), "{mistake}: {}", report.told);
     }
@@ -55,7 +117,7 @@ async fn each_mistake_is_found() {
 
 #[tokio::test]
 async fn the_report_is_there_for_people_and_for_ci() {
-    let fixture = postgres(|_| String::new()).await;
+    let fixture = postgres("").await;
     let component = std::path::Path::new(&surroundings("JIT_TEST_PLUGINS")).join("driver-careless.wasm");
     let run = |arguments: &[&str]| {
         let output = fixture.command(&component, arguments).unwrap();

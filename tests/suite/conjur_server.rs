@@ -235,7 +235,7 @@ async fn several_variables_come_all_or_not_at_all() {
 async fn what_is_no_text_comes_in_lines_of_base64_only() {
     let (conjur, api_key) = server().await;
     let token = token(&conjur, &api_key).await;
-    let value: Vec<u8> = (0..=255).cycle().take(100).collect();
+    let value: Vec<u8> = (100..=255).collect();
     conjur.set(PASSWORD, value.clone());
     assert_eq!(get(&conjur, &token, &batch(&[PASSWORD])).await.0, 406);
     for (encoding, encoded) in [("base64", true), ("Base64", true), ("gzip, base64", false)] {

@@ -322,7 +322,9 @@ async fn rotation_fault(point: &str) {
         }
         let fresh = world.granted().await;
         let row = world
-            .rotation_becomes("the next", |row| row["phase"] == "stable" && row["generation"].as_u64() > Some(generation))
+            .rotation_becomes("the next", |row| {
+                row["phase"] == "stable" && row["generation"].as_u64() > Some(generation)
+            })
             .await;
         let last = world.granted().await;
         assert_ne!(last.password(), held.password(), "{point}={action}");

@@ -540,9 +540,7 @@ impl<'a> Trial<'a> {
         }
         let dialect = description.properties.iter().find(|(name, _)| name == SqlKind::PROPERTY);
         let kind = match dialect {
-            Some((_, word)) => {
-                SqlKind::from_word(word).ok_or_else(|| LoadErrorKind::Dialect(escape(word, 64)))?
-            }
+            Some((_, word)) => SqlKind::from_word(word).ok_or_else(|| LoadErrorKind::Dialect(escape(word, 64)))?,
             None => SqlKind::default(),
         };
         let parsed = listed.iter().map(|text| {

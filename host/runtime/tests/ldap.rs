@@ -8,6 +8,7 @@
 mod fixtures;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fixtures::{account, account_named, bench, role, scope, target};
@@ -17,6 +18,7 @@ use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::generate_password;
 use jit_runtime::{Connection, DriverScope, Lane, LdapConnection, LdapConnectionOptions, directory_login};
 use secrecy::SecretString;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use url::Url;
 
 /// A directory, and where in it accounts and groups are.
@@ -342,4 +344,106 @@ async fn a_server_that_hashes_gets_the_password_itself() {
     assert!(matches!(issued, Outcome::Done(_)), "{issued:?}");
     assert!(server.login(&server.entry(account.name.as_str()), &password).await);
     assert_eq!(driver.revoke(&removal(&scope), &target, &account).await, Outcome::Done(()));
+}
+
+/// A way to the server on which its answers can be held back.
+struct Gate {
+    port: u16,
+    is_shut: Arc<AtomicBool>,
+}
+
+impl Gate {
+    async fn before(server: &Server) -> Self {
+        let address = (server.url.host_str().unwrap().to_owned(), server.url.port().unwrap());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let is_shut = Arc::new(AtomicBool::new(false));
+        let shut = Arc::clone(&is_shut);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = tokio::net::TcpStream::connect(address.clone()).await else { continue };
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let shut = Arc::clone(&shut);
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+                        while shut.load(Ordering::SeqCst) {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                        if to_client.write_all(&bytes[..read]).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { port, is_shut }
+    }
+
+    fn shut(&self, shut: bool) {
+        self.is_shut.store(shut, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_creation_without_an_answer_is_over_before_its_account_is_removed() {
+    let server = openldap("JIT_TEST_LDAPS");
+    let bench = bench();
+    let driver = bench.driver("driver-ldap");
+    let gate = Gate::before(&server).await;
+    let mut url = server.url.clone();
+    url.set_port(Some(gate.port)).unwrap();
+    let timeout = Duration::from_secs(2);
+    let options =
+        LdapConnectionOptions { url, operation_timeout: timeout, connect_timeout: timeout, ..server.options() };
+    let (scope, target, role) = (scope_on(options), server.target(""), server.role());
+    let removal = removal(&scope);
+    let account = account();
+    let name = account.name.as_str();
+    // A connection for each lane.
+    for scope in [&scope, &removal] {
+        let state = driver.inspect(scope, &target, name).await;
+        assert_eq!(state, Outcome::Refused(Refusal::NotFound));
+    }
+
+    gate.shut(true);
+    let issued = driver.create(&scope, &target, &role, &account, &generate_password()).await;
+    assert!(matches!(issued, Outcome::Unknown(_)), "{issued:?}");
+    let direct = server.scope();
+    let state = driver.inspect(&direct, &target, name).await;
+    assert!(matches!(state, Outcome::Done(_)), "the server made it: {state:?}");
+    // Nothing of the removal is sent while the creation has no answer.
+    let revoked = driver.revoke(&removal, &target, &account).await;
+    assert!(matches!(revoked, Outcome::Refused(Refusal::Unavailable { .. })), "{revoked:?}");
+    assert!(matches!(driver.inspect(&direct, &target, name).await, Outcome::Done(state) if state.can_login));
+
+    gate.shut(false);
+    assert_eq!(driver.revoke(&removal, &target, &account).await, Outcome::Done(()));
+    assert_eq!(driver.inspect(&direct, &target, name).await, Outcome::Refused(Refusal::NotFound));
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_account_behind() {
+    let server = openldap("JIT_TEST_LDAPS");
+    let bench = bench();
+    let driver = bench.driver("driver-ldap");
+    let gate = Gate::before(&server).await;
+    let mut url = server.url.clone();
+    url.set_port(Some(gate.port)).unwrap();
+    let (scope, target, role) =
+        (scope_on(LdapConnectionOptions { url, ..server.options() }), server.target(""), server.role());
+    let account = account();
+    let warm = driver.inspect(&scope, &target, account.name.as_str()).await;
+    assert_eq!(warm, Outcome::Refused(Refusal::NotFound));
+    gate.shut(true);
+    let password = generate_password();
+    let hurried = DriverScope { deadline: Duration::from_millis(500), ..scope.clone() };
+    let issued = driver.create(&hurried, &target, &role, &account, &password).await;
+    assert!(matches!(issued, Outcome::Unknown(_)), "{issued:?}");
+    gate.shut(false);
+    assert_eq!(driver.revoke(&removal(&scope), &target, &account).await, Outcome::Done(()));
+    let gone = driver.inspect(&scope, &target, account.name.as_str()).await;
+    assert_eq!(gone, Outcome::Refused(Refusal::NotFound));
 }

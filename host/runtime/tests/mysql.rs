@@ -33,7 +33,6 @@ const BOTH: [Flavour; 2] = [MySql, MariaDb];
 
 /// A schema, a role and a broker's account, of one test's own, made by the plugin's own set-up.
 struct Server {
-    flavour: Flavour,
     name: String,
     admin: Url,
     authority: String,
@@ -50,7 +49,6 @@ impl Server {
         };
         let random = AccountPrefix::default().generate("", 20);
         let server = Self {
-            flavour,
             name: format!("rt_{}", random.as_str().trim_start_matches("v-").replace('-', "_")),
             admin: Url::parse(&needed(variable)).unwrap(),
             authority: needed(&format!("{variable}_CA")),
@@ -208,8 +206,8 @@ async fn an_account_lives_and_dies() {
         let mut session = server.login(&account, &password).await.unwrap();
         let active = sqlx::raw_sql("SELECT CURRENT_ROLE()").fetch_one(&mut session).await.unwrap();
         assert!(active.try_get_unchecked::<String, _>(0).unwrap().contains(&server.app()));
-        let stored = server.admin_ask(&format!("SELECT authentication_string FROM mysql.user WHERE User = '{name}'"));
-        let stored = stored.await.unwrap();
+        let stored = format!("SELECT authentication_string FROM mysql.user WHERE User = '{name}'");
+        let stored = server.admin_ask(&stored).await.unwrap();
         assert!(stored.starts_with(if flavour == MySql { "$A$005$" } else { "*" }), "{stored}");
 
         let again = driver.create(&scope, &plain(), &role, &account, &password).await;
@@ -482,11 +480,14 @@ async fn a_password_goes_only_where_it_is_hashed() {
         assert!(refused(run("keep").await).contains("only after IDENTIFIED BY"));
         assert!(refused(run("show").await).contains("a query takes no secret"));
         assert_eq!(server.admin_ask(&format!("SELECT COUNT(*) > 0 FROM {n}.kept")).await.as_deref(), Some("0"));
-        let told = refused(run("quoted-in-an-error").await);
-        assert!(told.contains("1064") && !told.contains("canary") && !told.contains("9c41"), "{told}");
+        // One that the server cannot read would stand in its history of statements.
+        assert!(refused(run("quoted-in-an-error").await).contains("only after IDENTIFIED BY"));
 
         let hashed = if flavour == MySql { "caching-sha2" } else { "mysql-native" };
-        for mode in [hashed, "plain"] {
+        if flavour == MariaDb {
+            assert!(refused(run("plain").await).contains("set a hash"));
+        }
+        for mode in if flavour == MySql { vec![hashed, "plain"] } else { vec![hashed] } {
             let Outcome::Unknown(done) = run(mode).await else { panic!("{mode}") };
             assert!(done.contains("done"), "{done}");
             server.login(&account, &password).await.unwrap().close().await.unwrap();
@@ -581,10 +582,15 @@ async fn a_revocation_is_not_overtaken_by_the_creation_it_undoes() {
         // Any change waits; reading and logging in do not.
         sqlx::raw_sql("FLUSH TABLES WITH READ LOCK").execute(&mut admin).await.unwrap();
 
-        let short = DriverScope { deadline: Duration::from_millis(1_000), ..scope_with(&connection) };
-        let created = driver.create(&short, &plain(), &server.role(), &account, &password).await;
+        let creating = {
+            let short = DriverScope { deadline: Duration::from_millis(3_000), ..scope_with(&connection) };
+            let (driver, role, account) = (driver.clone(), server.role(), account.clone());
+            tokio::spawn(async move { driver.create(&short, &plain(), &role, &account, &password).await })
+        };
+        server.until_running("CREATE USER", 1).await;
+        // It waits for the lock, and nobody for it any more. (MySQL may notice that by itself.)
+        let created = creating.await.unwrap();
         assert!(matches!(created, Outcome::Unknown(_)), "{flavour:?}: {created:?}");
-        assert_eq!(server.running("CREATE USER").await, 1, "it still waits for the lock");
 
         let removal = DriverScope { lane: Lane::Removal, ..scope_with(&connection) };
         // While the lock is still held, the revocation ends the creation, and has nothing else to do.

@@ -16,8 +16,6 @@ use crate::failure::{NO_SUCH_OBJECT, of_read};
 const ACTIVE_DIRECTORY: &str = "1.2.840.113556.1.4.800";
 /// The password policy's control (draft-behera-ldap-password-policy).
 const PPOLICY: &str = "1.3.6.1.4.1.42.2.27.8.5.1";
-/// Refresh (RFC 2589).
-const REFRESH: &str = "1.3.6.1.4.1.1466.101.119.1";
 
 /// Classes of groups that must not be empty.
 const NEVER_EMPTY: [&str; 2] = ["groupOfNames", "groupOfUniqueNames"];
@@ -63,13 +61,7 @@ struct Server(Entry);
 
 impl Server {
     fn ask(ldap: &mut dyn Ldap) -> Result<Self, Error> {
-        let attributes = &[
-            "supportedCapabilities",
-            "supportedControl",
-            "supportedExtension",
-            "dynamicSubtrees",
-            "subschemaSubentry",
-        ];
+        let attributes = &["supportedCapabilities", "supportedControl", "dynamicSubtrees", "subschemaSubentry"];
         let root = read(ldap, &Name::of(""), attributes).map_err(of_read)?;
         root.map(Self).ok_or_else(|| Error::Refused("the server does not show its root entry (root DSE)".into()))
     }
@@ -123,9 +115,9 @@ impl Server {
         Ok(schema.is_some_and(|schema| schema.values("attributeTypes").iter().any(|line| line.contains(&quoted))))
     }
 
+    /// RFC 2589, section 8. OpenLDAP does not name its operation among `supportedExtension`.
     fn is_dynamic(&self, base: &str) -> bool {
-        self.says("supportedExtension", REFRESH)
-            && self.0.values("dynamicSubtrees").iter().any(|tree| is_below(base, tree))
+        self.0.values("dynamicSubtrees").iter().any(|tree| is_below(base, tree))
     }
 }
 

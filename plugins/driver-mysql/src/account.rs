@@ -45,9 +45,8 @@ pub(crate) fn create(
             }
         }
     }
-    // Tells an account that the broker made from a standing one.
-    let external_id = Some(format!("{}@{}", account.name, target.host));
-    Ok(Issued { external_id, ..Issued::default() })
+    // Tells an account that the broker made from a standing one, and where it was made.
+    Ok(Issued { external_id: Some(target.host.clone()), ..Issued::default() })
 }
 
 /// Takes a half-made account away. Only then it was refused; else the host has to remove it.

@@ -8,7 +8,7 @@ use crate::MAX_NAME_LENGTH;
 /// More roles than this are a role that should exist on the server.
 const MAX_ROLES: usize = 64;
 
-/// Longest host part of an account, in characters.
+/// Longest host part of an account, in bytes (ASCII).
 const MAX_HOST_LENGTH: usize = 255;
 
 /// `[targets.T.config]`
@@ -57,8 +57,8 @@ pub struct Rotating {
 impl TargetConfig {
     /// What the types do not say.
     pub(crate) fn problems(&self) -> Vec<ConfigProblem> {
-        let fits = (1..=MAX_HOST_LENGTH).contains(&self.host.chars().count())
-            && !self.host.chars().any(|c| c.is_control() || c.is_whitespace() || c == '@');
+        let fits = (1..=MAX_HOST_LENGTH).contains(&self.host.len())
+            && self.host.bytes().all(|b| b.is_ascii_graphic() && b != b'@');
         if fits {
             return Vec::new();
         }

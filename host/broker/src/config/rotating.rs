@@ -81,7 +81,8 @@ fn rotating(section: &Section<'_>) -> Option<Rotating> {
         Ok(schedule) => Some(Rotating { account: account?, schedule }),
         Err(_) => {
             let key = if section.entry("overlap").is_some() { "overlap" } else { "period" };
-            let message = format!("the old password works for `overlap` ({overlap}): that must be less than `period` ({period})");
+            let message =
+                format!("the old password works for `overlap` ({overlap}): that must be less than `period` ({period})");
             section.error(key, message, Some(EXAMPLE.to_owned()));
             None
         }

@@ -105,13 +105,7 @@ async fn current(broker: &Broker, site: &Site, at: Timestamp) -> Result<Current,
 }
 
 /// The record's current password, if it has one that can be unsealed.
-fn readable(
-    sealer: &Sealer,
-    name: &str,
-    working: &Working,
-    record: Option<&Record>,
-    at: Timestamp,
-) -> Option<Current> {
+fn readable(sealer: &Sealer, name: &str, working: &Working, record: Option<&Record>, at: Timestamp) -> Option<Current> {
     let rotation = &record?.rotation;
     let held = rotation.current.as_ref()?;
     let secret = state::unseal(sealer, name, held).ok()?;

@@ -155,8 +155,9 @@ mod tests {
         let ttl = |seconds| Ttl::from_seconds(seconds).unwrap();
         let schedule = Schedule::new(ttl(60), ttl(5)).unwrap();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let sealed =
-            |number, secret: &str| seal(sealer, "shop\napp_user", Generation::from_number(number), &secret.into()).unwrap();
+        let sealed = |number, secret: &str| {
+            seal(sealer, "shop\napp_user", Generation::from_number(number), &secret.into()).unwrap()
+        };
         let first = Rotation::default().begin(sealed(1, "first-password"), schedule, now).unwrap();
         let rotation = first.staged(now, now).unwrap().discarded().unwrap();
         Record {

@@ -78,12 +78,7 @@ async fn step(broker: &Broker, sealer: &Sealer, site: &Site, working: &Working) 
     Ok(true)
 }
 
-async fn begin(
-    broker: &Broker,
-    sealer: &Sealer,
-    site: &Site,
-    rotation: &Rotation<Envelope>,
-) -> Result<(), StepFailed> {
+async fn begin(broker: &Broker, sealer: &Sealer, site: &Site, rotation: &Rotation<Envelope>) -> Result<(), StepFailed> {
     let Some(schedule) = site.schedule else { return Ok(()) };
     let sealed = state::seal(sealer, &site.name, rotation.next_generation(), &generate_password())
         .map_err(|error| StepFailed::Sealing(error.to_string()))?;

@@ -120,14 +120,15 @@ pub async fn once(broker: &Arc<Broker>) -> Result<(), StoreError> {
 async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, StoreError> {
     let now = Timestamp::now();
     let mut work: BTreeMap<TargetName, Vec<Lease>> = BTreeMap::new();
+    let mut rotating = Vec::new();
     for lease in broker.store.due(now, PER_TARGET).await? {
         if lease.rotating.is_some() {
-            // Nothing is asked of its target, and its end says nothing of whether that is there.
-            one(broker, &lease).await?;
+            rotating.push(lease);
             continue;
         }
         work.entry(lease.target.clone()).or_default().push(lease);
     }
+    end_rotating(broker, rotating).await?;
     let mut waiting = false;
     for target in memory.to_probe() {
         let mut leases = match work.remove(&target) {
@@ -157,6 +158,19 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, S
     let next = broker.store.next_due().await?;
     let until = next.map_or(LONGEST_SLEEP, |at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
     Ok(until.clamp(Duration::from_millis(20), LONGEST_SLEEP))
+}
+
+/// Ends leases over rotating accounts. Nothing is asked of their targets, and their ends say nothing
+/// of whether those are there.
+async fn end_rotating(broker: &Broker, leases: Vec<Lease>) -> Result<(), StoreError> {
+    let ends = stream::iter(leases).map(|lease| async move { one(broker, &lease).await.map(drop) });
+    // At once, so that they share commits.
+    let mut ends = ends.buffer_unordered(PER_TARGET);
+    let mut failure = Ok(());
+    while let Some(ended) = ends.next().await {
+        failure = failure.and(ended);
+    }
+    failure
 }
 
 /// While its target is away an expired lease is at least said to be ending.

@@ -62,7 +62,6 @@ fn good(operation: &Operation) -> Answer {
             "",
             &[
                 ("supportedControl", &["1.3.6.1.4.1.42.2.27.8.5.1"]),
-                ("supportedExtension", &["1.3.6.1.4.1.1466.101.119.1"]),
                 ("dynamicSubtrees", &["dc=example,dc=com"]),
                 ("subschemaSubentry", &["cn=Subschema"]),
             ],

@@ -76,6 +76,10 @@ impl SqlDriver for External {
         Description::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), 63, &features)
     }
 
+    fn validate(_: &mut dyn Sql, _: &Target<TargetConfig>, _: &[Role<RoleConfig>]) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn create(
         sql: &mut dyn Sql,
         target: &Target<TargetConfig>,

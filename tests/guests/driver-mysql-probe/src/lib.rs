@@ -22,7 +22,7 @@ jit_plugin::statements! {
     MANY_ROWS = "SELECT REPEAT('x', 1000) FROM information_schema.COLLATIONS a, information_schema.COLLATIONS b, \
                  information_schema.COLLATIONS c";
     /// (none)
-    LONG_CELL = "SELECT 'short', REPEAT('x', 60000000)";
+    LONG_CELL = "SELECT 'short', REPEAT('x', 10000000)";
     /// (none)
     BYTES = "SELECT UNHEX('FF')";
     /// (none)

@@ -42,7 +42,7 @@ const ADMIN: &str = "CN=Administrator,CN=Users,DC=corp,DC=test";
 /// The account that the broker binds as.
 const BROKER: &str = "CN=jit-broker,OU=Services,DC=corp,DC=test";
 /// Where the driver's set-up lies in this repository.
-const SET_UP: &str = "xtask/src/servers/samba/setup/active-directory.sh";
+const SET_UP: &str = "plugins/driver-ldap/setup/active-directory.sh";
 /// The groups that the broker may grant.
 const ROLES: [&str; 2] = ["app_read_only", "app_read_write"];
 

@@ -33,7 +33,7 @@ const CONFIG_ADMIN: &str = "cn=admin,cn=config";
 /// The account that the broker binds as.
 const BROKER: &str = "cn=jit-broker,ou=services,dc=example,dc=test";
 /// Where the driver's set-up lies in this repository.
-const SET_UP: &str = "xtask/src/servers/slapd/setup";
+const SET_UP: &str = "plugins/driver-ldap/setup";
 
 /// `slapd` and OpenLDAP's clients, with everything that they need.
 #[derive(Debug, Clone)]

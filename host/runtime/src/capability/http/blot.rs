@@ -182,7 +182,7 @@ fn percent_escape(bytes: &[u8]) -> Option<(Decoded, usize)> {
 fn base64_forms(bytes: &[u8]) -> Vec<Zeroizing<String>> {
     let mut forms: Vec<Zeroizing<String>> = Vec::new();
     let mut add = |form: Zeroizing<String>| {
-        if !form.is_empty() && !forms.iter().any(|known| *known == form) {
+        if !form.is_empty() && !forms.contains(&form) {
             forms.push(form);
         }
     };

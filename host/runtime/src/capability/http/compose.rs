@@ -98,9 +98,7 @@ pub(super) fn compose(base: &Url, request: &Request, handles: &ResourceTable) ->
         Body::None => None,
         Body::Json(json) => Some(("application/json", placing.json(json)?)),
         Body::Form(fields) => Some(("application/x-www-form-urlencoded", placing.form(fields)?)),
-        Body::Text(parts) => {
-            Some(("text/plain; charset=utf-8", placing.joined(parts, BODY_BYTES, "the body")?.0))
-        }
+        Body::Text(parts) => Some(("text/plain; charset=utf-8", placing.joined(parts, BODY_BYTES, "the body")?.0)),
     };
     let mut composed = reqwest::Request::new(method(request.method), url);
     if let Some((media_type, bytes)) = body {
@@ -378,7 +376,8 @@ pub(super) fn size_of(request: &Request) -> usize {
     let parts = |parts: &[Part]| -> usize {
         parts.iter().map(|part| 8 + if let Part::Text(text) = part { text.len() } else { 0 }).sum()
     };
-    let fields = |fields: &[Field]| fields.iter().map(|field| 8 + field.name.len() + parts(&field.value)).sum::<usize>();
+    let fields =
+        |fields: &[Field]| fields.iter().map(|field| 8 + field.name.len() + parts(&field.value)).sum::<usize>();
     let body = match &request.body {
         Body::None => 0,
         Body::Json(json) => json.text.len() + json.secrets.iter().map(|(pointer, _)| 8 + pointer.len()).sum::<usize>(),

@@ -260,7 +260,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, String> {
 }
 
 /// The first cause of that type.
-fn cause<'e, E: std::error::Error + 'static>(error: &'e reqwest::Error) -> Option<&'e E> {
+fn cause<E: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&E> {
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(found) = error.downcast_ref::<E>() {

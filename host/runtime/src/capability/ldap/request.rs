@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ldap3::asn1::{ASNTag as _, Integer, OctetString, PL, Sequence, StructureTag, Tag, TagClass};
+use ldap3::asn1::{ASNTag as _, Integer, OctetString, Sequence, StructureTag, Tag, TagClass};
 use ldap3::exop::Exop;
 use ldap3::{Ldap, LdapError, LdapResult, Mod};
 use zeroize::Zeroizing;
@@ -174,6 +174,7 @@ impl RawEntry {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use ldap3::asn1::PL;
 
     #[test]
     fn a_refresh_is_what_the_standard_says() {

@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 use super::request::Octets;
 use crate::bindings::secrets::Encoding;
 
-/// The latest time that is written: the year 9999, in seconds since the Unix epoch.
-const LATEST: u64 = 253_402_300_799;
+/// The latest time that is written: the last of `jiff`, on the 30th of December 9999, in seconds since
+/// the Unix epoch.
+const LATEST: u64 = 253_402_207_200;
 
 /// Seconds from 1601 to 1970.
 const FILE_TIME_EPOCH: u64 = 11_644_473_600;
@@ -94,7 +95,7 @@ mod tests {
     fn times_as_directories_write_them() {
         assert_eq!(generalized_time(0).unwrap(), "19700101000000Z");
         assert_eq!(generalized_time(1_800_000_000).unwrap(), "20270115080000Z");
-        assert_eq!(generalized_time(LATEST).unwrap(), "99991231235959Z");
+        assert_eq!(generalized_time(LATEST).unwrap(), "99991230220000Z");
         assert_eq!(file_time(0).unwrap(), "116444736000000000");
         assert_eq!(file_time(1_800_000_000).unwrap(), "134444736000000000");
         assert!(generalized_time(LATEST + 1).is_err() && generalized_time(u64::MAX).is_err());

@@ -96,6 +96,14 @@ pub(crate) enum Backend {
     MySql(mysql::Backend),
 }
 
+impl Backend {
+    /// Whether the server shows statements with the passwords that they set, to other connections
+    /// of the same account.
+    pub(crate) fn shows_statements(&self) -> bool {
+        matches!(self, Self::MySql(backend) if backend.is_mariadb)
+    }
+}
+
 /// How connections to a server are opened.
 pub(crate) enum Dialer {
     Postgres(Box<postgres::Dialer>),
@@ -128,8 +136,9 @@ impl Dialer {
         options: &SqlConnectionOptions,
     ) -> Result<(Self, super::connection::Endpoint), SqlConnectionError> {
         let made = match options.kind {
-            SqlKind::Postgres => postgres::Dialer::new(options)
-                .map(|(dialer, endpoint)| (Self::Postgres(Box::new(dialer)), endpoint)),
+            SqlKind::Postgres => {
+                postgres::Dialer::new(options).map(|(dialer, endpoint)| (Self::Postgres(Box::new(dialer)), endpoint))
+            }
             SqlKind::MySql => {
                 mysql::Dialer::new(options).map(|(dialer, endpoint)| (Self::MySql(Box::new(dialer)), endpoint))
             }

@@ -23,6 +23,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::Resource;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Host, Param, Rows, SqlError, Statement};
 use crate::call::{Call, Track};
 use crate::capability::secrets::GuestSecret;
@@ -124,6 +125,8 @@ struct Rendered {
     messages: Vec<StatementText>,
     /// What stands for a secret in a text: never to be seen in an error.
     placed: Vec<Zeroizing<String>>,
+    /// One of them is a password itself.
+    is_plain: bool,
 }
 
 impl Host for Call {
@@ -229,11 +232,14 @@ impl Call {
         }
         // Secrets first: a hash takes time, and the text is then written in one go.
         let mut placed = Vec::new();
+        let mut is_plain = false;
         for (statement, template) in batch.iter().zip(&found) {
             for (place, param) in statement.params.iter().enumerate() {
                 if let Param::Secret((handle, encoding)) = param {
                     let secret = self.table.get(handle)?.0.clone();
-                    match kind.encode(secret, *encoding, template.sets_password(place)).await {
+                    is_plain |= matches!(encoding, Encoding::Plain);
+                    let sets_password = template.sets_password(place) && names_an_account(statement);
+                    match kind.encode(secret, *encoding, sets_password).await {
                         Ok(text) => placed.push(text),
                         Err(reason) => return Ok(Err(SqlError::Denied(reason))),
                     }
@@ -245,8 +251,13 @@ impl Call {
             SqlKind::Postgres => one_message(statements, &placed, purpose),
             SqlKind::MySql => message_each(statements, &placed, purpose),
         };
-        Ok(messages.map(|messages| Rendered { kind, messages, placed }).map_err(SqlError::Denied))
+        Ok(messages.map(|messages| Rendered { kind, messages, placed, is_plain }).map_err(SqlError::Denied))
     }
+}
+
+/// Whether all but the secret are literals, as in `'user'@'host'`: then the server can read it.
+fn names_an_account(statement: &Statement) -> bool {
+    statement.params.iter().all(|param| matches!(param, Param::Literal(_) | Param::Secret(_)))
 }
 
 impl Templates {
@@ -371,6 +382,11 @@ impl SqlSession {
     ) -> Result<(), SqlError> {
         let connection = Arc::clone(&self.connection);
         let mut use_ = self.reserve(&connection, database).await.map_err(unavailable)?;
+        if batch.is_plain && use_.session().backend.shows_statements() {
+            use_.answered();
+            let reason = "MariaDB shows passwords in its list of processes: set a hash";
+            return Err(SqlError::Denied(reason.to_owned()));
+        }
         while let Some(message) = batch.messages.get(*done) {
             // From here on the message may take effect, until the server says that it did not.
             let before = track.set_effect_possible(true);

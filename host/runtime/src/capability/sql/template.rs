@@ -111,6 +111,9 @@ impl Template {
             SqlKind::Postgres => postgres::lexer::output(&reading.first, reading.returning)?,
             SqlKind::MySql => mysql::lexer::output(&reading.first, reading.returning)?,
         };
+        if kind == SqlKind::MySql && !mysql::lexer::sets_a_password(text) {
+            reading.places.iter_mut().for_each(|place| place.sets_password = false);
+        }
         Ok(Self { text: text.to_owned(), kind, places: reading.places, output })
     }
 

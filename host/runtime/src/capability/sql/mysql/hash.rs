@@ -158,7 +158,12 @@ mod tests {
     const VECTORS: [(&str, &str, usize, &str); 4] = [
         ("Hello world!", "saltstring", 5_000, "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5"),
         ("Hello world!", "saltstringsaltst", 10_000, "3xv.VbSHBb41AL9AvLeujZkZRBAwqFMz2.opqey6IcA"),
-        ("a very much longer text to encrypt.  This one even stretches over morethan one line.", "anotherlongsalts", 1_400, "Rx.j8H.h8HjEDGomFU8bDkXm3XIUnzyxf12oP84Bnq1"),
+        (
+            "a very much longer text to encrypt.  This one even stretches over morethan one line.",
+            "anotherlongsalts",
+            1_400,
+            "Rx.j8H.h8HjEDGomFU8bDkXm3XIUnzyxf12oP84Bnq1",
+        ),
         ("x", "roundstoolow", 1_000, "Jc4xA6.bl9C.Nqoe./MktmYeUpkKvVSABfG6yGhgjM0"),
     ];
 

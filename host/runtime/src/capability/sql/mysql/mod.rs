@@ -9,7 +9,10 @@ use std::time::Duration;
 use futures_util::TryStreamExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _,
+    Statement as _,
+};
 use url::Url;
 
 use super::connection::{Endpoint, SETTLE, SqlConnectionOptions};
@@ -45,6 +48,7 @@ pub(crate) struct Backend {
     id: u64,
     user: String,
     host: String,
+    pub(super) is_mariadb: bool,
 }
 
 impl Dialer {
@@ -72,6 +76,7 @@ impl Dialer {
             }
         }
         let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");
+        let mode = tls_mode(url, host)?;
         // sqlx's own text is not passed on: it could quote the URL.
         let mut options = MySqlConnectOptions::from_url(url).map_err(|_| "the URL is not a MySQL URL".to_owned())?;
         options = options
@@ -82,7 +87,7 @@ impl Dialer {
             .no_engine_substitution(false)
             .timezone(None)
             .set_names(false)
-            .ssl_mode(tls_mode(url, host)?)
+            .ssl_mode(mode)
             .disable_statement_logging();
         let endpoint = Endpoint {
             host: host.to_owned(),
@@ -107,8 +112,8 @@ impl Dialer {
         let mut connection = options.connect().await?;
         let row = connection.fetch_one(sqlx::raw_sql(WHO_AM_I)).await?;
         let id = text(&row, 0)?.parse().map_err(|_| sqlx::Error::Protocol("not a connection id".to_owned()))?;
-        let backend = Backend { id, user: text(&row, 1)?, host: text(&row, 2)? };
         let is_mariadb = text(&row, 3)?.to_ascii_lowercase().contains("mariadb");
+        let backend = Backend { id, user: text(&row, 1)?, host: text(&row, 2)?, is_mariadb };
         connection.execute(sqlx::raw_sql(AssertSqlSafe(session(is_mariadb, self.statement_timeout)))).await?;
         Ok((connection, backend))
     }
@@ -140,9 +145,9 @@ fn tls_mode(url: &Url, host: &str) -> Result<MySqlSslMode, String> {
     let mode = match setting("ssl-mode") {
         None if is_here => MySqlSslMode::Preferred,
         None => MySqlSslMode::VerifyIdentity,
-        Some(word) => word.parse().map_err(|_| {
-            "ssl-mode must be DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY".to_owned()
-        })?,
+        Some(word) => word
+            .parse()
+            .map_err(|_| "ssl-mode must be DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY".to_owned())?,
     };
     if !is_here && !matches!(mode, MySqlSslMode::VerifyIdentity) {
         let reason = "a server on another machine needs ssl-mode=VERIFY_IDENTITY, with ssl-ca=FILE \
@@ -178,7 +183,7 @@ fn session(is_mariadb: bool, statement_timeout: Duration) -> String {
 
 /// Ends a connection, and waits until it is gone. `false` when it is still there.
 pub(crate) async fn end_backend(connection: &mut MySqlConnection, backend: &Backend) -> Result<bool, sqlx::Error> {
-    let Backend { id, user, host } = backend;
+    let Backend { id, user, host, .. } = backend;
     let mut look = format!("SELECT 1 FROM information_schema.processlist WHERE id = {id} AND user = ");
     let quoted = quote::literal(&mut look, user).and_then(|()| {
         look.push_str(" AND host = ");

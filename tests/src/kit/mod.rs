@@ -7,8 +7,13 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::database::Database;
 use crate::surroundings;
+
+pub mod conjur;
+pub mod directory;
+pub mod mysql;
+pub mod postgres;
+pub mod vault;
 
 /// A fixture, its folder and what stands behind it.
 pub struct KitFixture {
@@ -62,44 +67,6 @@ impl KitFixture {
 
     fn path(&self) -> PathBuf {
         self.folder.path().join("fixture.toml")
-    }
-
-    /// A fixture for a database of PostgreSQL; `config` are further keys of the target's `config`.
-    ///
-    /// # Errors
-    /// When the files cannot be written.
-    pub fn postgres(database: &Database, weak: &str, config: &str) -> Result<Self> {
-        let fixture = Self::new()?;
-        fixture.secret("broker.password", &database.password)?;
-        let Database { host, port, name, read_only, broker, .. } = database;
-        fixture.write(&format!(
-            r#"
-[connections.backend]
-kind = "postgres"
-url = "postgres://{broker}@{host}:{port}/{name}"
-password = {{ file = "broker.password" }}
-[connections.weak]
-kind = "postgres"
-url = "postgres://{weak}@{host}:{port}/{name}"
-password = {{ file = "broker.password" }}
-[targets.inventory]
-connection = "backend"
-default_role = "app_read_only"
-config = {{ {config} }}
-roles.app_read_only = {{ grants = ["{read_only}"] }}
-roles.missing = {{ grants = ["no_such_role"] }}
-roles.hostile = {{ grants = ["{read_only}\"; DROP TABLE items; --"] }}
-[conformance]
-refused_roles = ["missing", "hostile"]
-weak_connection = "weak"
-[conformance.login]
-kind = "postgres"
-url = "postgres://{host}:{port}/{name}"
-allowed = ["SELECT * FROM items"]
-refused = ["DELETE FROM items", "CREATE ROLE x", "CREATE TABLE t (a int)"]
-"#
-        ))?;
-        Ok(fixture)
     }
 
     /// Runs the kit on a component of the built plugins.
