@@ -447,3 +447,38 @@ async fn a_caller_that_goes_away_leaves_no_account_behind() {
     let gone = driver.inspect(&scope, &target, account.name.as_str()).await;
     assert_eq!(gone, Outcome::Refused(Refusal::NotFound));
 }
+
+#[tokio::test]
+async fn more_accounts_than_the_server_gives_at_once_are_listed() {
+    let server = openldap("JIT_TEST_LDAPS");
+    let bench = bench();
+    let driver = bench.driver("driver-ldap");
+    let (scope, target, role) = (server.scope(), server.target(""), server.role());
+    let password = generate_password();
+    // Another run may be at it on the same server.
+    let prefix = format!("v-many{}-", std::process::id());
+    let accounts: Vec<AccountView> =
+        (0..505).map(|number| account_named(AccountName::from_backend(format!("{prefix}{number}")))).collect();
+    for account in &accounts {
+        let issued = driver.create(&scope, &target, &role, account, &password).await;
+        assert!(matches!(issued, Outcome::Done(_)), "{issued:?}");
+    }
+    let (mut seen, mut cursor, mut pages) = (Vec::new(), None::<String>, 0);
+    loop {
+        let page = driver.list_accounts(&scope, &target, &prefix, cursor.as_deref()).await;
+        let Outcome::Done(page) = page else { panic!("{page:?}") };
+        seen.extend(page.names);
+        pages += 1;
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    let mut expected: Vec<String> = accounts.iter().map(|account| account.name.as_str().to_owned()).collect();
+    expected.sort();
+    assert_eq!(seen, expected);
+    assert!(pages > 1, "505 do not fit on a page");
+    for account in &accounts {
+        assert_eq!(driver.revoke(&removal(&scope), &target, account).await, Outcome::Done(()));
+    }
+}

@@ -7,7 +7,7 @@
 //! In scope: variables, by API key or JWT, pinned versions, rotators that Conjur has. Not in scope:
 //! making accounts, policies, ephemeral secrets of an issuer.
 //!
-//! `README.md` has the policy that the broker's host needs.
+//! `docs/drivers/conjur.md` has the policy that the broker's host needs.
 
 mod client;
 mod config;

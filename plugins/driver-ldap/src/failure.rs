@@ -29,7 +29,7 @@ pub(crate) fn of_change(error: LdapError) -> Error {
     let hint = match said.code {
         EXISTS => return Error::Conflict(text),
         TIME_LIMIT | BUSY | UNAVAILABLE => return Error::retryable(text),
-        INSUFFICIENT_ACCESS => "the broker's account lacks a right, see the driver's README",
+        INSUFFICIENT_ACCESS => "the broker's account lacks a right, see docs/drivers/ldap.md",
         NO_SUCH_OBJECT => "it, or what it stands under, is not there or hidden from the broker's account",
         REFERRAL => {
             "this server is a copy that cannot be written, or has another part of the directory: \

@@ -5,7 +5,7 @@
 //! In scope: OpenLDAP 2.5 and later with ppolicy, and Active Directory (Samba too). Not in scope:
 //! accounts that stand before their lease, rights other than by groups.
 //!
-//! `README.md` has the least-privilege set-up of the broker's own account.
+//! `docs/drivers/ldap.md` has the least-privilege set-up of the broker's own account.
 
 mod account;
 mod config;
@@ -25,7 +25,7 @@ use jit_plugin::{
 pub use config::{Flavour, MemberAttribute, PasswordForm, RoleConfig, TargetConfig, Texts};
 
 /// The longest name: Active Directory's bound of a `cn` is 64 (`ub-common-name`). Its login of 20
-/// characters is made of the name's end, see `README.md`.
+/// characters is made of the name's end, see `docs/drivers/ldap.md`.
 const MAX_NAME_LENGTH: u32 = 63;
 
 /// The driver.

@@ -154,7 +154,7 @@ fn base_problems(ldap: &mut dyn Ldap, config: &TargetConfig) -> Result<Vec<Confi
                 && !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(class))
             {
                 let message = format!(
-                    "the broker's account may not make `{class}` objects there: delegate it, see the driver's README"
+                    "the broker's account may not make `{class}` objects there: delegate it, see docs/drivers/ldap.md"
                 );
                 problems.push(ConfigProblem::new("accounts_base", message));
             }
@@ -183,7 +183,7 @@ fn wrong_group(ldap: &mut dyn Ldap, config: &TargetConfig, group: &str) -> Resul
     if config.flavour == Flavour::ActiveDirectory {
         let may = entry.values("allowedAttributesEffective").iter().any(|name| name.eq_ignore_ascii_case("member"));
         return Ok((!may).then(|| {
-            "the broker's account may not change its members: delegate `member`, see the driver's README".into()
+            "the broker's account may not change its members: delegate `member`, see docs/drivers/ldap.md".into()
         }));
     }
     let classes = entry.values("objectClass");

@@ -18,7 +18,7 @@ pub(crate) const UNKNOWN_TABLE: [&str; 2] = ["1109", "1146"];
 
 /// Nothing was done, and it may be done later: lost races (1205, 1213), too many connections (1040,
 /// 1203, 1226), no room (1021, 1114) or memory (1037, 1038, 1041, 1135), a server that is a replica
-/// or closed for writing for the moment (1290, 1836, 3032), a backup that locks accounts (1637, 3730).
+/// or closed for writing for the moment (1290, 1836, 3032), too many transactions at once (1637).
 const PASSING: [&str; 15] = [
     "1205", "1213", "1040", "1203", "1226", "1021", "1114", "1037", "1038", "1041", "1135", "1290", "1836", "1637",
     "3032",
@@ -36,7 +36,7 @@ pub(crate) fn of_change(error: SqlError) -> Error {
     };
     let text = format!("{} (error {})", server.message, server.code);
     if is_denied(&error) {
-        Error::Refused(format!("{text}: the broker's account lacks a privilege, see the driver's README"))
+        Error::Refused(format!("{text}: the broker's account lacks a privilege, see docs/drivers/mysql.md"))
     } else if PASSING.contains(&server.code.as_str()) {
         Error::retryable(text)
     } else {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn each_number_tells_the_host_what_to_do() {
         let kind = |code| match of_change(refused(code)) {
-            Error::Refused(text) if text.contains("README") => "denied",
+            Error::Refused(text) if text.contains("docs/drivers") => "denied",
             Error::Refused(_) => "refused",
             Error::Retryable(_) => "retryable",
             _ => "else",

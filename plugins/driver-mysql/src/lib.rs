@@ -8,7 +8,7 @@
 //! objects, which belong to the granted roles; a backstop: these servers expire passwords by the
 //! day at most, and whoever holds an expired one may set a new one.
 //!
-//! `README.md` says how to set it up; `setup/` has the statements.
+//! `docs/drivers/mysql.md` says how to set it up; `setup/` has the statements.
 
 mod account;
 mod config;

@@ -21,7 +21,7 @@ pub(crate) fn of_change(error: SqlError) -> Error {
     if EXISTS.contains(&code) {
         Error::Conflict(text())
     } else if code == INSUFFICIENT_PRIVILEGE {
-        let hint = "the broker's role lacks a privilege, see the driver's README";
+        let hint = "the broker's role lacks a privilege, see docs/drivers/postgres.md";
         Error::Refused(format!("{}: {hint}", text()))
     } else if is_passing(code) {
         Error::retryable(text())

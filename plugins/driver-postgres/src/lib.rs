@@ -5,7 +5,7 @@
 //! single objects, which belong to the granted roles; backends that only speak PostgreSQL's
 //! protocol (they lack roles, or `pg_shdepend`).
 //!
-//! `README.md` has the least-privilege set-up of the broker's own role.
+//! `docs/drivers/postgres.md` has the least-privilege set-up of the broker's own role.
 
 mod account;
 mod config;

@@ -5,7 +5,7 @@
 //! answers have the same shape. Not in scope: static roles, whose accounts stand
 //! before and after a lease; engines that give keys or certificates.
 //!
-//! `README.md` has the set-up in Vault, `setup.hcl` the broker's policy.
+//! `docs/drivers/vault.md` has the set-up in Vault, `setup.hcl` the broker's policy.
 
 mod client;
 mod config;

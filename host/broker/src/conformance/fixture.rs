@@ -33,6 +33,10 @@ pub struct Expectations {
     /// one standing account).
     #[serde(default = "yes")]
     pub many_accounts: bool,
+    /// Features that this backend lacks although the driver has them (`overlap` on MariaDB): the
+    /// cases then look for what holds without.
+    #[serde(default)]
+    pub without: Vec<String>,
 }
 
 fn yes() -> bool {

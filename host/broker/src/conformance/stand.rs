@@ -47,6 +47,7 @@ pub struct Stand {
     pub gate: Option<Gate>,
     /// Whether the backend makes more than one account.
     pub many_accounts: bool,
+    without: Vec<Feature>,
     scope: DriverScope,
     /// Through other credentials, and why not where there are none.
     wrong_credentials: Result<Connection, String>,
@@ -111,6 +112,10 @@ impl Stand {
             (None, Some(role)) => by_name(role.as_str())?,
             (None, None) => bail!("[conformance] role is missing, and the target has no default_role"),
         };
+        let feature = |word: &String| {
+            Feature::from_word(word).with_context(|| format!("[conformance] without: there is no feature {word}"))
+        };
+        let without = expectations.without.iter().map(feature).collect::<Result<Vec<_>>>()?;
         let login = expectations.login.clone().map(Login::new).transpose()?;
         let connection = connection_of(&config, fixture.connection.as_deref())?;
         let wrong_file = scratch.join("wrong-credential");
@@ -143,6 +148,7 @@ impl Stand {
             target: TargetView { name: TargetName::new(name.as_str())?, config: target.config.to_string() },
             prefix: AccountPrefix::try_from(PREFIX.to_owned()).map_err(|error| anyhow!("{error}"))?,
             many_accounts: expectations.many_accounts,
+            without,
             driver,
             role,
             refused_roles,
@@ -161,7 +167,7 @@ impl Stand {
 
     /// The features that it claims.
     pub fn has(&self, feature: Feature) -> bool {
-        self.driver.description().has(feature)
+        self.driver.description().has(feature) && !self.without.contains(&feature)
     }
 
     /// Leaves the case out unless the driver has the feature.
