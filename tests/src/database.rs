@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use crate::{random_name, setup};
 
 /// A database with its roles.
+#[derive(Clone)]
 pub struct Database {
     admin: PgConnectOptions,
     /// `127.0.0.1`, unless the server is elsewhere.

@@ -22,6 +22,7 @@
 //!
 //! `cargo xtask servers` starts the same ones and prints these variables for a shell.
 
+pub mod backend;
 pub mod broker;
 pub mod conjur;
 pub mod contract;

@@ -124,13 +124,13 @@ async fn where_the_backend_cannot_be_listed_a_doubtful_lease_waits_for_its_expir
     let lost = client.issue(&token, &json!({"target": "vaulted", "role": "lossy", "ttl": "15s"})).await.unwrap();
     assert_eq!(lost.status, 504, "{}", lost.text);
     assert!(reconcile(&world).contains("permission denied"));
-    let mut seen = world.leases().remove(0);
     eventually("it is closed", async || {
-        seen = world.leases().remove(0);
+        let seen = world.leases().remove(0);
         assert_eq!(seen["attempts"], 0, "waiting is no failure: {seen}");
         seen["state"] == "revoked"
     })
     .await;
+    let seen = world.leases().remove(0);
     let closed = &world.events("lease.revoked")[0];
     assert!(closed["closed_because"].as_str().unwrap().contains("has expired there by itself"), "{closed}");
     let moment = |value: &serde_json::Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();

@@ -4,6 +4,10 @@
 
 mod api;
 mod away;
+mod backends;
+mod backends_directory;
+mod backends_migration;
+mod backends_vault;
 mod cli;
 mod concurrency;
 mod conformance;

@@ -5,22 +5,69 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use jit_plugin_build::Progress as _;
 
-use crate::servers::postgres;
+use crate::servers::{mysql, openbao, postgres, slapd};
 use crate::{binaries, plugins, steps::Steps};
 
-/// The version that is fetched; an installed one of another version serves as well.
-const POSTGRES: u32 = 17;
+/// The version of PostgreSQL that is fetched; an installed one of another version serves as well.
+pub const POSTGRES: u32 = 17;
+
+/// What stands behind the target of the story.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// A database of PostgreSQL.
+    Postgres,
+    /// A database of MySQL, over TLS.
+    Mysql,
+    /// A directory: OpenLDAP, over TLS.
+    Ldap,
+    /// A PAM: OpenBao, the open fork of Vault, in front of PostgreSQL.
+    Vault,
+}
+
+impl Backend {
+    /// The driver's package and component.
+    #[must_use]
+    pub fn driver(self) -> String {
+        format!("driver-{}", self.word())
+    }
+
+    /// The word on the command line, which is also the driver's.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+            Self::Ldap => "ldap",
+            Self::Vault => "vault",
+        }
+    }
+
+    /// Fetches its servers into the cache; tells what they are.
+    fn fetch(self, steps: &Steps) -> Result<Vec<String>> {
+        let postgres = || -> Result<String> { Ok(postgres::any(POSTGRES, steps)?.version().to_owned()) };
+        Ok(match self {
+            Self::Postgres => vec![postgres()?],
+            Self::Mysql => vec![mysql::binaries(steps)?.version().to_owned()],
+            Self::Ldap => vec![slapd::binaries(steps)?.version().to_owned()],
+            Self::Vault => vec![openbao::version(&openbao::binary(steps)?)?, postgres()?],
+        })
+    }
+}
 
 /// What may be chosen.
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
-    /// Leave PostgreSQL and the broker running at the end, and print lines to copy.
+    /// What stands behind `inventory_db`: the story is the same, since an application cannot tell.
+    #[arg(long, value_enum, default_value_t = Backend::Postgres)]
+    backend: Backend,
+    /// Leave the servers and the broker running at the end, and print lines to copy.
     #[arg(long)]
     keep: bool,
-    /// Stop what an earlier `--keep` left running, and do nothing else.
-    #[arg(long, conflicts_with = "keep")]
+    /// Stop what an earlier `--keep` left running, whatever its backend, and do nothing else.
+    #[arg(long, conflicts_with_all = ["keep", "backend"])]
     stop: bool,
     /// Where the demo keeps configuration, store, audit log and logs; emptied at the start.
     /// By default target/demo.
@@ -31,12 +78,15 @@ pub struct DemoArgs {
 /// Examples for the help.
 pub const EXAMPLES: &str = "\
 Examples:
-  cargo xtask demo                  # the whole story, then everything is stopped
-  cargo xtask demo --keep           # leaves it running, with curl lines to paste
-  cargo xtask demo --stop           # stops what --keep left
+  cargo xtask demo                     # the whole story on PostgreSQL, then everything is stopped
+  cargo xtask demo --backend mysql     # the same on MySQL,
+  cargo xtask demo --backend ldap      # on OpenLDAP,
+  cargo xtask demo --backend vault     # and with OpenBao making the accounts
+  cargo xtask demo --keep              # leaves it running, with curl lines to paste
+  cargo xtask demo --stop              # stops what --keep left
   NO_COLOR=1 cargo xtask demo | tee story.txt
 
-The first time takes some minutes: the guest toolchain and PostgreSQL are fetched, and everything
+The first time takes some minutes: the guest toolchain and the servers are fetched, and everything
 is compiled. After that it is about half a minute, most of it the life of the account.";
 
 /// Prepares everything and becomes the demo: signals then go where the servers are.
@@ -50,19 +100,19 @@ pub fn run(args: &DemoArgs, steps: &Steps) -> Result<()> {
         let [demo] = binaries::build(&["jit-tests"], ["demo"], &[])?;
         return become_demo(Command::new(demo).arg("--folder").arg(folder).arg("--stop"));
     }
-    plugins::build(&["driver-postgres".to_owned(), "policy-allow-list".to_owned()], steps)?;
-    steps.done("plugins: driver-postgres, policy-allow-list");
-    let postgres = postgres::any(POSTGRES, steps)?;
-    steps.done(postgres.version());
+    let packages = [args.backend.driver(), "policy-allow-list".to_owned()];
+    plugins::build(&packages, steps)?;
+    steps.done(&format!("plugins: {}", packages.join(", ")));
+    for server in args.backend.fetch(steps)? {
+        steps.done(&server);
+    }
     steps.step("building the broker and the demo");
     steps.finish();
     let [broker, demo] = binaries::build(&["jit-broker", "jit-tests"], ["jit-broker", "demo"], &[])?;
     let mut command = Command::new(demo);
     command
-        .arg("--folder")
+        .args(["--backend", args.backend.word(), "--folder"])
         .arg(folder)
-        .arg("--postgres")
-        .arg(postgres.bin())
         .arg("--broker")
         .arg(broker)
         .arg("--plugins")

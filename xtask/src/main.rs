@@ -48,9 +48,9 @@ enum Command {
     /// Measure the broker beside the database alone and beside OpenBao, all on this machine.
     #[command(after_help = bench::EXAMPLES)]
     Bench(BenchArgs),
-    /// Watch it work: a real PostgreSQL, the broker, and an account from its first to its last second.
+    /// Watch it work: a real backend, the broker, and an account from its first to its last second.
     ///
-    /// Gets what is missing (guest toolchain, PostgreSQL), builds, and plays the story step by step,
+    /// Gets what is missing (guest toolchain, servers), builds, and plays the story step by step,
     /// each step checked. Everything it starts is stopped at the end, on Ctrl-C too.
     #[command(after_help = demo::EXAMPLES)]
     Demo(DemoArgs),

@@ -65,7 +65,9 @@ impl KitFixture {
         Ok(std::fs::write(self.path(), text)?)
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where the fixture is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("fixture.toml")
     }
 

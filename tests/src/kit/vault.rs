@@ -10,6 +10,7 @@ use crate::servers::OpenBao;
 use crate::{random_name, setup, surroundings};
 
 /// A database engine of the suite's OpenBao, with one role, in front of a database.
+#[derive(Clone)]
 pub struct Engine {
     /// The server, as root.
     pub bao: OpenBao,
@@ -20,13 +21,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Mounts an engine with the role `app_read_only`.
+    /// Mounts an engine of the suite's server, with the role `app_read_only`, in front of a database.
     ///
     /// # Errors
     /// When a server says no.
-    pub async fn mount() -> Result<Self> {
-        let database = Database::create(&surroundings("JIT_TEST_POSTGRES")).await?;
-        let bao = OpenBao::of_the_suite()?;
+    pub async fn mount(database: Database) -> Result<Self> {
+        Self::mount_in(OpenBao::of_the_suite()?, database).await
+    }
+
+    /// The same in another server, as its root.
+    ///
+    /// # Errors
+    /// When a server says no.
+    pub async fn mount_in(bao: OpenBao, database: Database) -> Result<Self> {
         let mount = format!("database_{}", random_name());
         bao.write(&format!("sys/mounts/{mount}"), &json!({"type": "database"})).await?;
         let Database { host, port, name, broker, password, read_only, .. } = &database;
@@ -84,6 +91,19 @@ impl Engine {
         let keys = reply.json["data"]["keys"].as_array().cloned().unwrap_or_default();
         Ok(keys.iter().filter_map(|key| key.as_str()).map(|key| format!("{prefix}{key}")).collect())
     }
+
+    /// The accounts that it made and that are still there: who has the role, but for the broker's.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn accounts(&self) -> Result<Vec<String>> {
+        let Database { read_only, broker, .. } = &self.database;
+        let query = "SELECT account.rolname::text FROM pg_auth_members \
+             JOIN pg_roles account ON account.oid = member JOIN pg_roles granted ON granted.oid = roleid \
+             WHERE granted.rolname = $1 AND account.rolname <> $2";
+        let names = sqlx::query_scalar(query).bind(read_only).bind(broker);
+        Ok(names.fetch_all(&mut self.database.superuser().await?).await?)
+    }
 }
 
 impl KitFixture {
@@ -92,11 +112,19 @@ impl KitFixture {
     /// # Errors
     /// When a server says no.
     pub async fn vault() -> Result<Self> {
-        let engine = Engine::mount().await?;
+        let database = Database::create(&surroundings("JIT_TEST_POSTGRES")).await?;
+        Self::in_front_of(&Engine::mount(database).await?).await
+    }
+
+    /// For that engine.
+    ///
+    /// # Errors
+    /// When a server says no.
+    pub async fn in_front_of(engine: &Engine) -> Result<Self> {
         let fixture = Self::new()?;
         fixture.secret("token", &engine.token(&[&engine.mount]).await?)?;
         fixture.secret("weak.token", &engine.token(&["no-such-policy"]).await?)?;
-        let (url, ca) = (surroundings("JIT_TEST_OPENBAO"), surroundings("JIT_TEST_OPENBAO_CA"));
+        let (url, ca) = (engine.bao.url(), engine.bao.authority().context("no TLS")?.display());
         let mount = &engine.mount;
         let Database { host, port, name, .. } = &engine.database;
         fixture.write(&format!(

@@ -1,6 +1,6 @@
 //! OpenBao by its HTTP API.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,6 +15,7 @@ use crate::surroundings;
 pub struct OpenBao {
     http: reqwest::Client,
     url: String,
+    authority: Option<PathBuf>,
     token: String,
 }
 
@@ -39,7 +40,20 @@ impl OpenBao {
             let pem = std::fs::read(authority).with_context(|| format!("cannot read {}", authority.display()))?;
             http = http.https_only(true).tls_certs_only([reqwest::Certificate::from_pem(&pem)?]);
         }
-        Ok(Self { http: http.build()?, url: url.to_owned(), token: token.to_owned() })
+        let authority = authority.map(Path::to_owned);
+        Ok(Self { http: http.build()?, url: url.to_owned(), authority, token: token.to_owned() })
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Who signed its certificate.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
     }
 
     /// The same server with another token.

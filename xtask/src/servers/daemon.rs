@@ -122,6 +122,14 @@ impl Daemon {
         self.process.as_ref().map(Child::id)
     }
 
+    /// Leaves it running when this value goes: its watchdog is dismissed. Gives its process id.
+    pub(super) fn detach(mut self) -> Option<u32> {
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.dismiss();
+        }
+        self.process.take().map(|process| process.id())
+    }
+
     /// Asks it to end, with a signal (`TERM`); kills it if it does not in time.
     pub(super) fn stop(&mut self, name: &str) -> Result<()> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
@@ -199,6 +207,21 @@ mod tests {
         assert!(folder.path().exists());
         server.kill().unwrap();
         server.wait().unwrap();
+    }
+
+    #[test]
+    fn a_detached_server_and_its_folder_stay() {
+        let mut place = Place::new("test", crate::servers::place::RunAs::Unprivileged).unwrap();
+        let daemon = Daemon::start("it", Command::new("sleep").arg("600"), &place).unwrap();
+        place.keep();
+        let folder = place.folder().to_owned();
+        let pid = daemon.detach().unwrap();
+        drop(place);
+        // Of a process that has ended, and that nobody waited for, this is empty.
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(line.starts_with("sleep") && folder.exists());
+        assert!(Command::new("kill").arg(pid.to_string()).status().unwrap().success());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -113,6 +113,25 @@ impl MysqlServer {
         &self.certificates.authority
     }
 
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().and_then(Daemon::pid)
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.place.folder()
+    }
+
+    /// Leaves the server running, and its folder, when this value goes; the caller stops it by its
+    /// process id, with TERM.
+    pub fn detach(mut self) -> Option<u32> {
+        self.place.keep();
+        self.daemon.take().and_then(Daemon::detach)
+    }
+
     /// Starts the stopped server again, on the same port. Nothing happens if it runs.
     ///
     /// # Errors

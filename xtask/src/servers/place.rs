@@ -63,6 +63,11 @@ impl Place {
         &self.folder
     }
 
+    /// Leaves the folder when this value goes; whoever asks for that removes it.
+    pub(super) fn keep(&mut self) {
+        self._temporary.disable_cleanup(true);
+    }
+
     /// Makes a folder in it that only the server's user may enter.
     pub(super) fn make_folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder.join(name);

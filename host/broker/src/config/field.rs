@@ -185,6 +185,7 @@ impl<'a> Section<'a> {
         }
         for (name, value) in self.all_entries(key) {
             let word = name.get_ref().as_ref();
+            self.reading.secret_names.borrow_mut().insert(word.to_owned());
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             if word.is_empty() || word.len() > 64 || !word.chars().all(plain) {
                 self.reading.mask_all(value);
@@ -264,7 +265,8 @@ impl<'a> Section<'a> {
         };
         Some(match value.get_ref() {
             DeValue::String(text) => {
-                if redact::names_a_secret(key) || redact::looks_secret(text) {
+                let is_only_a_name = || self.reading.secret_names.borrow().contains(text.as_ref());
+                if redact::looks_secret(text) || redact::names_a_secret(key) && !is_only_a_name() {
                     let message = format!("`{}` looks like a secret, and a plugin is not given any", shown(key));
                     let help = "what a plugin is configured with is neither sealed nor hidden: credentials belong to \
                                 [connections.NAME], as { file = \"…\" } or { env = \"…\" }";

@@ -2,7 +2,7 @@
 //! value stands, and what may not be shown.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -30,14 +30,16 @@ pub(super) struct Reading {
     pub(super) findings: RefCell<Vec<Finding>>,
     /// What may not be shown.
     pub(super) masks: RefCell<Vec<Range<usize>>>,
+    /// The names that connections give their secrets: a plugin's configuration may say them.
+    pub(super) secret_names: RefCell<BTreeSet<String>>,
     /// Read in the place of a table that is not there, so that defaults and missing keys have one path.
     pub(super) nothing: DeTable<'static>,
 }
 
 impl Reading {
     pub(super) fn new(folder: PathBuf) -> Self {
-        let (findings, masks) = (RefCell::default(), RefCell::default());
-        Self { folder, findings, masks, nothing: DeTable::new() }
+        let (findings, masks, secret_names) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self { folder, findings, masks, secret_names, nothing: DeTable::new() }
     }
 
     pub(super) fn error(&self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {

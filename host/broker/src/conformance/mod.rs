@@ -52,6 +52,8 @@ pub async fn run(component: &Path, fixture: &Path, only: &[String], progress: &d
     let fixture = Fixture::load(fixture)?;
     let scratch = Scratch::new()?;
     let stand = Stand::set_up(component, &fixture, &scratch.0).await?;
+    // Before the first of many cases waits for it.
+    stand.must_reach_the_backend().await?;
     let description = stand.driver.description();
     let mut report = Report {
         driver: Subject {

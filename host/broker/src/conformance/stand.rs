@@ -165,6 +165,17 @@ impl Stand {
         })
     }
 
+    /// The backend answers; whether it likes what it is asked is a case's to see.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn must_reach_the_backend(&self) -> Result<()> {
+        match self.driver.validate(&self.scope(), &self.target, &self.good_roles()).await {
+            Outcome::Refused(Refusal::Unavailable { reason, .. }) => bail!("the backend cannot be reached: {reason}"),
+            _ => Ok(()),
+        }
+    }
+
     /// The features that it claims.
     pub fn has(&self, feature: Feature) -> bool {
         self.driver.description().has(feature) && !self.without.contains(&feature)

@@ -1,10 +1,11 @@
 //! The demo's configuration, to be read by a person.
 
-use jit_tests::Database;
+use crate::backend::{Backend, Sections};
 
 /// `broker.toml`: everything beside it has relative paths.
-pub(crate) fn text(database: &Database) -> String {
-    let Database { host, port, name, read_only, read_write, owner, broker, .. } = database;
+pub(crate) fn text<B: Backend>(backend: &B) -> String {
+    let driver = B::KIND.word();
+    let Sections { connection, target } = backend.sections();
     format!(
         r#"# The demo's configuration, made by `cargo xtask demo`. Every key is explained by
 # `jit-broker config example`; `jit-broker dev` adds its embedded issuer to it.
@@ -21,17 +22,15 @@ signing_key = {{ file = "audit.key" }}
 export = [{{ kind = "jsonl", path = "audit.jsonl" }}]
 
 # WebAssembly components: what they may do is what the host hands them, call by call.
-[plugins.postgres]
-path = "plugins/driver-postgres.wasm"
+[plugins.{driver}]
+path = "plugins/driver-{driver}.wasm"
 
 [plugins.allow-list]
 path = "plugins/policy-allow-list.wasm"
 
-# What the host opens; no plugin sees the password.
+# What the host opens; no plugin sees the credential.
 [connections.inventory]
-kind = "postgres"
-url = "postgres://{broker}@{host}:{port}/{name}"
-password = {{ file = "secrets/inventory" }}
+{connection}
 
 # Who may have what: what no rule names is denied.
 [policies.allow-listed]
@@ -55,19 +54,15 @@ target = "inventory_db"
 roles = ["*"]
 require_ticket = true
 
+# What applications ask for. They cannot tell which driver serves it.
 [targets.inventory_db]
-driver = "postgres"
+driver = "{driver}"
 connection = "inventory"
 policies = ["allow-listed", "ticket-required"]
 default_ttl = "15m"
 max_ttl = "1h"
 default_role = "app_read_only"
-[targets.inventory_db.config]
-reassign_owned_to = "{owner}"      # keeps the tables that an account leaves behind
-[targets.inventory_db.roles.app_read_only]
-grants = ["{read_only}"]
-[targets.inventory_db.roles.app_read_write]
-grants = ["{read_write}"]
+{target}
 "#
     )
 }

@@ -1,9 +1,10 @@
-//! The demo that `cargo xtask demo` builds and runs: a real PostgreSQL, the broker, and the whole
-//! story from a workload's token to an account that is gone.
+//! The demo that `cargo xtask demo` builds and runs: a real backend, the broker, and the whole story
+//! from a workload's token to an account that is gone.
 //!
 //! In scope: showing. What holds in every corner is shown by `suite/`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo prints")]
 
+mod backend;
 mod config;
 mod json;
 mod screen;
@@ -18,11 +19,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use jit_plugin_build::Progress as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use xtask::demo::Backend as Kind;
 use xtask::steps::Steps;
 
+use backend::{Backend, Ldap, Mysql, Postgres, Vault, shown};
 use screen::Screen;
 use stage::{Props, Stage};
-use story::shown;
 
 /// What shells say of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -30,9 +32,9 @@ const INTERRUPTED: u8 = 130;
 /// Plays the story; `cargo xtask demo` builds what it needs and says where it is.
 #[derive(Parser)]
 struct Args {
-    /// The folder with PostgreSQL's programs.
-    #[arg(long, required_unless_present = "stop")]
-    postgres: Option<PathBuf>,
+    /// What stands behind the target of the story.
+    #[arg(long, value_enum, default_value_t = Kind::Postgres)]
+    backend: Kind,
     /// The broker's binary.
     #[arg(long, required_unless_present = "stop")]
     broker: Option<PathBuf>,
@@ -71,16 +73,26 @@ async fn run(args: Args, screen: &mut Screen) -> Result<()> {
     let folder = std::path::absolute(&args.folder)?;
     if args.stop {
         let stopped = stage::stop_earlier(&folder)?;
-        screen.plain(if stopped { "The demo's PostgreSQL and broker are stopped." } else { "No demo is running." });
+        screen.plain(if stopped { "The demo's servers and broker are stopped." } else { "No demo is running." });
         return Ok(());
     }
-    let (Some(postgres), Some(broker), Some(plugins)) = (args.postgres, args.broker, args.plugins) else {
-        bail!("--postgres, --broker and --plugins are needed");
+    let (Some(broker), Some(plugins)) = (args.broker, args.plugins) else {
+        bail!("--broker and --plugins are needed");
     };
+    let props = Props { folder, broker, plugins };
+    match args.backend {
+        Kind::Postgres => perform::<Postgres>(&props, args.keep, screen).await,
+        Kind::Mysql => perform::<Mysql>(&props, args.keep, screen).await,
+        Kind::Ldap => perform::<Ldap>(&props, args.keep, screen).await,
+        Kind::Vault => perform::<Vault>(&props, args.keep, screen).await,
+    }
+}
+
+/// Builds the stage, plays, and clears it or leaves it.
+async fn perform<B: Backend>(props: &Props, keep: bool, screen: &mut Screen) -> Result<()> {
     let mut interrupt = Interrupt::new()?;
     let begun = Instant::now();
-    let props = Props { folder, postgres, broker, plugins };
-    let mut stage = build(&props).await?;
+    let mut stage = build::<B>(props).await?;
     let played = tokio::select! {
         played = play(&mut stage, screen) => played,
         why = interrupt.wait() => Err(Interrupted(why).into()),
@@ -93,33 +105,29 @@ async fn run(args: Args, screen: &mut Screen) -> Result<()> {
         }
         return Err(anyhow::anyhow!("{error:#}\n   The broker's log is {log}"));
     }
-    let seconds = begun.elapsed().as_secs();
-    summary(screen, seconds);
-    if args.keep {
-        kept(&stage, screen);
+    summary::<B>(screen, begun.elapsed().as_secs());
+    if keep {
+        kept(&stage, screen)?;
         return stage.keep();
     }
     let files = [shown(&stage.config()), shown(&stage.path("audit.jsonl")), shown(&stage.log())];
     stage.stop()?;
-    screen.say("PostgreSQL and the broker are stopped. Left to read:");
+    screen.say(&format!("{} and the broker are stopped. Left to read:", B::TEXTS.servers));
     screen.output(&files.join("\n"));
-    screen.note("`cargo xtask demo --keep` leaves both running, with lines to copy.");
+    let chosen = if B::KIND == Kind::Postgres { String::new() } else { format!(" --backend {}", B::KIND.word()) };
+    screen.note(&format!("`cargo xtask demo{chosen} --keep` leaves all of it running, with lines to copy."));
     Ok(())
 }
 
-async fn build(props: &Props) -> Result<Stage> {
+async fn build<B: Backend>(props: &Props) -> Result<Stage<B>> {
     let steps = Steps::new();
-    steps.step("starting PostgreSQL");
-    let mut stage = Stage::build(props)?;
-    stage.create_database().await?;
-    steps.done(&format!(
-        "PostgreSQL on port {}, with a database `inventory` and a least-privilege role for the broker",
-        stage.port
-    ));
+    steps.step(&format!("starting {}", B::TEXTS.servers));
+    let stage = Stage::<B>::build(props, &steps).await?;
+    steps.done(&stage.backend()?.started());
     Ok(stage)
 }
 
-async fn play(stage: &mut Stage, screen: &mut Screen) -> Result<()> {
+async fn play<B: Backend>(stage: &mut Stage<B>, screen: &mut Screen) -> Result<()> {
     let steps = Steps::new();
     steps.step("starting the broker (it compiles its plugins once)");
     stage.start_broker()?;
@@ -129,25 +137,32 @@ async fn play(stage: &mut Stage, screen: &mut Screen) -> Result<()> {
     story::play(stage, screen).await
 }
 
-fn summary(screen: &Screen, seconds: u64) {
+fn summary<B: Backend>(screen: &Screen, seconds: u64) {
     screen.title(&format!("Seen in {seconds} seconds, each step checked:"));
     for line in [
-        "a workload got a database account with nothing but its platform's token,",
+        &format!("a workload got {} with nothing but its platform's token,", B::TEXTS.got),
         "used it, and could do no more than its role;",
         "four requests that should not succeed did not, and said why;",
         "the log proves what happened, and a forged copy was found out;",
-        "the account ended with its lease: login, session and role.",
+        &format!("the account ended with its lease: {}.", B::TEXTS.ended),
     ] {
         screen.holds(line);
     }
 }
 
 /// How to go on with what is left running.
-fn kept(stage: &Stage, screen: &Screen) {
+fn kept<B: Backend>(stage: &Stage<B>, screen: &Screen) -> Result<()> {
+    let backend = stage.backend()?;
     let (broker, issuer) = (&stage.broker_url, &stage.issuer_url);
     let (program, config) = (shown(&stage.binary()), shown(&stage.config()));
-    let (broker_pid, postgres_pid) = stage.pids();
-    let pid = |pid: Option<u32>| pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+    let broker_pid = stage.broker_pid().map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+    let servers: Vec<String> = stage
+        .servers()
+        .iter()
+        .map(|server| format!("{:<12} {}   (process {})", server.name, server.address, server.pid))
+        .collect();
+    let kill: Vec<String> =
+        stage.servers().iter().map(|server| format!("; kill -{} {}", server.signal, server.pid)).collect();
     screen.title("Left running; paste these:");
     screen.plain(&format!(
         r#"
@@ -157,7 +172,10 @@ REPLY=$(curl -s {broker}/issue -H "authorization: Bearer $TOKEN" \
     -H 'content-type: application/json' \
     -d '{{"target": "inventory_db", "ttl": "5m", "reason": "trying it out"}}'); echo "$REPLY"
 
-LEASE=$(echo "$REPLY" | sed 's/.*"lease_id":"\([^"]*\)".*/\1/')
+field() {{ echo "$REPLY" | sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/"; }}
+LEASE=$(field lease_id)
+
+{}
 
 curl -s -X POST {broker}/v1/leases/$LEASE/renew -H "authorization: Bearer $TOKEN" \
     -H 'content-type: application/json' -d '{{"ttl": "10m"}}'; echo
@@ -167,18 +185,17 @@ curl -s -X POST {broker}/v1/leases/$LEASE/revoke -H "authorization: Bearer $TOKE
 {program} lease list --config {config}
 {program} audit show --config {config}
 
-broker       {broker}   (process {}; log {})
+broker       {broker}   (process {broker_pid}; log {})
 issuer       {issuer}   (a token for whoever asks, on this machine only)
-PostgreSQL   127.0.0.1:{}         (process {})
+{}
 
-To stop both:  cargo xtask demo --stop      (or: kill -TERM {}; kill -INT {})"#,
-        pid(broker_pid),
+To stop it all:  cargo xtask demo --stop      (or: kill -TERM {broker_pid}{})"#,
+        backend.to_try(),
         shown(&stage.log()),
-        stage.port,
-        pid(postgres_pid),
-        pid(broker_pid),
-        pid(postgres_pid),
+        servers.join("\n"),
+        kill.concat(),
     ));
+    Ok(())
 }
 
 /// Ended from outside.

@@ -1,21 +1,22 @@
-//! What the story is played on: a PostgreSQL server and a broker, and how both end.
+//! What the story is played on: a backend's servers and a broker, and how all of them end.
 //!
-//! Three ways lead to their end: the demo stops them; a watchdog does when the demo dies, however it
-//! does; and the next demo finds what is left in `demo.json`, where a demo that was kept is too.
+//! Three ways lead to their end: the demo stops them; watchdogs do when the demo dies, however it
+//! does (each server has its own, the broker's is here); and the next demo finds what is left in
+//! `demo.json`, where a demo that was kept is too.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use jit_tests::Database;
 use serde::{Deserialize, Serialize};
-use xtask::servers::postgres::{PostgresServer, PostgresSettings};
+use xtask::steps::Steps;
 
+use crate::backend::{Backend, Process};
 use crate::config;
 
 /// How long the broker may take to start.
@@ -26,22 +27,17 @@ const POLL: Duration = Duration::from_millis(50);
 /// How much of the broker's log an error shows, in lines.
 const LOG_TAIL: usize = 30;
 
-/// Ends what it was told of when its input ends without `done`, as it does when the demo dies.
+/// Ends the broker that it was told of when its input ends without `done`, as it does when the demo
+/// dies.
 const WATCHDOG: &str = r#"
-stop=""
-while read -r signal pid; do
-    [ "$signal" = done ] && exit 0
-    stop="$stop kill -$signal $pid;"
-done
-eval "$stop"
+read -r pid || exit 0
+read -r _ || kill -TERM "$pid"
 "#;
 
 /// What has to be at hand before the stage is built.
 pub(crate) struct Props {
-    /// The folder of everything that the demo writes, but for the database's files.
+    /// The folder of everything that the demo writes, but for the servers' files.
     pub(crate) folder: PathBuf,
-    /// The folder of PostgreSQL's programs.
-    pub(crate) postgres: PathBuf,
     /// The broker's binary.
     pub(crate) broker: PathBuf,
     /// The folder of the built plugins.
@@ -52,66 +48,50 @@ pub(crate) struct Props {
 #[derive(Debug, Serialize, Deserialize)]
 struct Remembered {
     demo: u32,
-    postgres: Option<u32>,
-    postgres_folder: Option<PathBuf>,
     broker: Option<u32>,
+    servers: Vec<Process>,
 }
 
-/// A running server and broker.
-pub(crate) struct Stage {
+/// Running servers and a broker.
+pub(crate) struct Stage<B: Backend> {
     folder: PathBuf,
     remembered: Remembered,
     watchdog: Watchdog,
-    postgres: Option<PostgresServer>,
+    backend: Option<B>,
     broker: Option<Child>,
-    /// The server's port.
-    pub(crate) port: u16,
-    /// The database and its roles.
-    pub(crate) database: Option<Database>,
     /// Where the broker serves.
     pub(crate) broker_url: String,
     /// Where its embedded issuer is.
     pub(crate) issuer_url: String,
 }
 
-impl Stage {
-    /// Clears the folder and starts the server.
-    pub(crate) fn build(props: &Props) -> Result<Self> {
+impl<B: Backend> Stage<B> {
+    /// Clears the folder, starts the servers and sets them up for the broker.
+    pub(crate) async fn build(props: &Props, steps: &Steps) -> Result<Self> {
         stop_earlier(&props.folder)?;
-        lay_out(props)?;
+        lay_out(props, &B::KIND.driver())?;
         let mut stage = Self {
             folder: props.folder.clone(),
-            remembered: Remembered { demo: std::process::id(), postgres: None, postgres_folder: None, broker: None },
+            remembered: Remembered { demo: std::process::id(), broker: None, servers: Vec::new() },
             watchdog: Watchdog::start()?,
-            postgres: None,
+            backend: None,
             broker: None,
-            port: 0,
-            database: None,
             broker_url: String::new(),
             issuer_url: String::new(),
         };
+        // Now, so that no other demo takes the folder.
         stage.remember()?;
-        let settings = PostgresSettings { own_group: true, ..PostgresSettings::default() };
-        let postgres = PostgresServer::start(&props.postgres, &settings)?;
-        stage.port = postgres.port();
-        stage.remembered.postgres = postgres.pid();
-        stage.remembered.postgres_folder = postgres.log_path().parent().map(Path::to_owned);
-        if let Some(pid) = postgres.pid() {
-            stage.watchdog.watch("INT", pid)?;
-        }
-        stage.postgres = Some(postgres);
+        let backend = B::start(&stage.folder, steps).await?;
+        stage.remembered.servers = backend.processes();
+        fs::write(stage.config(), config::text(&backend))?;
+        stage.backend = Some(backend);
         stage.remember()?;
         Ok(stage)
     }
 
-    /// Makes the database and the broker's role in it.
-    pub(crate) async fn create_database(&mut self) -> Result<()> {
-        let server = self.postgres.as_ref().context("no server")?;
-        let database = Database::create_named(&server.url("postgres"), "").await?;
-        write_secret(&self.folder.join("secrets/inventory"), &database.password)?;
-        fs::write(self.config(), config::text(&database))?;
-        self.database = Some(database);
-        Ok(())
+    /// What stands behind the target.
+    pub(crate) fn backend(&self) -> Result<&B> {
+        self.backend.as_ref().context("the servers are stopped")
     }
 
     /// Starts the broker and waits until it serves.
@@ -129,7 +109,7 @@ impl Stage {
             .process_group(0)
             .spawn()
             .context("cannot start the broker")?;
-        self.watchdog.watch("TERM", broker.id())?;
+        self.watchdog.watch(broker.id())?;
         self.remembered.broker = Some(broker.id());
         self.remember()?;
         let broker = self.broker.insert(broker);
@@ -177,9 +157,14 @@ impl Stage {
         self.path("broker.log")
     }
 
-    /// The process ids of broker and server.
-    pub(crate) fn pids(&self) -> (Option<u32>, Option<u32>) {
-        (self.remembered.broker, self.remembered.postgres)
+    /// The broker's process id.
+    pub(crate) fn broker_pid(&self) -> Option<u32> {
+        self.remembered.broker
+    }
+
+    /// The servers' processes.
+    pub(crate) fn servers(&self) -> &[Process] {
+        &self.remembered.servers
     }
 
     /// Runs a command of the broker's binary.
@@ -189,25 +174,25 @@ impl Stage {
         command.stdin(Stdio::null()).output().context("cannot run the broker's command")
     }
 
-    /// Ends the broker, then the server.
+    /// Ends the broker, then the servers.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.stop_all()
     }
 
     fn stop_all(&mut self) -> Result<()> {
         let broker = self.broker.take().map_or(Ok(()), end_broker);
-        let postgres = self.postgres.take().map_or(Ok(()), |mut server| server.stop());
+        let servers = self.backend.take().map_or(Ok(()), |mut backend| backend.stop());
         self.watchdog.dismiss();
         let _ = fs::remove_file(self.folder.join(STATE));
-        broker.and(postgres)
+        broker.and(servers)
     }
 
-    /// Leaves both running.
+    /// Leaves all of it running.
     pub(crate) fn keep(mut self) -> Result<()> {
         self.watchdog.dismiss();
         self.broker = None;
-        if let Some(server) = self.postgres.take() {
-            server.detach();
+        if let Some(backend) = self.backend.take() {
+            backend.detach();
         }
         self.remembered.demo = 0;
         self.remember()
@@ -220,14 +205,17 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl<B: Backend> Drop for Stage<B> {
     fn drop(&mut self) {
-        if self.broker.is_some() || self.postgres.is_some() {
+        if self.broker.is_some() || self.backend.is_some() {
             // Already failing: what could not be stopped is in demo.json for the next demo.
             let _ = self.stop_all();
         }
     }
 }
+
+/// How the names of servers' folders begin.
+const SERVER_FOLDERS: [&str; 4] = ["jit-postgres-", "jit-mysql-", "jit-slapd-", "jit-openbao-"];
 
 /// The name of the file that remembers.
 const STATE: &str = "demo.json";
@@ -251,9 +239,9 @@ impl Watchdog {
         Ok(Self { child, input })
     }
 
-    fn watch(&mut self, signal: &str, pid: u32) -> Result<()> {
+    fn watch(&mut self, pid: u32) -> Result<()> {
         let input = self.input.as_mut().context("the watchdog is gone")?;
-        Ok(writeln!(input, "{signal} {pid}")?)
+        Ok(writeln!(input, "{pid}")?)
     }
 
     fn dismiss(&mut self) {
@@ -281,13 +269,19 @@ pub(crate) fn stop_earlier(folder: &Path) -> Result<bool> {
     if let Some(pid) = earlier.broker {
         stopped |= end_foreign(pid, &folder.join("broker.toml").display().to_string(), "TERM")?;
     }
-    if let (Some(pid), Some(data)) = (earlier.postgres, &earlier.postgres_folder) {
-        let stayed = end_foreign(pid, &data.display().to_string(), "INT")?;
-        stopped |= stayed;
-        // Only what has our prefix: the file could have been edited.
-        let ours = data.file_name().is_some_and(|name| name.to_string_lossy().starts_with("jit-postgres-"));
-        if ours && data.is_dir() {
-            fs::remove_dir_all(data).with_context(|| format!("cannot remove {}", data.display()))?;
+    for Process { pid, signal, folder, .. } in &earlier.servers {
+        // Only what is called as servers' folders are: the file could have been edited.
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let ours = SERVER_FOLDERS.iter().any(|prefix| name.starts_with(prefix));
+        anyhow::ensure!(
+            ours,
+            "{} names {}, which is no server's folder: look and remove that file",
+            state.display(),
+            folder.display()
+        );
+        stopped |= end_foreign(*pid, &folder.display().to_string(), signal)?;
+        if folder.is_dir() {
+            fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
         }
     }
     fs::remove_file(&state)?;
@@ -342,7 +336,7 @@ fn send(signal: &str, pid: u32) -> Result<()> {
 }
 
 /// Makes the folder anew, with the binary and the plugins under their short names.
-fn lay_out(props: &Props) -> Result<()> {
+fn lay_out(props: &Props, driver: &str) -> Result<()> {
     let folder = &props.folder;
     if folder.exists() {
         // Nothing but a demo's folder is emptied.
@@ -359,15 +353,10 @@ fn lay_out(props: &Props) -> Result<()> {
         fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display())).map(|_| ())
     };
     copy(&props.broker, folder.join("jit-broker"))?;
-    for plugin in ["driver-postgres.wasm", "policy-allow-list.wasm"] {
-        copy(&props.plugins.join(plugin), folder.join("plugins").join(plugin))?;
+    for plugin in [format!("{driver}.wasm"), "policy-allow-list.wasm".to_owned()] {
+        copy(&props.plugins.join(&plugin), folder.join("plugins").join(&plugin))?;
     }
     Ok(())
-}
-
-fn write_secret(path: &Path, secret: &str) -> Result<()> {
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    Ok(file.write_all(secret.as_bytes())?)
 }
 
 /// The end of a log.

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jit_tests::{Client, Database, Reply};
+use jit_tests::{Client, Reply};
 use serde_json::{Value, json};
-use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
+use sqlx::{ConnectOptions as _, Executor as _};
 
-use crate::screen::{Screen, cut, table};
+use crate::backend::{Backend, masked, shown};
+use crate::screen::Screen;
 use crate::stage::Stage;
 
 /// How many steps there are.
@@ -20,24 +20,21 @@ pub(crate) const STEPS: usize = 7;
 const TTL: Duration = Duration::from_secs(20);
 /// How long the account may outlive its lease before the demo says that this is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many characters of a password are shown.
-const SHOWN: usize = 3;
 /// Exit code of `audit verify` when the log was changed.
 const FOUND_WRONG: i32 = 3;
 
 /// What the steps hand on.
-struct Story<'a> {
-    stage: &'a Stage,
-    database: &'a Database,
+struct Story<'a, B: Backend> {
+    stage: &'a Stage<B>,
+    backend: &'a B,
     client: Client,
     screen: &'a mut Screen,
 }
 
 /// Plays it all.
-pub(crate) async fn play(stage: &Stage, screen: &mut Screen) -> Result<()> {
-    let database = stage.database.as_ref().context("no database")?;
+pub(crate) async fn play<B: Backend>(stage: &Stage<B>, screen: &mut Screen) -> Result<()> {
     let client = Client::new(&stage.broker_url, &stage.issuer_url);
-    let mut story = Story { stage, database, client, screen };
+    let mut story = Story { stage, backend: stage.backend()?, client, screen };
     let token = story.prove_identity().await?;
     let issued = story.issue(&token).await?;
     let expires = Instant::now() + TTL;
@@ -49,7 +46,7 @@ pub(crate) async fn play(stage: &Stage, screen: &mut Screen) -> Result<()> {
     story.gone(&issued, &token, session).await
 }
 
-impl Story<'_> {
+impl<B: Backend> Story<'_, B> {
     async fn prove_identity(&mut self) -> Result<String> {
         self.screen.step(
             "A workload proves who it is",
@@ -69,9 +66,9 @@ impl Story<'_> {
     async fn issue(&mut self, token: &str) -> Result<Reply> {
         self.screen.step(
             "It asks for an account, and gets one that did not exist a moment ago",
-            "A policy decides, a driver makes the account, both sandboxed; neither sees the password.",
+            &format!("A policy decides, a driver {}, both sandboxed; neither sees the password.", B::TEXTS.makes),
         );
-        let before = self.database.roles("v-").await?;
+        let before = self.backend.accounts().await?;
         ensure!(before.is_empty(), "there are accounts already: {before:?}");
         let body = json!({"target": "inventory_db", "role": "app_read_only", "ttl": format!("{}s", TTL.as_secs()), "reason": "nightly export"});
         let text = r#"{"target": "inventory_db", "role": "app_read_only", "ttl": "20s", "reason": "nightly export"}"#;
@@ -83,51 +80,16 @@ impl Story<'_> {
         self.exchange("/issue", token, text, &reply);
         ensure!(reply.status == 201, "the broker did not issue: {}", reply.text);
         ensure!(reply.password().len() >= 16, "the password is short");
-        let after = self.database.roles("v-").await?;
+        let after = self.backend.accounts().await?;
         ensure!(after == [reply.username()], "the account is not the only one: {after:?}");
-        self.screen.holds(&format!("PostgreSQL has the account {} now; it had none before.", reply.username()));
+        let (holder, account) = (B::TEXTS.holder, reply.username());
+        self.screen.holds(&format!("{holder} has the account {account} now; it had none before."));
         Ok(reply)
     }
 
-    async fn use_account(&mut self, issued: &Reply) -> Result<PgConnection> {
-        self.screen.step(
-            "It works with the account",
-            "An ordinary login, for ordinary drivers: nothing in the application knows of the broker.",
-        );
-        let uri = issued.text_at("/connection/uri");
-        self.screen.command(&format!(
-            "psql '{}' -c 'SELECT * FROM items'",
-            uri.replace(issued.password(), &masked(issued.password()))
-        ));
-        let options: sqlx::postgres::PgConnectOptions = uri.parse().context("the reply's connection URI")?;
-        let mut session = options.disable_statement_logging().connect().await.context("the new account's login")?;
-        let rows = sqlx::query("SELECT id, name FROM items ORDER BY id").fetch_all(&mut session).await?;
-        let cells: Vec<Vec<String>> =
-            rows.iter().map(|row| vec![row.get::<i32, _>(0).to_string(), row.get::<String, _>(1)]).collect();
-        ensure!(cells.len() == 3, "the table has {} rows", cells.len());
-        self.screen.output(&table(&["id", "name"], &cells));
-        let refused = session.execute("DELETE FROM items").await;
-        let refused = refused.err().context("the account may delete, although its role only reads")?;
-        self.screen.command("… -c 'DELETE FROM items'");
-        self.screen.output(&format!("ERROR: {}", server_said(&refused)));
-        self.screen.say("What the server knows about it:");
-        let query = format!(
-            "SELECT rolname, rolcanlogin, rolsuper, rolvaliduntil::text, \
-             array_to_string(ARRAY(SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid \
-             WHERE m.member = r.oid), ', ') FROM pg_roles r WHERE rolname = '{}'",
-            issued.username()
-        );
-        let row = sqlx::query(AssertSqlSafe(query)).fetch_one(&mut self.database.superuser().await?).await?;
-        let yes = |column: usize| if row.get::<bool, _>(column) { "yes" } else { "no" }.to_owned();
-        let until: String = row.get(3);
-        let member_of: String = row.get(4);
-        ensure!(member_of == self.database.read_only, "the account is a member of {member_of}");
-        self.screen.output(&table(
-            &["role", "login", "superuser", "valid until", "member of"],
-            &[vec![row.get(0), yes(1), yes(2), until, member_of]],
-        ));
-        self.screen.holds("It reads and no more, and the server itself ends its login with the lease (VALID UNTIL).");
-        Ok(session)
+    async fn use_account(&mut self, issued: &Reply) -> Result<B::Session> {
+        self.screen.step("It works with the account", B::TEXTS.ordinary);
+        self.backend.use_account(issued, self.screen).await
     }
 
     async fn denials(&mut self, token: &str) -> Result<()> {
@@ -145,14 +107,14 @@ impl Story<'_> {
         self.in_short(&body, &reply);
 
         self.screen.say("A role that the target offers to nobody:");
-        let (body, reply) = self.ask(token, "postgres", "role-not-allowed").await?;
+        let (body, reply) = self.ask(token, "administrator", "role-not-allowed").await?;
         self.in_short(&body, &reply);
 
         self.screen.say("A forged token: the good one with one character changed:");
         let (body, reply) = self.ask(&forged(token), "app_read_only", "unauthenticated").await?;
         self.in_short(&body, &reply);
 
-        let accounts = self.database.roles("v-").await?;
+        let accounts = self.backend.accounts().await?;
         ensure!(accounts.len() <= 1, "a refused request made an account: {accounts:?}");
         self.screen.holds("Four refusals, no account made.");
         Ok(())
@@ -237,14 +199,11 @@ impl Story<'_> {
     }
 
     async fn wait_for_expiry(&mut self, expires: Instant) {
-        self.screen.step(
-            "The lease ends",
-            "Nobody has to remember to clean up. The broker does, and PostgreSQL ends the login even without it.",
-        );
+        self.screen.step("The lease ends", B::TEXTS.ends);
         self.screen.countdown("time left", expires.saturating_duration_since(Instant::now())).await;
     }
 
-    async fn gone(&mut self, issued: &Reply, token: &str, mut session: PgConnection) -> Result<()> {
+    async fn gone(&mut self, issued: &Reply, token: &str, session: B::Session) -> Result<()> {
         self.screen.step(
             "The account is gone",
             "A credential that leaks now, from a log or a laptop or a backup, opens nothing.",
@@ -260,19 +219,7 @@ impl Story<'_> {
         };
         ensure!(state.text_at("/state") == "revoked", "the lease did not end: {}", state.text);
 
-        self.screen.command("psql … -c 'SELECT 1'     # with the same user name and password");
-        let login = self.database.login(issued.username(), issued.password()).await;
-        let refused = login.err().context("the account can still log in")?;
-        self.screen.output(&format!("FATAL: {}", server_said(&refused)));
-        self.screen.holds("The login is refused.");
-
-        let ended = session.execute("SELECT 1").await;
-        ensure!(ended.is_err(), "the session that was open goes on");
-        self.screen.holds("The session that step 3 left open was ended too.");
-
-        let roles = self.database.roles("v-").await?;
-        ensure!(roles.is_empty(), "roles are left: {roles:?}");
-        self.screen.holds("The role is gone from pg_roles.");
+        self.backend.gone(issued, session, self.screen).await?;
 
         self.screen.command(&format!("curl -s {}{lease} -H \"authorization: Bearer $TOKEN\"", self.client.broker));
         self.screen.json(&state.text);
@@ -325,27 +272,8 @@ fn forged(token: &str) -> String {
     forged
 }
 
-/// The first characters of a password.
-fn masked(password: &str) -> String {
-    format!("{}…", password.get(..SHOWN).unwrap_or(""))
-}
-
 /// What the payload of a JWT says, as the text that was signed.
 fn claims(token: &str) -> Result<String> {
     let payload = token.split('.').nth(1).context("the token is no JWT")?;
     Ok(String::from_utf8(URL_SAFE_NO_PAD.decode(payload)?)?)
-}
-
-/// What PostgreSQL said, without what the client adds.
-fn server_said(error: &sqlx::Error) -> String {
-    match error.as_database_error() {
-        Some(server) => server.message().to_owned(),
-        None => cut(&error.to_string(), 120),
-    }
-}
-
-/// A path as it is typed: relative where it is below the current folder.
-pub(crate) fn shown(path: &std::path::Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }

@@ -40,6 +40,7 @@ pub struct OpenBaoServer {
     certificates: Option<Certificates>,
     address: SocketAddr,
     root_token: String,
+    unseal_key: String,
     place: Place,
 }
 
@@ -69,7 +70,7 @@ impl OpenBaoServer {
         command.args(["server", "-config"]).arg(&file);
         let mut daemon = Daemon::start("OpenBao", &mut command, &place)?;
         daemon.wait_ready(START_DEADLINE, &place, || std::net::TcpStream::connect(address).is_ok())?;
-        let mut server = Self { daemon, certificates, address, root_token: String::new(), place };
+        let mut server = Self { daemon, certificates, address, root_token: String::new(), unseal_key: String::new(), place };
         server.open(bao).with_context(|| server.place.log_tail())?;
         Ok(server)
     }
@@ -99,6 +100,12 @@ impl OpenBaoServer {
         &self.root_token
     }
 
+    /// The one key that opens it after it was sealed.
+    #[must_use]
+    pub fn unseal_key(&self) -> &str {
+        &self.unseal_key
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
@@ -109,6 +116,27 @@ impl OpenBaoServer {
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.place.log_path()
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.place.folder()
+    }
+
+    /// Stops the server. Nothing happens if it is stopped.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    pub fn stop(&mut self) -> Result<()> {
+        self.daemon.stop("TERM")
+    }
+
+    /// Leaves the server running, and its folder, when this value goes; the caller stops it by its
+    /// process id, with TERM.
+    pub fn detach(mut self) -> Option<u32> {
+        self.place.keep();
+        self.daemon.detach()
     }
 
     /// Looks whether it still runs.
@@ -132,7 +160,8 @@ impl OpenBaoServer {
         };
         let made: Initialised = serde_json::from_str(&said).context("cannot read what `bao operator init` says")?;
         let key = self.place.folder().join("key");
-        self.place.write_secret(&key, made.unseal_keys_b64.first().context("no unseal key")?)?;
+        self.unseal_key = made.unseal_keys_b64.into_iter().next().context("no unseal key")?;
+        self.place.write_secret(&key, &self.unseal_key)?;
         self.client(bao, &["write", "sys/unseal", &format!("key=@{}", key.display())])?;
         fs::remove_file(&key)?;
         self.root_token = made.root_token;

@@ -84,3 +84,15 @@ fn a_credential_for_a_plugin_is_a_warning() {
         "{told}"
     );
 }
+
+#[test]
+fn the_name_of_a_connections_secret_is_none() {
+    let connection = "[connections.vault]\nkind = \"http\"\nurl = \"https://vault.invalid\"\n\
+                      secrets = { jwt = { env = \"JIT_VAULT_JWT\" } }\n";
+    let target = "[targets.vaulted]\ndriver = \"postgres\"\nconnection = \"vault\"\npolicies = [\"allow-listed\"]\n\
+                  [targets.vaulted.roles.r]\n[targets.vaulted.config.auth]\n";
+    let warnings =
+        |secret: &str| parse(&format!("{BASE}\n{connection}{target}secret = \"{secret}\"\n")).unwrap().warnings;
+    assert!(warnings("jwt").is_empty(), "{:?}", warnings("jwt")[0].plain());
+    assert!(warnings("hunter2")[0].plain().contains("`secret` looks like a secret"));
+}

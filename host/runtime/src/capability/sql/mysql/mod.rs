@@ -78,8 +78,13 @@ impl Dialer {
         let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");
         let mode = tls_mode(url, host)?;
         // sqlx's own text is not passed on: it could quote the URL.
-        let mut options = MySqlConnectOptions::from_url(url).map_err(|_| "the URL is not a MySQL URL".to_owned())?;
-        options = options
+        let read = |url: &Url| MySqlConnectOptions::from_url(url).map_err(|_| "the URL is not a MySQL URL".to_owned());
+        let named = read(url)?.get_database().unwrap_or_default().to_owned();
+        // Accounts belong to the server: the broker's own needs no privilege in any database. The one
+        // that the URL names is where applications go.
+        let mut server = url.clone();
+        server.set_path("");
+        let options = read(&server)?
             // No prepared statements are kept: all is sent as text.
             .statement_cache_capacity(0)
             // `prepare` below sets what it needs, all at once.
@@ -92,7 +97,7 @@ impl Dialer {
         let endpoint = Endpoint {
             host: host.to_owned(),
             port: url.port().unwrap_or(PORT),
-            database: options.get_database().unwrap_or_default().to_owned(),
+            database: named,
         };
         Ok((Self { options, statement_timeout: settings.statement_timeout }, endpoint))
     }
