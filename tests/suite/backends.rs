@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jit_tests::backend::{Backend, BackendWorld, TARGET};
 use jit_tests::world::eventually;
-use jit_tests::{Reply, surroundings};
+use jit_tests::{Database, Reply, surroundings};
 use serde_json::{Value, json};
 
 /// What each reply has. `properties` is the driver's own; `revocable` is there only where it is false.
@@ -66,8 +66,8 @@ fn assert_is_the_one_reply(world: &BackendWorld, issued: &Reply, ttl: i64) {
 /// The account may do what its role says, and no more.
 async fn assert_has_its_rights(backend: &Backend, world: &BackendWorld, issued: &Reply) {
     let group = match backend {
-        Backend::OpenLdap => "cn=app_read_only,ou=groups,dc=example,dc=test",
-        Backend::ActiveDirectory => "CN=app_read_only,OU=Groups,DC=corp,DC=test",
+        Backend::OpenLdap(_) => "cn=app_read_only,ou=groups,dc=example,dc=test",
+        Backend::ActiveDirectory(_) => "CN=app_read_only,OU=Groups,DC=corp,DC=test",
         _ => {
             assert!(!world.login.allowed.is_empty() && !world.login.refused.is_empty());
             return world.login.has_exactly_its_rights(issued.username(), issued.password()).await.unwrap();
@@ -134,23 +134,29 @@ async fn story(backend: Backend) {
 }
 
 #[tokio::test]
+async fn an_account_of_postgresql_lives_exactly_as_long_as_its_lease() {
+    let database = Database::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
+    story(Backend::Postgres(Box::new(database))).await;
+}
+
+#[tokio::test]
 async fn an_account_of_mysql_lives_exactly_as_long_as_its_lease() {
-    story(Backend::MySql).await;
+    story(Backend::mysql()).await;
 }
 
 #[tokio::test]
 async fn an_account_of_mariadb_lives_exactly_as_long_as_its_lease() {
-    story(Backend::MariaDb).await;
+    story(Backend::mariadb()).await;
 }
 
 #[tokio::test]
 async fn an_account_of_openldap_lives_exactly_as_long_as_its_lease() {
-    story(Backend::OpenLdap).await;
+    story(Backend::openldap()).await;
 }
 
 #[tokio::test]
 async fn an_account_of_active_directory_lives_exactly_as_long_as_its_lease() {
-    story(Backend::ActiveDirectory).await;
+    story(Backend::active_directory()).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! (ldap2pg and its like), which makes one for each member of a group. This one does the same.
 
 use jit_tests::backend::{Backend, BackendWorld, TARGET};
-use jit_tests::servers::Directory;
+use jit_tests::kit::directory::Administered;
 use jit_tests::surroundings;
 use jit_tests::world::eventually;
 use serde_json::json;
@@ -52,10 +52,7 @@ async fn admin(server: &PostgresServer) -> PgConnection {
 
 /// Each of this world's accounts in the group has a role in the database, and nobody else has.
 async fn synchronise(world: &BackendWorld, server: &PostgresServer) {
-    let authority = surroundings("JIT_TEST_LDAP_CA");
-    let mut directory = Directory::connect(&surroundings("JIT_TEST_LDAPS"), authority.as_ref()).unwrap();
-    let password = surroundings("JIT_TEST_LDAP_ADMIN_PASSWORD");
-    assert_eq!(directory.bind(&surroundings("JIT_TEST_LDAP_ADMIN"), &password).unwrap(), 0);
+    let mut directory = Administered::openldap().connect().unwrap();
     let members = directory.values(GROUP, "member").unwrap();
     let ours = members.iter().filter_map(|member| member.strip_prefix("uid=")?.strip_suffix(UNIT));
     let wanted: Vec<&str> = ours.filter(|name| name.starts_with(&world.prefix)).collect();
@@ -85,7 +82,8 @@ async fn a_database_that_asks_the_directory_lets_the_account_in_until_its_lease_
          database = \"postgres\"\n",
         server.port()
     );
-    let mut world = Backend::OpenLdap.world(&endpoint).await.unwrap();
+    let backend = Backend::openldap();
+    let mut world = backend.world(&endpoint).await.unwrap();
     world.start().unwrap();
     let issued = world.granted("1h").await.unwrap();
     assert!(log_in(&issued).await.is_err(), "PostgreSQL has no role of that name yet");
@@ -116,7 +114,7 @@ async fn a_database_that_asks_the_directory_lets_the_account_in_until_its_lease_
     log_in(&short).await.unwrap();
     world.broker.as_mut().unwrap().kill().unwrap();
     eventually("the database refuses", async || log_in(&short).await.is_err()).await;
-    assert_eq!(Backend::OpenLdap.accounts(&world).await.unwrap(), [short.username()]);
+    assert_eq!(backend.accounts(&world).await.unwrap(), [short.username()]);
     world.start().unwrap();
-    eventually("the entry is removed", async || Backend::OpenLdap.accounts(&world).await.unwrap().is_empty()).await;
+    eventually("the entry is removed", async || backend.accounts(&world).await.unwrap().is_empty()).await;
 }

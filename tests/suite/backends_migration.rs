@@ -151,7 +151,10 @@ async fn applications_do_not_notice_that_the_vendor_changes() {
     world.database.login(old.username(), old.password()).await.unwrap();
     let renewed = call(&client, &token, old.lease(), "renew").await;
     assert_eq!((renewed.status, renewed.code()), (409, "lease-not-active"), "{}", renewed.text);
-    assert_eq!((&world.lease(old.lease())["driver"], &world.lease(new.lease())["driver"]), (&json!("vault"), &json!("postgres")));
+    assert_eq!(
+        (&world.lease(old.lease())["driver"], &world.lease(new.lease())["driver"]),
+        (&json!("vault"), &json!("postgres"))
+    );
     let revoked = call(&client, &token, old.lease(), "revoke").await;
     assert_eq!((revoked.status, revoked.json["state"].as_str()), (200, Some("revoked")), "{}", revoked.text);
     assert!(world.database.login(old.username(), old.password()).await.is_err());
@@ -166,7 +169,8 @@ async fn applications_do_not_notice_that_the_vendor_changes() {
     // The rest of the old ones: one is ended by hand, the others by their time.
     let ended = world.cli(&["lease", "revoke", other.lease()]);
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    let of_openbao = |leases: &[Value]| leases.iter().filter(|lease| lease["driver"] == "vault").cloned().collect::<Vec<_>>();
+    let of_openbao =
+        |leases: &[Value]| leases.iter().filter(|lease| lease["driver"] == "vault").cloned().collect::<Vec<_>>();
     eventually("all old leases are over", async || {
         of_openbao(&world.leases()).iter().all(|lease| lease["state"] == "revoked")
     })

@@ -149,7 +149,8 @@ async fn a_login_is_kept_alive_while_the_broker_lives_and_ends_soon_after_it() {
     eventually("one login is left, and lives", async || {
         let tokens = tokens(&engine.bao, &mount).await;
         assert!(!tokens.is_empty(), "the broker's login has ended");
-        let age = |token: &Value| token["last_renewal_time"].as_i64().unwrap_or(0) - token["creation_time"].as_i64().unwrap();
+        let age =
+            |token: &Value| token["last_renewal_time"].as_i64().unwrap_or(0) - token["creation_time"].as_i64().unwrap();
         tokens.len() == 1 && age(&tokens[0]) > 20
     })
     .await;
@@ -196,7 +197,8 @@ async fn a_jwt_of_somebody_else_logs_nobody_in() {
     let (backend, engine) = vault().await;
     let (mut world, mount) = by_jwt(&backend, &engine).await;
     let stranger = Key::generate("one").unwrap();
-    let claims = json!({"iss": "https://issuer.invalid", "sub": "the-broker", "aud": "jit-broker", "exp": 4_000_000_000_u64});
+    let claims =
+        json!({"iss": "https://issuer.invalid", "sub": "the-broker", "aud": "jit-broker", "exp": 4_000_000_000_u64});
     world.write_secret("jwt", &stranger.token(&claims).unwrap()).unwrap();
     world.start().unwrap();
     let refused = world.ask("1h").await.unwrap();

@@ -6,6 +6,7 @@ mod api;
 mod away;
 mod backends;
 mod backends_directory;
+mod backends_faults;
 mod backends_migration;
 mod backends_vault;
 mod cli;

@@ -67,7 +67,7 @@ pub struct DemoArgs {
     #[arg(long)]
     keep: bool,
     /// Stop what an earlier `--keep` left running, whatever its backend, and do nothing else.
-    #[arg(long, conflicts_with_all = ["keep", "backend"])]
+    #[arg(long, conflicts_with = "keep")]
     stop: bool,
     /// Where the demo keeps configuration, store, audit log and logs; emptied at the start.
     /// By default target/demo.

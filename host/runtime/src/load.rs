@@ -44,7 +44,7 @@ pub struct PluginSpec {
     pub path: PathBuf,
     /// The digest that the file must have, in hexadecimal; none accepts any.
     pub sha256: Option<String>,
-    /// What it may ask of the host; none gives what its kind may have at most
+    /// What it may ask of the host; none gives what it imports, of what its kind may have at most
     /// ([`PluginKind::grants`]).
     pub grants: Option<Vec<Grant>>,
 }
@@ -187,7 +187,7 @@ fn load_kind(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadErrorKin
     drop(bytes);
 
     let shape = Shape::of(&core.engine, &component)?;
-    let grants = effective_grants(shape.kind, spec.grants.as_deref())?;
+    let grants = effective_grants(shape.kind, spec.grants.as_deref(), |grant| shape.imports(grant))?;
     shape.check_imports(&grants)?;
     check_resources(&component, &core.limits)?;
     let pre = link(&core.engine, &component, &shape, &grants)?;
@@ -424,9 +424,14 @@ fn is_types_only(engine: &Engine, item: &ComponentItem) -> bool {
     }
 }
 
-fn effective_grants(kind: PluginKind, asked: Option<&[Grant]>) -> Result<Vec<Grant>, LoadErrorKind> {
+/// Without a word in the configuration: what it imports, of what its kind may have.
+fn effective_grants(
+    kind: PluginKind,
+    asked: Option<&[Grant]>,
+    imports: impl Fn(Grant) -> bool,
+) -> Result<Vec<Grant>, LoadErrorKind> {
     let Some(asked) = asked else {
-        return Ok(kind.grants().to_vec());
+        return Ok(kind.grants().iter().copied().filter(|grant| imports(*grant)).collect());
     };
     if let Some(&grant) = asked.iter().find(|grant| !kind.grants().contains(grant)) {
         return Err(LoadErrorKind::GrantForKind { grant, kind });
@@ -642,11 +647,14 @@ mod tests {
 
     #[test]
     fn grants_are_what_the_kind_may_have() {
-        assert_eq!(effective_grants(PluginKind::Policy, None).unwrap(), [Grant::Log]);
-        assert_eq!(effective_grants(PluginKind::Driver, Some(&[])).unwrap(), []);
-        let twice = effective_grants(PluginKind::Driver, Some(&[Grant::Sql, Grant::Log, Grant::Sql]));
+        let all = |_| true;
+        assert_eq!(effective_grants(PluginKind::Policy, None, all).unwrap(), [Grant::Log]);
+        let sql = |grant| matches!(grant, Grant::Sql | Grant::Secrets);
+        assert_eq!(effective_grants(PluginKind::Driver, None, sql).unwrap(), [Grant::Secrets, Grant::Sql]);
+        assert_eq!(effective_grants(PluginKind::Driver, Some(&[]), all).unwrap(), []);
+        let twice = effective_grants(PluginKind::Driver, Some(&[Grant::Sql, Grant::Log, Grant::Sql]), all);
         assert_eq!(twice.unwrap(), [Grant::Log, Grant::Sql]);
-        let error = effective_grants(PluginKind::Policy, Some(&[Grant::Sql])).unwrap_err();
+        let error = effective_grants(PluginKind::Policy, Some(&[Grant::Sql]), all).unwrap_err();
         assert_eq!(error.to_string(), "is a policy and cannot be granted \"sql\"");
     }
 }

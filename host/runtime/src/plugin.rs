@@ -40,8 +40,8 @@ impl PluginKind {
         }
     }
 
-    /// What a plugin of this kind may be granted. Also what it is granted when the configuration
-    /// says nothing.
+    /// What a plugin of this kind may be granted at most. When the configuration says nothing, it is
+    /// granted what of that it imports.
     #[must_use]
     pub fn grants(self) -> &'static [Grant] {
         match self {

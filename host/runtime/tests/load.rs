@@ -30,7 +30,7 @@ fn every_built_plugin_loads_and_says_what_it_is() {
     for name in ["policy-allow-list", "policy-allow", "policy-hostile"] {
         let plugin = bench.load(name);
         assert_eq!((plugin.name(), plugin.kind()), (name, PluginKind::Policy));
-        assert_eq!(plugin.grants(), [Grant::Log]);
+        assert!(plugin.grants().iter().all(|grant| *grant == Grant::Log), "{name}: {:?}", plugin.grants());
         assert_eq!(plugin.contract_version(), "0.1.0");
         assert_eq!(plugin.path(), fixture(name));
         assert_eq!(plugin.sha256().len(), 64);
@@ -38,7 +38,9 @@ fn every_built_plugin_loads_and_says_what_it_is() {
     for name in ["driver-postgres", "driver-hostile", "driver-scripted", "driver-noop"] {
         let plugin = bench.load(name);
         let driver = plugin.as_driver().unwrap();
-        assert_eq!(plugin.grants(), [Grant::Log, Grant::Secrets, Grant::Sql]);
+        // What it imports and no more, without a word in the configuration.
+        assert_eq!(plugin.grants().contains(&Grant::Sql), name != "driver-noop", "{name}");
+        assert!(!plugin.grants().contains(&Grant::Http) && !plugin.grants().contains(&Grant::Ldap), "{name}");
         assert!(driver.description().has(Feature::ListAccounts), "{name}");
         assert_eq!(driver.templates().is_empty(), name == "driver-noop", "{name}");
     }

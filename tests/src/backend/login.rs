@@ -81,16 +81,6 @@ impl Login {
         Ok(self.bind_name.as_ref().context("no directory")?.replace("{name}", name))
     }
 
-    /// The administrator's connection to the directory.
-    ///
-    /// # Errors
-    /// When the backend is none, or refuses.
-    pub fn directory(&self, admin: &str, password: &str) -> Result<Directory> {
-        let mut directory = Directory::connect(self.url.as_str(), self.ca.as_ref().context("no authority")?)?;
-        ensure!(directory.bind(admin, password)? == SUCCESS, "{admin} is refused");
-        Ok(directory)
-    }
-
     async fn session(&self, name: &str, password: &str) -> Result<Option<Session>> {
         let opened = tokio::time::timeout(DEADLINE, self.open(name, password)).await;
         opened.context("the login takes too long")?
@@ -145,8 +135,8 @@ impl Session {
     async fn run(&mut self, statement: &str) -> Result<()> {
         let statement = AssertSqlSafe(statement.to_owned());
         match self {
-            Self::Postgres(session) => drop(session.execute(statement).await?),
-            Self::Mysql(session) => drop(session.execute(statement).await?),
+            Self::Postgres(session) => session.execute(statement).await.map(|_| ())?,
+            Self::Mysql(session) => session.execute(statement).await.map(|_| ())?,
             Self::Ldap => bail!("a directory runs no statements"),
         }
         Ok(())

@@ -46,7 +46,8 @@ impl BackendWorld {
         let expected = parts.remove("conformance").context("no [conformance]")?;
         let login: Login = expected.get("login").context("no login")?.clone().try_into()?;
         let mut targets = section(&mut parts, "targets")?.clone();
-        let (name, mut target) = targets.iter().next().map(|(name, target)| (name.clone(), target.clone())).context("no target")?;
+        let (name, mut target) =
+            targets.iter().next().map(|(name, target)| (name.clone(), target.clone())).context("no target")?;
         targets.remove(&name);
         ensure!(targets.is_empty(), "more than one target");
         let roles = target.get_mut("roles").and_then(toml::Value::as_table_mut).context("no roles")?;

@@ -1,28 +1,24 @@
 //! The backends that the broker's own drivers are for, each as its administrator sees it.
 
-use anyhow::{Context as _, Result, ensure};
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
-use sqlx::{ConnectOptions as _, Connection as _};
+use anyhow::{Context as _, Result, bail};
 
 use super::{BackendWorld, Login, TARGET};
 use crate::database::Database;
-use crate::kit::KitFixture;
 use crate::kit::conjur::StoredAccount;
-use crate::kit::mysql::Server;
 use crate::kit::vault::Engine;
-use crate::servers::Scope;
+use crate::kit::{KitFixture, directory, mysql};
 use crate::surroundings;
 
-/// One of the suite's servers, and what of it belongs to this test.
+/// A server, and what of it belongs to this test.
 pub enum Backend {
-    /// MySQL.
-    MySql,
-    /// MariaDB.
-    MariaDb,
+    /// A database of PostgreSQL.
+    Postgres(Box<Database>),
+    /// MySQL or MariaDB.
+    Mysql(mysql::Administered),
     /// OpenLDAP.
-    OpenLdap,
+    OpenLdap(directory::Administered),
     /// Active Directory, as Samba has it.
-    ActiveDirectory,
+    ActiveDirectory(directory::Administered),
     /// OpenBao with a database engine in front of PostgreSQL.
     Vault(Box<Engine>),
     /// The strict server, with one account of a database.
@@ -30,6 +26,30 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// The suite's MySQL.
+    #[must_use]
+    pub fn mysql() -> Self {
+        Self::Mysql(mysql::Administered::of_the_suite(mysql::Server::MySql))
+    }
+
+    /// The suite's MariaDB.
+    #[must_use]
+    pub fn mariadb() -> Self {
+        Self::Mysql(mysql::Administered::of_the_suite(mysql::Server::MariaDb))
+    }
+
+    /// The suite's OpenLDAP.
+    #[must_use]
+    pub fn openldap() -> Self {
+        Self::OpenLdap(directory::Administered::openldap())
+    }
+
+    /// The suite's Active Directory.
+    #[must_use]
+    pub fn active_directory() -> Self {
+        Self::ActiveDirectory(directory::Administered::active_directory())
+    }
+
     /// OpenBao with an engine of its own.
     ///
     /// # Errors
@@ -52,10 +72,12 @@ impl Backend {
     /// When it cannot be made.
     pub async fn world(&self, more: &str) -> Result<BackendWorld> {
         let fixture = match self {
-            Self::MySql => KitFixture::mysql(Server::MySql).await?,
-            Self::MariaDb => KitFixture::mysql(Server::MariaDb).await?,
-            Self::OpenLdap => KitFixture::openldap()?,
-            Self::ActiveDirectory => KitFixture::active_directory()?,
+            Self::Postgres(database) => {
+                KitFixture::postgres_in(database, &format!("reassign_owned_to = \"{}\"", database.owner)).await?
+            }
+            Self::Mysql(server) => KitFixture::mysql_in(server).await?,
+            Self::OpenLdap(server) => KitFixture::openldap_in(server)?,
+            Self::ActiveDirectory(_) => KitFixture::active_directory()?,
             Self::Vault(engine) => KitFixture::in_front_of(engine).await?,
             Self::Conjur(stored) => KitFixture::conjur(stored)?,
         };
@@ -78,8 +100,9 @@ impl Backend {
     #[must_use]
     pub fn driver(&self) -> &'static str {
         match self {
-            Self::MySql | Self::MariaDb => "driver-mysql",
-            Self::OpenLdap | Self::ActiveDirectory => "driver-ldap",
+            Self::Postgres(_) => "driver-postgres",
+            Self::Mysql(_) => "driver-mysql",
+            Self::OpenLdap(_) | Self::ActiveDirectory(_) => "driver-ldap",
             Self::Vault(_) => "driver-vault",
             Self::Conjur(_) => "driver-conjur",
         }
@@ -92,10 +115,15 @@ impl Backend {
     pub async fn accounts(&self, world: &BackendWorld) -> Result<Vec<String>> {
         let prefix = world.prefix.as_str();
         match self {
-            Self::MySql | Self::MariaDb => mysql_users(self.variable(), prefix).await,
-            Self::OpenLdap | Self::ActiveDirectory => {
-                let (login, variable, prefix) = (world.login.clone(), self.variable(), prefix.to_owned());
-                tokio::task::spawn_blocking(move || entries(&login, variable, &prefix)).await?
+            Self::Postgres(database) => database.roles(prefix).await,
+            Self::Mysql(server) => server.users(prefix).await,
+            Self::OpenLdap(server) | Self::ActiveDirectory(server) => {
+                let (server, prefix, entry) = (server.clone(), prefix.to_owned(), world.login.entry("")?);
+                let names = move || {
+                    let (attribute, unit) = entry.split_once("=,").context("no unit")?;
+                    server.names(unit, attribute, &prefix)
+                };
+                tokio::task::spawn_blocking(names).await?
             }
             Self::Vault(engine) => engine.accounts().await,
             Self::Conjur(_) => Ok(Vec::new()),
@@ -105,49 +133,13 @@ impl Backend {
     /// The groups that a directory's account is in.
     ///
     /// # Errors
-    /// When it is no directory.
+    /// When it is no directory, or refuses.
     pub fn groups(&self, login: &Login, name: &str) -> Result<Vec<String>> {
-        let (admin, password) = administrator(self.variable());
-        login.directory(&admin, &password)?.values(&login.entry(name)?, "memberOf")
-    }
-
-    /// What its surroundings' names begin with.
-    fn variable(&self) -> &'static str {
         match self {
-            Self::MySql => "JIT_TEST_MYSQL",
-            Self::MariaDb => "JIT_TEST_MARIADB",
-            Self::OpenLdap => "JIT_TEST_LDAP",
-            Self::ActiveDirectory => "JIT_TEST_AD",
-            Self::Vault(_) => "JIT_TEST_OPENBAO",
-            Self::Conjur(_) => "JIT_TEST_POSTGRES",
+            Self::OpenLdap(server) | Self::ActiveDirectory(server) => {
+                server.connect()?.values(&login.entry(name)?, "memberOf")
+            }
+            _ => bail!("no directory"),
         }
     }
-}
-
-fn administrator(variable: &str) -> (String, String) {
-    (surroundings(&format!("{variable}_ADMIN")), surroundings(&format!("{variable}_ADMIN_PASSWORD")))
-}
-
-async fn mysql_users(variable: &str, prefix: &str) -> Result<Vec<String>> {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let options: MySqlConnectOptions = surroundings(variable).parse()?;
-    let options = options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca(surroundings(&format!("{variable}_CA")));
-    let options = options.pipes_as_concat(false).no_engine_substitution(false).disable_statement_logging();
-    let mut session = options.connect().await?;
-    let query = "SELECT CAST(user AS CHAR) FROM mysql.user WHERE user LIKE CONCAT(?, '%') ORDER BY 1";
-    let users = sqlx::query_scalar(query).bind(prefix).fetch_all(&mut session).await?;
-    session.close().await?;
-    Ok(users)
-}
-
-fn entries(login: &Login, variable: &str, prefix: &str) -> Result<Vec<String>> {
-    let (admin, password) = administrator(variable);
-    let unit = login.entry("")?;
-    let (first, unit) = unit.split_once(',').context("no unit")?;
-    let attribute = first.trim_end_matches('=');
-    let mut directory = login.directory(&admin, &password)?;
-    let (code, entries) = directory.search(unit, Scope::One, "objectClass", &[attribute])?;
-    ensure!(code == 0, "the search ends with {code}");
-    let values = entries.into_iter().flat_map(|(_, attributes)| attributes).flat_map(|(_, values)| values);
-    Ok(values.filter(|name| name.starts_with(prefix)).collect())
 }

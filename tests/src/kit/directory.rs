@@ -3,30 +3,101 @@
 use anyhow::{Result, ensure};
 
 use super::KitFixture;
-use crate::servers::Directory;
+use crate::servers::{Directory, Scope};
 use crate::{random_name, surroundings};
 
+/// A running directory, with who may do what there.
+#[derive(Debug, Clone)]
+pub struct Administered {
+    /// `ldaps://…`
+    pub url: String,
+    /// The file with the authority that signed its certificate.
+    pub ca: String,
+    /// The administrator's name and password.
+    pub admin: (String, String),
+    /// Those of the broker's account.
+    pub broker: (String, String),
+}
+
+impl Administered {
+    /// The suite's OpenLDAP.
+    #[must_use]
+    pub fn openldap() -> Self {
+        Self::of_the_suite("JIT_TEST_LDAPS", "JIT_TEST_LDAP")
+    }
+
+    /// The suite's Active Directory.
+    #[must_use]
+    pub fn active_directory() -> Self {
+        Self::of_the_suite("JIT_TEST_AD", "JIT_TEST_AD")
+    }
+
+    fn of_the_suite(url: &str, variable: &str) -> Self {
+        let named = |ending: &str| surroundings(&format!("{variable}_{ending}"));
+        Self {
+            url: surroundings(url),
+            ca: named("CA"),
+            admin: (named("ADMIN"), named("ADMIN_PASSWORD")),
+            broker: (named("BROKER"), named("BROKER_PASSWORD")),
+        }
+    }
+
+    /// A connection of the administrator.
+    ///
+    /// # Errors
+    /// When the server is away, or refuses.
+    pub fn connect(&self) -> Result<Directory> {
+        self.connect_as(&self.admin.0)
+    }
+
+    /// A connection of somebody else with the administrator's password.
+    ///
+    /// # Errors
+    /// When the server is away, or refuses.
+    pub fn connect_as(&self, name: &str) -> Result<Directory> {
+        let mut directory = Directory::connect(&self.url, self.ca.as_ref())?;
+        let code = directory.bind(name, &self.admin.1)?;
+        ensure!(code == 0, "{name} is refused ({code})");
+        Ok(directory)
+    }
+
+    /// The entries in a unit whose name, by that attribute, begins so.
+    ///
+    /// # Errors
+    /// When the server is away, or refuses.
+    pub fn names(&self, unit: &str, attribute: &str, prefix: &str) -> Result<Vec<String>> {
+        let (code, entries) = self.connect()?.search(unit, Scope::One, "objectClass", &[attribute])?;
+        ensure!(code == 0, "the search ends with {code}");
+        let values = entries.into_iter().flat_map(|(_, attributes)| attributes).flat_map(|(_, values)| values);
+        Ok(values.filter(|name| name.starts_with(prefix)).collect())
+    }
+}
+
 impl KitFixture {
-    /// OpenLDAP, under the access rules of `plugins/driver-ldap/setup`. With a database of PostgreSQL
-    /// that asks it, `login` is that database's.
+    /// The suite's OpenLDAP, under the access rules of `plugins/driver-ldap/setup`.
     ///
     /// # Errors
     /// When the server says no.
     pub fn openldap() -> Result<Self> {
-        let (url, ca) = (surroundings("JIT_TEST_LDAPS"), surroundings("JIT_TEST_LDAP_CA"));
+        Self::openldap_in(&Administered::openldap())
+    }
+
+    /// The same in that server.
+    ///
+    /// # Errors
+    /// When the server says no.
+    pub fn openldap_in(place: &Administered) -> Result<Self> {
+        let Administered { url, ca, broker: (broker, broker_password), .. } = place;
         let base = "dc=example,dc=test";
         let weak = format!("cn=weak-{},ou=services,{base}", random_name());
         let password = format!("weak-{}{}", random_name(), random_name());
-        let mut admin = Directory::connect(&url, ca.as_ref())?;
-        let bound = admin.bind(&surroundings("JIT_TEST_LDAP_ADMIN"), &surroundings("JIT_TEST_LDAP_ADMIN_PASSWORD"))?;
-        ensure!(bound == 0, "the directory's administrator is refused ({bound})");
+        let mut admin = place.connect()?;
         let classes: &[&[u8]] = &[b"applicationProcess", b"simpleSecurityObject"];
         let added = admin.add(&weak, &[("objectClass", classes), ("userPassword", &[password.as_bytes()])])?;
         ensure!(added == 0, "{weak} cannot be added ({added})");
         let fixture = Self::new()?;
-        fixture.secret("broker.password", &surroundings("JIT_TEST_LDAP_BROKER_PASSWORD"))?;
+        fixture.secret("broker.password", broker_password)?;
         fixture.secret("weak.password", &password)?;
-        let broker = surroundings("JIT_TEST_LDAP_BROKER");
         fixture.write(&format!(
             r#"
 [connections.backend]
@@ -72,10 +143,9 @@ bind_name = "uid={{name}},ou=jit,{base}"
     /// # Errors
     /// When the files cannot be written.
     pub fn active_directory() -> Result<Self> {
-        let (url, ca) = (surroundings("JIT_TEST_AD"), surroundings("JIT_TEST_AD_CA"));
-        let broker = surroundings("JIT_TEST_AD_BROKER");
+        let Administered { url, ca, broker: (broker, password), .. } = Administered::active_directory();
         let fixture = Self::new()?;
-        fixture.secret("broker.password", &surroundings("JIT_TEST_AD_BROKER_PASSWORD"))?;
+        fixture.secret("broker.password", &password)?;
         let base = "DC=corp,DC=test";
         fixture.write(&format!(
             r#"

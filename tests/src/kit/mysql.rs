@@ -1,7 +1,7 @@
 //! A database of MySQL or MariaDB for the kit, set up as the driver's page says.
 
 use anyhow::{Context as _, Result};
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
 use super::KitFixture;
@@ -32,19 +32,72 @@ impl Server {
     }
 }
 
+/// A running server, as its administrator.
+#[derive(Debug, Clone)]
+pub struct Administered {
+    /// What it is.
+    pub server: Server,
+    /// The administrator's URL.
+    pub url: String,
+    /// The file with the authority that signed its certificate.
+    pub ca: String,
+}
+
+impl Administered {
+    /// The suite's.
+    #[must_use]
+    pub fn of_the_suite(server: Server) -> Self {
+        let variable = server.variable();
+        Self { server, url: surroundings(variable), ca: surroundings(&format!("{variable}_CA")) }
+    }
+
+    /// A session of the administrator.
+    ///
+    /// # Errors
+    /// When the server is away.
+    pub async fn session(&self) -> Result<MySqlConnection> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let admin: MySqlConnectOptions = self.url.parse()?;
+        let admin = admin.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca(&self.ca).disable_statement_logging();
+        // MariaDB knows fewer of the modes that would be set.
+        Ok(admin.pipes_as_concat(false).no_engine_substitution(false).connect().await?)
+    }
+
+    /// One statement.
+    ///
+    /// # Errors
+    /// When the server says no.
+    pub async fn execute(&self, statement: &str) -> Result<()> {
+        self.session().await?.execute(AssertSqlSafe(statement.to_owned())).await?;
+        Ok(())
+    }
+
+    /// The users whose name begins so, in order.
+    ///
+    /// # Errors
+    /// When the server is away.
+    pub async fn users(&self, prefix: &str) -> Result<Vec<String>> {
+        let query = "SELECT CAST(user AS CHAR) FROM mysql.user WHERE user LIKE CONCAT(?, '%') ORDER BY 1";
+        Ok(sqlx::query_scalar(query).bind(prefix).fetch_all(&mut self.session().await?).await?)
+    }
+}
+
 impl KitFixture {
-    /// A database and a broker's account of its own.
+    /// A database and a broker's account of its own, in the suite's server.
     ///
     /// # Errors
     /// When the server says no.
     pub async fn mysql(server: Server) -> Result<Self> {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let url = url::Url::parse(&surroundings(server.variable()))?;
-        let ca = surroundings(&format!("{}_CA", server.variable()));
-        let admin: MySqlConnectOptions = url.as_str().parse()?;
-        let admin = admin.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca(&ca).disable_statement_logging();
-        // MariaDB knows fewer of the modes that would be set.
-        let admin = admin.pipes_as_concat(false).no_engine_substitution(false);
+        Self::mysql_in(&Administered::of_the_suite(server)).await
+    }
+
+    /// The same in that server.
+    ///
+    /// # Errors
+    /// When the server says no.
+    pub async fn mysql_in(place: &Administered) -> Result<Self> {
+        let &Administered { server, ref url, ref ca } = place;
+        let url = url::Url::parse(url)?;
         let (host, port) = (url.host_str().unwrap_or("127.0.0.1"), url.port().unwrap_or(3306));
         let name = |base: &str, suffix: &str| format!("{base}_{suffix}");
         let suffix = random_name();
@@ -59,7 +112,7 @@ impl KitFixture {
             format!("INSERT INTO {database}.items VALUES (1, 'bolt')"),
             format!("CREATE USER {weak}@'%' IDENTIFIED BY '{password}' REQUIRE SSL"),
         ];
-        let mut session = admin.connect().await?;
+        let mut session = place.session().await?;
         for statement in first.into_iter().chain(setup::statements(&text)) {
             let shown = statement.split(" IDENTIFIED ").next().unwrap_or_default().to_owned();
             session.execute(AssertSqlSafe(statement)).await.context(shown)?;

@@ -13,12 +13,19 @@ impl KitFixture {
     /// When the server says no.
     pub async fn postgres(config: impl FnOnce(&Database) -> String) -> Result<Self> {
         let database = Database::create(&surroundings("JIT_TEST_POSTGRES")).await?;
+        Self::postgres_in(&database, &config(&database)).await
+    }
+
+    /// For that database.
+    ///
+    /// # Errors
+    /// When the server says no.
+    pub async fn postgres_in(database: &Database, config: &str) -> Result<Self> {
         let weak = format!("weak_{}", database.name);
         database.execute(&format!("CREATE ROLE {weak} LOGIN PASSWORD '{}'", database.password)).await?;
         let fixture = Self::new()?;
         fixture.secret("broker.password", &database.password)?;
-        let config = config(&database);
-        let Database { host, port, name, read_only, broker, .. } = &database;
+        let Database { host, port, name, read_only, broker, .. } = database;
         fixture.write(&format!(
             r#"
 [connections.backend]

@@ -15,7 +15,7 @@ pub struct PluginConfig {
     pub path: PathBuf,
     /// Its digest; any other bytes are not loaded.
     pub sha256: Option<[u8; 32]>,
-    /// What it may import, of [`CAPABILITIES`]; none is all of its world, an empty list nothing.
+    /// What it may import, of [`CAPABILITIES`]; none is what it imports of its world, an empty list nothing.
     pub grants: Option<Vec<String>>,
 }
 

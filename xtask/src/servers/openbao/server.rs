@@ -70,7 +70,8 @@ impl OpenBaoServer {
         command.args(["server", "-config"]).arg(&file);
         let mut daemon = Daemon::start("OpenBao", &mut command, &place)?;
         daemon.wait_ready(START_DEADLINE, &place, || std::net::TcpStream::connect(address).is_ok())?;
-        let mut server = Self { daemon, certificates, address, root_token: String::new(), unseal_key: String::new(), place };
+        let mut server =
+            Self { daemon, certificates, address, root_token: String::new(), unseal_key: String::new(), place };
         server.open(bao).with_context(|| server.place.log_tail())?;
         Ok(server)
     }
