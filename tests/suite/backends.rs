@@ -115,8 +115,8 @@ async fn story(backend: Backend) {
 
     // One that nobody revokes, while another one of the same role lives on.
     let stays = world.granted("1h").await.unwrap();
-    let short = world.granted("5s").await.unwrap();
-    assert_is_the_one_reply(&world, &short, 5);
+    let short = world.granted("10s").await.unwrap();
+    assert_is_the_one_reply(&world, &short, 10);
     eventually("its time is over", async || is_gone(&backend, &world, &short).await).await;
     eventually("its lease is closed", async || world.lease(short.lease()).unwrap()["state"] == "revoked").await;
     assert_eq!(world.events("lease.expired").unwrap().len(), 1);

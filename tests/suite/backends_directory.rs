@@ -109,7 +109,7 @@ async fn a_database_that_asks_the_directory_lets_the_account_in_until_its_lease_
 
     // Nobody is there to remove this one: the directory itself ends the login (BACKSTOP), and with
     // it that of the database.
-    let short = world.granted("6s").await.unwrap();
+    let short = world.granted("10s").await.unwrap();
     synchronise(&world, &server).await;
     log_in(&short).await.unwrap();
     world.broker.as_mut().unwrap().kill().unwrap();

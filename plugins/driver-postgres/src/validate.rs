@@ -31,6 +31,10 @@ pub(crate) fn validate(
     if problems.is_empty() {
         let broker = Broker::ask(sql)?;
         broker.warn(&target.name);
+        if !broker.excess.is_empty() {
+            let needed = broker.least_privilege(&target.config, roles);
+            log::warn(&format!("all that it needs: {needed}"), &[("target", target.name.as_str())]);
+        }
         problems = broker.problems();
         let known = Known::ask(sql, &target.config, roles)?;
         if let Some(owner) = &target.config.reassign_owned_to {
@@ -92,6 +96,17 @@ impl Broker {
                            upgrade, or guard the broker's credential like a superuser's";
             log::warn(message, &fields);
         }
+    }
+
+    /// Statements for a person to copy, after which the role has what this target needs and no more.
+    fn least_privilege(&self, target: &TargetConfig, roles: &[Role<RoleConfig>]) -> String {
+        let name = quoted(&self.name);
+        let granted: BTreeSet<&String> = roles.iter().flat_map(|role| &role.config.grants).collect();
+        let mut statements =
+            vec![format!("ALTER ROLE {name} CREATEROLE NOSUPERUSER NOCREATEDB NOREPLICATION NOBYPASSRLS")];
+        statements.extend(granted.iter().map(|grant| format!("GRANT {} TO {name} WITH ADMIN OPTION", quoted(grant))));
+        statements.extend(target.reassign_owned_to.iter().map(|owner| format!("GRANT {} TO {name}", quoted(owner))));
+        statements.join("; ")
     }
 
     fn problems(&self) -> Vec<ConfigProblem> {
@@ -188,4 +203,32 @@ impl Known {
 /// For a statement that a person copies; none of the driver's own is made of text.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_role_needs_is_told_in_statements_to_copy() {
+        let broker = Broker {
+            version: 170_000,
+            name: "jit_broker".into(),
+            is_super: true,
+            creates_roles: true,
+            excess: vec!["SUPERUSER"],
+        };
+        let target: TargetConfig =
+            jit_plugin::config::parse(r#"{"reassign_owned_to": "owner"}"#).unwrap_or_else(|_| panic!());
+        let role = |grants: &[&str]| Role {
+            name: "r".into(),
+            config: RoleConfig { grants: grants.iter().map(|&grant| grant.into()).collect(), connection_limit: None },
+        };
+        assert_eq!(
+            broker.least_privilege(&target, &[role(&["a\"b", "c"]), role(&["c"])]),
+            "ALTER ROLE \"jit_broker\" CREATEROLE NOSUPERUSER NOCREATEDB NOREPLICATION NOBYPASSRLS; \
+             GRANT \"a\"\"b\" TO \"jit_broker\" WITH ADMIN OPTION; GRANT \"c\" TO \"jit_broker\" WITH ADMIN OPTION; \
+             GRANT \"owner\" TO \"jit_broker\""
+        );
+    }
 }

@@ -125,7 +125,7 @@ impl KitFixture {
             r#"
 [connections.backend]
 kind = "mysql"
-url = "mysql://{broker}@{host}:{port}"
+url = "mysql://{broker}@{host}:{port}/{database}"
 password = {{ file = "broker.password" }}
 ca = "{ca}"
 [connections.weak]
@@ -137,8 +137,6 @@ ca = "{ca}"
 connection = "backend"
 default_role = "app_read_only"
 config = {{ host = "%" }}
-# The broker's own account has nothing to do in it.
-endpoint = {{ database = "{database}" }}
 roles.app_read_only = {{ roles = ["{role}"] }}
 roles.missing = {{ roles = ["no_such_role"] }}
 roles.hostile = {{ roles = ["{role}`; DROP TABLE items; --"] }}

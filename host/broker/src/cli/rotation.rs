@@ -17,10 +17,9 @@ pub(super) enum RotationCommand {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Change a rotating account's password before its time. Whoever holds the old one has the
-    /// overlap to fetch the new one, whatever was promised; so it is for a password that leaked.
+    /// Change a rotating account's password before its time, when it leaked.
     #[command(
-        after_help = "Example:\n  jit-broker rotation now shop_db app\n\nWhile an overlap is in progress, the rotation begins when that has ended."
+        after_help = "Example:\n  jit-broker rotation now shop_db app\n\nWhoever holds the old password has the overlap to fetch the new one, whatever was promised.\nWhile an overlap is in progress, the rotation begins when that has ended."
     )]
     Now {
         #[command(flatten)]

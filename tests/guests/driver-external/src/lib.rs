@@ -90,7 +90,7 @@ impl SqlDriver for External {
         let answer = sql.query(None, &NAME.with([]), 1)?;
         let id = answer.rows.into_iter().flatten().flatten().next().ok_or(Error::NotFound)?;
         let name = format!("{}{id}", target.config.namespace);
-        let secret = Param::Secret(password, Encoding::Plain);
+        let secret = Param::Secret(password, Encoding::ScramSha256(4096));
         sql.execute(None, &[CREATE.with([Param::Ident(&name), secret, Param::Timestamp(account.expires_at)])])?;
         if role.config.answer_ms > 0 {
             sql.query(None, &SLEEP.with([Param::Number(i64::from(role.config.answer_ms))]), 1)?;

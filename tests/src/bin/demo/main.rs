@@ -94,8 +94,10 @@ async fn perform<B: Backend>(props: &Props, keep: bool, screen: &mut Screen) -> 
     let begun = Instant::now();
     let mut stage = build::<B>(props).await?;
     let played = tokio::select! {
-        played = play(&mut stage, screen) => played,
+        // First, for what came while the servers were started.
+        biased;
         why = interrupt.wait() => Err(Interrupted(why).into()),
+        played = play(&mut stage, screen) => played,
     };
     if let Err(error) = played {
         let log = shown(&stage.log());
