@@ -45,7 +45,8 @@ fn login_by(auth: &str, secret: &str) -> String {
 /// A world that logs in by AppRole.
 async fn by_approle(backend: &Backend, engine: &Engine, period: &str) -> (BackendWorld, String) {
     let mount = enable(engine, "approle").await;
-    let role = with_token(engine, period, json!({}));
+    // One login and no second: whoever asks first logs in, the others wait for that.
+    let role = with_token(engine, period, json!({"secret_id_num_uses": 1}));
     engine.bao.write(&format!("auth/{mount}/role/jit-broker"), &role).await.unwrap();
     let path = format!("auth/{mount}/role/jit-broker/role-id");
     let id = engine.bao.request(Method::GET, &path, &Value::Null).await.unwrap();
@@ -101,6 +102,7 @@ async fn a_login_by_approle_survives_the_brokers_process_and_with_it_its_leases(
     world.start().unwrap();
     let first = world.granted("1h").await.unwrap();
     let logins = accessors(tokens(&engine.bao, &mount).await);
+    assert_eq!(logins.len(), 1, "validation, upkeep and the first issue share one login");
     let secret_id = std::fs::read_to_string(world.folder().join("secret_id")).unwrap();
     world.write_secret("secret_id", "another login is not possible").unwrap();
 

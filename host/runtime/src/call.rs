@@ -14,6 +14,7 @@ use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 
 use crate::capability::http::HttpSession;
 use crate::capability::ldap::LdapSession;
+use crate::capability::session::kept::Turn;
 use crate::capability::sql::SqlSession;
 use crate::engine::EPOCH_TICK;
 use crate::fault::FaultKind;
@@ -41,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) http: Option<HttpSession>,
     /// The target's directory, if the call has one.
     pub(crate) ldap: Option<LdapSession>,
+    /// This call's turn to make a secret that is to be kept; it ends with the call.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What outlives the store of a call.
@@ -146,6 +149,7 @@ impl Call {
             sql: None,
             http: None,
             ldap: None,
+            turn: None,
         }
     }
 

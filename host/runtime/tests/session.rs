@@ -157,6 +157,30 @@ async fn who_kept_first_is_who_holds() {
 }
 
 #[tokio::test]
+async fn one_call_makes_what_is_missing_and_the_others_wait_for_it() {
+    let backend = backend().await;
+    let options = HttpConnectionOptions { max_connections: 50, ..options(&backend.url) };
+    let (bench, connection) = (bench(), connection(options));
+    let driver = bench.driver("driver-http");
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..10 {
+        let (driver, connection) = (driver.clone(), Arc::clone(&connection));
+        let token = format!("t{number}");
+        let steps = json!([kept("turns", 0), login(&token), keep("turns", &token, 100, 0)]);
+        calls.spawn(async move { run(&driver, &connection, steps).await[0].clone() });
+    }
+    let mut first = 0;
+    while let Some(told) = calls.join_next().await {
+        first += usize::from(told.unwrap() != "kept");
+    }
+    assert_eq!(first, 1, "calls that found nothing kept");
+
+    // A turn ends with its call, also when that has kept nothing.
+    assert_ne!(run(&driver, &connection, json!([kept("never", 0)])).await[0], "kept");
+    assert_ne!(run(&driver, &connection, json!([kept("never", 0)])).await[0], "kept");
+}
+
+#[tokio::test]
 async fn only_the_secret_that_failed_is_forgotten() {
     let backend = backend().await;
     let (bench, connection) = (bench(), connection(options(&backend.url)));

@@ -77,7 +77,15 @@ impl Host for Call {
         self.enter_host(key.len())?;
         let Some(connection) = self.connection() else { return Ok(None) };
         let track = Arc::clone(&self.track);
-        let kept = track.unmetered(connection.kept.kept(&self.plugin, &key, at_least)).await;
+        let mut kept = track.unmetered(connection.kept.kept(&self.plugin, &key, at_least)).await;
+        // One turn for a call: two that waited for each other would wait in vain.
+        if kept.is_none() && self.turn.is_none() {
+            self.turn = track.unmetered(connection.kept.turn(&self.plugin, &key)).await;
+            kept = track.unmetered(connection.kept.kept(&self.plugin, &key, at_least)).await;
+            if kept.is_some() {
+                self.turn = None;
+            }
+        }
         kept.map(|secret| self.hand_out(secret)).transpose()
     }
 
@@ -93,6 +101,9 @@ impl Host for Call {
         if let Some(connection) = self.connection() {
             let track = Arc::clone(&self.track);
             secret = track.unmetered(connection.kept.keep(&self.plugin, &key, secret, valid, unless)).await;
+            if self.turn.as_ref().is_some_and(|turn| turn.is_for(&key)) {
+                self.turn = None;
+            }
         }
         self.hand_out(secret)
     }

@@ -30,9 +30,27 @@ const STORE: Duration = Duration::from_secs(2);
 /// The latest end: the year 9999, in seconds since the Unix epoch.
 const LATEST: u64 = 253_402_300_799;
 
+/// How long a call waits for another one that is about to keep what it looks for.
+const TURN: Duration = Duration::from_secs(10);
+
 /// What the plugins of one connection keep.
 pub(crate) struct KeptSecrets {
     memory: Arc<Memory>,
+    /// By plugin and key: whose turn it is to make what is missing.
+    turns: Mutex<BTreeMap<(Arc<str>, String), Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// One call's turn to make what is missing (to log in); others wait until it ends.
+pub(crate) struct Turn {
+    key: String,
+    _held: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// Whether it is for that key.
+    pub(super) fn is_for(&self, key: &str) -> bool {
+        self.key == key
+    }
 }
 
 struct Memory {
@@ -57,7 +75,7 @@ impl KeptSecrets {
     pub(crate) fn new(connection: String, store: Option<Arc<dyn SessionStore>>) -> Self {
         let memory =
             Memory { connection, store, slots: Mutex::new(BTreeMap::new()), writing: tokio::sync::Mutex::new(()) };
-        Self { memory: Arc::new(memory) }
+        Self { memory: Arc::new(memory), turns: Mutex::default() }
     }
 
     /// What is kept, when it is valid for at least so many more seconds.
@@ -69,6 +87,22 @@ impl KeptSecrets {
         let kept = slots.get(&(Arc::clone(plugin), key.to_owned()))?.as_ref()?;
         let left = left(kept);
         (left > 0 && left >= at_least).then(|| kept.secret.clone())
+    }
+
+    /// Waits for the turn to make what is kept under the key. Whoever asked first logs in; the others
+    /// find what it kept, so that a login that works once (a one-time secret id) is used once. `None`
+    /// when the wait was too long, or nothing can be kept there: then the call goes on without.
+    pub(super) async fn turn(&self, plugin: &Arc<str>, key: &str) -> Option<Turn> {
+        let slot = (Arc::clone(plugin), key.to_owned());
+        if !self.memory.slots().contains_key(&slot) {
+            return None;
+        }
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(slot).or_default())
+        };
+        let held = tokio::time::timeout(TURN, turn.lock_owned()).await.ok()?;
+        Some(Turn { key: key.to_owned(), _held: held })
     }
 
     /// Keeps a secret and gives the one that now holds.
