@@ -5,8 +5,9 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
+use jit_plugin_build::Progress as _;
 
-use crate::servers::{Kind, Surroundings};
+use crate::servers::{Kind, Surroundings, samba};
 use crate::{plugins, steps::Steps};
 
 /// What is run again on each further PostgreSQL: what speaks to it.
@@ -51,7 +52,8 @@ pub struct Binaries {
 /// When something cannot be prepared, or a test fails.
 pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) -> Result<()> {
     let main = majors.last().copied().context("no PostgreSQL to test with")?;
-    let kinds = needed(kinds, arguments);
+    let mut kinds = needed(kinds, arguments);
+    let left_out = leave_out_what_needs_root(&mut kinds);
     // The servers come while the compiler works.
     let (servers, binaries) = thread::scope(|scope| {
         let servers = scope.spawn(|| Surroundings::start(&kinds, main, steps));
@@ -63,10 +65,14 @@ pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) 
         (servers, binaries)
     });
     let (servers, binaries) = (servers?, binaries?);
+    if let Some(why) = &left_out {
+        steps.step(&format!("NOT run: the tests against Active Directory. {why}"));
+    }
+    let skipped: &[&str] = if left_out.is_some() { &SKIP_ACTIVE_DIRECTORY } else { &[] };
     if arguments.is_empty() {
-        cargo_test(&["--workspace", "--no-fail-fast"], &[], &binaries, &servers)?;
+        cargo_test(&["--workspace", "--no-fail-fast"], skipped, &binaries, &servers)?;
     } else {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(skipped.iter().copied()).collect();
         cargo_test(&["--package", "jit-tests", "--test", "suite"], &arguments, &binaries, &servers)?;
     }
     drop(servers);
@@ -75,7 +81,20 @@ pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) 
         cargo_test(&["--package", "jit-tests", "--test", "suite"], AGAIN_ON_EACH_SERVER, &binaries, &server)?;
     }
     steps.finish();
+    if let Some(why) = left_out {
+        eprintln!("NOT run: the tests against Active Directory. {why}");
+    }
     Ok(())
+}
+
+/// All tests that need a domain controller, those of its own module included.
+const SKIP_ACTIVE_DIRECTORY: [&str; 4] = ["--skip", "active_directory", "--skip", "samba"];
+
+/// Takes Active Directory out where this user may not open its ports; says why.
+fn leave_out_what_needs_root(kinds: &mut Vec<Kind>) -> Option<String> {
+    let why = kinds.contains(&Kind::Ad).then(samba::may_be_started).and_then(Result::err)?;
+    kinds.retain(|kind| *kind != Kind::Ad);
+    Some(format!("{why:#}"))
 }
 
 /// Of the servers that may be started, those that the asked-for tests need.

@@ -127,7 +127,13 @@ pub struct Wake {
 
 impl Default for Wake {
     fn default() -> Self {
-        Self { removal: Notify::new(), reconcile: Notify::new(), rotation: Notify::new(), maintain: Notify::new(), asleep_until: AtomicI64::new(i64::MAX) }
+        Self {
+            removal: Notify::new(),
+            reconcile: Notify::new(),
+            rotation: Notify::new(),
+            maintain: Notify::new(),
+            asleep_until: AtomicI64::new(i64::MAX),
+        }
     }
 }
 

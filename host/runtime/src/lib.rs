@@ -36,9 +36,7 @@ pub mod text;
 
 pub use cache::CacheError;
 pub use capability::http::{HttpConnection, HttpConnectionError, HttpConnectionOptions};
-pub use capability::ldap::{
-    LdapConnection, LdapConnectionError, LdapConnectionOptions, LdapEndpoint, directory_login,
-};
+pub use capability::ldap::{LdapConnection, LdapConnectionError, LdapConnectionOptions, LdapEndpoint, directory_login};
 pub use capability::session::{Kept, SecretSource, SessionStore};
 pub use capability::sql::connection::{
     Endpoint, SqlConnection, SqlConnectionError, SqlConnectionOptions, SqlKind, Unavailable,

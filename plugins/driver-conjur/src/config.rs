@@ -50,7 +50,8 @@ pub enum AuthMethod {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoleConfig {
-    /// The variable with the password.
+    /// The variable with the password. Not called `password`: what stands there is none.
+    #[serde(rename = "variable")]
     pub password: String,
     /// The variable with the user name.
     pub username: Option<String>,
@@ -145,7 +146,7 @@ impl RoleConfig {
 
     /// The variables that it reads, with the path of each in the configuration.
     pub(crate) fn variables(&self) -> Vec<(String, &str)> {
-        let mut variables = vec![("password".to_owned(), self.password.as_str())];
+        let mut variables = vec![("variable".to_owned(), self.password.as_str())];
         variables.extend(self.username.iter().map(|id| ("username".to_owned(), id.as_str())));
         variables.extend(self.properties.iter().map(|(name, id)| (format!("properties.{name}"), id.as_str())));
         variables

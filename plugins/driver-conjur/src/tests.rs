@@ -34,7 +34,7 @@ fn target_of(config: &Value) -> Target<TargetConfig> {
 
 /// A role with two variables, and what else is said.
 fn role_with(more: &Value) -> Role<RoleConfig> {
-    let mut config = json!({"password": "inventory/db/password", "username": "inventory/db/username"});
+    let mut config = json!({"variable": "inventory/db/password", "username": "inventory/db/username"});
     for (name, value) in more.as_object().unwrap() {
         config[name] = value.clone();
         if value.is_null() {

@@ -54,14 +54,14 @@ fn role_problems(conjur: &mut Conjur<'_>, role: &RoleConfig) -> Result<Vec<Confi
         let id = &role.password;
         if !conjur.may("update", id)? {
             let message = format!("the broker's host may not have `{id}` rotated: `!permit` it `update`");
-            problems.push(ConfigProblem::new("password", message));
+            problems.push(ConfigProblem::new("variable", message));
         }
         if !conjur.variable(id)?.has_rotator {
             let message = format!(
                 "nothing rotates `{id}`: give the variable the annotations `rotation/rotator` and \
                  `rotation/ttl`, or remove `rotate_before` and `rotate_on_revoke`"
             );
-            problems.push(ConfigProblem::new("password", message));
+            problems.push(ConfigProblem::new("variable", message));
         }
     }
     Ok(problems)

@@ -83,8 +83,8 @@ mod register;
 pub mod sql;
 pub mod sql_driver;
 pub mod testing;
-mod testing_ldap;
 mod testing_http;
+mod testing_ldap;
 
 pub use config::{ConfigProblem, Seconds};
 pub use context::Context;

@@ -70,13 +70,13 @@ account = "acme"
 auth = {{ method = "api-key", login = "host/jit-broker", secret = "api_key" }}
 [targets.inventory.roles.app_read_only]
 username = "db/inventory/username"
-password = "db/inventory/password"
+variable = "db/inventory/password"
 [targets.inventory.roles.missing]
 username = "db/inventory/username"
-password = "db/no/such/variable"
+variable = "db/no/such/variable"
 [targets.inventory.roles.hostile]
 username = "db/inventory/username"
-password = "../../policies/acme/policy/root"
+variable = "../../policies/acme/policy/root"
 [conformance]
 refused_roles = ["missing", "hostile"]
 weak_connection = "weak"

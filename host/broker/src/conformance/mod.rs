@@ -14,6 +14,7 @@ pub mod fixture;
 pub mod gate;
 pub mod login;
 pub mod report;
+mod set_up;
 pub mod stand;
 
 use std::path::Path;

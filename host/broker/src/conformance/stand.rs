@@ -1,28 +1,21 @@
 //! The test stand: a loaded driver, its target, and what was made on it.
 
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
 use jit_core::account::AccountPrefix;
 use jit_core::driver::{AccountState, AccountView, Feature, Issued, RoleView, RotationStep, TargetView};
 use jit_core::id::LeaseId;
-use jit_core::name::TargetName;
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::generate_password;
-use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PluginSpec, Runtime};
+use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane};
 use secrecy::SecretString;
 
-use super::fixture::{Fixture, Variant};
 use super::gate::Gate;
 use super::login::{Login, OpenSession};
-use crate::compose;
-use crate::config::Config;
 
-/// How the names of the kit's accounts begin. Short: some backends take 20 bytes.
-const PREFIX: &str = "jk-";
 /// Attempts to remove an account that a fault may have left, and the wait between two.
 const ATTEMPTS: usize = 40;
 const BETWEEN: Duration = Duration::from_millis(250);
@@ -47,14 +40,20 @@ pub struct Stand {
     pub gate: Option<Gate>,
     /// Whether the backend makes more than one account.
     pub many_accounts: bool,
-    without: Vec<Feature>,
-    scope: DriverScope,
+    pub(super) without: Vec<Feature>,
+    pub(super) scope: DriverScope,
     /// Through other credentials, and why not where there are none.
-    wrong_credentials: Result<Connection, String>,
-    wrong_authority: Result<Connection, String>,
-    weak: Result<Connection, String>,
-    roles: Vec<RoleView>,
-    prefix: AccountPrefix,
+    pub(super) wrong_credentials: Result<Connection, String>,
+    pub(super) wrong_authority: Result<Connection, String>,
+    pub(super) weak: Result<Connection, String>,
+    pub(super) roles: Vec<RoleView>,
+    pub(super) prefix: AccountPrefix,
+    pub(super) seen: Seen,
+}
+
+/// What was made and said so far.
+#[derive(Default)]
+pub(super) struct Seen {
     made: Mutex<Vec<AccountView>>,
     told: Mutex<Vec<String>>,
     secrets: Mutex<Vec<SecretString>>,
@@ -81,90 +80,6 @@ pub fn leave_out<T>(why: impl Into<String>) -> Result<T> {
 }
 
 impl Stand {
-    /// Loads the driver and connects it to the fixture's backend.
-    ///
-    /// # Errors
-    /// With what is wrong with the component, the fixture or its files.
-    pub async fn set_up(component: &Path, fixture: &Fixture, scratch: &Path) -> Result<Self> {
-        let gate = match &fixture.loopback {
-            Some((host, port)) => Some(Gate::open_before(host, *port).await?),
-            None => None,
-        };
-        let variant = gate.as_ref().map_or(Variant::Direct, |gate| Variant::Through(gate.port));
-        let mut config = fixture.config(component, variant)?;
-        config.plugin_limits.cache_dir = Some(scratch.join("cache"));
-        let runtime = compose::runtime(&config)?;
-        let driver = load(&runtime, component)?;
-        let (name, target) = config.targets.iter().next().context("the fixture has no target")?;
-        let roles: Vec<RoleView> = target
-            .roles
-            .iter()
-            .map(|(role, table)| RoleView { name: role.clone(), config: table.to_string() })
-            .collect();
-        let expectations = &fixture.expectations;
-        let by_name = |wanted: &str| {
-            let found = roles.iter().find(|role| role.name.as_str() == wanted).cloned();
-            found.with_context(|| format!("[conformance]: the target has no role {wanted}"))
-        };
-        let refused_roles = expectations.refused_roles.iter().map(|name| by_name(name)).collect::<Result<Vec<_>>>()?;
-        let role = match (&expectations.role, &target.default_role) {
-            (Some(role), _) => by_name(role)?,
-            (None, Some(role)) => by_name(role.as_str())?,
-            (None, None) => bail!("[conformance] role is missing, and the target has no default_role"),
-        };
-        let feature = |word: &String| {
-            Feature::from_word(word).with_context(|| format!("[conformance] without: there is no feature {word}"))
-        };
-        let without = expectations.without.iter().map(feature).collect::<Result<Vec<_>>>()?;
-        let login = expectations.login.clone().map(Login::new).transpose()?;
-        let connection = connection_of(&config, fixture.connection.as_deref())?;
-        let wrong_file = scratch.join("wrong-credential");
-        write_private(&wrong_file, "not-the-credential-canary")?;
-        let authority_file = scratch.join("wrong-authority.pem");
-        std::fs::write(&authority_file, super::STRANGE_AUTHORITY)?;
-        let variant = |wanted: bool, why: &str, variant: Variant<'_>| {
-            if !wanted {
-                return Err(why.to_owned());
-            }
-            let config = fixture.config(component, variant).map_err(|error| format!("{error:#}"))?;
-            match connection_of(&config, fixture.connection.as_deref()) {
-                Ok(Some(connection)) => Ok(connection),
-                Ok(None) => Err("the target has no connection".to_owned()),
-                Err(error) => Err(format!("{error:#}")),
-            }
-        };
-        let wrong_credentials = variant(
-            fixture.has_credentials(),
-            "the connection has no credentials",
-            Variant::WrongCredentials(&wrong_file),
-        );
-        let wrong_authority =
-            variant(fixture.names_authority(), "the connection names no ca", Variant::WrongAuthority(&authority_file));
-        let weak = match &expectations.weak_connection {
-            None => Err("the fixture names no weak_connection".to_owned()),
-            Some(weak) => Ok(compose::connection(&config, weak)?),
-        };
-        Ok(Self {
-            target: TargetView { name: TargetName::new(name.as_str())?, config: target.config.to_string() },
-            prefix: AccountPrefix::try_from(PREFIX.to_owned()).map_err(|error| anyhow!("{error}"))?,
-            many_accounts: expectations.many_accounts,
-            without,
-            driver,
-            role,
-            refused_roles,
-            login,
-            gate,
-            scope: DriverScope { connection, deadline: target.timeout, lane: Lane::Live },
-            wrong_credentials,
-            wrong_authority,
-            weak,
-            roles,
-            made: Mutex::default(),
-            told: Mutex::default(),
-            secrets: Mutex::default(),
-        })
-    }
-
     /// The backend answers; whether it likes what it is asked is a case's to see.
     ///
     /// # Errors
@@ -285,11 +200,11 @@ impl Stand {
     ) -> (Outcome<Issued>, SecretString) {
         let password = generate_password();
         self.keep_secret(&password);
-        lock(&self.made).push(account.clone());
+        lock(&self.seen.made).push(account.clone());
         let outcome = self.driver.create(scope, &self.target, role, account, &password).await;
         self.note(&outcome);
         if let Outcome::Done(issued) = &outcome {
-            let mut made = lock(&self.made);
+            let mut made = lock(&self.seen.made);
             if let Some(known) = made.iter_mut().find(|known| known.name == account.name) {
                 known.external_id.clone_from(&issued.external_id);
             }
@@ -326,7 +241,7 @@ impl Stand {
         let outcome = self.driver.revoke(scope, &self.target, &account).await;
         self.note(&outcome);
         if outcome == Outcome::Done(()) {
-            lock(&self.made).retain(|known| known.name != account.name);
+            lock(&self.seen.made).retain(|known| known.name != account.name);
         }
         outcome
     }
@@ -510,17 +425,17 @@ impl Stand {
     /// Remembers what a call said, for the search for secrets at the end.
     pub fn note<T>(&self, outcome: &Outcome<T>) {
         if !matches!(outcome, Outcome::Done(_)) {
-            lock(&self.told).push(shown(outcome));
+            lock(&self.seen.told).push(shown(outcome));
         }
     }
 
     fn keep_secret(&self, secret: &SecretString) {
-        lock(&self.secrets).push(secret.clone());
+        lock(&self.seen.secrets).push(secret.clone());
     }
 
     /// Everything that was said, and every secret that was in play.
     pub fn told_and_secret(&self) -> (Vec<String>, Vec<SecretString>) {
-        (lock(&self.told).clone(), lock(&self.secrets).clone())
+        (lock(&self.seen.told).clone(), lock(&self.seen.secrets).clone())
     }
 
     /// Removes whatever a case left behind.
@@ -532,7 +447,7 @@ impl Stand {
             gate.open();
         }
         // Taken out, so that what cannot be removed is told once and fails one case.
-        let left = std::mem::take(&mut *lock(&self.made));
+        let left = std::mem::take(&mut *lock(&self.seen.made));
         let mut failure = Ok(());
         for account in left {
             let removed = self.revoke_in_the_end(&account).await.with_context(|| format!("account {}", account.name));
@@ -566,24 +481,4 @@ fn now() -> u64 {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn load(runtime: &Runtime, component: &Path) -> Result<DriverPlugin> {
-    let spec = PluginSpec { name: "driver".to_owned(), path: component.to_owned(), sha256: None, grants: None };
-    match runtime.load(&spec)? {
-        Plugin::Driver(driver) => Ok(driver),
-        other => bail!("{} is a {}, not a driver", component.display(), other.kind()),
-    }
-}
-
-fn connection_of(config: &Config, name: Option<&str>) -> Result<Option<Connection>> {
-    let Some(name) = name else { return Ok(None) };
-    compose::connection(config, name).map(Some)
-}
-
-fn write_private(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    Ok(file.write_all(text.as_bytes())?)
 }

@@ -346,9 +346,12 @@ async fn put(
 
     let mut text = BEGIN.to_owned();
     let history_at = signed.as_ref().and_then(|signed| signed.history_at);
-    for (wanted, statement) in
-        [(!leases.is_empty(), LEASES), (!sealed.is_empty(), sealed::STATEMENTS), (signed.is_some(), RECORDS), (history_at.is_some(), HISTORY)]
-    {
+    for (wanted, statement) in [
+        (!leases.is_empty(), LEASES),
+        (!sealed.is_empty(), sealed::STATEMENTS),
+        (signed.is_some(), RECORDS),
+        (history_at.is_some(), HISTORY),
+    ] {
         if wanted {
             text.push_str(statement);
         }

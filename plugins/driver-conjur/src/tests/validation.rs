@@ -71,8 +71,8 @@ fn mistakes_in_a_target_are_told_before_anything_is_sent() {
 #[test]
 fn mistakes_in_a_role_are_told_before_anything_is_sent() {
     for (more, path) in [
-        (json!({"password": ""}), "password"),
-        (json!({"password": "a,b"}), "password"),
+        (json!({"variable": ""}), "variable"),
+        (json!({"variable": "a,b"}), "variable"),
         (json!({"username": null}), "username"),
         (json!({"fixed_username": "app"}), "fixed_username"),
         (json!({"username": "inventory/db/password"}), "username"),

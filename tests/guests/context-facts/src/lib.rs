@@ -51,8 +51,10 @@ impl Context for Facts {
     }
 
     fn gather(config: &Config, request: &jit_plugin::Request) -> Result<Vec<(String, String)>, String> {
-        while config.endless {
-            std::hint::spin_loop();
+        if config.endless {
+            loop {
+                std::hint::spin_loop();
+            }
         }
         ask(config, &request.workload)
     }

@@ -326,6 +326,14 @@ impl SambaServer {
     }
 }
 
+/// Whether this user may open a domain controller's ports.
+///
+/// # Errors
+/// Why not, and what to do.
+pub fn may_be_started() -> Result<()> {
+    free_address().map(drop)
+}
+
 /// An address of loopback on which nobody has a domain controller's ports.
 ///
 /// # Errors

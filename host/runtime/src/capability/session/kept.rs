@@ -37,7 +37,7 @@ const TURN: Duration = Duration::from_secs(10);
 pub(crate) struct KeptSecrets {
     memory: Arc<Memory>,
     /// By plugin and key: whose turn it is to make what is missing.
-    turns: Mutex<BTreeMap<(Arc<str>, String), Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<Turns>,
 }
 
 /// One call's turn to make what is missing (to log in); others wait until it ends.
@@ -63,6 +63,7 @@ struct Memory {
 }
 
 type Slots = BTreeMap<(Arc<str>, String), Option<Kept>>;
+type Turns = BTreeMap<(Arc<str>, String), Arc<tokio::sync::Mutex<()>>>;
 
 impl fmt::Debug for KeptSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -94,11 +94,7 @@ impl Dialer {
             .set_names(false)
             .ssl_mode(mode)
             .disable_statement_logging();
-        let endpoint = Endpoint {
-            host: host.to_owned(),
-            port: url.port().unwrap_or(PORT),
-            database: named,
-        };
+        let endpoint = Endpoint { host: host.to_owned(), port: url.port().unwrap_or(PORT), database: named };
         Ok((Self { options, statement_timeout: settings.statement_timeout }, endpoint))
     }
 
