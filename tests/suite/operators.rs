@@ -191,7 +191,9 @@ async fn every_command_there_is_has_a_text_and_the_readme_names_no_other() {
         assert!(about.len() > 10, "{command:?} says nothing: {help}");
         let (_, listed) = rest.split_once("Commands:\n").unwrap_or_default();
         for line in listed.split("\n\n").next().unwrap_or("").lines() {
-            let name = line.trim_start_matches("  ").split(' ').next().unwrap();
+            // What goes on from the line before stands further in.
+            let row = line.strip_prefix("  ").filter(|row| !row.starts_with(' ')).unwrap_or_default();
+            let name = row.split(' ').next().unwrap();
             if !name.is_empty() && name != "help" {
                 commands.push(command.iter().cloned().chain([name.to_owned()]).collect());
             }

@@ -42,7 +42,7 @@ pub(super) enum PluginCommand {
         /// The component.
         file: PathBuf,
     },
-    /// Put a driver through an account's whole life on a real backend, with faults (conformance kit).
+    /// Conformance kit: a driver through an account's whole life on a real backend.
     #[command(after_help = conformance::EXAMPLES)]
     Test(conformance::TestArgs),
 }

@@ -8,8 +8,7 @@ use crate::sealing::{self, Sealer};
 
 #[derive(clap::Subcommand)]
 pub(super) enum StoreCommand {
-    /// Make the key that seals passwords of rotating accounts in the store, or print the id of the
-    /// one that is there.
+    /// Make the key that seals rotating accounts' passwords, or print the id of one.
     #[command(
         after_help = "Example:\n  jit-broker store key data/sealing.key\n\nThen write into the configuration:\n  [store]\n  sealing_key = { file = \"data/sealing.key\" }\n\nTo change it, make another and keep the old one until every password has been rotated:\n  sealing_key = { file = \"data/sealing-2.key\" }\n  former_sealing_keys = [{ file = \"data/sealing.key\" }]"
     )]
