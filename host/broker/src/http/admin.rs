@@ -227,7 +227,12 @@ async fn reconcile_now(State(broker): State<Arc<Broker>>, Query(query): Query<Re
     let result = async {
         let event = AuditEvent::new(EventKind::AdminReconcile, Timestamp::now()).with("dry_run", query.dry_run);
         broker.commit(Change { events: vec![event], ..Change::default() }).await?;
-        Ok::<_, Refused>(reconcile::reconcile(&broker, query.dry_run).await)
+        let report = reconcile::reconcile(&broker, query.dry_run).await;
+        if report.targets.iter().any(|target| target.suspects > 0) {
+            // The task looks too, and again when it can tell a suspect from a ghost.
+            broker.wake.reconcile.notify_one();
+        }
+        Ok::<_, Refused>(report)
     };
     reply(result.await)
 }
