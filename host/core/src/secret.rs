@@ -11,7 +11,7 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 /// Characters in a generated password.
 pub const PASSWORD_LENGTH: usize = 32;
 
-/// Candidates until one has every kind of character: each fails with a chance of 1 in 140.
+/// Candidates until one has every kind of character: about 1 in 280 has no digit.
 const CANDIDATES: usize = 64;
 
 /// A new password of 190 random bits (log2 62 × 32): far above the 128 that make stretching
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_password_has_every_kind_of_character() {
-        // One in 140 would not, left to chance.
+        // One in 280 would not, left to chance.
         for _ in 0..5_000 {
             assert!(has_every_kind(generate_password().expose_secret()));
         }
