@@ -37,21 +37,33 @@ macro_rules! __plugin_section {
     };
 }
 
+/// What each registration is made of: the exported type, the trait that the plugin's own type must
+/// have, the world whose exports it has, and what else it exports.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __register {
+    ($plugin:ty: $trait:ident, $exported:ty, $world:ident $(, $more:ty as $other:ident)?) => {
+        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
+        const _: () = {
+            type Exported = $exported;
+            const fn is_one<T: $crate::$trait>() {}
+            is_one::<$plugin>();
+            $(type More = $more;)?
+            #[cfg(target_arch = "wasm32")]
+            const _: () = {
+                $crate::__plugin_section!();
+                $crate::bindings::$world::export!(Exported with_types_in $crate::bindings::$world);
+                $($crate::bindings::$other::export!(More with_types_in $crate::bindings::$other);)?
+            };
+        };
+    };
+}
+
 /// Registers a [`Policy`](crate::Policy) as the plugin of this crate.
 #[macro_export]
 macro_rules! register_policy {
     ($policy:ty) => {
-        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
-        const _: () = {
-            type Exported = $crate::policy::Exported<$policy>;
-            const fn is_a_policy<T: $crate::Policy>() {}
-            is_a_policy::<$policy>();
-            #[cfg(target_arch = "wasm32")]
-            const _: () = {
-                $crate::__plugin_section!();
-        $crate::bindings::policy::export!(Exported with_types_in $crate::bindings::policy);
-            };
-        };
+        $crate::__register!($policy: Policy, $crate::policy::Exported<$policy>, policy);
     };
 }
 
@@ -59,17 +71,7 @@ macro_rules! register_policy {
 #[macro_export]
 macro_rules! register_context {
     ($context:ty) => {
-        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
-        const _: () = {
-            type Exported = $crate::context::Exported<$context>;
-            const fn is_a_context<T: $crate::Context>() {}
-            is_a_context::<$context>();
-            #[cfg(target_arch = "wasm32")]
-            const _: () = {
-                $crate::__plugin_section!();
-        $crate::bindings::context::export!(Exported with_types_in $crate::bindings::context);
-            };
-        };
+        $crate::__register!($context: Context, $crate::context::Exported<$context>, context);
     };
 }
 
@@ -77,17 +79,7 @@ macro_rules! register_context {
 #[macro_export]
 macro_rules! register_bare_driver {
     ($driver:ty) => {
-        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
-        const _: () = {
-            type Exported = $crate::driver::Exported<$driver>;
-            const fn is_a_driver<T: $crate::BareDriver>() {}
-            is_a_driver::<$driver>();
-            #[cfg(target_arch = "wasm32")]
-            const _: () = {
-                $crate::__plugin_section!();
-        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
-            };
-        };
+        $crate::__register!($driver: BareDriver, $crate::driver::Exported<$driver>, driver);
     };
 }
 
@@ -95,21 +87,10 @@ macro_rules! register_bare_driver {
 #[macro_export]
 macro_rules! register_sql_driver {
     ($driver:ty) => {
-        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
-        const _: () = {
-            type Statements = $crate::sql_driver::OnHost<$driver>;
-            type Exported = $crate::driver::Exported<Statements>;
-            const fn is_a_driver<T: $crate::SqlDriver>() {}
-            is_a_driver::<$driver>();
-            #[cfg(target_arch = "wasm32")]
-            const _: () = {
-                $crate::__plugin_section!();
-        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
-                $crate::bindings::statements::export!(
-                            Statements with_types_in $crate::bindings::statements
-                );
-            };
-        };
+        $crate::__register!(
+            $driver: SqlDriver, $crate::driver::Exported<$crate::sql_driver::OnHost<$driver>>, driver,
+            $crate::sql_driver::OnHost<$driver> as statements
+        );
     };
 }
 
@@ -117,17 +98,7 @@ macro_rules! register_sql_driver {
 #[macro_export]
 macro_rules! register_http_driver {
     ($driver:ty) => {
-        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
-        const _: () = {
-            type Exported = $crate::driver::Exported<$crate::http_driver::OnHost<$driver>>;
-            const fn is_a_driver<T: $crate::HttpDriver>() {}
-            is_a_driver::<$driver>();
-            #[cfg(target_arch = "wasm32")]
-            const _: () = {
-                $crate::__plugin_section!();
-        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
-            };
-        };
+        $crate::__register!($driver: HttpDriver, $crate::driver::Exported<$crate::http_driver::OnHost<$driver>>, driver);
     };
 }
 
@@ -135,17 +106,7 @@ macro_rules! register_http_driver {
 #[macro_export]
 macro_rules! register_ldap_driver {
     ($driver:ty) => {
-        #[allow(unsafe_code, reason = "generated: exports of the canonical ABI, and a section")]
-        const _: () = {
-            type Exported = $crate::driver::Exported<$crate::ldap_driver::OnHost<$driver>>;
-            const fn is_a_driver<T: $crate::LdapDriver>() {}
-            is_a_driver::<$driver>();
-            #[cfg(target_arch = "wasm32")]
-            const _: () = {
-                $crate::__plugin_section!();
-        $crate::bindings::driver::export!(Exported with_types_in $crate::bindings::driver);
-            };
-        };
+        $crate::__register!($driver: LdapDriver, $crate::driver::Exported<$crate::ldap_driver::OnHost<$driver>>, driver);
     };
 }
 
