@@ -263,8 +263,10 @@ pub fn undo(broker: &Broker, lease: Lease, cause: Cause) {
 /// Closes a lease whose last write may still be under way. Where the store does not know the lease
 /// yet, it gets to know it as doubtful: the intent, should it come later, finds its id taken.
 async fn close_for_good(broker: &Broker, lease: &Lease, cause: Cause) -> Result<(), StoreError> {
-    if broker.store.lease(&lease.id).await?.is_some() {
-        return close_as(broker, lease, cause).await;
+    if let Some(stored) = broker.store.lease(&lease.id).await? {
+        // What is known of the account here may not have become durable.
+        let stored = stored.with_account(lease.username.clone(), lease.external_id.clone());
+        return close_stored(broker, &stored, cause).await;
     }
     let now = Timestamp::now();
     let Ok(doubtful) = lease.doubt(cause, now) else { return Ok(()) };
@@ -279,16 +281,13 @@ async fn close_for_good(broker: &Broker, lease: &Lease, cause: Cause) -> Result<
 /// When the store fails or somebody else is faster; call it again.
 pub async fn close(broker: &Broker, id: &LeaseId, cause: Cause) -> Result<(), StoreError> {
     match broker.store.lease(id).await? {
-        Some(lease) => close_as(broker, &lease, cause).await,
+        Some(stored) => close_stored(broker, &stored, cause).await,
         None => Ok(()),
     }
 }
 
-/// As [`close`], with what is known of the account beside what the store knows.
-async fn close_as(broker: &Broker, known: &Lease, cause: Cause) -> Result<(), StoreError> {
-    let id = &known.id;
-    let Some(lease) = broker.store.lease(id).await? else { return Ok(()) };
-    let lease = lease.with_account(known.username.clone(), known.external_id.clone());
+/// As [`close`], of a lease as the store has it.
+async fn close_stored(broker: &Broker, lease: &Lease, cause: Cause) -> Result<(), StoreError> {
     let now = Timestamp::now();
     let (step, kind) = match lease.state {
         LeaseState::Pending => (lease.doubt(cause, now), EventKind::LeaseDoubtful),
@@ -298,7 +297,7 @@ async fn close_as(broker: &Broker, known: &Lease, cause: Cause) -> Result<(), St
     let Ok(next) = step else { return Ok(()) };
     let word = serde_json::to_value(cause).unwrap_or_default();
     let event = AuditEvent::of_lease(kind, now, &next).with("cause", word);
-    broker.handovers.forget(id);
+    broker.handovers.forget(&lease.id);
     broker.commit(Change { leases: vec![LeaseWrite::Update(next)], events: vec![event], ..Change::default() }).await
 }
 
