@@ -15,7 +15,7 @@ const DRIVER: &str = include_str!("../guests/driver-hostile/src/lib.rs");
 const SCRIPTED: &str = include_str!("../guests/driver-scripted/src/lib.rs");
 
 /// The variants of an enum in a source, as they are written in a configuration.
-fn variants(source: &str, header: &str) -> Vec<String> {
+pub(crate) fn variants(source: &str, header: &str) -> Vec<String> {
     let body = source.split_once(header).unwrap().1.split_once("\n}").unwrap().0;
     let names = body.lines().filter_map(|line| line.trim().strip_suffix(','));
     let kebab = |name: &str| {
@@ -68,7 +68,7 @@ async fn alive(client: &Client) {
 }
 
 /// No line is forged, none is endless, nothing moves a terminal's cursor.
-fn assert_log_is_sane(world: &mut World) {
+pub(crate) fn assert_log_is_sane(world: &mut World) {
     let log = world.process().log();
     assert!(log.len() < 8 << 20, "{} bytes of log", log.len());
     for line in log.lines() {
@@ -80,7 +80,7 @@ fn assert_log_is_sane(world: &mut World) {
 }
 
 /// The most memory that the broker had, in KiB.
-fn most_memory(world: &mut World) -> u64 {
+pub(crate) fn most_memory(world: &mut World) -> u64 {
     let status = read(format!("/proc/{}/status", world.process().pid()).as_ref()).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()

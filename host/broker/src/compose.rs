@@ -11,10 +11,13 @@ use jit_core::checkpoint::{LogKey, Origin};
 use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::outcome::{Outcome, Refusal};
+use jit_core::policy::Mode as PolicyMode;
+use jit_core::usage::checked_windows;
 use jit_runtime::{
-    ConfigFault, Connection, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SessionStore,
+    ConfigFault, Connection, ContextScope, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SessionStore,
 };
 use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
@@ -22,6 +25,7 @@ use crate::audit;
 use crate::broker::{Broker, Parts};
 use crate::config::{self, Config, ConfigErrors};
 use crate::connection::{Connected, usual_port};
+use crate::facts::ContextLink;
 use crate::identity::{Identity, IdentityOptions, JwtIssuerConfig};
 use crate::limits::RateLimits;
 use crate::store::Change;
@@ -279,6 +283,8 @@ fn resolve(
         return Err(at(".driver", message));
     }
     let chain = policy_chain(config, serving, &target.policies)?;
+    let usage_windows = usage_windows(config, &chain)?;
+    let contexts = contexts(config, serving, &target.contexts)?;
     let slots = connection.as_ref().map_or(SLOTS_WITHOUT_CONNECTION, |(name, _)| {
         let most = config.connections.get(name).map_or(2, |connection| connection.max_connections as usize);
         most.div_ceil(2).max(1)
@@ -308,6 +314,8 @@ fn resolve(
         default_role: target.default_role.clone(),
         default_ttl: target.default_ttl,
         max_ttl: target.max_ttl,
+        contexts: contexts.into(),
+        usage_windows,
         chain: chain.into(),
         prefix,
         endpoint,
@@ -315,7 +323,7 @@ fn resolve(
     })
 }
 
-/// Why the driver cannot work on that connection.
+/// Why the plugin cannot work on that connection.
 fn unfit(plugin: &Plugin, connected: &Connected) -> Option<String> {
     let reaches: Vec<Grant> = plugin.grants().iter().copied().filter(|grant| grant.reaches_a_backend()).collect();
     let needed = connected.settings.protocol.capability();
@@ -324,7 +332,7 @@ fn unfit(plugin: &Plugin, connected: &Connected) -> Option<String> {
     }
     let words: Vec<&str> = reaches.iter().map(|grant| grant.as_str()).collect();
     let kind = connected.settings.protocol.as_str();
-    Some(format!("the driver works by {}, and this connection is {kind}", words.join(" and ")))
+    Some(format!("the plugin works by {}, and this connection is {kind}", words.join(" and ")))
 }
 
 /// Where callers connect: what the target says, filled up with what the connection tells where
@@ -351,8 +359,8 @@ fn policy_chain(config: &Config, serving: &Serving, names: &[String]) -> Result<
     for name in names {
         let Some(policy) = config.policies.get(name) else { continue };
         let at = format!("policies.{name}");
-        let (sha256, plugin) = match serving.plugins.get(&policy.plugin) {
-            Some(loaded @ Plugin::Policy(plugin)) => (loaded.sha256().to_owned(), plugin.clone()),
+        let plugin = match serving.plugins.get(&policy.plugin) {
+            Some(Plugin::Policy(plugin)) => plugin.clone(),
             Some(other) => {
                 let message = format!("plugin {} is a {}, not a policy", policy.plugin, other.kind());
                 problems.push(config.explain(&format!("{at}.plugin"), message));
@@ -362,21 +370,90 @@ fn policy_chain(config: &Config, serving: &Serving, names: &[String]) -> Result<
         };
         let json = policy.config.to_string();
         match plugin.validate(&json) {
-            Ok(()) => chain.push(ChainLink { name: name.clone(), mode: policy.mode, plugin, sha256, config: json }),
-            Err(ConfigFault::Invalid(found)) => problems.extend(found.into_iter().map(|problem| {
+            Ok(()) => chain.push(ChainLink {
+                name: name.clone(),
+                mode: policy.mode,
+                rollout: policy.rollout.clone(),
+                plugin,
+                config_sha256: hex::encode(Sha256::digest(&json)),
+                config: json,
+            }),
+            Err(fault) => problems.extend(at_fault(config, &at, fault)),
+        }
+    }
+    if problems.is_empty() { Ok(chain) } else { Err(problems) }
+}
+
+/// What a plugin says of its configuration, at its place in the file.
+fn at_fault(config: &Config, at: &str, fault: ConfigFault) -> Vec<config::Problem> {
+    match fault {
+        ConfigFault::Invalid(found) => found
+            .into_iter()
+            .map(|problem| {
                 let path = if problem.path.is_empty() {
                     format!("{at}.config")
                 } else {
                     format!("{at}.config.{}", problem.path)
                 };
                 config.explain(&path, problem.message)
-            })),
-            Err(ConfigFault::Fault(fault)) => {
-                problems.push(config.explain(&format!("{at}.plugin"), with_causes(&fault)))
+            })
+            .collect(),
+        ConfigFault::Fault(fault) => vec![config.explain(&format!("{at}.plugin"), with_causes(&fault))],
+    }
+}
+
+/// What the policies of one target want counted, together.
+fn usage_windows(config: &Config, chain: &[ChainLink]) -> Result<Option<Vec<u64>>, Vec<config::Problem>> {
+    let mut wanted: Option<Vec<u64>> = None;
+    for link in chain.iter().filter(|link| link.mode != PolicyMode::Off) {
+        let at = format!("policies.{}.config", link.name);
+        match link.plugin.windows(&link.config) {
+            Ok(None) => {}
+            Ok(Some(windows)) => {
+                let mut all = wanted.take().unwrap_or_default();
+                all.extend(windows);
+                let all = checked_windows(all).map_err(|message| {
+                    vec![config.explain(&at, format!("with the target's other policies, {message}"))]
+                })?;
+                wanted = Some(all);
             }
+            Err(fault) => return Err(vec![config.explain(&at, with_causes(&fault))]),
         }
     }
-    if problems.is_empty() { Ok(chain) } else { Err(problems) }
+    Ok(wanted)
+}
+
+fn contexts(config: &Config, serving: &Serving, names: &[String]) -> Result<Vec<ContextLink>, Vec<config::Problem>> {
+    let mut links = Vec::new();
+    let mut problems = Vec::new();
+    for name in names {
+        let Some(context) = config.contexts.get(name) else { continue };
+        let at = format!("contexts.{name}");
+        let plugin = match serving.plugins.get(&context.plugin) {
+            Some(Plugin::Context(plugin)) => plugin.clone(),
+            Some(other) => {
+                let message = format!("plugin {} is a {}, not a context provider", context.plugin, other.kind());
+                problems.push(config.explain(&format!("{at}.plugin"), message));
+                continue;
+            }
+            None => continue,
+        };
+        let connected = context.connection.as_ref().and_then(|name| serving.connections.get(name));
+        let unfit = connected.and_then(|connected| unfit(&serving.plugins[&context.plugin], connected));
+        if let Some(wrong) = unfit {
+            problems.push(config.explain(&format!("{at}.connection"), wrong));
+            continue;
+        }
+        let json = context.config.to_string();
+        if let Err(fault) = plugin.validate_blocking(&json) {
+            problems.extend(at_fault(config, &at, fault));
+            continue;
+        }
+        let connection = connected.map(|connected| connected.connection.clone());
+        let scope = ContextScope { connection, deadline: context.timeout };
+        links.push(ContextLink::new(name.clone(), plugin, json, scope, context.on_failure, context.fresh_for));
+    }
+    if problems.is_empty() { Ok(links) } else { Err(problems) }
 }
 
 /// The key that signs the audit log's checkpoints.

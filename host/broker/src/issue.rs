@@ -28,7 +28,7 @@ use secrecy::SecretString;
 use crate::broker::Broker;
 use crate::fault;
 use crate::identity::Verified;
-use crate::permit::{Asked, Permit, decide, request_event};
+use crate::permit::{Asked, Counting, Permit, decide, request_event};
 use crate::refusal::Refused;
 use crate::removal;
 use crate::replay::{self, Handover};
@@ -96,21 +96,7 @@ pub fn resolve(
     request_id: RequestId,
     operation: Operation,
 ) -> Result<Asked, Refused> {
-    let serving = broker.serving.load();
-    let target = serving
-        .targets
-        .get(&request.target)
-        .cloned()
-        .ok_or_else(|| Refused::UnknownTarget(request.target.to_string()))?;
-    let role = request
-        .role
-        .clone()
-        .or_else(|| target.default_role.clone())
-        .ok_or_else(|| Refused::field("role", "this target has no default role: send \"role\""))?;
-    if !target.roles.contains_key(&role) {
-        return Err(Refused::RoleNotAllowed { target: target.name.to_string(), role: role.to_string() });
-    }
-    let ttl = request.ttl.unwrap_or(target.default_ttl).min(target.max_ttl);
+    let (target, role, ttl) = broker.serving.load().find(&request)?;
     Ok(Asked { caller, target, role, ttl, request, request_id, at: Timestamp::now(), operation })
 }
 
@@ -137,14 +123,14 @@ async fn not_offered(
 
 /// The policies say yes; a no is on record before the caller hears it.
 async fn permitted(broker: &Broker, asked: Asked) -> Result<Permit, Refused> {
-    match decide(asked).await? {
+    match decide(broker, asked, Counting::Count).await? {
         Ok(permit) => Ok(permit),
         Err(denial) => {
             let kind = EventKind::IssueDenied;
             let event =
                 denial.decision.event(kind).with("policy", denial.policy.clone()).with_error(denial.reason.clone());
             let events = std::iter::once(event).chain(denial.decision.shadow_events()).collect();
-            broker.commit(Change { events, ..Change::default() }).await?;
+            broker.commit(Change { events, settled: denial.decision.settles(), ..Change::default() }).await?;
             Err(denial.refused())
         }
     }
@@ -195,7 +181,8 @@ async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency
     let max_name = asked.target.driver.description().max_name_length;
     let account = asked.target.prefix.generate(&asked.caller.principal.workload, max_name);
     let lease = draft(&permit, account, idempotency);
-    let change = Change { leases: vec![LeaseWrite::Insert(lease.clone())], ..Change::default() };
+    let settled = permit.decision.settles();
+    let change = Change { leases: vec![LeaseWrite::Insert(lease.clone())], settled, ..Change::default() };
     let intended = fault::step("issue.intend", StoreError::at_failpoint, broker.commit(change)).await;
     match intended {
         Ok(()) => Ok(Intended { lease, permit }),

@@ -4,19 +4,21 @@
 //! In scope: everything between a request and the plugin that serves it. Out of scope: how plugins
 //! run (jit-runtime) and what leases, decisions and events are (jit-core).
 //!
-//! In the order of a request: [`http`] → [`identity`] → [`permit`] → [`issue`] → [`store`]; and for
+//! In the order of a request: [`http`] → [`identity`] → [`permit`] ([`facts`], [`chain`]) → [`issue`] → [`store`]; and for
 //! the end of each account, [`removal`] and [`tasks`]. [`compose`] puts it all together.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 pub mod audit;
 pub mod broker;
+pub mod chain;
 pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod conformance;
 pub mod connection;
 pub mod dev_issuer;
+pub mod facts;
 pub mod fault;
 pub mod http;
 pub mod identity;
@@ -33,6 +35,7 @@ pub mod rotation;
 pub mod sealing;
 pub mod serve;
 pub mod session_store;
+pub mod simulate;
 pub mod store;
 pub mod target;
 pub mod tasks;

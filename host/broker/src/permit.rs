@@ -3,25 +3,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::RequestId;
 use jit_core::name::RoleName;
-use jit_core::policy::{Answer, ChainVerdict, Mode, Operation, PolicyRecord, PolicyRequest, Verdict, add_up};
+use jit_core::policy::{ContextRecord, Operation, PolicyRecord, PolicyRequest};
 use jit_core::ttl::Ttl;
-use jit_runtime::FaultKind;
 
+use crate::broker::Broker;
+use crate::chain::{self, Final};
+use crate::facts;
 use crate::identity::Verified;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
-use crate::target::{ChainLink, Target};
+use crate::store::Counted;
+use crate::target::Target;
 
 /// How long a decision waits for room.
 const ROOM_DEADLINE: Duration = Duration::from_secs(5);
-/// How often a chain is asked again because a policy named a narrower role.
-const MOST_NARROWINGS: usize = 4;
 
 /// What is asked of a target by whom: the target exists and offers the role.
 pub struct Asked {
@@ -44,7 +45,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// What the policies are told.
+    /// What the policies are told, but for the facts.
     fn input(&self) -> PolicyRequest {
         PolicyRequest {
             operation: self.operation,
@@ -67,14 +68,20 @@ impl Asked {
 pub struct Decision {
     /// Who asked what.
     pub asked: Asked,
-    /// The input as the policies saw it first, for replay.
+    /// The input as the policies saw it, for replay; in the last round with the role `narrowed_to`.
     pub input: PolicyRequest,
     /// Each policy's part, of the last round.
     pub policies: Vec<PolicyRecord>,
+    /// Each context provider's part.
+    pub contexts: Vec<ContextRecord>,
     /// Labels that policies gave.
     pub labels: BTreeMap<String, String>,
+    /// The role of the last round, where a policy named a narrower one.
+    pub narrowed_to: Option<RoleName>,
     /// Policies in shadow mode that would have decided otherwise: name and reason.
     pub shadow_diffs: Vec<(String, String)>,
+    /// Whether the request counts as a lease to be.
+    held: bool,
 }
 
 /// A yes.
@@ -120,7 +127,20 @@ impl Decision {
         if !self.labels.is_empty() {
             event = event.with("labels", serde_json::to_value(&self.labels).unwrap_or_default());
         }
+        if !self.contexts.is_empty() {
+            event = event.with("contexts", serde_json::to_value(&self.contexts).unwrap_or_default());
+        }
+        if let Some(role) = &self.narrowed_to {
+            event = event.with("narrowed_to", role.as_str());
+        }
         event
+    }
+
+    /// What the change that makes its lease, or says that there will be none, settles
+    /// ([`crate::store::Change::settled`]).
+    #[must_use]
+    pub fn settles(&self) -> Vec<RequestId> {
+        if self.held { vec![self.asked.request_id.clone()] } else { Vec::new() }
     }
 
     /// One event for each policy in shadow mode that would have decided otherwise.
@@ -163,119 +183,91 @@ impl Denial {
     }
 }
 
-/// Asks the chain. Policies are guests that may burn their whole time limit, so they run on the
-/// blocking pool and never hold up the tasks that serve others.
+/// Whether a decision counts as a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// It does: something follows from it.
+    Count,
+    /// It does not: nobody gets anything.
+    Peek,
+}
+
+type Decided = Result<Result<Permit, Box<Denial>>, Refused>;
+
+/// Gathers the facts, counts the request, and asks the chain. Policies are guests that may burn their
+/// whole time limit, so they run on the blocking pool and never hold up the tasks that serve others.
 ///
 /// # Errors
-/// [`Refused::Overloaded`] when the broker is stopping.
-pub async fn decide(asked: Asked) -> Result<Result<Permit, Box<Denial>>, Refused> {
-    let room = Arc::clone(&asked.target.deciding);
+/// [`Refused::Overloaded`] when there is no room or the broker is stopping,
+/// [`Refused::AuditUnavailable`] when what policies want counted cannot be.
+pub async fn decide(broker: &Broker, asked: Asked, counting: Counting) -> Decided {
+    let mut input = asked.input();
+    let gathered = facts::gather(&asked.target.contexts, &input).await;
+    let held = count(broker, &asked, counting, &mut input).await?;
+    input.facts.extend(gathered.facts);
+    let decision = Decision {
+        asked,
+        input,
+        policies: Vec::new(),
+        contexts: gathered.records,
+        labels: BTreeMap::new(),
+        narrowed_to: None,
+        shadow_diffs: Vec::new(),
+        held,
+    };
+    if let Some(provider) = gathered.failed {
+        let reason = facts::failed(&provider);
+        return Ok(Err(Box::new(Denial { decision, policy: provider, reason })));
+    }
+    // Only now: who waits for a provider's server takes no room from others.
+    let room = Arc::clone(&decision.asked.target.deciding);
     let Ok(Ok(_room)) = tokio::time::timeout(ROOM_DEADLINE, room.acquire()).await else {
         return Err(Refused::Overloaded);
     };
-    let decided = tokio::task::spawn_blocking(move || ask_chain(asked)).await;
+    let decided = tokio::task::spawn_blocking(move || ask_chain(decision)).await;
     decided.unwrap_or_else(|error| {
         tracing::error!(%error, "deciding was cut off");
         Err(Refused::Overloaded)
     })
 }
 
-type Decided = Result<Result<Permit, Box<Denial>>, Refused>;
-
-fn ask_chain(asked: Asked) -> Decided {
-    let first_input = asked.input();
-    let mut input = first_input.clone();
-    let mut role = asked.role.clone();
-    let mut narrowings = 0;
-    loop {
-        let answers: Vec<Answer> = asked
-            .target
-            .chain
-            .iter()
-            .filter(|link| link.mode != Mode::Off)
-            .map(|link| ask(link, &input))
-            .collect::<Result<_, _>>()?;
-        let verdict = add_up(&input, asked.ttl, &answers);
-        if let ChainVerdict::Narrow(narrower) = &verdict
-            && narrowings < MOST_NARROWINGS
-            && asked.target.roles.contains_key(narrower)
-        {
-            narrowings += 1;
-            role = narrower.clone();
-            input.role = narrower.to_string();
-            continue;
-        }
-        let shadow_diffs = shadow_diffs(&input, asked.ttl, &answers, &verdict);
-        let mut decision = Decision {
-            asked,
-            input: first_input,
-            policies: answers.into_iter().map(|answer| answer.record).collect(),
-            labels: BTreeMap::new(),
-            shadow_diffs,
-        };
-        let deny = |decision, policy: String, reason: String| Ok(Err(Box::new(Denial { decision, policy, reason })));
-        return match verdict {
-            ChainVerdict::Allow { ttl, labels } => {
-                decision.labels = labels;
-                Ok(Ok(Permit { decision, role, ttl, _proof: Proof }))
-            }
-            ChainVerdict::Deny { policy, reason } => deny(decision, policy, reason),
-            ChainVerdict::Narrow(narrower) => {
-                let reason = format!("the policies want role {narrower}, which cannot be granted here");
-                deny(decision, "chain".to_owned(), reason)
-            }
-        };
-    }
+/// Where a policy of the target wants it, counts the request and adds the numbers to the input. Gives
+/// whether it is held as a lease to be from now on.
+async fn count(
+    broker: &Broker,
+    asked: &Asked,
+    counting: Counting,
+    input: &mut PolicyRequest,
+) -> Result<bool, Refused> {
+    let Some(windows) = &asked.target.usage_windows else { return Ok(false) };
+    let counted = Counted {
+        request_id: asked.request_id.clone(),
+        principal: asked.caller.principal.clone(),
+        target: asked.target.name.clone(),
+        at: asked.at,
+        windows: windows.clone(),
+        // A renewal's lease is among the live ones already.
+        holds: asked.operation == Operation::Issue,
+    };
+    let usage = match counting {
+        Counting::Count => broker.store.count(&counted).await?,
+        Counting::Peek => broker.store.usage(&counted).await?,
+    };
+    input.facts.extend(usage.facts());
+    Ok(counted.holds && counting == Counting::Count)
 }
 
-/// Asks one policy. Whatever goes wrong in it denies, by its name (CLOSED).
-fn ask(link: &ChainLink, input: &PolicyRequest) -> Result<Answer, Refused> {
-    let started = Instant::now();
-    let verdict = match link.plugin.decide(&link.config, input) {
-        Ok(verdict) => verdict,
-        // Not the policy's doing, so not its no.
-        Err(fault) if matches!(fault.kind, FaultKind::Overloaded) => return Err(Refused::Overloaded),
-        Err(fault) => {
-            metrics::counter!("jit_plugin_faults_total", "plugin" => link.name.clone()).increment(1);
-            tracing::warn!(policy = link.name, %fault, "a policy failed and denies");
-            Verdict::Deny(format!("policy {} failed: {fault}", link.name))
+fn ask_chain(mut decision: Decision) -> Decided {
+    let asked = &decision.asked;
+    let said = chain::ask(&asked.target, asked.role.clone(), asked.ttl, &decision.input)?;
+    decision.narrowed_to = (said.role != asked.role).then(|| said.role.clone());
+    decision.policies = said.policies;
+    decision.shadow_diffs = said.shadow_diffs;
+    Ok(match said.verdict {
+        Final::Allow { ttl, labels } => {
+            decision.labels = labels;
+            Ok(Permit { decision, role: said.role, ttl, _proof: Proof })
         }
-    };
-    let took = started.elapsed();
-    metrics::histogram!("jit_policy_seconds", "policy" => link.name.clone()).record(took);
-    let (word, reason) = match &verdict {
-        Verdict::Allow(allowance) => match allowance.missing(input) {
-            Some(missing) => ("deny", missing.to_owned()),
-            None => ("allow", allowance.reason.clone()),
-        },
-        Verdict::Deny(reason) => ("deny", reason.clone()),
-    };
-    let record = PolicyRecord {
-        name: link.name.clone(),
-        mode: link.mode,
-        verdict: word.to_owned(),
-        reason,
-        plugin_sha256: link.sha256.clone(),
-        micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-    };
-    Ok(Answer { record, verdict })
-}
-
-/// What each shadow policy would have changed, had it counted alone beside the others.
-fn shadow_diffs(input: &PolicyRequest, ttl: Ttl, answers: &[Answer], actual: &ChainVerdict) -> Vec<(String, String)> {
-    let mut diffs = Vec::new();
-    for (at, answer) in answers.iter().enumerate().filter(|(_, answer)| answer.record.mode == Mode::Shadow) {
-        let mut counted = answers.to_vec();
-        counted[at].record.mode = Mode::Enforce;
-        let reason = match (actual, add_up(input, ttl, &counted)) {
-            (ChainVerdict::Allow { .. }, ChainVerdict::Deny { reason, .. }) => format!("would deny: {reason}"),
-            (ChainVerdict::Allow { .. }, ChainVerdict::Narrow(role)) => format!("would narrow the role to {role}"),
-            (ChainVerdict::Allow { ttl: now, .. }, ChainVerdict::Allow { ttl: then, .. }) if then < *now => {
-                format!("would lower the TTL to {then}")
-            }
-            _ => continue,
-        };
-        diffs.push((answer.record.name.clone(), reason));
-    }
-    diffs
+        Final::Deny { policy, reason } => Err(Box::new(Denial { decision, policy, reason })),
+    })
 }

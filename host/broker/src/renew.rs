@@ -19,7 +19,7 @@ use crate::broker::Broker;
 use crate::fault;
 use crate::identity::Verified;
 use crate::issue::resolve;
-use crate::permit::decide;
+use crate::permit::{Counting, decide};
 use crate::refusal::Refused;
 use crate::request::{IssueRequest, RenewRequest};
 use crate::store::{Change, LeaseWrite, StoreError};
@@ -61,7 +61,7 @@ pub async fn renew(
         broker.commit(Change { events: vec![event], ..Change::default() }).await?;
         return Err(Refused::LeaseNotRenewable { id: lease.id, reason });
     }
-    let permit = match decide(asked).await? {
+    let permit = match decide(broker, asked, Counting::Count).await? {
         Ok(permit) if permit.role == lease.role => permit,
         Ok(permit) => {
             let reason = format!("the policies now grant only role {}; ask for a new lease", permit.role);

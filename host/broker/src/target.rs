@@ -10,12 +10,16 @@ use jit_core::account::AccountPrefix;
 use jit_core::driver::{AccountView, Feature, RoleView, TargetView};
 use jit_core::lease::{DriverRef, Lease};
 use jit_core::name::{RoleName, TargetName};
-use jit_core::policy::Mode;
+use jit_core::policy::{Mode, PolicyRequest};
+use jit_core::rollout::Rollout;
 use jit_core::ttl::Ttl;
 use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PolicyPlugin};
 use tokio::sync::Semaphore;
 
 use crate::connection::Connected;
+use crate::facts::ContextLink;
+use crate::refusal::Refused;
+use crate::request::CheckedRequest;
 use crate::rotation::RotatingAccount;
 
 /// A target's `config` table that is empty or not there.
@@ -28,12 +32,29 @@ pub struct ChainLink {
     pub name: String,
     /// Whether it counts.
     pub mode: Mode,
+    /// For whom it counts already; none is everybody.
+    pub rollout: Option<Rollout>,
     /// The component.
     pub plugin: PolicyPlugin,
-    /// The digest of the component, in hexadecimal.
-    pub sha256: String,
     /// Its configuration, as JSON.
     pub config: String,
+    /// The digest of that, in hexadecimal.
+    pub config_sha256: String,
+}
+
+impl ChainLink {
+    /// How much it counts for this request, and, where it is being rolled out, whether it has reached
+    /// the workload. For whom it has not, it is a shadow.
+    #[must_use]
+    pub fn reaches(&self, request: &PolicyRequest) -> (Mode, Option<bool>) {
+        match &self.rollout {
+            Some(rollout) if self.mode == Mode::Enforce => {
+                let reached = rollout.reaches(&self.name, request);
+                (if reached { Mode::Enforce } else { Mode::Shadow }, Some(reached))
+            }
+            _ => (self.mode, None),
+        }
+    }
 }
 
 /// Where applications connect.
@@ -71,6 +92,11 @@ pub struct Target {
     pub max_ttl: Ttl,
     /// Room for decisions.
     pub deciding: Arc<Semaphore>,
+    /// Who gathers facts for the policies.
+    pub contexts: Arc<[ContextLink]>,
+    /// The windows, in seconds, in which requests are counted for the policies; none where no policy
+    /// wants anything counted.
+    pub usage_windows: Option<Vec<u64>>,
     /// The policies, in order.
     pub chain: Arc<[ChainLink]>,
     /// How the names of its accounts begin.
@@ -153,6 +179,23 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// The target that is asked for, its role, and the length within its cap.
+    ///
+    /// # Errors
+    /// [`Refused::UnknownTarget`], [`Refused::RoleNotAllowed`], or a missing role.
+    pub fn find(&self, request: &CheckedRequest) -> Result<(Arc<Target>, RoleName, Ttl), Refused> {
+        let target = self.targets.get(&request.target).cloned();
+        let target = target.ok_or_else(|| Refused::UnknownTarget(request.target.to_string()))?;
+        let role = request.role.clone().or_else(|| target.default_role.clone());
+        let role =
+            role.ok_or_else(|| Refused::field("role", "this target has no default role: send \"role\""))?;
+        if !target.roles.contains_key(&role) {
+            return Err(Refused::RoleNotAllowed { target: target.name.to_string(), role: role.to_string() });
+        }
+        let ttl = request.ttl.unwrap_or(target.default_ttl).min(target.max_ttl);
+        Ok((target, role, ttl))
+    }
+
     /// Who removes an account: the driver and connection that made it, found by the lease's own
     /// record, so that a target which was moved to another driver is not asked the wrong one.
     ///

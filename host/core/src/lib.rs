@@ -17,6 +17,8 @@
 //! | [`outcome`] | THREE-OUTCOMES: done, refused, unknown |
 //! | [`driver`] | what is said to a driver and what it answers |
 //! | [`policy`] | what is said to a policy, what it answers, and how answers add up |
+//! | [`rollout`], [`glob`] | for whom a policy counts already |
+//! | [`usage`] | what is counted for policies |
 //! | [`event`] | the audit events |
 //! | [`merkle`], [`checkpoint`] | the tamper-evident log |
 
@@ -26,12 +28,15 @@ pub mod account;
 pub mod checkpoint;
 pub mod driver;
 pub mod event;
+pub mod glob;
 pub mod id;
 pub mod lease;
 pub mod merkle;
 pub mod name;
 pub mod outcome;
 pub mod policy;
+pub mod rollout;
 pub mod rotation;
 pub mod secret;
 pub mod ttl;
+pub mod usage;

@@ -82,7 +82,8 @@ impl Allowance {
 }
 
 /// Something that a request must have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Requirement {
     /// A reason.
     Reason,
@@ -102,6 +103,16 @@ impl Requirement {
             "approval" => Self::Approval,
             _ => return None,
         })
+    }
+
+    /// The contract's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reason => "reason",
+            Self::Ticket => "ticket",
+            Self::Approval => "approval",
+        }
     }
 
     /// What is missing from the request, if something is.
@@ -162,9 +173,130 @@ pub struct PolicyRecord {
     /// Its reason.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What a yes came with.
+    #[serde(flatten)]
+    pub obligations: Obligations,
+    /// It did not answer: it trapped, ran out of time, or said what cannot be used. That denies, and
+    /// need not happen again with the same input.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub failed: bool,
+    /// Where it is being rolled out: whether it has reached this workload. One that it has not
+    /// reached has `mode` shadow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_out: Option<bool>,
     /// The digest of the component that decided, in hexadecimal.
     pub plugin_sha256: String,
+    /// The digest of its configuration (JSON as the broker passes it), in hexadecimal.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub config_sha256: String,
     /// How long it took, in microseconds, its fresh instance included.
+    pub micros: u64,
+}
+
+/// What a policy's yes comes with, as records have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obligations {
+    /// The lease lives at most so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ttl_seconds: Option<u64>,
+    /// This role instead of the one asked for. Not called `role`: that is the record's own.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "narrower_role")]
+    pub role: Option<String>,
+    /// What the request must have: `reason`, `ticket`, `approval`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Requirement>,
+    /// Labels for the audit record.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl From<&Allowance> for Obligations {
+    fn from(allowance: &Allowance) -> Self {
+        Self {
+            max_ttl_seconds: allowance.max_ttl.map(|ttl| u64::from(ttl.seconds())),
+            role: allowance.role.as_ref().map(ToString::to_string),
+            requires: allowance.requires.clone(),
+            labels: allowance.labels.clone(),
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A verdict as records have it: a function of the verdict and the request alone, so that a decision
+/// can be replayed and compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// `allow` or `deny`.
+    pub verdict: &'static str,
+    /// The reason; for a yes whose requirement is not met, what is missing.
+    pub reason: String,
+    /// What a yes came with.
+    pub obligations: Obligations,
+}
+
+impl Verdict {
+    /// How it is recorded. A yes that asks for what the request does not have counts, and reads, as a no.
+    #[must_use]
+    pub fn told(&self, request: &PolicyRequest) -> Told {
+        match self {
+            Self::Deny(reason) => {
+                Told { verdict: "deny", reason: reason.clone(), obligations: Obligations::default() }
+            }
+            Self::Allow(allowance) => {
+                let (verdict, reason) = match allowance.missing(request) {
+                    Some(missing) => ("deny", missing.to_owned()),
+                    None => ("allow", allowance.reason.clone()),
+                };
+                Told { verdict, reason, obligations: Obligations::from(allowance) }
+            }
+        }
+    }
+}
+
+/// Where the facts of a context provider came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContextOutcome {
+    /// It was asked.
+    Asked,
+    /// It was asked a short while ago.
+    Cached,
+    /// It failed; the configuration says whether that denies.
+    Failed,
+}
+
+impl ContextOutcome {
+    /// The record's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Cached => "cached",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A context provider's part in a decision, as records show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextRecord {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where its facts came from.
+    pub outcome: ContextOutcome,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// It failed and the configuration lets policies decide without its facts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub failed_open: bool,
+    /// The digest of the component, in hexadecimal.
+    pub plugin_sha256: String,
+    /// How long it took, in microseconds.
     pub micros: u64,
 }
 
@@ -233,10 +365,10 @@ pub fn add_up(request: &PolicyRequest, asked: Ttl, answers: &[Answer]) -> ChainV
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn request() -> PolicyRequest {
+    pub(crate) fn request() -> PolicyRequest {
         PolicyRequest {
             operation: Operation::Issue,
             time: 1_800_000_000,
@@ -259,7 +391,11 @@ mod tests {
             mode,
             verdict: String::new(),
             reason: String::new(),
+            obligations: Obligations::default(),
+            failed: false,
+            rolled_out: None,
             plugin_sha256: String::new(),
+            config_sha256: String::new(),
             micros: 0,
         };
         Answer { record, verdict }
@@ -321,5 +457,25 @@ mod tests {
         assert_eq!(add_up(&request(), hour(), &chain), ChainVerdict::Narrow(read_only));
         let same = PolicyRequest { role: "app_read_only".into(), ..request() };
         assert!(matches!(add_up(&same, hour(), &chain), ChainVerdict::Allow { .. }));
+    }
+
+    #[test]
+    fn a_record_is_read_back_as_it_was_written() {
+        let told = allow(|a| {
+            a.max_ttl = Ttl::from_seconds(600).ok();
+            a.role = RoleName::new("app_read_only").ok();
+            a.requires = vec![Requirement::Ticket, Requirement::Approval];
+            a.labels = BTreeMap::from([("rule".into(), "readers".into())]);
+        })
+        .told(&request());
+        assert_eq!((told.verdict, told.reason.as_str()), ("deny", "a ticket is required: send \"ticket\""));
+        let record = PolicyRecord { obligations: told.obligations, rolled_out: Some(true), ..answer("a", Mode::Shadow, allow(|_| ())).record };
+        let json = serde_json::to_value(&record).unwrap();
+        assert_eq!(json["narrower_role"], "app_read_only");
+        assert_eq!(json["requires"], serde_json::json!(["ticket", "approval"]));
+        assert_eq!(serde_json::from_value::<PolicyRecord>(json).unwrap(), record);
+        // As an older release wrote it.
+        let old = serde_json::json!({"name": "a", "mode": "enforce", "verdict": "allow", "plugin_sha256": "00", "micros": 7});
+        assert_eq!(serde_json::from_value::<PolicyRecord>(old).unwrap().obligations, Obligations::default());
     }
 }

@@ -23,6 +23,7 @@ mod generated {
                 import jit:plugin/http@0.1.0;
                 import jit:plugin/ldap@0.1.0;
                 export jit:plugin/policy@0.1.0;
+                export jit:plugin/usage@0.1.0;
                 export jit:plugin/context@0.1.0;
                 export jit:plugin/driver@0.1.0;
                 export jit:plugin/statements@0.1.0;
@@ -46,7 +47,7 @@ mod generated {
     });
 }
 
-pub(crate) use generated::exports::jit::plugin::{context, driver, policy, statements};
+pub(crate) use generated::exports::jit::plugin::{context, driver, policy, statements, usage};
 pub(crate) use generated::jit::plugin::{http, ldap, log, secrets, session, sql, types};
 
 /// The package whose interfaces the contract is made of.

@@ -1,20 +1,22 @@
 //! The facade of context providers: facts for policies.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jit_core::policy::PolicyRequest;
 use tokio::time::Instant;
+use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower};
 
 use crate::answer;
 use crate::bindings::types;
-use crate::call::{Pace, millis};
+use crate::call::{Call, Pace, millis};
 use crate::capability::http::HttpSession;
 use crate::capability::{Connection, Grant};
 use crate::driver::Lane;
 use crate::fault::{ConfigFault, Fault, FaultKind};
+use crate::load::drive;
 use crate::plugin::Loaded;
 use crate::policy::to_wire;
 
@@ -55,6 +57,31 @@ impl ContextPlugin {
         let scope = ContextScope { connection: None, deadline: VALIDATE };
         let (answer,): Answer = self.call(&scope, &self.validate, (config.to_owned(),)).await?;
         answer.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
+    }
+
+    /// As [`Self::validate`], on this thread: for loading, which runs where blocking is fine. Nothing
+    /// in it waits, since there is no connection; guest time is bounded as ever.
+    ///
+    /// # Errors
+    /// As [`Self::validate`].
+    pub fn validate_blocking(&self, config: &str) -> Result<(), ConfigFault> {
+        type Answer = (Result<(), Vec<types::ConfigProblem>>,);
+        let _one = self.loaded.core.trial.lock().unwrap_or_else(PoisonError::into_inner);
+        let call = self.loaded.call();
+        let track = Arc::clone(&call.track);
+        let calling = async {
+            let mut store = call.into_store(&self.loaded.core.engine, Pace::Gathering);
+            let called = run(&self.loaded, &mut store, &self.validate, (config.to_owned(),)).await;
+            called.map_err(|error| self.loaded.fault(store.data_mut().fault(&error)))
+        };
+        let (answer,): Answer = drive(track.metered(calling))?;
+        answer.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
+    }
+
+    /// The SHA-256 of its component, in hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.loaded.sha256
     }
 
     /// Gathers facts: a bounded number of plain names and values.
@@ -98,11 +125,7 @@ impl ContextPlugin {
         }
         let track = Arc::clone(&call.track);
         let mut store = call.into_store(&loaded.core.engine, Pace::Gathering);
-        let calling = async {
-            let instance = loaded.pre.instantiate_async(&mut store).await?;
-            let function = instance.get_typed_func::<P, R>(&mut store, function)?;
-            function.call_async(&mut store, params).await
-        };
+        let calling = run(loaded, &mut store, function, params);
         let called = tokio::time::timeout_at(end, track.metered(calling)).await;
         match called {
             Ok(Ok(answer)) => {
@@ -118,4 +141,20 @@ impl ContextPlugin {
             Err(_) => Err(loaded.fault(FaultKind::CallDeadline { limit_ms: millis(scope.deadline) })),
         }
     }
+}
+
+/// Instantiates and calls.
+async fn run<P, R>(
+    loaded: &Loaded,
+    store: &mut Store<Call>,
+    function: &ComponentExportIndex,
+    params: P,
+) -> wasmtime::Result<R>
+where
+    P: ComponentNamedList + Lower + Send + Sync,
+    R: ComponentNamedList + Lift + Send + Sync + 'static,
+{
+    let instance = loaded.pre.instantiate_async(&mut *store).await?;
+    let function = instance.get_typed_func::<P, R>(&mut *store, function)?;
+    function.call_async(store, params).await
 }

@@ -17,7 +17,7 @@ use wasmtime::component::{Component, Instance, InstancePre, Linker};
 use wasmtime::{Engine, Store};
 
 use crate::answer::{backend_name, pairs};
-use crate::bindings::{self, PACKAGE, VERSION, driver, policy, statements};
+use crate::bindings::{self, PACKAGE, VERSION, driver, policy, statements, usage};
 use crate::call::{Call, Pace};
 use crate::capability::Grant;
 use crate::capability::sql::Templates;
@@ -217,7 +217,7 @@ fn load_kind(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadErrorKin
         interface,
     });
     match described {
-        Tried::Policy => PolicyPlugin::new(loaded).map(Plugin::Policy),
+        Tried::Policy => PolicyPlugin::new(loaded, shape.usage_export.as_deref()).map(Plugin::Policy),
         Tried::Context => ContextPlugin::new(loaded).map(Plugin::Context),
         Tried::Driver(description, templates) => DriverPlugin::new(loaded, description, templates).map(Plugin::Driver),
     }
@@ -238,7 +238,7 @@ async fn try_out(core: &Core, name: &Arc<str>, pre: &InstancePre<Call>, shape: &
         let trial = Trial::start(core, call, name, pre).await?;
         Ok(match shape.kind {
             PluginKind::Policy => {
-                trial.check_policy()?;
+                trial.check_policy(shape.usage_export.is_some())?;
                 Tried::Policy
             }
             PluginKind::Context => {
@@ -309,6 +309,8 @@ struct Shape {
     export: String,
     version: String,
     exports_statements: bool,
+    /// The full name of the interface by which a policy says what is to be counted, if it has it.
+    usage_export: Option<String>,
     imports: Vec<Import>,
 }
 
@@ -322,6 +324,7 @@ impl Shape {
         let component_type = component.component_type();
         let mut found: Option<(PluginKind, String, String)> = None;
         let mut exports_statements = false;
+        let mut usage_export = None;
         let mut names = Vec::new();
         for (name, item) in component_type.exports(engine) {
             names.push(escape(name, 128));
@@ -340,6 +343,9 @@ impl Shape {
                 }
             }
             exports_statements |= interface == "statements";
+            if interface == "usage" {
+                usage_export = Some(name.to_owned());
+            }
             let Some(kind) = PluginKind::ALL.into_iter().find(|kind| kind.as_str() == interface) else {
                 continue;
             };
@@ -357,7 +363,7 @@ impl Shape {
             .imports(engine)
             .map(|(name, item)| Import { name: name.to_owned(), has_functions: !is_types_only(engine, &item.ty) })
             .collect();
-        Ok(Self { kind, export, version, exports_statements, imports })
+        Ok(Self { kind, export, version, exports_statements, usage_export, imports })
     }
 
     fn check_imports(&self, grants: &[Grant]) -> Result<(), LoadErrorKind> {
@@ -508,10 +514,16 @@ impl<'a> Trial<'a> {
         Ok(Self { name, store, pre, instance })
     }
 
-    fn check_policy(mut self) -> Result<(), LoadErrorKind> {
+    fn check_policy(mut self, counts: bool) -> Result<(), LoadErrorKind> {
         let checked =
             policy::GuestIndices::new(self.pre).and_then(|indices| indices.load(&mut self.store, &self.instance));
-        checked.map(drop).map_err(signature)
+        checked.map(drop).map_err(signature)?;
+        if counts {
+            let checked =
+                usage::GuestIndices::new(self.pre).and_then(|indices| indices.load(&mut self.store, &self.instance));
+            checked.map(drop).map_err(signature)?;
+        }
+        Ok(())
     }
 
     fn check_context(mut self) -> Result<(), LoadErrorKind> {
@@ -557,7 +569,7 @@ impl<'a> Trial<'a> {
 
 /// Drives a trial on this thread. Nothing in it waits for anything but its own next tick, so no
 /// executor is needed, and loading works inside and outside of one.
-fn drive<F: Future>(future: F) -> F::Output {
+pub(crate) fn drive<F: Future>(future: F) -> F::Output {
     let mut context = Context::from_waker(Waker::noop());
     let mut future = pin!(future);
     loop {

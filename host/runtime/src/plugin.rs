@@ -164,6 +164,13 @@ impl Loaded {
         self.pre.component().get_export_index(Some(&self.interface), name)
     }
 
+    /// A function of another interface that it exports.
+    pub(crate) fn function_of(&self, interface: &str, name: &str) -> Option<ComponentExportIndex> {
+        let component = self.pre.component();
+        let interface = component.get_export_index(None, interface)?;
+        component.get_export_index(Some(&interface), name)
+    }
+
     /// A fault of this plugin.
     pub(crate) fn fault(&self, kind: FaultKind) -> Fault {
         Fault { plugin: Arc::clone(&self.name), kind }

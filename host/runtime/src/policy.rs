@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jit_core::policy::{PolicyRequest, Verdict};
+use jit_core::usage::checked_windows;
 use wasmtime::component::ComponentExportIndex;
 
 use crate::answer;
@@ -17,13 +18,41 @@ pub struct PolicyPlugin {
     pub(crate) loaded: Arc<Loaded>,
     validate: ComponentExportIndex,
     decide: ComponentExportIndex,
+    /// Of a policy that decides by what the host counts.
+    windows: Option<ComponentExportIndex>,
 }
 
 impl PolicyPlugin {
-    /// `None` when the interface lacks a function.
-    pub(crate) fn new(loaded: Arc<Loaded>) -> Option<Self> {
+    /// `None` when an interface lacks a function.
+    pub(crate) fn new(loaded: Arc<Loaded>, usage: Option<&str>) -> Option<Self> {
         let (validate, decide) = (loaded.function("validate")?, loaded.function("decide")?);
-        Some(Self { loaded, validate, decide })
+        let windows = match usage {
+            Some(interface) => Some(loaded.function_of(interface, "windows")?),
+            None => None,
+        };
+        Some(Self { loaded, validate, decide, windows })
+    }
+
+    /// The windows, in seconds, in which this configuration wants requests counted: sorted, each once.
+    /// `None` of a policy that wants nothing counted. To be asked after [`Self::validate`].
+    ///
+    /// # Errors
+    /// A [`Fault`] when the plugin failed or asks for more than the host counts.
+    pub fn windows(&self, config: &str) -> Result<Option<Vec<u64>>, Fault> {
+        type Answer = (Result<Vec<u64>, String>,);
+        let Some(windows) = &self.windows else { return Ok(None) };
+        let (answer,): Answer = self.loaded.call_blocking(windows, (config,))?;
+        let checked = match answer {
+            Ok(windows) => checked_windows(windows).map_err(FaultKind::Answer),
+            Err(text) => Err(FaultKind::Failed(answer::reason(&text, &self.loaded.core.limits))),
+        };
+        checked.map(Some).map_err(|kind| self.loaded.fault(kind))
+    }
+
+    /// The SHA-256 of its component, in hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.loaded.sha256
     }
 
     /// Asks the policy whether it accepts a configuration (JSON). To be asked before any decision.

@@ -54,6 +54,15 @@ impl AdminClient {
         self.send(self.http.post(format!("http://admin{path}"))).await
     }
 
+    /// As [`Self::post`], with a body.
+    pub(super) async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl serde::Serialize + Sync),
+    ) -> Result<T, Stop> {
+        self.send(self.http.post(format!("http://admin{path}")).json(body)).await
+    }
+
     async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Stop> {
         let reply = request.send().await.map_err(|error| no_broker(&self.socket, error))?;
         let status = reply.status();

@@ -8,6 +8,7 @@ mod client;
 mod conformance;
 mod dev;
 mod plugin;
+mod policy;
 mod rotation;
 mod said;
 mod store;
@@ -28,7 +29,7 @@ use crate::fault;
 #[command(
     name = "jit-broker",
     version = version(),
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test) · 4 no broker answers on the admin socket",
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test), or denied (policy simulate) · 4 no broker answers on the admin socket",
     max_term_width = 100
 )]
 struct Cli {
@@ -68,6 +69,9 @@ enum Command {
     /// Build, check and list plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Explain decisions.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Print the API's description (OpenAPI 3.1).
     Openapi,
     /// Print a completion script for a shell.
@@ -158,6 +162,7 @@ fn dispatch(command: Command) -> Result<(), Stop> {
         Command::Reconcile(args) => admin::reconcile(args),
         Command::Audit(command) => audit::run(command),
         Command::Plugin(command) => plugin::run(command),
+        Command::Policy(command) => policy::run(command),
         Command::Openapi => {
             println!("{}", crate::http::openapi());
             Ok(())

@@ -115,6 +115,22 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A percentage, whole or decimal.
+    pub(super) fn percent(&self, key: &'static str) -> Option<f64> {
+        self.field(key, "a number from 0 to 100", |value| {
+            let number = match value {
+                DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                    .ok()
+                    .and_then(|number| i32::try_from(number).ok())
+                    .map(f64::from),
+                DeValue::Float(number) => number.as_str().parse().ok(),
+                _ => return Err(Wrong::Kind),
+            };
+            let within = number.filter(|number| (0.0..=100.0).contains(number));
+            within.ok_or_else(|| Wrong::Value("this is outside".to_owned()))
+        })
+    }
+
     /// A duration in whole seconds.
     pub(super) fn ttl(&self, key: &'static str) -> Option<Ttl> {
         self.field(key, "a duration such as \"90s\", \"30m\", \"1h\" or \"7d\"", |value| {

@@ -42,7 +42,7 @@ use toml::de::DeTable;
 
 pub use self::connection::{Connection, Protocol};
 pub use self::identity::{Identity, JwtIssuer, SigningAlgorithm};
-pub use self::plugin::{CAPABILITIES, PluginConfig, Policy};
+pub use self::plugin::{CAPABILITIES, Context, PluginConfig, Policy};
 pub use self::problem::{ConfigErrors, Place, Problem, Severity, render};
 pub use self::rotating::Rotating;
 pub use self::secret::{MAX_SECRET, SecretError, SecretRef};
@@ -82,6 +82,8 @@ pub struct Config {
     pub connections: BTreeMap<String, Connection>,
     /// `[policies.NAME]`.
     pub policies: BTreeMap<String, Policy>,
+    /// `[contexts.NAME]`.
+    pub contexts: BTreeMap<String, Context>,
     /// `[targets.NAME]`.
     pub targets: BTreeMap<TargetName, Target>,
     /// `[limits]`.
@@ -198,6 +200,7 @@ struct Parts {
     plugin_limits: PluginLimits,
     connections: BTreeMap<String, Connection>,
     policies: BTreeMap<String, Policy>,
+    contexts: BTreeMap<String, Context>,
     targets: BTreeMap<TargetName, Target>,
     limits: Limits,
     reconcile_interval: Duration,
@@ -216,6 +219,7 @@ impl Parts {
             plugin_limits: self.plugin_limits,
             connections: self.connections,
             policies: self.policies,
+            contexts: self.contexts,
             targets: self.targets,
             limits: self.limits,
             reconcile_interval: self.reconcile_interval,
@@ -241,13 +245,18 @@ fn read(root: &Section<'_>) -> Option<Parts> {
     let plugin_names = Declared::new(root, "plugins", "plugin");
     let connection_names = Declared::new(root, "connections", "connection");
     let policy_names = Declared::new(root, "policies", "policy");
+    let context_names = Declared::new(root, "contexts", "context provider");
     let plugins = root.named("plugins", plugin::plugin);
     let connections = root.named("connections", |_, section| connection::connection(section));
     let policies = root.named("policies", |_, section| plugin::policy(section, &plugin_names));
+    let contexts = root.named("contexts", |name, section| {
+        plugin::context(name, section, &plugin_names, &connection_names)
+    });
     let known = target::Known {
         plugins: &plugin_names,
         connections: &connection_names,
         policies: &policy_names,
+        contexts: &context_names,
         read_policies: &policies,
     };
     let targets = root.named("targets", |name, section| target::target(name, section, &known));
@@ -258,7 +267,7 @@ fn read(root: &Section<'_>) -> Option<Parts> {
         rotating::refuse_without_key(root, &targets);
     }
     // Beside mistakes this would only repeat them: what is misspelt is not used either.
-    for declared in [&plugin_names, &connection_names, &policy_names] {
+    for declared in [&plugin_names, &connection_names, &policy_names, &context_names] {
         declared.warn_unused(root);
     }
     let (server, account_prefix) = server?;
@@ -284,6 +293,7 @@ fn read(root: &Section<'_>) -> Option<Parts> {
         plugin_limits: plugin_limits?,
         connections,
         policies,
+        contexts,
         targets: targets.into_iter().filter_map(|(name, target)| Some((TargetName::new(name).ok()?, target))).collect(),
         limits: limits?,
         reconcile_interval: reconcile_interval?,

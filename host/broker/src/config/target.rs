@@ -21,6 +21,8 @@ pub struct Target {
     pub connection: Option<String>,
     /// Names under `[policies]`, in the order in which they are asked. At least one enforces.
     pub policies: Vec<String>,
+    /// Names under `[contexts]`: who gathers facts for the policies.
+    pub contexts: Vec<String>,
     /// Where the caller asks for no length; by default `1h`, or `max_ttl` when that is less.
     pub default_ttl: Ttl,
     /// The longest life; by default `default_ttl`.
@@ -60,6 +62,7 @@ pub(super) struct Known<'a> {
     pub(super) plugins: &'a Declared<'a>,
     pub(super) connections: &'a Declared<'a>,
     pub(super) policies: &'a Declared<'a>,
+    pub(super) contexts: &'a Declared<'a>,
     /// The policies that could be read.
     pub(super) read_policies: &'a BTreeMap<String, Policy>,
 }
@@ -69,6 +72,8 @@ pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Op
     let driver = section.reference("driver", known.plugins);
     let connection = section.reference("connection", known.connections);
     let policies = policies(name, section, known);
+    let there = section.entry("contexts").is_some();
+    let contexts = if there { section.references("contexts", known.contexts) } else { Some(Vec::new()) };
     let (default_ttl, max_ttl) = lengths(section);
     let (roles, role_names) = roles(name, section);
     let rotating = rotating::of_roles(section);
@@ -81,6 +86,7 @@ pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Op
         driver: driver?,
         connection,
         policies: policies?,
+        contexts: contexts?,
         default_ttl,
         max_ttl,
         default_role,

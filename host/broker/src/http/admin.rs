@@ -21,6 +21,7 @@ use crate::config::ConfigErrors;
 use crate::refusal::Refused;
 use crate::reload::Reloader;
 use crate::rotation::operate;
+use crate::simulate::{Question, explain};
 use crate::store::Change;
 use crate::tasks::reconcile;
 
@@ -170,6 +171,7 @@ pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
         .route("/admin/leases/{id}/revoke", post(revoke))
         .route("/admin/reconcile", post(reconcile_now))
         .route("/admin/plugins", get(plugins))
+        .route("/admin/simulate", post(simulate))
         .with_state(Arc::clone(&broker))
         .merge(super::rotation::router(broker))
         .merge(Router::new().route("/admin/reload", post(reload)).with_state(reloader))
@@ -246,6 +248,11 @@ async fn reload(State(reloader): State<Arc<Reloader>>, Query(query): Query<Reloa
         };
         Refused::InvalidRequest { field: None, detail }
     }))
+}
+
+async fn simulate(State(broker): State<Arc<Broker>>, axum::Json(question): axum::Json<Question>) -> Response {
+    let serving = broker.serving.load_full();
+    reply(explain(&serving, Some(&*broker.store), question).await)
 }
 
 async fn plugins(State(broker): State<Arc<Broker>>) -> Response {

@@ -16,7 +16,7 @@ use super::extract::{Caller, Id, Json, idempotency_key};
 use super::problem::{HttpRefused, Problem};
 use super::views::{Effective, IssueReply, SimulateReply};
 use crate::issue::{issue, resolve};
-use crate::permit::decide;
+use crate::permit::{Counting, decide};
 use crate::refusal::Refused;
 use crate::request::IssueRequest;
 
@@ -118,7 +118,7 @@ pub async fn post_simulate(
 ) -> Response {
     let simulated = async {
         let asked = resolve(&app.broker, caller, body.check()?, id.clone(), Operation::Issue)?;
-        Ok(match decide(asked).await? {
+        Ok(match decide(&app.broker, asked, Counting::Peek).await? {
             Ok(permit) => SimulateReply {
                 decision: "allow",
                 policies: permit.decision.policies,

@@ -270,9 +270,23 @@ pub struct PolicyView {
     /// `allow` or `deny`.
     pub verdict: String,
     /// Its reason.
-    pub reason: String,
+    pub reason: Option<String>,
+    /// The lease lives at most so many seconds.
+    pub max_ttl_seconds: Option<u64>,
+    /// The role that it wants instead of the one asked for.
+    pub narrower_role: Option<String>,
+    /// What the request must have: `reason`, `ticket`, `approval`.
+    pub requires: Option<Vec<String>>,
+    /// Labels for the audit record.
+    pub labels: Option<std::collections::BTreeMap<String, String>>,
+    /// It did not answer, which denies.
+    pub failed: Option<bool>,
+    /// Where it is being rolled out: whether it has reached this workload.
+    pub rolled_out: Option<bool>,
     /// The digest of its component.
     pub plugin_sha256: String,
+    /// The digest of its configuration.
+    pub config_sha256: String,
     /// How long it took, in microseconds.
     pub micros: u64,
 }

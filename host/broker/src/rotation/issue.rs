@@ -62,7 +62,8 @@ pub async fn hand_out(
         .with("generation", current.generation.number());
     let granted = permit.decision.complete(granted);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
-    let change = Change { leases: vec![LeaseWrite::Insert(active.clone())], events, ..Change::default() };
+    let settled = permit.decision.settles();
+    let change = Change { leases: vec![LeaseWrite::Insert(active.clone())], events, settled, ..Change::default() };
     match fault::step("rotation.grant", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => {}
         Err(StoreError::KeyTaken(id)) => return Err(Refused::IdempotencyConflict(id)),

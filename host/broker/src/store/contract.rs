@@ -17,6 +17,10 @@ use jit_core::name::{Principal, RoleName, TargetName};
 
 use super::{Change, LeaseFilter, LeaseWrite, SealedWrite, Store, StoreError};
 
+#[path = "contract_usage.rs"]
+mod usage;
+pub(crate) use usage::{counts_each_request_once, holds_a_request_until_it_is_a_lease};
+
 /// A place where a store can be opened again and again.
 pub(crate) trait Harness {
     /// The store.
@@ -560,7 +564,9 @@ macro_rules! for_store {
             $harness: keeps_what_it_was_given, keeps_sealed_values, refuses_a_stale_step_whole, takes_several_steps_at_once,
             guards_idempotency_keys, a_removal_never_fails_for_a_key, tells_what_is_due, knows_its_accounts,
             knows_what_backends_named_and_who_made_it, lists_page_by_page, forgets_only_what_is_over, serves_many_at_once, opens_where_it_was_closed,
-            keeps_hostile_texts
+            keeps_hostile_texts,
+            counts_each_request_once,
+            holds_a_request_until_it_is_a_lease
         );
     };
     ($harness:ty: $($promise:ident),+) => {

@@ -15,17 +15,20 @@ mod rows;
 pub mod schema;
 mod sealed;
 pub mod sqlite;
+mod usage;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::event::AuditEvent;
-use jit_core::id::LeaseId;
+use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{DriverRef, Lease, LeaseState};
 use jit_core::name::{Principal, TargetName};
+use jit_core::usage::Usage;
 
 /// What is to become durable together, or not at all.
 #[derive(Debug, Default)]
@@ -36,6 +39,9 @@ pub struct Change {
     pub events: Vec<AuditEvent>,
     /// Sealed values, new or replaced: of several to one name, the last holds.
     pub sealed: Vec<SealedWrite>,
+    /// Requests that were counted as a lease to be ([`Counted::holds`]) and have their lease now, or
+    /// will never have one.
+    pub settled: Vec<RequestId>,
 }
 
 /// A sealed value: the store cannot read it ([`crate::sealing`]).
@@ -47,6 +53,29 @@ pub struct SealedWrite {
     pub name: String,
     /// At most 128 KiB; none removes it.
     pub value: Option<Vec<u8>>,
+}
+
+/// A request that is to be counted before it is decided.
+#[derive(Debug, Clone)]
+pub struct Counted {
+    /// Which.
+    pub request_id: RequestId,
+    /// Whose.
+    pub principal: Principal,
+    /// Of which target.
+    pub target: TargetName,
+    /// When.
+    pub at: Timestamp,
+    /// Within which windows, in seconds; as [`jit_core::usage::checked_windows`] gives them.
+    pub windows: Vec<u64>,
+    /// Whether it may become a lease: then it counts as one from now on, until a change settles it or
+    /// [`Counted::HOLD`] has passed.
+    pub holds: bool,
+}
+
+impl Counted {
+    /// How long a request that died undecided counts as a lease.
+    pub const HOLD: Duration = Duration::from_secs(60);
 }
 
 /// One lease's part of a change.
@@ -169,6 +198,16 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets revoked leases that ended before `before`, at most `limit`; gives how many. Audit
     /// records stay.
     async fn forget_revoked(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError>;
+
+    /// Counts a request, itself included: one after the other, in whatever broker of this store, so that
+    /// of requests at the same moment each sees another number. The count is durable.
+    async fn count(&self, request: &Counted) -> Result<Usage, StoreError>;
+
+    /// What [`Store::count`] would say now, without counting.
+    async fn usage(&self, request: &Counted) -> Result<Usage, StoreError>;
+
+    /// Forgets what was counted before `before`: beyond every window, it is not asked for again.
+    async fn forget_usage(&self, before: Timestamp) -> Result<(), StoreError>;
 
     /// The sealed value under a name.
     async fn sealed(&self, purpose: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError>;

@@ -25,6 +25,8 @@ pub(super) struct Prepared {
     pub(super) leases: Vec<LeaseRow>,
     pub(super) events: Vec<EventRow>,
     pub(super) sealed: Vec<SealedRow>,
+    /// Ids of requests whose holds end.
+    pub(super) settled: Vec<String>,
 }
 
 /// One lease, new or stepped on.
@@ -93,7 +95,13 @@ impl Prepared {
             leases: change.leases.iter().map(LeaseRow::new).collect::<Result<_, _>>()?,
             events: change.events.iter().map(EventRow::new).collect::<Result<_, _>>()?,
             sealed: change.sealed.iter().map(SealedRow::new).collect::<Result<_, _>>()?,
+            settled: change.settled.iter().map(ToString::to_string).collect(),
         })
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.leases.is_empty() && self.events.is_empty() && self.sealed.is_empty() && self.settled.is_empty()
     }
 
     /// About how many bytes it adds to a transaction.

@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Executor as _};
 
 /// The version of the tables that this program writes (`PRAGMA user_version`).
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 /// "JITB" in the file's header (`PRAGMA application_id`): another program's file is not touched.
 pub const APPLICATION_ID: i64 = 0x4a49_5442;
 
@@ -72,6 +72,29 @@ CREATE TABLE sealed (
     value BLOB NOT NULL,
     PRIMARY KEY (purpose, name)
 ) STRICT, WITHOUT ROWID;
+",
+    // 3: what policies want counted. Requests by the second, `at` in seconds since the Unix epoch;
+    // holds are requests that may become a lease, until then (`until`, in seconds).
+    "
+CREATE TABLE usage (
+    issuer TEXT NOT NULL,
+    workload TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    target TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    PRIMARY KEY (issuer, workload, at, target)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX usage_target ON usage (target, at, requests);
+CREATE INDEX usage_at ON usage (at);
+CREATE TABLE usage_holds (
+    request_id TEXT NOT NULL PRIMARY KEY,
+    until INTEGER NOT NULL,
+    issuer TEXT NOT NULL,
+    workload TEXT NOT NULL,
+    target TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX leases_live_of ON leases (issuer, workload, target) WHERE state <> 'revoked';
+CREATE INDEX leases_live_in ON leases (target) WHERE state <> 'revoked';
 ",
 ];
 

@@ -13,6 +13,7 @@ use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::TargetName;
+use jit_core::usage::Usage;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::{QueryBuilder, Row as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,8 +22,9 @@ use tokio::time::timeout;
 use super::rows::{Prepared, column, nanos};
 use super::schema;
 use super::sealed;
+use super::usage;
 use super::writer::{Job, OpenFailure, Writer};
-use super::{Change, Counts, LeaseFilter, Maker, Store, StoreError, StoredRecord};
+use super::{Change, Counted, Counts, LeaseFilter, Maker, Store, StoreError, StoredRecord};
 
 pub use super::log::LogError;
 pub use super::schema::SchemaError;
@@ -249,7 +251,7 @@ impl Store for SqliteStore {
     /// end, the change may or may not be made.
     async fn commit(&self, change: Change) -> Result<(), StoreError> {
         let prepared = Prepared::new(&change)?;
-        if prepared.leases.is_empty() && prepared.events.is_empty() && prepared.sealed.is_empty() {
+        if prepared.is_empty() {
             return Ok(());
         }
         self.ask(|reply| Job::Commit(prepared, reply)).await
@@ -383,6 +385,18 @@ impl Store for SqliteStore {
 
     async fn forget_revoked(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
         self.ask(|reply| Job::Forget(nanos(before), rows(limit), reply)).await
+    }
+
+    async fn count(&self, request: &Counted) -> Result<Usage, StoreError> {
+        self.ask(|reply| Job::Count(Box::new(request.clone()), reply)).await
+    }
+
+    async fn usage(&self, request: &Counted) -> Result<Usage, StoreError> {
+        Ok(usage::peek(&self.readers, request).await?)
+    }
+
+    async fn forget_usage(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.ask(|reply| Job::ForgetUsage(before.as_second(), reply)).await
     }
 
     async fn sealed(&self, purpose: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {

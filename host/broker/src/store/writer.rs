@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
+use jit_core::usage::Usage;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,6 +24,7 @@ use super::log::{LogError, LogState, Signed};
 use super::rows::{LeaseRow, Prepared};
 use super::schema;
 use super::sealed::{self, SealedGroup};
+use super::{Counted, usage};
 
 /// The most changes in one transaction.
 const GROUP: usize = 256;
@@ -38,6 +40,10 @@ const IDLE: Duration = Duration::from_secs(2);
 pub(super) enum Job {
     /// Make a change durable.
     Commit(Prepared, oneshot::Sender<Result<(), StoreError>>),
+    /// Count a request, durably.
+    Count(Box<Counted>, oneshot::Sender<Result<Usage, StoreError>>),
+    /// Forget what was counted before this (seconds).
+    ForgetUsage(i64, oneshot::Sender<Result<(), StoreError>>),
     /// Forget revoked leases that ended before this (nanoseconds), at most so many.
     Forget(i64, i64, oneshot::Sender<Result<u64, StoreError>>),
     /// Finish what is queued and close the file.
@@ -45,6 +51,7 @@ pub(super) enum Job {
 }
 
 type Waiting = (Prepared, oneshot::Sender<Result<(), StoreError>>);
+type ToCount = (Box<Counted>, oneshot::Sender<Result<Usage, StoreError>>);
 
 /// Why a transaction did not happen (or may not have).
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +117,16 @@ impl Writer {
                     self.commit(group).await;
                     written = true;
                 }
+                Some(Job::Count(request, reply)) => {
+                    let group;
+                    (group, next) = gather_counts((request, reply), &mut jobs);
+                    self.count(group).await;
+                    written = true;
+                }
+                Some(Job::ForgetUsage(before, reply)) => {
+                    let _gone = reply.send(self.forget_usage(before).await);
+                    written = true;
+                }
                 Some(Job::Forget(before, limit, reply)) => {
                     let _gone = reply.send(self.forget(before, limit).await);
                     written = true;
@@ -165,6 +182,7 @@ impl Writer {
         let mut log = self.log.clone();
         let mut records = String::new();
         let mut sealed = SealedGroup::default();
+        let mut settled: Vec<&str> = Vec::new();
         let mut verdicts = Vec::with_capacity(group.len());
         for change in group {
             let verdict = ground.admit(&change.leases);
@@ -174,6 +192,7 @@ impl Writer {
                     log.range.push(leaf);
                 }
                 sealed.add(&change.sealed);
+                settled.extend(change.settled.iter().map(String::as_str));
             }
             verdicts.push(verdict);
         }
@@ -182,10 +201,10 @@ impl Writer {
             records.push(']');
             log.sign(&self.key, &self.origin, Timestamp::now())
         });
-        if leases.is_empty() && signed.is_none() && sealed.is_empty() {
+        if leases.is_empty() && signed.is_none() && sealed.is_empty() && settled.is_empty() {
             return Ok(verdicts);
         }
-        put(connection, leases, &sealed, records, signed).await?;
+        put(connection, leases, &sealed, &settled, records, signed).await?;
         let end = async { sqlx::query("COMMIT").execute(connection).await.map(|_| ()) };
         #[cfg(test)]
         let end = self.fault.around(end);
@@ -197,6 +216,51 @@ impl Writer {
             grown
         });
         Ok(verdicts)
+    }
+
+    /// Counts a group of requests, one after the other, in one transaction.
+    async fn count(&mut self, group: Vec<ToCount>) {
+        let counting = async {
+            self.ensure_connection().await?;
+            let Some(connection) = self.connection.as_mut() else { return Err(sqlx::Error::WorkerCrashed.into()) };
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            let mut counted = Vec::with_capacity(group.len());
+            for (request, _) in &group {
+                counted.push(usage::count(&mut transaction, request).await?);
+            }
+            transaction.commit().await?;
+            Ok::<_, WriteError>(counted)
+        };
+        let counted = timeout(DEADLINE, counting).await.unwrap_or(Err(WriteError::Deadline));
+        match counted {
+            Ok(counted) => {
+                for ((_, reply), usage) in group.into_iter().zip(counted) {
+                    let _gone = reply.send(Ok(usage));
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "requests could not be counted");
+                self.give_up_connection().await;
+                let failed = StoreError::Failed(error.to_string());
+                for (_, reply) in group {
+                    let _gone = reply.send(Err(failed.clone()));
+                }
+            }
+        }
+    }
+
+    async fn forget_usage(&mut self, before: i64) -> Result<(), StoreError> {
+        let forgetting = async {
+            self.ensure_connection().await?;
+            let Some(connection) = self.connection.as_mut() else { return Err(sqlx::Error::WorkerCrashed.into()) };
+            usage::forget(connection, before, Timestamp::now().as_second()).await?;
+            Ok::<_, WriteError>(())
+        };
+        let result = timeout(DEADLINE, forgetting).await.unwrap_or(Err(WriteError::Deadline));
+        if result.is_err() {
+            self.give_up_connection().await;
+        }
+        result.map_err(|error| StoreError::Failed(error.to_string()))
     }
 
     async fn forget(&mut self, before: i64, limit: i64) -> Result<u64, StoreError> {
@@ -298,6 +362,19 @@ fn gather(first: Waiting, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Waiting>, Opti
     (group, None)
 }
 
+/// As [`gather`], for requests that are to be counted.
+fn gather_counts(first: ToCount, jobs: &mut mpsc::Receiver<Job>) -> (Vec<ToCount>, Option<Job>) {
+    let mut group = vec![first];
+    while group.len() < GROUP {
+        match jobs.try_recv() {
+            Ok(Job::Count(request, reply)) => group.push((request, reply)),
+            Ok(other) => return (group, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (group, None)
+}
+
 /// Reads how the leases of the group stand, and who holds the keys that it asks for.
 async fn stand<'g>(
     connection: &mut SqliteConnection,
@@ -326,6 +403,7 @@ async fn put(
     connection: &mut SqliteConnection,
     leases: String,
     sealed: &SealedGroup<'_>,
+    settled: &[&str],
     records: String,
     signed: Option<Signed>,
 ) -> Result<(), sqlx::Error> {
@@ -338,6 +416,8 @@ async fn put(
         ON CONFLICT (id) DO UPDATE SET version = excluded.version, state = excluded.state, account = excluded.account,
             due_at = excluded.due_at, owed_since = excluded.owed_since, ended_at = excluded.ended_at,
             doc = excluded.doc, idem_key = excluded.idem_key;";
+    const SETTLED: &str = "
+        DELETE FROM usage_holds WHERE request_id IN (SELECT value FROM json_each(?));";
     const RECORDS: &str = "
         INSERT INTO audit (seq, record, leaf) SELECT value->>0, value->>1, unhex(value->>2) FROM jsonb_each(?);
         INSERT INTO checkpoint (one, size, note, nodes) VALUES (1, ?, ?, ?)
@@ -349,6 +429,7 @@ async fn put(
     for (wanted, statement) in [
         (!leases.is_empty(), LEASES),
         (!sealed.is_empty(), sealed::STATEMENTS),
+        (!settled.is_empty(), SETTLED),
         (signed.is_some(), RECORDS),
         (history_at.is_some(), HISTORY),
     ] {
@@ -356,7 +437,7 @@ async fn put(
             text.push_str(statement);
         }
     }
-    // Made of constants only: at most twelve texts, so each is prepared once.
+    // Made of constants only: at most twenty-four texts, so each is prepared once.
     let mut query = sqlx::query(AssertSqlSafe(text));
     if !leases.is_empty() {
         query = query.bind(leases);
@@ -364,6 +445,9 @@ async fn put(
     if !sealed.is_empty() {
         let array = sealed.array();
         query = query.bind(array.clone()).bind(array);
+    }
+    if !settled.is_empty() {
+        query = query.bind(serde_json::json!(settled).to_string());
     }
     if let Some(Signed { size, note, nodes, .. }) = signed {
         query = query.bind(records).bind(size).bind(note.clone()).bind(nodes);

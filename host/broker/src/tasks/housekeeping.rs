@@ -14,6 +14,8 @@ use crate::removal;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);
+/// Counts are kept at least so long: a window that a reload makes longer is not empty then.
+const KEEP_USAGE: Duration = Duration::from_secs(86_400);
 /// Leases forgotten in one go.
 const FORGET_AT_ONCE: usize = 1_000;
 
@@ -30,11 +32,23 @@ pub async fn run(broker: Arc<Broker>, keep_revoked: Ttl) {
             Ok(forgotten) => tracing::debug!(forgotten, "leases long over were forgotten; their audit records stay"),
             Err(error) => tracing::warn!(%error, "old leases could not be forgotten"),
         }
+        forget_usage(&broker).await;
         gauges.refresh(&broker).await;
         tokio::select! {
             () = broker.stopping.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
+    }
+}
+
+/// What was counted beyond every window that is configured is not asked for again.
+async fn forget_usage(broker: &Broker) {
+    let serving = broker.serving.load();
+    let windows = serving.targets.values().filter_map(|target| target.usage_windows.as_ref()).flatten();
+    let longest = windows.copied().max().unwrap_or(0).max(KEEP_USAGE.as_secs());
+    let before = Timestamp::now() - Duration::from_secs(longest);
+    if let Err(error) = broker.store.forget_usage(before).await {
+        tracing::warn!(%error, "old counts could not be forgotten");
     }
 }
 

@@ -1,0 +1,137 @@
+//! Asking a target's policies: each in a fresh instance, all of them about the same input, and again
+//! where one of them names a narrower role. A function of the chain and its input alone, so it serves
+//! a request and a simulation alike.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use jit_core::name::RoleName;
+use jit_core::policy::{Answer, ChainVerdict, Mode, PolicyRecord, PolicyRequest, Verdict, add_up};
+use jit_core::ttl::Ttl;
+use jit_runtime::FaultKind;
+
+use crate::refusal::Refused;
+use crate::target::{ChainLink, Target};
+
+/// How often a chain is asked again because a policy named a narrower role.
+const MOST_NARROWINGS: usize = 4;
+
+/// What a chain said in the end.
+pub struct Said {
+    /// A yes with what holds, or a no.
+    pub verdict: Final,
+    /// The role that the last round was about; the one asked for unless a policy named another.
+    pub role: RoleName,
+    /// Each policy's part, of the last round.
+    pub policies: Vec<PolicyRecord>,
+    /// Policies without effect here that would have decided otherwise: name, and how.
+    pub shadow_diffs: Vec<(String, String)>,
+}
+
+/// A chain's last word.
+pub enum Final {
+    /// All that count say yes.
+    Allow {
+        /// The length that holds.
+        ttl: Ttl,
+        /// Labels that policies gave.
+        labels: BTreeMap<String, String>,
+    },
+    /// One that counts says no.
+    Deny {
+        /// Which one.
+        policy: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Asks the target's chain about a role for a length. Blocks for as long as the policies take.
+///
+/// # Errors
+/// [`Refused::Overloaded`] when a policy could not be asked for want of room.
+pub fn ask(target: &Target, role: RoleName, ttl: Ttl, input: &PolicyRequest) -> Result<Said, Refused> {
+    let mut role = role;
+    let mut input = input.clone();
+    let mut narrowings = 0;
+    loop {
+        let answers: Vec<Answer> = target
+            .chain
+            .iter()
+            .filter(|link| link.mode != Mode::Off)
+            .map(|link| ask_one(link, &input))
+            .collect::<Result<_, _>>()?;
+        let verdict = add_up(&input, ttl, &answers);
+        if let ChainVerdict::Narrow(narrower) = &verdict
+            && narrowings < MOST_NARROWINGS
+            && target.roles.contains_key(narrower)
+        {
+            narrowings += 1;
+            role = narrower.clone();
+            input.role = narrower.to_string();
+            continue;
+        }
+        let shadow_diffs = shadow_diffs(&input, ttl, &answers, &verdict);
+        let verdict = match verdict {
+            ChainVerdict::Allow { ttl, labels } => Final::Allow { ttl, labels },
+            ChainVerdict::Deny { policy, reason } => Final::Deny { policy, reason },
+            ChainVerdict::Narrow(narrower) => Final::Deny {
+                policy: "chain".to_owned(),
+                reason: format!("the policies want role {narrower}, which cannot be granted here"),
+            },
+        };
+        let policies = answers.into_iter().map(|answer| answer.record).collect();
+        return Ok(Said { verdict, role, policies, shadow_diffs });
+    }
+}
+
+/// Asks one policy. Whatever goes wrong in it denies, by its name (CLOSED).
+fn ask_one(link: &ChainLink, input: &PolicyRequest) -> Result<Answer, Refused> {
+    let started = Instant::now();
+    let (verdict, failed) = match link.plugin.decide(&link.config, input) {
+        Ok(verdict) => (verdict, false),
+        // Not the policy's doing, so not its no.
+        Err(fault) if matches!(fault.kind, FaultKind::Overloaded) => return Err(Refused::Overloaded),
+        Err(fault) => {
+            metrics::counter!("jit_plugin_faults_total", "plugin" => link.name.clone()).increment(1);
+            tracing::warn!(policy = link.name, %fault, "a policy failed and denies");
+            (Verdict::Deny(format!("policy {} failed: {fault}", link.name)), true)
+        }
+    };
+    let took = started.elapsed();
+    metrics::histogram!("jit_policy_seconds", "policy" => link.name.clone()).record(took);
+    let (mode, rolled_out) = link.reaches(input);
+    let told = verdict.told(input);
+    let record = PolicyRecord {
+        name: link.name.clone(),
+        mode,
+        verdict: told.verdict.to_owned(),
+        reason: told.reason,
+        obligations: told.obligations,
+        failed,
+        rolled_out,
+        plugin_sha256: link.plugin.sha256().to_owned(),
+        config_sha256: link.config_sha256.clone(),
+        micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+    };
+    Ok(Answer { record, verdict })
+}
+
+/// What each policy without effect would have changed, had it counted alone beside the others.
+fn shadow_diffs(input: &PolicyRequest, ttl: Ttl, answers: &[Answer], actual: &ChainVerdict) -> Vec<(String, String)> {
+    let mut diffs = Vec::new();
+    for (at, answer) in answers.iter().enumerate().filter(|(_, answer)| answer.record.mode == Mode::Shadow) {
+        let mut counted = answers.to_vec();
+        counted[at].record.mode = Mode::Enforce;
+        let reason = match (actual, add_up(input, ttl, &counted)) {
+            (ChainVerdict::Allow { .. }, ChainVerdict::Deny { reason, .. }) => format!("would deny: {reason}"),
+            (ChainVerdict::Allow { .. }, ChainVerdict::Narrow(role)) => format!("would narrow the role to {role}"),
+            (ChainVerdict::Allow { ttl: now, .. }, ChainVerdict::Allow { ttl: then, .. }) if then < *now => {
+                format!("would lower the TTL to {then}")
+            }
+            _ => continue,
+        };
+        diffs.push((answer.record.name.clone(), reason));
+    }
+    diffs
+}

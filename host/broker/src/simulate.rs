@@ -1,0 +1,196 @@
+//! Explaining a decision to an operator: any workload, any moment, with facts of their choice, and
+//! without any effect. What applications get of their own decisions is `POST /v1/simulate`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jit_core::id::RequestId;
+use jit_core::name::{Principal, RoleName};
+use jit_core::policy::{ContextRecord, Operation, PolicyRecord, PolicyRequest};
+use jit_core::ttl::Ttl;
+use serde::{Deserialize, Serialize};
+
+use crate::chain::{self, Final};
+use crate::facts::{self, ContextLink};
+use crate::refusal::Refused;
+use crate::request::IssueRequest;
+use crate::store::{Counted, Store};
+use crate::target::{Serving, Target};
+
+/// The most attributes or facts of a question.
+const MOST_PAIRS: usize = 64;
+/// The longest name or value among them, in bytes; also of workload and issuer.
+const MOST_TEXT: usize = 1_024;
+
+/// What is to be explained.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// A new lease, or a renewal.
+    #[serde(default = "issue")]
+    pub operation: Operation,
+    /// Who asks: the workload's name.
+    pub workload: String,
+    /// The issuer's configured name.
+    #[serde(default)]
+    pub issuer: String,
+    /// Attributes of the identity.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// Which target, role, and so on: as the body of `/issue`.
+    pub request: IssueRequest,
+    /// At which moment; none is now.
+    #[serde(default)]
+    pub time: Option<Timestamp>,
+    /// Facts in place of those of providers and counts: a provider that is named here is not asked,
+    /// and with any `usage.…` nothing is counted.
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
+}
+
+fn issue() -> Operation {
+    Operation::Issue
+}
+
+/// How the decision came about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `allow` or `deny`.
+    pub decision: String,
+    /// Who said no: a policy, a context provider, or `chain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The role that would hold; of a no, the one of the last round.
+    pub role: String,
+    /// The length that would hold, in seconds; of a no, the one asked for within the target's cap.
+    pub ttl_seconds: u32,
+    /// What the policies were told.
+    pub input: PolicyRequest,
+    /// The role of the last round, where a policy named a narrower one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrowed_to: Option<String>,
+    /// Each context provider's part.
+    pub contexts: Vec<ContextRecord>,
+    /// Each policy's part, in the order of the chain.
+    pub policies: Vec<PolicyRecord>,
+    /// Labels for the audit record.
+    pub labels: BTreeMap<String, String>,
+    /// Policies without effect that would have decided otherwise: name, and how.
+    pub shadow_diffs: Vec<(String, String)>,
+}
+
+impl Question {
+    fn check(&self) -> Result<(), Refused> {
+        let fits = |text: &str| text.len() <= MOST_TEXT && !text.chars().any(char::is_control);
+        if self.workload.is_empty() || !fits(&self.workload) || !fits(&self.issuer) {
+            return Err(Refused::field("workload", "workload and issuer are texts of at most 1 KiB"));
+        }
+        for (field, pairs) in [("attributes", &self.attributes), ("facts", &self.facts)] {
+            if pairs.len() > MOST_PAIRS || !pairs.iter().all(|(name, value)| fits(name) && fits(value)) {
+                return Err(Refused::field(field, format!("{field} are at most {MOST_PAIRS}, each of at most 1 KiB")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether facts of that provider are given.
+    fn gives(&self, provider: &str) -> bool {
+        self.facts.keys().any(|name| name.split_once('.').is_some_and(|(of, _)| of == provider))
+    }
+}
+
+/// Decides as a request would be decided. Without a store nothing is counted: policies that want
+/// numbers need them among the question's facts.
+///
+/// # Errors
+/// [`Refused`] when the target or role is not there, or the question has a mistake.
+pub async fn explain(serving: &Serving, store: Option<&dyn Store>, question: Question) -> Result<Explanation, Refused> {
+    question.check()?;
+    let request = question.request.clone().check()?;
+    let (target, role, ttl) = serving.find(&request)?;
+    let at = question.time.unwrap_or_else(Timestamp::now);
+    let mut input = PolicyRequest {
+        operation: question.operation,
+        time: u64::try_from(at.as_second()).unwrap_or(0),
+        workload: question.workload.clone(),
+        issuer: question.issuer.clone(),
+        attributes: question.attributes.clone(),
+        target: target.name.to_string(),
+        role: role.to_string(),
+        ttl_seconds: u64::from(ttl.seconds()),
+        reason: request.reason,
+        ticket: request.ticket,
+        metadata: request.metadata,
+        facts: BTreeMap::new(),
+    };
+    let asked: Vec<ContextLink> = target.contexts.iter().filter(|link| !question.gives(&link.name)).cloned().collect();
+    let gathered = facts::gather(&asked, &input).await;
+    if let (Some(store), false) = (store, question.gives("usage")) {
+        count(store, &target, &question, at, &mut input).await?;
+    }
+    input.facts.extend(gathered.facts);
+    input.facts.extend(question.facts);
+    let mut explanation = Explanation {
+        decision: "deny".to_owned(),
+        policy: None,
+        reason: None,
+        role: role.to_string(),
+        ttl_seconds: ttl.seconds(),
+        input,
+        narrowed_to: None,
+        contexts: gathered.records,
+        policies: Vec::new(),
+        labels: BTreeMap::new(),
+        shadow_diffs: Vec::new(),
+    };
+    if let Some(provider) = gathered.failed {
+        explanation.reason = Some(facts::failed(&provider));
+        explanation.policy = Some(provider);
+        return Ok(explanation);
+    }
+    let explained = tokio::task::spawn_blocking(move || ask(&target, role, ttl, explanation)).await;
+    explained.unwrap_or(Err(Refused::Overloaded))
+}
+
+async fn count(
+    store: &dyn Store,
+    target: &Target,
+    question: &Question,
+    at: Timestamp,
+    input: &mut PolicyRequest,
+) -> Result<(), Refused> {
+    let Some(windows) = &target.usage_windows else { return Ok(()) };
+    let counted = Counted {
+        request_id: RequestId::generate(at),
+        principal: Principal { issuer: question.issuer.clone(), workload: question.workload.clone() },
+        target: target.name.clone(),
+        at,
+        windows: windows.clone(),
+        holds: question.operation == Operation::Issue,
+    };
+    input.facts.extend(store.usage(&counted).await?.facts());
+    Ok(())
+}
+
+fn ask(target: &Target, role: RoleName, ttl: Ttl, mut explanation: Explanation) -> Result<Explanation, Refused> {
+    let said = chain::ask(target, role.clone(), ttl, &explanation.input)?;
+    explanation.narrowed_to = (said.role != role).then(|| said.role.to_string());
+    explanation.role = said.role.to_string();
+    explanation.policies = said.policies;
+    explanation.shadow_diffs = said.shadow_diffs;
+    match said.verdict {
+        Final::Allow { ttl, labels } => {
+            explanation.decision = "allow".to_owned();
+            explanation.ttl_seconds = ttl.seconds();
+            explanation.labels = labels;
+        }
+        Final::Deny { policy, reason } => {
+            explanation.policy = Some(policy);
+            explanation.reason = Some(reason);
+        }
+    }
+    Ok(explanation)
+}

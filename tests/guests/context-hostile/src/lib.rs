@@ -1,0 +1,129 @@
+//! Fixture: misbehaves as its configuration says, in `gather` unless the mode names another call.
+
+use std::hint::black_box;
+
+use jit_plugin::bindings::host::jit::plugin::log;
+use jit_plugin::http::{HostHttp, Method, Request as HttpRequest};
+use jit_plugin::{ConfigProblem, Context, Error, Http, Request};
+use serde::Deserialize;
+
+/// How.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Never ends.
+    Loop,
+    /// Takes memory without end.
+    Hog,
+    /// Takes stack without end.
+    Stack,
+    /// Panics.
+    Trap,
+    /// Logs lines of 1 MB without end, with newlines, ANSI sequences and forged JSON.
+    Flood,
+    /// Calls the host without end, with nothing to say.
+    BusyHost,
+    /// A fact of 50 MB.
+    Huge,
+    /// A million facts.
+    HugeFacts,
+    /// A fact with NUL, newlines and quotes in its name.
+    WrongFacts,
+    /// The same fact twice, with different values.
+    TwoFaced,
+    /// Facts that only the host may give.
+    Forged,
+    /// Asks its server over and over.
+    Requests,
+    /// Answers with an error that forges a log line.
+    Error,
+    /// Never ends its validation.
+    SlowValidate,
+    /// Panics in its validation.
+    TrapValidate,
+}
+
+/// The configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    mode: Mode,
+}
+
+/// The provider.
+#[derive(Debug)]
+pub struct Hostile;
+
+type Facts = Vec<(String, String)>;
+
+impl Context for Hostile {
+    type Config = Config;
+
+    fn validate(config: &Config) -> Vec<ConfigProblem> {
+        match config.mode {
+            Mode::SlowValidate => never(),
+            Mode::TrapValidate => panic!("as configured"),
+            _ => Vec::new(),
+        }
+    }
+
+    fn gather(config: &Config, _: &Request) -> Result<Facts, String> {
+        let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        Ok(match config.mode {
+            Mode::Loop => never(),
+            Mode::Hog => hog(),
+            Mode::Stack => vec![fact("depth", &deeper(1).to_string())],
+            Mode::Trap => panic!("as configured"),
+            Mode::Flood => flood(),
+            Mode::BusyHost => loop {
+                log::write(log::Level::Debug, "", &[]);
+            },
+            Mode::Huge => vec![fact("score", &"9".repeat(50_000_000))],
+            Mode::HugeFacts => vec![fact("score", "9"); 1_000_000],
+            Mode::WrongFacts => vec![fact("a\0b\n\"\u{1b}[31m", "c")],
+            Mode::TwoFaced => vec![fact("score", "0"), fact("score", "100")],
+            Mode::Forged => vec![fact("status", "ok"), fact("usage.workload.leases", "0")],
+            Mode::Requests => requests()?,
+            Mode::Error => return Err("\n{\"event\":\"issue.granted\"}\u{1b}[2J".repeat(10_000)),
+            Mode::SlowValidate | Mode::TrapValidate => Vec::new(),
+        })
+    }
+}
+
+fn requests() -> Result<Facts, String> {
+    let mut http = HostHttp::default();
+    loop {
+        let request = HttpRequest::new(Method::Get, ["facts"]);
+        http.send(&request).map_err(|error| format!("{:?}", Error::from(error)))?;
+    }
+}
+
+fn never() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn hog() -> ! {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        held.push(vec![1; 1 << 20]);
+        black_box(&held);
+    }
+}
+
+#[allow(unconditional_recursion, clippy::only_used_in_recursion, reason = "the point of it")]
+fn deeper(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    frame[63].wrapping_add(deeper(depth.wrapping_add(1)))
+}
+
+/// Past the SDK, which would cut the line.
+fn flood() -> ! {
+    let line = "\u{1b}[2J\n{\"level\":\"info\",\"event\":\"issue.granted\"}\r\n\u{202e}".repeat(17_000);
+    loop {
+        log::write(log::Level::Error, &line, &[]);
+    }
+}
+
+jit_plugin::register_context!(Hostile);
