@@ -18,7 +18,6 @@
 //! In scope: who may have what. Not in scope: when (time windows) and how often (quotas), which
 //! are policies of their own.
 
-mod pattern;
 mod reason;
 mod rule;
 
@@ -80,7 +79,7 @@ fn allow(rule: &Rule, index: usize) -> Verdict {
         requires.push("ticket".to_owned());
     }
     let name = match &rule.name {
-        Some(name) => name.clone(),
+        Some(name) => name.to_string(),
         None => format!("rules[{index}]"),
     };
     Verdict::Allow(Allowance {

@@ -2,6 +2,7 @@
 //! are for others.
 
 use jit_plugin::Request;
+use jit_plugin::text::shown;
 
 /// How far a request fits a rule, the nearest last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,12 +50,4 @@ pub(crate) fn why_not(furthest: &Progress, request: &Request) -> String {
         },
         Progress::Fits => "a rule fits".to_owned(),
     }
-}
-
-/// Quoted, escaped and cut: these are strings of the caller's.
-fn shown(text: &str) -> String {
-    const MAX: usize = 100;
-    let cut = &text[..text.floor_char_boundary(MAX)];
-    let more = if cut.len() < text.len() { "…" } else { "" };
-    format!("`{}{more}`", cut.escape_debug())
 }

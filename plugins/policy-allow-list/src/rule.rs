@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use jit_plugin::{ConfigProblem, Request, Seconds};
+use jit_plugin::{ConfigProblem, Name, Pattern, Request, Seconds, SpiffePrefix};
 use serde::Deserialize;
 
-use crate::pattern::{Pattern, SpiffePrefix};
 use crate::reason::Progress;
 
 /// A rule. All that it names must fit.
@@ -13,7 +12,7 @@ use crate::reason::Progress;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     /// What the audit record calls it; without one, its place in the list.
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Name>,
     /// The workload's name.
     workload: Option<Pattern>,
     /// The beginning of the workload's SPIFFE ID: the attribute `spiffe_id`, or the workload's
@@ -44,15 +43,11 @@ impl Rule {
     /// What the types do not say.
     pub(crate) fn problems(&self, path: &str) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
-        let nobody = self.workload.is_none()
-            && self.spiffe_prefix.is_none()
-            && self.k8s_namespace.is_none()
-            && self.k8s_service_account.is_none();
-        if nobody {
+        if self.is_by_attributes_alone() && self.attributes.is_empty() {
             problems.push(ConfigProblem::new(
                 path,
-                "says nothing of the workload: add `workload`, `spiffe_prefix`, `k8s_namespace` \
-                 or `k8s_service_account`; `workload = \"*\"` is everybody",
+                "says nothing of the workload: add `workload`, `spiffe_prefix`, `k8s_namespace`, \
+                 `k8s_service_account` or `attributes`; `workload = \"*\"` is everybody",
             ));
         }
         if self.roles.is_empty() {
@@ -61,19 +56,18 @@ impl Rule {
                 "is empty, so the rule gives nothing: name the roles, or write `[\"*\"]`",
             ));
         }
-        let unprintable = |name: &String| name.len() > 100 || name.chars().any(char::is_control);
-        if self.name.as_ref().is_some_and(unprintable) {
-            problems.push(ConfigProblem::new(
-                format!("{path}.name"),
-                "is longer than 100 bytes or has control characters: it goes into the audit log",
-            ));
-        }
         problems
     }
 
     /// How far the request fits.
     pub(crate) fn progress(&self, request: &Request) -> Progress {
-        if !self.is_for(request) {
+        let unmet = self
+            .attributes
+            .iter()
+            .find(|(name, wanted)| request.attribute(name).is_none_or(|value| !wanted.fits(value)));
+        // Where attributes are all that a rule knows its workloads by, whoever lacks one is a stranger
+        // to it, and is not told what it is for.
+        if !self.is_for(request) || (self.is_by_attributes_alone() && unmet.is_some()) {
             return Progress::NoRule;
         }
         if !self.target.fits(&request.target) {
@@ -82,14 +76,17 @@ impl Rule {
         if !self.roles.iter().any(|role| role.fits(&request.role)) {
             return Progress::OtherRole;
         }
-        let unmet = self
-            .attributes
-            .iter()
-            .find(|(name, wanted)| request.attribute(name).is_none_or(|value| !wanted.fits(value)));
         match unmet {
             Some((name, _)) => Progress::Attribute(name.clone()),
             None => Progress::Fits,
         }
+    }
+
+    fn is_by_attributes_alone(&self) -> bool {
+        self.workload.is_none()
+            && self.spiffe_prefix.is_none()
+            && self.k8s_namespace.is_none()
+            && self.k8s_service_account.is_none()
     }
 
     fn is_for(&self, request: &Request) -> bool {

@@ -10,7 +10,8 @@ const CONFIG: &str = r#"{"rules": [
     {"name": "reports", "k8s_namespace": "reporting-*", "k8s_service_account": "nightly",
      "target": "inventory_db", "roles": ["app_*"], "require_ticket": true},
     {"spiffe_prefix": "spiffe://corp.test/ns/pay", "target": "*", "roles": ["*"]},
-    {"workload": "secret-project", "target": "crown_jewels", "roles": ["owner"]}
+    {"workload": "secret-project", "target": "crown_jewels", "roles": ["owner"]},
+    {"attributes": {"team": "data-*", "tier": "batch"}, "target": "warehouse", "roles": ["loader"]}
 ]}"#;
 
 fn config() -> Config {
@@ -69,6 +70,25 @@ fn kubernetes_and_spiffe_identities() {
     allowed(&by_attribute);
     by_name.workload = "spiffe://corp.test/ns/payments".into();
     denied(&by_name);
+}
+
+#[test]
+fn a_rule_may_know_its_workloads_by_attributes_alone() {
+    let asked = |attributes: &[(&str, &str)]| {
+        let mut request = request();
+        request.workload = "anybody".into();
+        request.target = "warehouse".into();
+        request.role = "loader".into();
+        attributes.iter().fold(request, |request, (name, value)| request.with_attribute(name, value))
+    };
+    allowed(&asked(&[("team", "data-eu"), ("tier", "batch")]));
+    for attributes in [&[][..], &[("team", "data-eu")], &[("tier", "batch")], &[("team", "web"), ("tier", "batch")]] {
+        let reason = denied(&asked(attributes));
+        assert!(reason.contains("no rule") && !reason.contains("tier") && !reason.contains("team"), "{reason}");
+    }
+    let mut other = asked(&[("team", "data-eu"), ("tier", "batch")]);
+    other.role = "owner".into();
+    assert!(denied(&other).contains("does not give"));
 }
 
 #[test]

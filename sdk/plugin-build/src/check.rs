@@ -89,9 +89,10 @@ pub fn check(bytes: &[u8]) -> CheckReport {
         )),
         // The types are compared last: a problem found above shows there again, less readably.
         Some(kind) if problems.is_empty() => {
-            problems.extend(beyond_its_kind(&contract, kind));
+            let name = contract.world().unwrap_or_else(|| kind.world());
+            problems.extend(beyond_its_kind(&contract, kind, name));
             if problems.is_empty() {
-                problems.extend(other_types(bytes, kind));
+                problems.extend(other_types(bytes, name));
             }
         }
         Some(_) => {}
@@ -175,8 +176,8 @@ const fn track(version: [u64; 3]) -> (u64, u64, u64) {
 }
 
 /// Imports of the contract that the plugin's own kind does not have.
-fn beyond_its_kind(contract: &Contract, kind: Kind) -> Vec<Problem> {
-    let Ok((resolve, world)) = world(kind) else {
+fn beyond_its_kind(contract: &Contract, kind: Kind, name: &str) -> Vec<Problem> {
+    let Ok((resolve, world)) = world(name) else {
         return Vec::new();
     };
     let allowed: Vec<String> = resolve.worlds[world].imports.keys().map(|key| resolve.name_world_key(key)).collect();
@@ -196,7 +197,7 @@ fn beyond_its_kind(contract: &Contract, kind: Kind) -> Vec<Problem> {
                     (Kind::BareDriver, Some(("sql", _))) => {
                         "export `statements` too: then it is an SQL driver".to_owned()
                     }
-                    _ => format!("do without it: world `{}` in wit/worlds.wit says what there is", kind.world()),
+                    _ => format!("do without it: world `{}` in wit/worlds.wit says what there is", name),
                 },
             )
         })
@@ -204,15 +205,15 @@ fn beyond_its_kind(contract: &Contract, kind: Kind) -> Vec<Problem> {
 }
 
 /// Same names, other types: made from a changed copy of the contract.
-fn other_types(bytes: &[u8], kind: Kind) -> Option<Problem> {
-    let error = world(kind).and_then(|(resolve, world)| wit_component::targets(&resolve, world, bytes)).err()?;
+fn other_types(bytes: &[u8], name: &str) -> Option<Problem> {
+    let error = world(name).and_then(|(resolve, world)| wit_component::targets(&resolve, world, bytes)).err()?;
     Some(Problem::new(
         format!("its types are not those of contract {}: {}", host_contract(), error.root_cause()),
         "build it against this broker's SDK or wit/, unchanged",
     ))
 }
 
-fn world(kind: Kind) -> anyhow::Result<(Resolve, wit_parser::WorldId)> {
+fn world(name: &str) -> anyhow::Result<(Resolve, wit_parser::WorldId)> {
     let mut sources = SourceMap::default();
     for (name, text) in WIT {
         sources.push(name.as_ref(), text);
@@ -220,7 +221,7 @@ fn world(kind: Kind) -> anyhow::Result<(Resolve, wit_parser::WorldId)> {
     let group = sources.parse().map_err(|(sources, error)| anyhow::anyhow!(error.render(&sources)))?;
     let mut resolve = Resolve::default();
     let package = resolve.push_group(group).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    let world = resolve.select_world(&[package], Some(kind.world()))?;
+    let world = resolve.select_world(&[package], Some(name))?;
     Ok((resolve, world))
 }
 
@@ -276,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_kind_passes() {
-        for world in ["policy-plugin", "context-plugin", "sql-driver", "bare-driver"] {
+        for world in ["policy-plugin", "usage-policy-plugin", "context-plugin", "sql-driver", "bare-driver"] {
             let report = check(&component(&dummy_of_the_contract(world)));
             assert!(report.problems.is_empty(), "{world}:\n{report}");
         }
@@ -352,6 +353,14 @@ mod tests {
     fn changed_types_are_refused() {
         let wit = "package jit:plugin@0.1.0; interface policy { decide: func(); } world w { export policy; }";
         let problem = only(&component(&dummy(wit, "w")));
+        assert!(problem.what.contains("types"), "{problem}");
+    }
+
+    #[test]
+    fn the_types_of_what_a_policy_exports_beside_itself_are_compared_too() {
+        let mut wit: String = WIT.iter().map(|(_, text)| text.replace("package jit:plugin@0.1.0;", "")).collect();
+        wit = wit.replace("windows: func(config: string)", "windows: func(config: string, more: u8)");
+        let problem = only(&component(&dummy(&format!("package jit:plugin@0.1.0;\n{wit}"), "usage-policy-plugin")));
         assert!(problem.what.contains("types"), "{problem}");
     }
 

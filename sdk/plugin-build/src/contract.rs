@@ -155,6 +155,16 @@ impl Contract {
         Ok(contract)
     }
 
+    /// The WIT world that it must fit: that of its kind, or the one for policies that count.
+    #[must_use]
+    pub fn world(&self) -> Option<&'static str> {
+        let counts = self.exports.iter().any(|name| matches!(own_interface(name), Some(("usage", _))));
+        match self.kind? {
+            Kind::Policy if counts => Some("usage-policy-plugin"),
+            kind => Some(kind.world()),
+        }
+    }
+
     fn add(&mut self, side: Side, name: &str) -> Result<(), Problem> {
         if self.imports.len() + self.exports.len() >= MAX_NAMES {
             return Err(Problem::new(
@@ -333,6 +343,15 @@ pub(crate) mod tests {
             assert_eq!(contract.version.as_deref(), Some(host_contract()));
             assert_eq!(contract.identity, None);
         }
+    }
+
+    #[test]
+    fn a_policy_that_counts_is_a_policy_of_its_own_world() {
+        let read = |world| Contract::read(&component(&dummy_of_the_contract(world))).unwrap();
+        let counting = read("usage-policy-plugin");
+        assert_eq!((counting.kind, counting.world()), (Some(Kind::Policy), Some("usage-policy-plugin")));
+        assert_eq!(read("policy-plugin").world(), Some("policy-plugin"));
+        assert_eq!(read("http-driver").world(), Some("http-driver"));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! carries the section that tells the component's type: a policy must not claim to be a driver.
 //!
 //! A driver for SQL is a `bare-driver` that also imports `sql` and exports `statements`; those two
-//! are one world here, merged by the component builder, so that all driver worlds share the types.
+//! are one world here, merged by the component builder, so that all driver worlds share the types. So
+//! it is with a policy that counts: a `policy-plugin` that also exports `usage`.
 //! A driver for HTTP or a directory is a `bare-driver` with one more import, which `host` has.
 #![allow(
     unsafe_code,
@@ -53,6 +54,20 @@ pub mod policy {
             "jit:plugin/log@0.1.0": crate::bindings::host::jit::plugin::log,
         },
         additional_derives: [PartialEq, Clone],
+        pub_export_macro: true,
+    });
+}
+
+/// What world `usage-policy-plugin` has beyond `policy-plugin`.
+pub mod usage {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package jit:sdk;
+            world policy-usage {
+                export jit:plugin/usage@0.1.0;
+            }
+        ",
         pub_export_macro: true,
     });
 }

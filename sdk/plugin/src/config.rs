@@ -135,6 +135,20 @@ impl Seconds {
     }
 }
 
+/// As it would be written: `90` seconds are `1m30s`.
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        for (unit, name) in [(86_400, 'd'), (3600, 'h'), (60, 'm'), (1, 's')] {
+            if rest >= unit {
+                write!(f, "{}{name}", rest / unit)?;
+                rest %= unit;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -158,6 +172,35 @@ impl<'de> Deserialize<'de> for Seconds {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// What an operator calls a part of a configuration (a rule, a limit, a window). It stands in reasons
+/// and in the audit log, so it is one line of 1 to 100 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(String);
+
+impl Name {
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.trim().is_empty() || text.len() > 100 || text.chars().any(char::is_control) {
+            let message = "is empty, longer than 100 bytes or has control characters: it goes into the audit log";
+            return Err(de::Error::custom(message));
+        }
+        Ok(Self(text))
     }
 }
 
@@ -215,12 +258,23 @@ mod tests {
     }
 
     #[test]
+    fn names_are_one_short_line() {
+        assert_eq!(serde_json::from_str::<Name>("\"office hours\"").unwrap().as_str(), "office hours");
+        for text in ["", "  ", "a\\nb", "\\u001b[2J", &"x".repeat(101)] {
+            assert!(serde_json::from_str::<Name>(&format!("\"{text}\"")).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn durations() {
         for (text, seconds) in [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("7d", 604_800)] {
             assert_eq!(Seconds::parse(text).map(Seconds::get), Some(seconds), "{text}");
         }
         for text in ["", "h", "90", "1h30", "0s", "-1s", "1.5h", "1H", "99999999999999999999s", "11000d", "1h 30m"] {
             assert_eq!(Seconds::parse(text), None, "{text}");
+        }
+        for text in ["1m30s", "1h", "7d", "1d1h1m1s", "59s"] {
+            assert_eq!(Seconds::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(serde_json::from_str::<Seconds>("60").unwrap().get(), 60);
         assert!(serde_json::from_str::<Seconds>("0").is_err());

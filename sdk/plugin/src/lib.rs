@@ -6,6 +6,7 @@
 //! | kind | trait | registered by |
 //! |---|---|---|
 //! | policy | [`Policy`] | [`register_policy!`] |
+//! | policy for which the host counts | [`UsagePolicy`] | [`register_usage_policy!`] |
 //! | context provider | [`Context`] | [`register_context!`] |
 //! | driver for SQL | [`SqlDriver`] | [`register_sql_driver!`] |
 //! | driver for an HTTP API | [`HttpDriver`] | [`register_http_driver!`] |
@@ -56,7 +57,8 @@
 //!
 //! # What a plugin cannot do
 //!
-//! It has no network, files, environment, clock or randomness. Time is in [`Request::time`];
+//! It has no network, files, environment, clock or randomness. Time is in [`Request::time`], what was
+//! asked before in [`Request::usage`];
 //! statements go through [`Sql`], where the host quotes every parameter; a password is a
 //! [`Secret`], a handle that can be placed into a statement and never read.
 //!
@@ -78,6 +80,7 @@ pub mod ldap;
 pub mod ldap_driver;
 pub mod log;
 mod panic;
+pub mod pattern;
 pub mod policy;
 mod register;
 pub mod sql;
@@ -85,8 +88,10 @@ pub mod sql_driver;
 pub mod testing;
 mod testing_http;
 mod testing_ldap;
+pub mod text;
+pub mod usage;
 
-pub use config::{ConfigProblem, Seconds};
+pub use config::{ConfigProblem, Name, Seconds};
 pub use context::Context;
 pub use driver::{
     Account, AccountPage, AccountState, BareDriver, Description, Feature, Issued, OwnedSecret, Role, RotationStep,
@@ -97,9 +102,11 @@ pub use http::Http;
 pub use http_driver::HttpDriver;
 pub use ldap::Ldap;
 pub use ldap_driver::LdapDriver;
+pub use pattern::{Pattern, SpiffePrefix};
 pub use policy::{Allowance, Policy, Request, Verdict};
 pub use sql::{Encoding, Param, Rows, ServerError, Sql, SqlError, Statement, Template};
 pub use sql_driver::SqlDriver;
+pub use usage::UsagePolicy;
 
 /// The version of the contract in `wit/` that this SDK speaks. It also stands in the module's
 /// `jit-plugin` section, so that the host can name a mismatch before it links anything.

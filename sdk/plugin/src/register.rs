@@ -67,6 +67,16 @@ macro_rules! register_policy {
     };
 }
 
+/// Registers a [`UsagePolicy`](crate::UsagePolicy) as the plugin of this crate.
+#[macro_export]
+macro_rules! register_usage_policy {
+    ($policy:ty) => {
+        $crate::__register!(
+            $policy: UsagePolicy, $crate::policy::Exported<$policy>, policy, $crate::usage::Exported<$policy> as usage
+        );
+    };
+}
+
 /// Registers a [`Context`](crate::Context) provider as the plugin of this crate.
 #[macro_export]
 macro_rules! register_context {

@@ -3,6 +3,7 @@
 use crate::driver::{Account, Handle, OwnedSecret, Role, Secret, Target};
 use crate::policy::Request;
 use crate::sql::{Encoding, Param, Rows, Sql, SqlError, Statement, places};
+use crate::usage::Scope;
 
 pub use crate::testing_ldap::{FakeLdap, Operation, entry, refused};
 
@@ -34,10 +35,36 @@ impl Request {
         self
     }
 
-    /// With one more fact.
+    /// With one more fact, as a context provider would give it.
     #[must_use]
     pub fn with_fact(mut self, name: &str, value: &str) -> Self {
         self.facts.push((name.into(), value.into()));
+        self
+    }
+
+    /// With the host's count of requests in a window of so many seconds.
+    #[must_use]
+    pub fn with_requests(self, scope: Scope, window: u64, count: u64) -> Self {
+        self.with_fact(&scope.requests_fact(window), &count.to_string())
+    }
+
+    /// With the host's count of live leases.
+    #[must_use]
+    pub fn with_leases(self, scope: Scope, count: u64) -> Self {
+        self.with_fact(&scope.leases_fact(), &count.to_string())
+    }
+
+    /// With one more value of the caller's own `metadata`.
+    #[must_use]
+    pub fn with_metadata(mut self, name: &str, value: &str) -> Self {
+        self.metadata.push((name.into(), value.into()));
+        self
+    }
+
+    /// At another time, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn at(mut self, time: u64) -> Self {
+        self.time = time;
         self
     }
 }

@@ -1,4 +1,7 @@
-//! Exact names and globs, compared byte for byte: no case folding, no normalisation.
+//! Patterns in configurations: exact names and globs, and beginnings of SPIFFE IDs. They are compared
+//! byte for byte, without case folding or normalisation, and no pattern takes more than linear time.
+
+use std::fmt;
 
 use serde::{Deserialize, de};
 
@@ -11,11 +14,25 @@ const MAX_TEXT: usize = 2048;
 /// A name, or a glob in which `*` stands for any run of characters and `?` for any one. Nothing
 /// else is special, and what is special elsewhere (`[`, `{`, `\`) is refused rather than taken
 /// literally.
-#[derive(Clone, Debug)]
-pub(crate) struct Pattern(String);
+///
+/// ```
+/// use jit_plugin::Pattern;
+///
+/// let pattern = Pattern::new("payment-*").unwrap();
+/// assert!(pattern.fits("payment-service"));
+/// assert!(!pattern.fits("prepayment-service"));
+/// assert!(Pattern::new("payment-[a-z]").is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
 
 impl Pattern {
-    fn new(text: String) -> Result<Self, String> {
+    /// A pattern of 1 to 512 bytes.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to write instead.
+    pub fn new(text: impl Into<String>) -> Result<Self, String> {
+        let text = text.into();
         if text.is_empty() {
             return Err("is empty: write a name, or `*` for any".into());
         }
@@ -38,7 +55,7 @@ impl Pattern {
     ///
     /// There is no backtracking: every run between two stars is searched once, from where the one
     /// before it ended.
-    pub(crate) fn fits(&self, text: &str) -> bool {
+    pub fn fits(&self, text: &str) -> bool {
         if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
             return false;
         }
@@ -59,6 +76,27 @@ impl Pattern {
             }
         }
         true
+    }
+
+    /// Whether it is a name and no glob: only the name itself fits.
+    pub fn is_exact(&self) -> bool {
+        !self.0.contains(['*', '?'])
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether a list of patterns fits; a list that is left out fits everything.
+pub fn any_fits(patterns: Option<&[Pattern]>, text: &str) -> bool {
+    patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.fits(text)))
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -102,11 +140,15 @@ fn after<'t>(text: &'t str, run: &str) -> Option<&'t str> {
 
 /// The beginning of SPIFFE IDs, aligned to segments of the path: `spiffe://td/ns/pay` is
 /// `spiffe://td/ns/pay` itself and what is below it, and never `spiffe://td/ns/payments`.
-#[derive(Clone, Debug)]
-pub(crate) struct SpiffePrefix(String);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpiffePrefix(String);
 
 impl SpiffePrefix {
-    fn new(text: &str) -> Result<Self, String> {
+    /// A trust domain with a path of whole segments, or without one.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub fn new(text: &str) -> Result<Self, String> {
         let prefix = text.strip_suffix('/').unwrap_or(text);
         if !is_spiffe_id(prefix) {
             return Err("is not the beginning of a SPIFFE ID: write `spiffe://trust-domain/path`, whole \
@@ -117,7 +159,7 @@ impl SpiffePrefix {
     }
 
     /// Whether the ID is the prefix or below it.
-    pub(crate) fn fits(&self, id: &str) -> bool {
+    pub fn fits(&self, id: &str) -> bool {
         is_spiffe_id(id) && id.strip_prefix(&self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
@@ -155,7 +197,7 @@ mod tests {
     use super::*;
 
     fn fits(pattern: &str, text: &str) -> bool {
-        Pattern::new(pattern.into()).unwrap().fits(text)
+        Pattern::new(pattern).unwrap().fits(text)
     }
 
     #[test]
@@ -216,7 +258,7 @@ mod tests {
     #[test]
     fn what_would_be_special_elsewhere_is_refused() {
         for pattern in ["", "a[bc]", "{a,b}", "a\\*", "a\n", &"a".repeat(MAX_PATTERN + 1)] {
-            assert!(Pattern::new(pattern.into()).is_err(), "{pattern:?}");
+            assert!(Pattern::new(pattern).is_err(), "{pattern:?}");
         }
     }
 
