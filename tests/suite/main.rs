@@ -29,6 +29,7 @@ mod rotating;
 mod secrets;
 mod servers;
 mod shutdown;
+mod signing;
 mod story;
 mod tls;
 mod tokens;

@@ -36,3 +36,4 @@ pub mod session_store;
 pub mod store;
 pub mod target;
 pub mod tasks;
+pub mod watch;

@@ -19,6 +19,7 @@
 //! | [`policy`] | what is said to a policy, what it answers, and how answers add up |
 //! | [`event`] | the audit events |
 //! | [`merkle`], [`checkpoint`] | the tamper-evident log |
+//! | [`signature`] | who vouches for the bytes of a plugin |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
@@ -34,4 +35,5 @@ pub mod outcome;
 pub mod policy;
 pub mod rotation;
 pub mod secret;
+pub mod signature;
 pub mod ttl;

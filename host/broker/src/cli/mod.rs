@@ -10,6 +10,7 @@ mod dev;
 mod plugin;
 mod rotation;
 mod said;
+mod signing;
 mod store;
 
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ use crate::fault;
 #[command(
     name = "jit-broker",
     version = version(),
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test) · 4 no broker answers on the admin socket",
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test, plugin verify) · 4 no broker answers on the admin socket",
     max_term_width = 100
 )]
 struct Cli {
@@ -65,7 +66,7 @@ enum Command {
     /// Read, verify and export the audit log; works without a running broker.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Build, check and list plugins.
+    /// Build, check, sign and list plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Print the API's description (OpenAPI 3.1).
