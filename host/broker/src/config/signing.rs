@@ -78,10 +78,10 @@ fn read_key(path: &std::path::Path) -> Result<VerifierKey, String> {
 
 /// Reads them from the table of the plugins.
 pub(super) fn signing(section: &Section<'_>) -> Signing {
-    for key in RESERVED {
-        if section.entry(key).is_some_and(|(_, value)| value.get_ref().is_table()) {
+    for &key in RESERVED {
+        if let Some((name, _)) = section.entry(key).filter(|(_, value)| value.get_ref().is_table()) {
             let message = format!("a plugin may not be called `{key}`: that is a key of [plugins] itself");
-            section.error(key, message, Some("give the plugin another name".to_owned()));
+            section.reading.error(name.span(), message, Some("give the plugin another name".to_owned()));
             return Signing::default();
         }
     }
@@ -93,7 +93,7 @@ pub(super) fn signing(section: &Section<'_>) -> Signing {
         let message = "`require_signature` needs `trusted_keys`: without one nothing could be loaded";
         section.error("require_signature", message, Some(help.to_owned()));
     }
-    if !required && told {
+    if !required && told && trusted.is_some() {
         let at = section.span_of("trusted_keys");
         section.reading.warn(at, "`trusted_keys` without `require_signature = true` has no effect", None);
     }

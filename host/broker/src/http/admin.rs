@@ -242,7 +242,9 @@ async fn reconcile_now(State(broker): State<Arc<Broker>>, Query(query): Query<Re
 }
 
 async fn reload(State(reloader): State<Arc<Reloader>>, Query(query): Query<ReloadQuery>) -> Response {
-    let reloaded = reloader.reload(Trigger::Admin, query.force).await;
+    // To its end, also when the operator does not wait for it.
+    let reloading = tokio::spawn(async move { reloader.reload(Trigger::Admin, query.force).await });
+    let reloaded = reloading.await.unwrap_or_else(|error| Err(error.into()));
     reply(reloaded.map_err(|error| {
         let detail = match error.downcast_ref::<ConfigErrors>() {
             Some(problems) => problems.render(false),

@@ -22,7 +22,7 @@ enum Content {
 impl Contents {
     /// Looks into these files.
     pub async fn of(files: BTreeSet<PathBuf>) -> Self {
-        let read = move || Self(files.into_iter().map(|file| (read(&file), file)).map(|(c, file)| (file, c)).collect());
+        let read = move || Self(files.into_iter().map(|file| (file.clone(), read(&file))).collect());
         // Cannot fail but by a panic or at the end of the process: then nothing is known of them.
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }

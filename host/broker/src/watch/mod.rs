@@ -34,24 +34,28 @@ const PACE: Duration = Duration::from_secs(3);
 /// And where it does: what it missed (a network file system, a folder that came back) is found late,
 /// not never.
 const PACE_IN_ANY_CASE: Duration = Duration::from_secs(30);
-/// How often what was refused is tried again: it may have been refused for what is in no file, such
-/// as accounts that need their driver.
-const RETRY: Duration = Duration::from_secs(60);
+/// When what was refused is tried again, and then each time after twice as long: it may have been
+/// refused for what is in no file, such as accounts that need their driver.
+const FIRST_RETRY: Duration = Duration::from_secs(60);
+/// But at the latest then.
+const LAST_RETRY: Duration = Duration::from_secs(3_600);
 
 /// Serves changed files until told to stop.
 pub async fn run(reloader: Arc<Reloader>, stopping: CancellationToken) {
     let watching = async {
         let mut watch = Watch::new();
+        let mut patience = FIRST_RETRY;
         loop {
             let files = reloader.files().await;
             let mut again = false;
             // Where another place is watched than before, something may have changed there already.
             if !watch.follow(&files) {
-                again = tokio::time::timeout(RETRY, watch.changed(&files)).await.is_err();
+                again = tokio::time::timeout(patience, watch.changed(&files)).await.is_err();
                 if again && !reloader.is_refused().await {
                     continue;
                 }
             }
+            patience = if again { LAST_RETRY.min(patience * 2) } else { FIRST_RETRY };
             reloader.reload_changed(again).await;
         }
     };
@@ -127,26 +131,33 @@ impl Watch {
         let places = Places::of(files);
         *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = places.wanted();
         let folders: BTreeMap<_, _> =
-            places.folders().into_iter().map(|folder| (inode(&folder), folder)).map(|(id, path)| (path, id)).collect();
+            places.folders().into_iter().map(|folder| (folder.clone(), inode(&folder))).collect();
         if folders == self.folders {
             return false;
         }
-        if let Some(watcher) = &mut self.watcher {
-            let gone = self.folders.iter().filter(|(path, id)| folders.get(*path) != Some(*id));
-            for (path, _) in gone {
-                // Where the folder itself is gone, the system has forgotten it already.
-                let _forgotten = watcher.unwatch(path);
-            }
-            let new = folders.iter().filter(|(path, id)| self.folders.get(*path) != Some(*id));
-            let watched: notify::Result<()> =
-                new.into_iter().try_for_each(|(path, _)| watcher.watch(path, RecursiveMode::NonRecursive));
-            if let Err(error) = watched {
-                self.do_without(&error);
-            }
+        if let Err(error) = self.watch_folders(&folders) {
+            self.do_without(&error);
         }
         self.folders = folders;
         self.looks = looks(files);
         true
+    }
+
+    fn watch_folders(&mut self, folders: &BTreeMap<PathBuf, Option<(u64, u64)>>) -> notify::Result<()> {
+        let Some(watcher) = &mut self.watcher else { return Ok(()) };
+        // First: the same folder may be watched by its new path.
+        for (path, _) in self.folders.iter().filter(|(path, id)| folders.get(*path) != Some(*id)) {
+            // Where the folder itself is gone, the system has forgotten it already.
+            let _forgotten = watcher.unwatch(path);
+        }
+        for (path, _) in folders.iter().filter(|(path, id)| self.folders.get(*path) != Some(*id)) {
+            match watcher.watch(path, RecursiveMode::NonRecursive) {
+                // It was removed just now, which was seen from above.
+                Err(error) if is_missing(&error) => {}
+                watched => watched?,
+            }
+        }
+        Ok(())
     }
 
     /// Waits until one of the files may have changed, and then for a quiet moment. What had changed
@@ -184,6 +195,14 @@ fn matters(event: &Event, wanted: &BTreeSet<PathBuf>) -> bool {
         _ => false,
     };
     !read_only && event.paths.iter().any(|path| wanted.contains(path))
+}
+
+fn is_missing(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
 }
 
 fn looks(files: &BTreeSet<PathBuf>) -> Vec<Look> {
