@@ -101,6 +101,7 @@ impl MysqlWorld {
 [server]
 listen = "127.0.0.1:0"
 admin_socket = "admin.sock"
+watch = false
 [store]
 url = "sqlite:broker.db"
 sealing_key = {{ file = "sealing.key" }}

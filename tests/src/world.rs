@@ -33,6 +33,9 @@ pub struct Settings {
     pub failpoints: bool,
     /// A superuser's URL of another server than the shared one.
     pub superuser: Option<String>,
+    /// Whether the broker serves changed files by itself. It does by default; a test that counts its own
+    /// reloads does not want that.
+    pub watch: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             requests_per_second: 10_000,
             failpoints: false,
             superuser: None,
+            watch: false,
         }
     }
 }
@@ -143,7 +147,9 @@ impl World {
     }
 
     fn config_text(&self) -> String {
-        let Settings { policies, server, target, connection, more, requests_per_second, .. } = &self.settings;
+        let Settings { policies, server, target, connection, more, requests_per_second, watch, .. } = &self.settings;
+        // With it, what is left out: the default is what is tested.
+        let watch = if *watch { "" } else { "watch = false" };
         let Database { host, port, name, read_only, read_write, owner, broker, .. } = &self.database;
         let plugins = surroundings("JIT_TEST_PLUGINS");
         let prefix = &self.prefix;
@@ -154,6 +160,7 @@ impl World {
 listen = "127.0.0.1:0"
 admin_socket = "admin.sock"
 account_prefix = "{prefix}"
+{watch}
 {server}
 [store]
 url = "sqlite:broker.db"
@@ -268,6 +275,28 @@ grants = ["{read_write}"]
             .unwrap_or_else(|error| panic!("cannot run the command: {error}"))
     }
 
+    /// A client of the running broker's admin socket, and the URL that its paths follow: for what is done
+    /// too often for a command each.
+    ///
+    /// # Panics
+    /// When the HTTP client cannot be made.
+    #[must_use]
+    pub fn admin(&self) -> (reqwest::Client, &'static str) {
+        let socket = self.folder.path().join("admin.sock");
+        let client = reqwest::Client::builder().unix_socket(socket).no_proxy().timeout(Duration::from_secs(60));
+        (client.build().unwrap_or_else(|error| panic!("no HTTP client: {error}")), "http://admin")
+    }
+
+    /// Changes the configuration file, as an editor does: written beside it and renamed.
+    ///
+    /// # Panics
+    /// When the text to be replaced is not there, or the file cannot be written.
+    pub fn rewrite(&self, from: &str, to: &str) {
+        let text = read(&self.config()).unwrap_or_else(|error| panic!("{error:#}"));
+        assert!(text.contains(from), "{from:?} is not in the configuration");
+        put(&self.config(), text.replace(from, to).as_bytes());
+    }
+
     /// All audit records, by the command that operators use.
     ///
     /// # Panics
@@ -321,6 +350,16 @@ where
         assert!(begun.elapsed() < Duration::from_secs(60), "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Puts a file in place in one step.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn put(path: &Path, content: &[u8]) {
+    let beside = path.with_extension("new");
+    let put = std::fs::write(&beside, content).and_then(|()| std::fs::rename(&beside, path));
+    put.unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
 }
 
 /// Reads a file that a test needs.

@@ -31,6 +31,7 @@ mod rotating;
 mod secrets;
 mod servers;
 mod shutdown;
+mod signing;
 mod story;
 mod tls;
 mod tokens;

@@ -33,6 +33,7 @@ const POSTGRES_ALONE: &[&str] = &[
     "removal",
     "secrets",
     "shutdown",
+    "signing",
     "story",
     "tls",
     "tokens",

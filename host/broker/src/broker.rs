@@ -21,7 +21,7 @@ use crate::target::Serving;
 use crate::tasks::reconcile::Listings;
 
 /// How long a change may take to become durable before its fate counts as unknown.
-const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
+pub const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Everything that a request or a task works with.
 pub struct Broker {

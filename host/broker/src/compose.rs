@@ -15,7 +15,7 @@ use jit_core::policy::Mode as PolicyMode;
 use jit_core::usage::checked_windows;
 use jit_runtime::{
     ConfigFault, Connection, ContextScope, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions,
-    SessionStore,
+    SessionStore, Terms,
 };
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
@@ -23,14 +23,14 @@ use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use crate::audit;
-use crate::broker::{Broker, Parts};
-use crate::config::{self, Config, ConfigErrors};
+use crate::broker::{Broker, COMMIT_DEADLINE, Parts};
+use crate::config::{self, Config, ConfigErrors, RejectedPlugin};
 use crate::connection::{Connected, usual_port};
 use crate::facts::ContextLink;
 use crate::identity::{Identity, IdentityOptions, JwtIssuerConfig};
 use crate::limits::RateLimits;
-use crate::store::Change;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{Change, Store as _};
 use crate::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
 use crate::{rotation, sealing, session_store};
 
@@ -74,7 +74,13 @@ pub async fn compose(config: &Config, mode: Mode) -> anyhow::Result<Composed> {
         let store = Arc::clone(&store) as Arc<dyn crate::store::Store>;
         Arc::new(session_store::SessionStore::new(store, sealer)) as Arc<dyn SessionStore>
     });
-    let serving = serving(config, &runtime, None, sessions.as_ref())?;
+    let serving = match serving(config, &runtime, None, sessions.as_ref()) {
+        Ok(serving) => serving,
+        Err(error) => {
+            record_refused_start(&store, &error).await;
+            return Err(error);
+        }
+    };
     warn_of_lost_sessions(config, sealer.is_some());
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
@@ -172,7 +178,7 @@ pub fn serving(
     sessions: Option<&Arc<dyn SessionStore>>,
 ) -> anyhow::Result<Serving> {
     let mut problems = Vec::new();
-    let plugins = load_plugins(config, runtime, &mut problems);
+    let (plugins, rejected) = load_plugins(config, runtime, before, &mut problems);
     let connections = connections(config, before, sessions, &mut problems);
     let mut serving = Serving { targets: BTreeMap::new(), plugins, connections };
     for (name, target) in &config.targets {
@@ -184,11 +190,24 @@ pub fn serving(
         }
     }
     problems.extend(rotation::setup::conflicts(config, &serving));
-    if problems.is_empty() { Ok(serving) } else { Err(ConfigErrors::of(problems).into()) }
+    if problems.is_empty() { Ok(serving) } else { Err(ConfigErrors::of(problems).with_rejected(rejected).into()) }
 }
 
-fn load_plugins(config: &Config, runtime: &Runtime, problems: &mut Vec<config::Problem>) -> BTreeMap<String, Plugin> {
-    let mut plugins = BTreeMap::new();
+/// Loads each plugin; those that serve already and have not changed are kept.
+fn load_plugins(
+    config: &Config,
+    runtime: &Runtime,
+    before: Option<&Serving>,
+    problems: &mut Vec<config::Problem>,
+) -> (BTreeMap<String, Plugin>, Vec<RejectedPlugin>) {
+    let (mut plugins, mut rejected) = (BTreeMap::new(), Vec::new());
+    let trusted = match config.signing.keys() {
+        Ok(trusted) => trusted,
+        Err((index, wrong)) => {
+            problems.push(config.explain(&format!("plugins.trusted_keys[{index}]"), wrong));
+            return (plugins, rejected);
+        }
+    };
     for (name, plugin) in &config.plugins {
         let grants = plugin
             .grants
@@ -200,16 +219,58 @@ fn load_plugins(config: &Config, runtime: &Runtime, problems: &mut Vec<config::P
             sha256: plugin.sha256.map(hex::encode),
             grants,
         };
-        match runtime.load(&spec) {
+        let serving = before.and_then(|before| before.plugins.get(name));
+        match runtime.load_on(&spec, Terms { trusted: trusted.as_deref(), serving }) {
             Ok(plugin) => {
-                let grants: Vec<String> = plugin.grants().iter().map(ToString::to_string).collect();
-                tracing::info!(plugin = name, kind = %plugin.kind(), sha256 = plugin.sha256(), grants = grants.join(","), "plugin loaded");
+                if serving.is_none_or(|serving| !serving.is_same(&plugin)) {
+                    let grants: Vec<String> = plugin.grants().iter().map(ToString::to_string).collect();
+                    tracing::info!(plugin = name, kind = %plugin.kind(), sha256 = plugin.sha256(), grants = grants.join(","), signed_by = plugin.signed_by().join(","), "plugin loaded");
+                }
                 plugins.insert(name.clone(), plugin);
             }
-            Err(error) => problems.push(config.explain(&format!("plugins.{name}"), with_causes(&error))),
+            Err(error) => {
+                let reason = with_causes(&error);
+                problems.push(config.explain(&format!("plugins.{name}"), reason.clone()));
+                rejected.push(RejectedPlugin { plugin: name.clone(), sha256: error.sha256, reason });
+            }
         }
     }
-    plugins
+    (plugins, rejected)
+}
+
+/// A start that fails for a plugin is on record like a reload that does: somebody may be trying what
+/// can be loaded. `trigger` says what made the broker look.
+#[must_use]
+pub fn rejections(error: &anyhow::Error, trigger: &'static str) -> Vec<AuditEvent> {
+    let event = |text: &str| {
+        AuditEvent::new(EventKind::PluginRejected, jiff::Timestamp::now())
+            .with("trigger", trigger)
+            .with_error(text.trim())
+    };
+    let Some(problems) = error.downcast_ref::<ConfigErrors>() else {
+        return vec![event(&format!("{error:#}"))];
+    };
+    if problems.rejected().is_empty() {
+        return vec![event(&problems.problems().first().map_or_else(String::new, config::Problem::plain))];
+    }
+    let of_plugin = |rejected: &RejectedPlugin| {
+        let event = event(&rejected.reason).with("plugin", rejected.plugin.clone());
+        match &rejected.sha256 {
+            Some(sha256) => event.with("plugin_sha256", sha256.clone()),
+            None => event,
+        }
+    };
+    problems.rejected().iter().map(of_plugin).collect()
+}
+
+async fn record_refused_start(store: &SqliteStore, error: &anyhow::Error) {
+    let change = Change { events: rejections(error, "start"), ..Change::default() };
+    match tokio::time::timeout(COMMIT_DEADLINE, store.commit(change)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the refused start could not be recorded"),
+        Err(_) => tracing::error!("the refused start could not be recorded in time"),
+    }
+    store.close().await;
 }
 
 /// An error with its causes, in one line.
@@ -537,11 +598,13 @@ pub async fn record_start(broker: &Broker) -> anyhow::Result<()> {
 #[must_use]
 pub fn plugin_event(kind: EventKind, plugin: &Plugin) -> AuditEvent {
     let grants: Vec<String> = plugin.grants().iter().map(ToString::to_string).collect();
-    AuditEvent::new(kind, jiff::Timestamp::now())
+    let event = AuditEvent::new(kind, jiff::Timestamp::now())
         .with("plugin", plugin.name())
         .with("kind", plugin.kind().to_string())
         .with("plugin_sha256", plugin.sha256())
-        .with("grants", grants)
+        .with("grants", grants);
+    // Left out where nobody had to vouch for it.
+    if plugin.signed_by().is_empty() { event } else { event.with("signed_by", plugin.signed_by().to_vec()) }
 }
 
 /// What an operator has to know of each target's driver, told at start: that it cannot expire

@@ -39,3 +39,4 @@ pub mod simulate;
 pub mod store;
 pub mod target;
 pub mod tasks;
+pub mod watch;

@@ -1,18 +1,20 @@
 //! A new configuration without a restart: plugins, policies, targets, connections and issuers are
 //! replaced whole, or not at all.
 //!
-//! Everything new is loaded and checked first, while the old serves. Then it is put on record, then
+//! A changed file ([`crate::watch`]), SIGHUP and the admin socket lead here. Everything new is loaded and checked first, while the old serves. Then it is put on record, then
 //! swapped. Requests in flight finish on what they began with. On any failure the old serves on,
-//! with an error, a metric and an audit event.
+//! with an error, a metric and an audit event: one for each bad state, however often it is looked at.
 //!
 //! A configuration without the means to remove accounts that are still there (their driver, their
 //! connection) is refused, unless it is forced (NO-GHOST).
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use jit_core::event::{AuditEvent, EventKind};
-use jit_runtime::{Runtime, SessionStore};
+use jit_runtime::{Plugin, Runtime, SessionStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -21,14 +23,38 @@ use crate::compose::{self, Mode};
 use crate::config::{Config, ConfigErrors};
 use crate::store::{Change, Maker};
 use crate::target::Serving;
+use crate::watch::contents::Contents;
 
 /// Where the configuration is read anew.
 pub type Source = Box<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
 
+/// What made the broker read its configuration anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// A file that decides what is served has changed.
+    File,
+    /// SIGHUP.
+    Signal,
+    /// An operator, through the admin socket.
+    Admin,
+}
+
+impl Trigger {
+    /// Its word in the audit log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Signal => "signal",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// What a reload changed.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Plugins that are new or have another digest.
+    /// Plugins that are new or not what they were: another digest, other grants, other signatures.
     pub loaded: Vec<String>,
     /// Plugins that serve no longer.
     pub unloaded: Vec<String>,
@@ -61,11 +87,20 @@ pub struct Reloader {
     source: Source,
     mode: Mode,
     /// What is in force. Held through a reload: one after the other.
-    current: Mutex<Config>,
+    current: Mutex<Current>,
+}
+
+/// What is in force, and what was looked at last.
+struct Current {
+    config: Config,
+    /// The files as they were just before they were read last.
+    read: Contents,
+    /// What was recorded of the last reading, when it was refused.
+    refused: Option<String>,
 }
 
 impl Reloader {
-    /// For a broker that serves `current`.
+    /// For a broker that serves `config`, which was read after its files had these contents.
     #[must_use]
     pub fn new(
         broker: Arc<Broker>,
@@ -73,9 +108,11 @@ impl Reloader {
         sessions: Option<Arc<dyn SessionStore>>,
         source: Source,
         mode: Mode,
-        current: Config,
+        config: Config,
+        read: Contents,
     ) -> Self {
-        Self { broker, runtime, sessions, source, mode, current: Mutex::new(current) }
+        let current = Mutex::new(Current { config, read, refused: None });
+        Self { broker, runtime, sessions, source, mode, current }
     }
 
     /// Reads the configuration anew and serves it.
@@ -83,38 +120,103 @@ impl Reloader {
     /// # Errors
     /// With what is wrong; the old configuration serves on. [`Orphaned`] where only `force` would
     /// put it in force.
-    pub async fn reload(&self, force: bool) -> anyhow::Result<Report> {
+    pub async fn reload(&self, trigger: Trigger, force: bool) -> anyhow::Result<Report> {
         let mut current = self.current.lock().await;
-        let result = self.replace(&mut current, force).await;
-        let outcome = if result.is_ok() { "done" } else { "refused" };
-        metrics::counter!("jit_reload_total", "outcome" => outcome).increment(1);
+        let contents = Contents::of(current.read.files()).await;
+        self.read_anew(&mut current, contents, trigger, force).await
+    }
+
+    /// As [`Self::reload`], when a file is not as it was when it was read last; gives whether one was.
+    /// `again` also reads what was refused before: it may have been refused for what is in no file.
+    /// What comes of it is logged and on record.
+    pub async fn reload_changed(&self, again: bool) -> bool {
+        let mut current = self.current.lock().await;
+        let contents = Contents::of(current.read.files()).await;
+        let changed = contents != current.read;
+        if changed || (again && current.refused.is_some()) {
+            drop(self.read_anew(&mut current, contents, Trigger::File, false).await);
+        }
+        changed
+    }
+
+    /// The files whose content decides what is served, those of a refused configuration included.
+    pub async fn files(&self) -> BTreeSet<PathBuf> {
+        self.current.lock().await.read.files()
+    }
+
+    /// Whether the files as they are now are not what serves.
+    pub async fn is_refused(&self) -> bool {
+        self.current.lock().await.refused.is_some()
+    }
+
+    /// `contents` must have been looked at before: what changes after that is found by the next look.
+    async fn read_anew(
+        &self,
+        current: &mut Current,
+        contents: Contents,
+        trigger: Trigger,
+        force: bool,
+    ) -> anyhow::Result<Report> {
+        let before = std::mem::replace(&mut current.read, contents);
+        let config = (self.source)();
+        if let Ok(config) = &config {
+            let mut files = config.served_files();
+            files.extend(current.config.served_files());
+            current.read.follow(files).await;
+        }
+        let result = match config {
+            Ok(config) => self.replace(current, config, trigger, force).await,
+            Err(problems) => Err(problems.into()),
+        };
         match &result {
-            Ok(report) => tracing::info!(?report, "the configuration was reloaded"),
+            Ok(report) => {
+                count("done");
+                tracing::info!(?report, trigger = trigger.as_str(), "the configuration was reloaded");
+                current.refused = None;
+                let files = current.config.served_files();
+                current.read.follow(files).await;
+            }
             Err(error) => {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "the new configuration is refused; the old one serves on"
-                );
-                let text = match error.downcast_ref::<ConfigErrors>() {
-                    Some(problems) => problems.problems().first().map_or_else(String::new, |first| first.plain()),
-                    None => format!("{error:#}"),
-                };
-                let event = AuditEvent::new(EventKind::PluginRejected, Timestamp::now()).with_error(text.trim());
-                if let Err(error) = self.broker.commit(Change { events: vec![event], ..Change::default() }).await {
-                    tracing::error!(%error, "the refusal could not be recorded");
+                let told = what_is_bad(error);
+                let known = current.read == before && current.refused.as_ref() == Some(&told);
+                if known && trigger == Trigger::File {
+                    tracing::debug!("the new configuration is still refused");
+                } else {
+                    count("refused");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        trigger = trigger.as_str(),
+                        "the new configuration is refused; the old one serves on"
+                    );
+                }
+                current.refused = Some(told);
+                if !known {
+                    self.record_refusal(error, trigger).await;
                 }
             }
         }
         result
     }
 
-    async fn replace(&self, current: &mut Config, force: bool) -> anyhow::Result<Report> {
-        let config = (self.source)()?;
+    async fn record_refusal(&self, error: &anyhow::Error, trigger: Trigger) {
+        let events = compose::rejections(error, trigger.as_str());
+        if let Err(error) = self.broker.commit(Change { events, ..Change::default() }).await {
+            tracing::error!(%error, "the refusal could not be recorded");
+        }
+    }
+
+    async fn replace(
+        &self,
+        current: &mut Current,
+        config: Config,
+        trigger: Trigger,
+        force: bool,
+    ) -> anyhow::Result<Report> {
         if !self.mode.dev {
             config.check_files()?;
         }
         let old = self.broker.serving.load_full();
-        let identity = if config.identity == current.identity {
+        let identity = if config.identity == current.config.identity {
             // Its keys stay known, also while an issuer is away.
             None
         } else {
@@ -132,7 +234,7 @@ impl Reloader {
             compose::serving(&for_loading, &runtime, Some(&before), sessions.as_ref())
         })
         .await??;
-        let mut report = difference(&old, &new, current, &config);
+        let mut report = difference(&old, &new, &current.config, &config);
         let orphans = orphans(&self.broker.store.makers().await?, &new, Some(&old));
         if !orphans.is_empty() && !force {
             return Err(Orphaned(orphans).into());
@@ -141,12 +243,12 @@ impl Reloader {
             tracing::error!(orphan, "forced: these accounts cannot be removed by the broker now");
         }
         report.orphans = orphans;
-        self.broker.commit(Change { events: events(&report, &old, &new), ..Change::default() }).await?;
+        self.broker.commit(Change { events: events(&report, trigger, &old, &new), ..Change::default() }).await?;
         self.broker.serving.store(Arc::new(new));
         if let Some(identity) = identity {
             self.broker.identity.store(Arc::new(identity));
         }
-        *current = config;
+        current.config = config;
         self.broker.wake.removal.notify_one();
         self.broker.wake.rotation.notify_one();
         self.broker.wake.maintain.notify_one();
@@ -154,8 +256,22 @@ impl Reloader {
     }
 }
 
+/// The same for the same bad state: how many accounts would be orphaned changes by itself.
+fn what_is_bad(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<ConfigErrors>() {
+        Some(problems) => problems.render(false),
+        None if error.is::<Orphaned>() => "orphans".to_owned(),
+        None => format!("{error:#}"),
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("jit_reload_total", "outcome" => outcome).increment(1);
+}
+
 fn difference(old: &Serving, new: &Serving, before: &Config, after: &Config) -> Report {
-    let digest = |serving: &Serving, name: &str| serving.plugins.get(name).map(|plugin| plugin.sha256().to_owned());
+    // Another digest, other grants, or somebody else who vouches for it.
+    let changed = |(name, plugin): &(&String, &Plugin)| !old.plugins.get(*name).is_some_and(|old| old.is_same(plugin));
     let names = |serving: &Serving| serving.targets.keys().map(ToString::to_string).collect::<Vec<_>>();
     let (had, has) = (names(old), names(new));
     let mut needs_restart = Vec::new();
@@ -173,7 +289,7 @@ fn difference(old: &Serving, new: &Serving, before: &Config, after: &Config) -> 
         }
     }
     Report {
-        loaded: new.plugins.keys().filter(|name| digest(old, name) != digest(new, name)).cloned().collect(),
+        loaded: new.plugins.iter().filter(changed).map(|(name, _)| name.clone()).collect(),
         unloaded: old.plugins.keys().filter(|name| !new.plugins.contains_key(*name)).cloned().collect(),
         targets_added: has.iter().filter(|name| !had.contains(name)).cloned().collect(),
         targets_removed: had.iter().filter(|name| !has.contains(name)).cloned().collect(),
@@ -222,7 +338,7 @@ pub async fn tell_orphans(broker: &Broker) {
     }
 }
 
-fn events(report: &Report, old: &Serving, new: &Serving) -> Vec<AuditEvent> {
+fn events(report: &Report, trigger: Trigger, old: &Serving, new: &Serving) -> Vec<AuditEvent> {
     let now = Timestamp::now();
     let loaded = report.loaded.iter().filter_map(|name| new.plugins.get(name));
     let unloaded = report.unloaded.iter().filter_map(|name| old.plugins.get(name));
@@ -232,7 +348,8 @@ fn events(report: &Report, old: &Serving, new: &Serving) -> Vec<AuditEvent> {
         .collect();
     let done = AuditEvent::new(EventKind::ConfigReloaded, now);
     events.push(
-        done.with("targets_added", report.targets_added.clone())
+        done.with("trigger", trigger.as_str())
+            .with("targets_added", report.targets_added.clone())
             .with("targets_removed", report.targets_removed.clone())
             .with("needs_restart", report.needs_restart.clone())
             .with("orphans", report.orphans.clone()),

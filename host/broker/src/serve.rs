@@ -17,10 +17,11 @@ use crate::broker::Broker;
 use crate::compose::{self, Composed, Mode};
 use crate::config::Export;
 use crate::http::{self, App, server};
-use crate::reload::{self, Reloader, Source};
+use crate::reload::{self, Reloader, Source, Trigger};
 use crate::removal;
 use crate::store::Change;
 use crate::tasks;
+use crate::watch::{self, contents::Contents};
 
 /// Buckets of durations, in seconds: 100 µs to 10 s.
 const SECONDS: &[f64] =
@@ -31,6 +32,8 @@ const SECONDS: &[f64] =
 /// # Errors
 /// When something that serving needs cannot be had; with what to do about it.
 pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::SocketAddr)) -> anyhow::Result<()> {
+    // Before the reading that counts, so that no change in between is missed.
+    let contents = Contents::of(source()?.served_files()).await;
     let config = source()?;
     let metrics = install_metrics()?;
     // The port first: a second broker is told before it touches anything.
@@ -68,8 +71,12 @@ pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::Sock
     background.spawn(upkeep(metrics.clone(), Arc::clone(&broker)));
     background.spawn(look_at_targets(Arc::clone(&broker)));
 
-    let reloader = Arc::new(Reloader::new(Arc::clone(&broker), runtime, sessions, source, mode, config.clone()));
+    let reloader = Reloader::new(Arc::clone(&broker), runtime, sessions, source, mode, config.clone(), contents);
+    let reloader = Arc::new(reloader);
     background.spawn(reload_on_signal(Arc::clone(&reloader), Arc::clone(&broker)));
+    if config.server.watch {
+        background.spawn(watch::run(Arc::clone(&reloader), broker.stopping.clone()));
+    }
 
     let app = Arc::new(App {
         broker: Arc::clone(&broker),
@@ -141,7 +148,7 @@ async fn reload_on_signal(reloader: Arc<Reloader>, broker: Arc<Broker>) {
     loop {
         tokio::select! {
             () = broker.stopping.cancelled() => return,
-            _ = hangup.recv() => drop(reloader.reload(false).await),
+            _ = hangup.recv() => drop(reloader.reload(Trigger::Signal, false).await),
         }
     }
 }

@@ -142,7 +142,7 @@ impl Checkpoint {
 }
 
 /// Splits a note into its text (with the last newline) and its signature lines.
-fn split_note(note: &str) -> Result<(&str, Vec<&str>), NoteError> {
+pub(crate) fn split_note(note: &str) -> Result<(&str, Vec<&str>), NoteError> {
     if note.len() > MAX_NOTE {
         return Err(NoteError::Note("it is too long"));
     }
@@ -160,7 +160,7 @@ fn split_note(note: &str) -> Result<(&str, Vec<&str>), NoteError> {
 }
 
 /// One signature line: the key's name, its id, and the signature's bytes.
-fn signature_line(line: &str) -> Result<(&str, [u8; 4], Vec<u8>), NoteError> {
+pub(crate) fn signature_line(line: &str) -> Result<(&str, [u8; 4], Vec<u8>), NoteError> {
     const WRONG: NoteError = NoteError::Note("a signature line is not '— name base64'");
     let (name, encoded) = line.strip_prefix("— ").and_then(|rest| rest.split_once(' ')).ok_or(WRONG)?;
     Origin::new(name).map_err(|_| WRONG)?;
@@ -203,17 +203,13 @@ impl LogKey {
     pub fn from_text(text: &str) -> Result<Self, NoteError> {
         const WRONG: NoteError = NoteError::Key("one line 'jit-audit-key-v1:' and the base64 of 32 bytes");
         let line = text.strip_suffix('\n').unwrap_or(text);
-        let encoded = line.strip_prefix(KEY_LABEL).filter(|rest| rest.len() == 44).ok_or(WRONG)?;
-        let seed = Zeroizing::new(STANDARD.decode(encoded).map_err(|_| WRONG)?);
-        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().map_err(|_| WRONG)?);
-        Ok(Self::from_seed(&seed))
+        line.strip_prefix(KEY_LABEL).and_then(Self::from_seed_text).ok_or(WRONG)
     }
 
     /// The key file's content.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let encoded = Zeroizing::new(STANDARD.encode(Zeroizing::new(self.0.to_bytes()).as_slice()));
-        Zeroizing::new(format!("{KEY_LABEL}{}\n", encoded.as_str()))
+        Zeroizing::new(format!("{KEY_LABEL}{}\n", self.seed_text().as_str()))
     }
 
     /// What others need to check this key's signatures under that name.
@@ -226,10 +222,28 @@ impl LogKey {
     #[must_use]
     pub fn sign(&self, checkpoint: &Checkpoint) -> String {
         let body = checkpoint.body();
-        let signature = self.0.sign(body.as_bytes());
-        let mut bytes = key_id(&checkpoint.origin, &self.0.verifying_key()).to_vec();
-        bytes.extend_from_slice(&signature.to_bytes());
-        format!("{body}\n— {} {}\n", checkpoint.origin, STANDARD.encode(bytes))
+        format!("{body}\n{}\n", self.signature_of(&checkpoint.origin, &body))
+    }
+
+    /// The signature line of a note's text, under a name of the caller's. What the text may be is
+    /// the caller's to keep apart: a checkpoint's first line never has a space.
+    pub(crate) fn signature_of(&self, name: &Origin, text: &str) -> String {
+        let mut bytes = key_id(name, &self.0.verifying_key()).to_vec();
+        bytes.extend_from_slice(&self.0.sign(text.as_bytes()).to_bytes());
+        format!("— {name} {}", STANDARD.encode(bytes))
+    }
+
+    /// The seed, in base64.
+    pub(crate) fn seed_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(Zeroizing::new(self.0.to_bytes()).as_slice()))
+    }
+
+    /// From the seed in base64; none where it is not one.
+    pub(crate) fn from_seed_text(encoded: &str) -> Option<Self> {
+        let encoded = Some(encoded).filter(|encoded| encoded.len() == 44)?;
+        let seed = Zeroizing::new(STANDARD.decode(encoded).ok()?);
+        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().ok()?);
+        Some(Self::from_seed(&seed))
     }
 }
 
@@ -263,6 +277,33 @@ impl VerifierKey {
         &self.name
     }
 
+    /// The name and the key's id, which tells keys of one name apart.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{}+{}", self.name, hex::encode(self.id))
+    }
+
+    /// Whether one of the signature lines is this key's, and right. Those of others are only looked at
+    /// for their form.
+    ///
+    /// # Errors
+    /// [`NoteError::Note`] for a line that is none; [`NoteError::Signature`] when one says that it is
+    /// this key's and is not of this text.
+    pub(crate) fn signed(&self, text: &str, signatures: &[&str]) -> Result<bool, NoteError> {
+        let mut signed = false;
+        for line in signatures {
+            let (name, id, signature) = signature_line(line)?;
+            if name != self.name.as_str() || id != self.id {
+                continue;
+            }
+            let wrong = |_| NoteError::Signature(self.name.to_string());
+            let signature = Signature::from_slice(&signature).map_err(wrong)?;
+            self.key.verify_strict(text.as_bytes(), &signature).map_err(wrong)?;
+            signed = true;
+        }
+        Ok(signed)
+    }
+
     /// Checks that this key signed the note and gives the checkpoint in it. Signatures of others
     /// (witnesses) are not looked at.
     ///
@@ -270,20 +311,7 @@ impl VerifierKey {
     /// [`NoteError`]: no note, not signed by this key, altered, or of another log.
     pub fn open(&self, note: &str) -> Result<Checkpoint, NoteError> {
         let (text, signatures) = split_note(note)?;
-        let mut signed = false;
-        for line in signatures {
-            let (name, id, signature) = signature_line(line)?;
-            if name != self.name.as_str() || id != self.id {
-                continue;
-            }
-            let signature =
-                Signature::from_slice(&signature).map_err(|_| NoteError::Signature(self.name.to_string()))?;
-            self.key
-                .verify_strict(text.as_bytes(), &signature)
-                .map_err(|_| NoteError::Signature(self.name.to_string()))?;
-            signed = true;
-        }
-        if !signed {
+        if !self.signed(text, &signatures)? {
             return Err(NoteError::Unsigned(self.to_string()));
         }
         let checkpoint = Checkpoint::from_body(text)?;

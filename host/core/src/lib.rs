@@ -21,6 +21,7 @@
 //! | [`usage`] | what is counted for policies |
 //! | [`event`] | the audit events |
 //! | [`merkle`], [`checkpoint`] | the tamper-evident log |
+//! | [`signature`] | who vouches for the bytes of a plugin |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
@@ -38,5 +39,6 @@ pub mod policy;
 pub mod rollout;
 pub mod rotation;
 pub mod secret;
+pub mod signature;
 pub mod ttl;
 pub mod usage;

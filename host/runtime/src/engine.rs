@@ -16,7 +16,7 @@ use crate::cache::{CacheError, CompileCache};
 use crate::driver::Lane;
 use crate::fault::FaultKind;
 use crate::limits::Limits;
-use crate::load::{self, LoadError, PluginSpec};
+use crate::load::{self, LoadError, PluginSpec, Terms};
 use crate::plugin::Plugin;
 
 /// How often guests are looked at: guest time is exact to one tick.
@@ -123,7 +123,15 @@ impl Runtime {
     /// # Errors
     /// [`LoadError`] says what to mend. Nothing that serves is touched.
     pub fn load(&self, spec: &PluginSpec) -> Result<Plugin, LoadError> {
-        load::load(&self.core, spec)
+        self.load_on(spec, Terms::default())
+    }
+
+    /// As [`Self::load`], on further terms.
+    ///
+    /// # Errors
+    /// [`LoadError`] says what to mend. Nothing that serves is touched.
+    pub fn load_on(&self, spec: &PluginSpec, terms: Terms<'_>) -> Result<Plugin, LoadError> {
+        load::load(&self.core, spec, terms)
     }
 
     /// The limits in force.

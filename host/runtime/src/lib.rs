@@ -9,6 +9,7 @@
 //! | [`engine`] | [`Runtime`]: the engine, its ticker, the slots for concurrent calls |
 //! | [`limits`] | [`Limits`] of one call |
 //! | [`load`] | from a file to a [`Plugin`]: digest, kind, grant, types, compilation |
+//! | [`file`] | a component's bytes, read once, and who vouches for them |
 //! | `cache` | compiled plugins between starts |
 //! | `call` | what one call has used, and the meters that stop it |
 //! | [`plugin`], [`policy`], [`context`], [`driver`] | the facades |
@@ -28,6 +29,7 @@ pub mod context;
 pub mod driver;
 pub mod engine;
 pub mod fault;
+pub mod file;
 pub mod limits;
 pub mod load;
 pub mod plugin;
@@ -48,6 +50,6 @@ pub use driver::{DriverPlugin, DriverScope, Lane};
 pub use engine::{EPOCH_TICK, Runtime, RuntimeError, RuntimeOptions};
 pub use fault::{ConfigFault, ConfigProblem, Fault, FaultKind};
 pub use limits::Limits;
-pub use load::{LoadError, LoadErrorKind, PluginSpec};
+pub use load::{LoadError, LoadErrorKind, PluginSpec, Terms};
 pub use plugin::{Plugin, PluginKind};
 pub use policy::PolicyPlugin;

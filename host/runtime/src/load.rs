@@ -4,13 +4,12 @@
 //! a component exports decides its kind; what it may import is its grant; the rest is not linked.
 //! Every refusal says what to change.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use aws_lc_rs::digest;
+use jit_core::checkpoint::VerifierKey;
 use jit_core::driver::{Description, Feature};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Instance, InstancePre, Linker};
@@ -27,6 +26,7 @@ use crate::context::ContextPlugin;
 use crate::driver::DriverPlugin;
 use crate::engine::{Core, MEMORIES, TABLES};
 use crate::fault::{Fault, FaultKind};
+use crate::file::{ComponentFile, SignatureFileError};
 use crate::limits::Limits;
 use crate::plugin::{Loaded, Plugin, PluginKind};
 use crate::policy::PolicyPlugin;
@@ -49,6 +49,17 @@ pub struct PluginSpec {
     pub grants: Option<Vec<Grant>>,
 }
 
+/// On which terms it is loaded, beside its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms<'a> {
+    /// One of these keys must vouch for the component, before any of it is interpreted; without them
+    /// nobody has to.
+    pub trusted: Option<&'a [VerifierKey]>,
+    /// What serves under this name now. It is given back as it is when nothing about it has changed:
+    /// neither its bytes nor its path, its grants, or who vouches for it.
+    pub serving: Option<&'a Plugin>,
+}
+
 /// A plugin that does not load.
 #[derive(Debug, thiserror::Error)]
 #[error("plugin {plugin} ({path}): {kind}")]
@@ -57,6 +68,8 @@ pub struct LoadError {
     pub plugin: String,
     /// Its file.
     pub path: PathBuf,
+    /// The digest of its bytes, in hexadecimal, if they could be read.
+    pub sha256: Option<String>,
     /// What is wrong, and what to change.
     pub kind: LoadErrorKind,
 }
@@ -82,6 +95,25 @@ pub enum LoadErrorKind {
         expected: String,
         /// The file's own.
         actual: String,
+    },
+    /// Nobody has signed it, and somebody has to.
+    #[error(
+        "is not signed, and must be: there is no {}; sign it with a trusted key \
+         (`jit-broker plugin sign {} --key KEYFILE`)", signature.display(), component.display()
+    )]
+    Unsigned {
+        /// The component.
+        component: PathBuf,
+        /// Where its signature should be.
+        signature: PathBuf,
+    },
+    /// Nobody who is trusted vouches for these bytes.
+    #[error("must be signed by a trusted key: {} {error}", signature.display())]
+    NotVouched {
+        /// The signature file.
+        signature: PathBuf,
+        /// What is wrong with it.
+        error: SignatureFileError,
     },
     /// Not WebAssembly at all.
     #[error("is not a WebAssembly component")]
@@ -173,15 +205,36 @@ pub enum LoadErrorKind {
     TooManyTemplates,
 }
 
-/// Loads a plugin; see [`crate::Runtime::load`].
-pub(crate) fn load(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadError> {
-    load_kind(core, spec).map_err(|kind| LoadError { plugin: spec.name.clone(), path: spec.path.clone(), kind })
+/// Loads a plugin; see [`crate::Runtime::load_on`].
+pub(crate) fn load(core: &Arc<Core>, spec: &PluginSpec, terms: Terms<'_>) -> Result<Plugin, LoadError> {
+    let mut sha256 = None;
+    load_kind(core, spec, terms, &mut sha256).map_err(|kind| LoadError {
+        plugin: spec.name.clone(),
+        path: spec.path.clone(),
+        sha256,
+        kind,
+    })
 }
 
-fn load_kind(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadErrorKind> {
-    let bytes = read(&spec.path)?;
-    let sha256 = hex::encode(digest::digest(&digest::SHA256, &bytes));
-    check_pin(spec.sha256.as_deref(), &sha256)?;
+/// `read` is told the digest as soon as it is known.
+fn load_kind(
+    core: &Arc<Core>,
+    spec: &PluginSpec,
+    terms: Terms<'_>,
+    read: &mut Option<String>,
+) -> Result<Plugin, LoadErrorKind> {
+    let file = ComponentFile::read(&spec.path)?;
+    *read = Some(file.sha256.clone());
+    check_pin(spec.sha256.as_deref(), &file.sha256)?;
+    // Before the first byte is looked at: what nobody vouches for is not even parsed.
+    let signed_by = match terms.trusted {
+        Some(trusted) => file.vouchers(&spec.path, trusted)?,
+        None => Vec::new(),
+    };
+    if let Some(same) = terms.serving.filter(|serving| unchanged(core, serving.loaded(), spec, &file, &signed_by)) {
+        return Ok(same.clone());
+    }
+    let ComponentFile { bytes, sha256 } = file;
     check_format(&bytes)?;
     let component = core.cache.component(&core.engine, &sha256, &bytes).map_err(|error| compile_error(&error))?;
     drop(bytes);
@@ -211,7 +264,9 @@ fn load_kind(core: &Arc<Core>, spec: &PluginSpec) -> Result<Plugin, LoadErrorKin
         path: spec.path.clone(),
         sha256,
         kind,
+        asked: spec.grants.clone(),
         grants,
+        signed_by,
         contract_version: shape.version.clone(),
         pre,
         interface,
@@ -254,14 +309,20 @@ async fn try_out(core: &Core, name: &Arc<str>, pre: &InstancePre<Call>, shape: &
     track.metered(trying).await
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadErrorKind> {
-    let file = std::fs::File::open(path)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_COMPONENT {
-        return Err(LoadErrorKind::TooLarge);
-    }
-    Ok(bytes)
+/// Whether loading would give what serves already.
+fn unchanged(
+    core: &Arc<Core>,
+    serving: &Loaded,
+    spec: &PluginSpec,
+    file: &ComponentFile,
+    signed_by: &[String],
+) -> bool {
+    Arc::ptr_eq(core, &serving.core)
+        && *serving.name == *spec.name
+        && serving.path == spec.path
+        && serving.sha256 == file.sha256
+        && serving.asked == spec.grants
+        && serving.signed_by == signed_by
 }
 
 fn check_pin(pin: Option<&str>, actual: &str) -> Result<(), LoadErrorKind> {
@@ -277,7 +338,7 @@ fn check_pin(pin: Option<&str>, actual: &str) -> Result<(), LoadErrorKind> {
 }
 
 /// Refuses what is no component before any of it is interpreted.
-fn check_format(bytes: &[u8]) -> Result<(), LoadErrorKind> {
+pub(crate) fn check_format(bytes: &[u8]) -> Result<(), LoadErrorKind> {
     if Engine::detect_precompiled(bytes).is_some() {
         return Err(LoadErrorKind::Precompiled);
     }

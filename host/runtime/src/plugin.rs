@@ -102,6 +102,18 @@ impl Plugin {
         &self.loaded().grants
     }
 
+    /// The names and ids of the trusted keys that vouch for it; none where nobody had to.
+    #[must_use]
+    pub fn signed_by(&self) -> &[String] {
+        &self.loaded().signed_by
+    }
+
+    /// Whether both are the same loaded plugin, not only alike.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.loaded(), other.loaded())
+    }
+
     /// The version of the contract that it was built for.
     #[must_use]
     pub fn contract_version(&self) -> &str {
@@ -140,7 +152,11 @@ pub(crate) struct Loaded {
     pub(crate) path: PathBuf,
     pub(crate) sha256: String,
     pub(crate) kind: PluginKind,
+    /// What the configuration granted, in its words.
+    pub(crate) asked: Option<Vec<Grant>>,
+    /// What that comes to.
     pub(crate) grants: Vec<Grant>,
+    pub(crate) signed_by: Vec<String>,
     pub(crate) contract_version: String,
     /// Linked with what it is granted and nothing else.
     pub(crate) pre: InstancePre<Call>,

@@ -252,6 +252,7 @@ fn broker_sections(prefix: &str, driver: &str) -> String {
 [server]
 listen = "127.0.0.1:0"
 admin_socket = "admin.sock"
+watch = false
 account_prefix = "{prefix}"
 [store]
 url = "sqlite:broker.db"

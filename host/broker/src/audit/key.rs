@@ -9,6 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jit_core::checkpoint::{LogKey, NoteError};
+use jit_runtime::file::open_regular;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// The longest key file, in bytes.
@@ -18,10 +19,10 @@ const MAX_FILE: u64 = 4 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// There is none.
-    #[error("there is no audit signing key at {}", .0.display())]
+    #[error("there is no signing key at {}", .0.display())]
     Missing(PathBuf),
     /// The file system said no.
-    #[error("the audit signing key {}", path.display())]
+    #[error("the signing key {}", path.display())]
     File {
         /// Which file.
         path: PathBuf,
@@ -30,7 +31,7 @@ pub enum KeyFileError {
     },
     /// Others may read it.
     #[error(
-        "the audit signing key {} may be read or written by others (mode {mode:04o}): \
+        "the signing key {} may be read or written by others (mode {mode:04o}): \
          use `chmod 600`, and a new key if others had access", path.display()
     )]
     Exposed {
@@ -40,7 +41,7 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// It is not a key.
-    #[error("the audit signing key {}", path.display())]
+    #[error("the signing key {}", path.display())]
     Content {
         /// Which file.
         path: PathBuf,
@@ -62,12 +63,17 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> KeyFileError {
 /// # Errors
 /// [`KeyFileError`]: missing, readable by others, or not a key.
 pub fn load(path: &Path) -> Result<LogKey, KeyFileError> {
-    let file = File::open(path).map_err(failed(path))?;
-    // Of the open file, not of the path: nobody can swap it in between.
+    let text = read(path)?;
+    LogKey::from_text(text.expose_secret()).map_err(|source| KeyFileError::Content { path: path.to_owned(), source })
+}
+
+/// Reads the file of a signing key, whatever it signs.
+///
+/// # Errors
+/// [`KeyFileError`]: missing, or readable by others.
+pub fn read(path: &Path) -> Result<SecretString, KeyFileError> {
+    let file = open_regular(path).map_err(failed(path))?;
     let metadata = file.metadata().map_err(failed(path))?;
-    if !metadata.is_file() {
-        return Err(KeyFileError::File { path: path.to_owned(), source: io::Error::other("not a regular file") });
-    }
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
@@ -75,8 +81,7 @@ pub fn load(path: &Path) -> Result<LogKey, KeyFileError> {
     // Its final size at once, so that no copy stays behind in memory when it grows.
     let mut text = String::with_capacity(MAX_FILE as usize);
     file.take(MAX_FILE).read_to_string(&mut text).map_err(failed(path))?;
-    let text = SecretString::from(text);
-    LogKey::from_text(text.expose_secret()).map_err(|source| KeyFileError::Content { path: path.to_owned(), source })
+    Ok(SecretString::from(text))
 }
 
 /// Makes a key and its file (0600), whose folder exists. It never replaces one.
@@ -85,12 +90,21 @@ pub fn load(path: &Path) -> Result<LogKey, KeyFileError> {
 /// [`KeyFileError::File`], also when there is one already.
 pub fn generate(path: &Path) -> Result<LogKey, KeyFileError> {
     let key = LogKey::generate();
+    write(path, &key.to_text())?;
+    Ok(key)
+}
+
+/// Writes the file of a new signing key (0600), whose folder exists. It never replaces one.
+///
+/// # Errors
+/// [`KeyFileError::File`], also when there is one already.
+pub fn write(path: &Path, text: &str) -> Result<(), KeyFileError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(key.to_text().as_bytes())?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         // Linked, not renamed: fails where a key is, and a half-written one is never seen.
         std::fs::hard_link(&beside, path)?;
@@ -99,8 +113,7 @@ pub fn generate(path: &Path) -> Result<LogKey, KeyFileError> {
     };
     let written = write();
     let _left_behind = std::fs::remove_file(&beside);
-    written.map_err(|source| KeyFileError::File { path: path.to_owned(), source })?;
-    Ok(key)
+    written.map_err(|source| KeyFileError::File { path: path.to_owned(), source })
 }
 
 /// Reads the key, or makes it where there is none yet.

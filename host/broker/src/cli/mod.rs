@@ -11,6 +11,7 @@ mod plugin;
 mod policy;
 mod rotation;
 mod said;
+mod signing;
 mod store;
 
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ use crate::fault;
 #[command(
     name = "jit-broker",
     version = version(),
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test), or denied (policy simulate) · 4 no broker answers on the admin socket",
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test, plugin verify), denied (policy simulate) · 4 no broker answers on the admin socket",
     max_term_width = 100
 )]
 struct Cli {
@@ -66,7 +67,7 @@ enum Command {
     /// Read, verify and export the audit log; works without a running broker.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Build, check and list plugins.
+    /// Build, check, sign and list plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Explain decisions.

@@ -7,7 +7,7 @@ use jit_plugin_build::{BuildOptions, build_plugin, check};
 
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
-use super::{Format, Stop, block_on, conformance};
+use super::{Format, Stop, block_on, conformance, signing};
 use crate::http::admin::PluginRow;
 
 #[derive(clap::Subcommand)]
@@ -45,12 +45,15 @@ pub(super) enum PluginCommand {
     /// Conformance kit: a driver through an account's whole life on a real backend.
     #[command(after_help = conformance::EXAMPLES)]
     Test(conformance::TestArgs),
+    #[command(flatten)]
+    Signing(signing::SigningCommand),
 }
 
 pub(super) fn run(command: PluginCommand) -> Result<(), Stop> {
     match command {
         PluginCommand::List { socket, statements, format } => list(&socket, statements, format),
         PluginCommand::Test(args) => conformance::run(&args),
+        PluginCommand::Signing(command) => signing::run(command),
         PluginCommand::Build { folder, out } => {
             let options = BuildOptions { out_dir: out, ..BuildOptions::default() };
             let built = build_plugin(&folder, &options, &|line: &str| eprintln!("{line}"))?;
@@ -82,7 +85,7 @@ fn list(socket: &SocketArg, statements: bool, format: Format) -> Result<(), Stop
         println!("{}", serde_json::to_string_pretty(&plugins)?);
         return Ok(());
     }
-    let mut table = table(&["PLUGIN", "KIND", "CONTRACT", "GRANTS", "SHA-256", "FILE"]);
+    let mut table = table(&["PLUGIN", "KIND", "CONTRACT", "GRANTS", "SHA-256", "SIGNED BY", "FILE"]);
     for plugin in &plugins {
         table.add_row([
             &plugin.name,
@@ -90,6 +93,7 @@ fn list(socket: &SocketArg, statements: bool, format: Format) -> Result<(), Stop
             &plugin.contract,
             &plugin.grants.join(" "),
             &plugin.sha256,
+            &plugin.signed_by.join(" "),
             &plugin.path,
         ]);
     }

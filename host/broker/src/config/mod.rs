@@ -24,29 +24,32 @@ mod rotating;
 mod secret;
 mod section;
 mod server;
+mod signing;
 mod spelling;
 mod store;
 mod target;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jit_core::account::AccountPrefix;
 use jit_core::name::TargetName;
+use jit_runtime::file::signature_path;
 use toml::de::DeTable;
 
 pub use self::connection::{Connection, Protocol};
 pub use self::identity::{Identity, JwtIssuer, SigningAlgorithm};
 pub use self::plugin::{CAPABILITIES, Context, PluginConfig, Policy};
-pub use self::problem::{ConfigErrors, Place, Problem, Severity, render};
+pub use self::problem::{ConfigErrors, Place, Problem, RejectedPlugin, Severity, render};
 pub use self::rotating::Rotating;
 pub use self::secret::{MAX_SECRET, SecretError, SecretRef};
 pub use self::server::{Limits, LogFormat, PluginLimits, Server, Tls};
+pub use self::signing::{Signing, TrustedKey};
 pub use self::store::{Audit, Export, Store, StoreKind};
 pub use self::target::{Endpoint, Target};
 
@@ -76,6 +79,8 @@ pub struct Config {
     pub identity: Identity,
     /// `[plugins.NAME]`.
     pub plugins: BTreeMap<String, PluginConfig>,
+    /// `require_signature` and `trusted_keys` of `[plugins]`.
+    pub signing: Signing,
     /// `[runtime]`.
     pub plugin_limits: PluginLimits,
     /// `[connections.NAME]`.
@@ -169,6 +174,25 @@ impl Config {
         Ok(parts.into_config(problems, places, source))
     }
 
+    /// The file that this was read from, as it was named.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        Path::new(&self.source.name)
+    }
+
+    /// The files whose content decides what is served: this one, the plugins, who vouches for them.
+    #[must_use]
+    pub fn served_files(&self) -> BTreeSet<PathBuf> {
+        let plugins = self.plugins.values().map(|plugin| plugin.path.clone());
+        let mut files: BTreeSet<PathBuf> = plugins.collect();
+        if self.signing.required {
+            files.extend(self.plugins.values().map(|plugin| signature_path(&plugin.path)));
+            files.extend(self.signing.files().cloned());
+        }
+        files.insert(self.file().to_owned());
+        files
+    }
+
     /// A problem at a dotted path of this file (`policies.allow-listed.config.rules[0]`), or at
     /// the nearest part of the path that is there: for what a plugin's `validate` says. An error
     /// unless the caller changes that. `message` is shown as it is.
@@ -197,6 +221,7 @@ struct Parts {
     audit: Audit,
     identity: Identity,
     plugins: BTreeMap<String, PluginConfig>,
+    signing: Signing,
     plugin_limits: PluginLimits,
     connections: BTreeMap<String, Connection>,
     policies: BTreeMap<String, Policy>,
@@ -216,6 +241,7 @@ impl Parts {
             audit: self.audit,
             identity: self.identity,
             plugins: self.plugins,
+            signing: self.signing,
             plugin_limits: self.plugin_limits,
             connections: self.connections,
             policies: self.policies,
@@ -242,11 +268,12 @@ fn read(root: &Section<'_>) -> Option<Parts> {
     let reconcile_interval = root.section("reconcile", server::reconcile);
     let plugin_limits = root.section("runtime", server::runtime);
 
-    let plugin_names = Declared::new(root, "plugins", "plugin");
+    let plugin_names = Declared::new(root, "plugins", "plugin").without(signing::RESERVED);
     let connection_names = Declared::new(root, "connections", "connection");
     let policy_names = Declared::new(root, "policies", "policy");
     let context_names = Declared::new(root, "contexts", "context provider");
-    let plugins = root.named("plugins", plugin::plugin);
+    let signing = root.beside("plugins", signing::signing);
+    let plugins = root.named_beside("plugins", signing::RESERVED, plugin::plugin);
     let connections = root.named("connections", |_, section| connection::connection(section));
     let policies = root.named("policies", |_, section| plugin::policy(section, &plugin_names));
     let contexts =
@@ -289,6 +316,7 @@ fn read(root: &Section<'_>) -> Option<Parts> {
         audit: audit??,
         identity: identity?,
         plugins,
+        signing: signing?,
         plugin_limits: plugin_limits?,
         connections,
         policies,

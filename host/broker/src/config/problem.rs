@@ -175,17 +175,40 @@ pub(super) const MAX_PROBLEMS: usize = 1_000;
 pub struct ConfigErrors {
     problems: Vec<Problem>,
     more: usize,
+    rejected: Vec<RejectedPlugin>,
+}
+
+/// A plugin that does not load, as the audit log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedPlugin {
+    /// Its name in the configuration.
+    pub plugin: String,
+    /// The digest of its bytes, in hexadecimal, if they could be read.
+    pub sha256: Option<String>,
+    /// What is wrong and what to do.
+    pub reason: String,
 }
 
 impl ConfigErrors {
     /// `more` is how many were left out.
     pub(super) fn new(problems: Vec<Problem>, more: usize) -> Self {
-        Self { problems, more }
+        Self { problems, more, rejected: Vec::new() }
     }
 
     /// Mistakes that only showed when the plugins were asked.
     pub(crate) fn of(problems: Vec<Problem>) -> Self {
-        Self { problems, more: 0 }
+        Self::new(problems, 0)
+    }
+
+    /// The same, with the plugins that are among the reasons.
+    pub(crate) fn with_rejected(self, rejected: Vec<RejectedPlugin>) -> Self {
+        Self { rejected, ..self }
+    }
+
+    /// The plugins that did not load.
+    #[must_use]
+    pub fn rejected(&self) -> &[RejectedPlugin] {
+        &self.rejected
     }
 
     /// The problems, in the file's order; of a file with more than a thousand, the errors first.

@@ -23,6 +23,12 @@ impl<'a> Declared<'a> {
         Self { key, what, names: root.names(key), used: RefCell::default() }
     }
 
+    /// Without keys of the table that are no names.
+    pub(super) fn without(mut self, reserved: &[&str]) -> Self {
+        self.names.retain(|(name, _)| !reserved.contains(name));
+        self
+    }
+
     fn find(&self, section: &Section<'_>, span: Range<usize>, name: &str) -> bool {
         self.used.borrow_mut().insert(name.to_owned());
         let found = self.names.iter().any(|(declared, _)| *declared == name);

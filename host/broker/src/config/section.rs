@@ -134,10 +134,32 @@ impl<'a> Section<'a> {
         all
     }
 
+    /// Reads the keys that stand beside named tables; see [`Self::named_beside`], which refuses the rest.
+    /// A table that is not there is read as an empty one. None when it is no table.
+    pub(super) fn beside<T>(&self, key: &'static str, read: impl FnOnce(&Section<'a>) -> T) -> Option<T> {
+        let path = join(&self.path, key);
+        let (span, table) = match self.entry(key) {
+            None => (0..0, &self.reading.nothing),
+            // What is no table is told by the reader of the named ones.
+            Some((name, value)) => (name.span(), value.get_ref().as_table()?),
+        };
+        Some(read(&Section { reading: self.reading, path, span, table, known: RefCell::default() }))
+    }
+
     /// Reads tables that have names of the author's choice (`[targets.NAME]`). The name has been checked.
     pub(super) fn named<T>(
         &self,
         key: &'static str,
+        read: impl FnMut(&str, &Section<'a>) -> Option<T>,
+    ) -> BTreeMap<String, T> {
+        self.named_beside(key, &[], read)
+    }
+
+    /// As [`Self::named`], beside keys of the table itself.
+    pub(super) fn named_beside<T>(
+        &self,
+        key: &'static str,
+        reserved: &[&str],
         mut read: impl FnMut(&str, &Section<'a>) -> Option<T>,
     ) -> BTreeMap<String, T> {
         let mut all = BTreeMap::new();
@@ -149,6 +171,18 @@ impl<'a> Section<'a> {
             return all;
         };
         for (name, value) in tables {
+            if reserved.contains(&name.get_ref().as_ref()) {
+                continue;
+            }
+            if !value.get_ref().is_table()
+                && let Some(near) = spelling::nearest(name.get_ref(), reserved.iter().copied())
+            {
+                self.reading.mask_all(value);
+                let message =
+                    format!("unknown key `{}` in [{}]: did you mean `{near}`?", shown(name.get_ref()), shown(&path));
+                self.reading.error(name.span(), message, None);
+                continue;
+            }
             let path = join(&path, name.get_ref());
             if let Err(error) = jit_core::name::TargetName::new(name.get_ref().as_ref()) {
                 self.reading.error(name.span(), format!("the name `{}` {error}", shown(name.get_ref())), None);

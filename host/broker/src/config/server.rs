@@ -27,6 +27,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// Requests at the same time, 1 to 100,000, by default 1024; more are told `overloaded`.
     pub max_in_flight: u32,
+    /// Whether a changed configuration, plugin or signature is served without a command, by default yes.
+    pub watch: bool,
 }
 
 /// `[server.tls]`: PEM files.
@@ -120,6 +122,7 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
         request_timeout: section.wait("request_timeout", 60, 1..=600),
         shutdown_grace: section.wait("shutdown_grace", 30, 1..=600),
         max_in_flight: section.count("max_in_flight", 1..=100_000).unwrap_or(1_024),
+        watch: section.flag("watch").unwrap_or(true),
     };
     // A Unix socket's path has room for 107 bytes (unix(7), sun_path).
     if server.admin_socket.as_os_str().len() > 107 {

@@ -19,7 +19,7 @@ use super::problem::HttpRefused;
 use crate::broker::Broker;
 use crate::config::ConfigErrors;
 use crate::refusal::Refused;
-use crate::reload::Reloader;
+use crate::reload::{Reloader, Trigger};
 use crate::rotation::operate;
 use crate::simulate::{Question, explain};
 use crate::store::Change;
@@ -117,6 +117,9 @@ pub struct PluginRow {
     pub sha256: String,
     /// Where it was read from.
     pub path: String,
+    /// The names and ids of the trusted keys that vouch for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed_by: Vec<String>,
     /// Every SQL statement it can ever run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub statements: Vec<String>,
@@ -135,6 +138,7 @@ impl From<&Plugin> for PluginRow {
             grants: plugin.grants().iter().map(ToString::to_string).collect(),
             sha256: plugin.sha256().to_owned(),
             path: plugin.path().display().to_string(),
+            signed_by: plugin.signed_by().to_vec(),
             statements,
         }
     }
@@ -240,7 +244,9 @@ async fn reconcile_now(State(broker): State<Arc<Broker>>, Query(query): Query<Re
 }
 
 async fn reload(State(reloader): State<Arc<Reloader>>, Query(query): Query<ReloadQuery>) -> Response {
-    let reloaded = reloader.reload(query.force).await;
+    // To its end, also when the operator does not wait for it.
+    let reloading = tokio::spawn(async move { reloader.reload(Trigger::Admin, query.force).await });
+    let reloaded = reloading.await.unwrap_or_else(|error| Err(error.into()));
     reply(reloaded.map_err(|error| {
         let detail = match error.downcast_ref::<ConfigErrors>() {
             Some(problems) => problems.render(false),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jit_core::policy::Mode;
 
-use super::super::{EXAMPLE, Export, LogFormat, Protocol, SecretRef, SigningAlgorithm, StoreKind};
+use super::super::{EXAMPLE, Export, LogFormat, Protocol, SecretRef, Signing, SigningAlgorithm, StoreKind, TrustedKey};
 use super::{BASE, Config, changed, parse, position};
 
 #[test]
@@ -33,6 +33,9 @@ fn the_example_is_right_and_has_no_warnings() {
     assert_eq!(target.roles["app_read_only"], serde_json::json!({ "grants": ["app_read_only"] }));
 }
 
+/// The public half of a key that everybody knows, of golang.org/x/mod/sumdb/note.
+const VERIFIER: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+
 /// Every commented-out key of the example, put in force: so that the comments cannot rot.
 #[test]
 fn what_the_example_has_in_comments_is_right_too() {
@@ -47,6 +50,7 @@ fn what_the_example_has_in_comments_is_right_too() {
     }
     let text = text
         .replace("https://…", "https://keys.example.com/jwks")
+        .replace("security-team+4f2a91c0+AXx…", VERIFIER)
         .replace("sha256 = \"…\"", &format!("sha256 = \"{}\"", "ab".repeat(32)));
     let config = Config::parse(&text, "broker.toml").unwrap_or_else(|errors| panic!("{}", errors.render(false)));
     assert!(text.matches("# ").count() > 10 && config.server.tls.is_some());
@@ -186,4 +190,48 @@ fn windows_line_ends_and_a_byte_order_mark_change_nothing() {
     let text = text.replace("listen", "lisen");
     let told = parse(&text).unwrap_err().render(false);
     assert!(told.starts_with("broker.toml:2:1: unknown key `lisen`") && !told.contains('\r'), "{told:?}");
+}
+
+#[test]
+fn who_vouches_for_plugins_stands_beside_them() {
+    let signed = |keys: &str| changed("[plugins.postgres]", &format!("[plugins]\n{keys}\n[plugins.postgres]"));
+    let config = parse(BASE).unwrap();
+    assert!(!config.signing.required && config.signing.keys() == Ok(None) && config.server.watch);
+    assert_eq!(config.served_files().len(), 3, "itself and two plugins: {:?}", config.served_files());
+
+    let text = signed(&format!("require_signature = true\ntrusted_keys = [\"{VERIFIER}\", {{ file = \"no.pub\" }}]"));
+    let config = parse(&text).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert_eq!(config.plugins.len(), 2, "its keys are no plugins: {:?}", config.plugins.keys());
+    assert_eq!(config.signing.trusted[0], TrustedKey::Key(VERIFIER.parse().unwrap()));
+    let (index, wrong) = config.signing.keys().unwrap_err();
+    assert!(index == 1 && wrong.contains("no.pub: cannot be read"), "{wrong}");
+    let files = config.served_files();
+    assert_eq!(files.len(), 6, "with two signatures and a key: {files:?}");
+    assert!(files.iter().any(|file| file.ends_with("driver-postgres.wasm.sig")), "{files:?}");
+
+    let idle = parse(&signed(&format!("trusted_keys = [\"{VERIFIER}\"]"))).unwrap();
+    assert_eq!(idle.warnings.len(), 1, "{:?}", idle.warnings);
+    assert!(idle.warnings[0].message.contains("has no effect") && idle.signing.keys() == Ok(None));
+    // The wrong half is not shown again.
+    let seed = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U=";
+    let errors = parse(&signed(&format!("trusted_keys = [\"jit-plugin-key-v1:team:{seed}\"]"))).unwrap_err();
+    assert!(!errors.render(false).contains(seed) && !errors.render(true).contains(seed));
+}
+
+#[test]
+fn a_key_in_a_file_is_one_line_and_the_public_half() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("team.pub");
+    let signing = Signing { required: true, trusted: vec![TrustedKey::File(file.clone())] };
+    std::fs::write(&file, format!("{VERIFIER}\n")).unwrap();
+    assert_eq!(signing.keys(), Ok(Some(vec![VERIFIER.parse().unwrap()])));
+    let secret = "jit-plugin-key-v1:team:c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U=";
+    for (content, says) in
+        [(secret, "is the signing key itself"), ("team", "not a key"), (&"x".repeat(2_000), "too long")]
+    {
+        std::fs::write(&file, content).unwrap();
+        let (_, wrong) = signing.keys().unwrap_err();
+        assert!(wrong.contains(says) && !wrong.contains("c2Vj"), "{wrong}");
+    }
 }

@@ -59,6 +59,7 @@ const ROWS: &[Row] = &[
     row(ROLE, "roles.reader = \"app_read_only\"", "\"app_read_only\"", "role `reader` must be a table such as { grants = [\"app_read_only\"] }, not a text"),
     row(ROLE, "roles.reader = { limit = nan }", "nan", "`limit` must be a finite number"),
     row("[server]", "log = { format = \"jsn\" }\n[server]", "\"jsn\"", "`format` must be one of \"text\", \"json\": did you mean \"json\"?"),
+    row("[server]\n", "[server]\nwatch = \"no\"\n", "\"no\"", "`watch` must be true or false (without quotes), not a text"),
     // Addresses.
     row(LISTEN, "listen = \"localhost:8700\"", "\"localhost:8700\"", "`listen` must be an IP address and port such as \"127.0.0.1:8700\" or \"[::1]:8700\": write \"127.0.0.1:8700\" for localhost"),
     row(LISTEN, "listen = \"127.0.0.1\"", "\"127.0.0.1\"", "`listen` must be an IP address and port such as \"127.0.0.1:8700\" or \"[::1]:8700\": the port is missing"),
@@ -95,6 +96,22 @@ const ROWS: &[Row] = &[
     row("driver-postgres.wasm\"", "driver-postgres.wasm\"\nsha256 = \"abc\"", "\"abc\"", "`sha256` must be 64 hexadecimal digits, as `sha256sum` prints them: it has 3 characters"),
     row("driver-postgres.wasm\"", "driver-postgres.wasm\"\nsha256 = \"zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz\"", "\"zzz", "`sha256` must be 64 hexadecimal digits, as `sha256sum` prints them: it has other characters"),
     row("driver-postgres.wasm\"", "driver-postgres.wasm\"\ngrants = [\"sqll\"]", "[\"sqll\"]", "there is no capability `sqll`: did you mean `sql`?"),
+    // Who vouches for plugins.
+    row("[plugins.postgres]", "[plugins]\nrequire_signature = \"yes\"\n[plugins.postgres]", "\"yes\"", "`require_signature` must be true or false (without quotes), not a text"),
+    row("[plugins.postgres]", "[plugins]\nrequire_signature = true\n[plugins.postgres]", "true\n", "`require_signature` needs `trusted_keys`: without one nothing could be loaded"),
+    row("[plugins.postgres]", "[plugins]\nrequire_signatures = true\n[plugins.postgres]", "require_signatures", "unknown key `require_signatures` in [plugins]: did you mean `require_signature`?"),
+    row("[plugins.postgres]", "[plugins.require_signature]\npath = \"x\"\n[plugins.postgres]", "require_signature]", "a plugin may not be called `require_signature`: that is a key of [plugins] itself"),
+    row("[plugins.postgres]", "[plugins]\ntrusted_keys = \"team\"\n[plugins.postgres]", "\"team\"", "`trusted_keys` must be a list such as [\"name+4f2a91c0+AXx…\"] or [{ file = \"keys/team.pub\" }], not a text"),
+    row("[plugins.postgres]", "[plugins]\ntrusted_keys = [7]\n[plugins.postgres]", "7]", "each of `trusted_keys` must be a key in quotes or { file = \"…\" }, not a whole number"),
+    row("[plugins.postgres]", "[plugins]\ntrusted_keys = [\"team\"]\n[plugins.postgres]", "\"team\"", "each of `trusted_keys`: not a key: expected a verifier key"),
+    row("[plugins.postgres]", "[plugins]\ntrusted_keys = [\"jit-plugin-key-v1:team:AAAA\"]\n[plugins.postgres]", "\"jit-plugin-key", "this is a signing key, and no longer a secret: make another with `jit-broker plugin key`"),
+    row("[plugins.postgres]", "[plugins]\ntrusted_keys = [{}]\n[plugins.postgres]", "{}]", "`file` is missing in [plugins.trusted_keys[0]]"),
+    row(
+        "[plugins.postgres]",
+        "[plugins]\ntrusted_keys = [{ file = \"a\" },\n{ file = \"a\" }]\n[plugins.postgres]",
+        "{ file = \"a\" }]",
+        "this key is listed twice",
+    ),
     // Connections.
     row("kind = \"postgres\"", "kind = \"oracle\"", "\"oracle\"", "`kind` must be one of \"postgres\", \"mysql\", \"ldap\", \"http\": not \"oracle\""),
     row(URL, "url = \"mysql://u@h/d\"", "\"mysql", "`url` must be a URL such as \"postgres://jit_broker@127.0.0.1:5432/inventory\": it must begin with postgres://"),
@@ -262,7 +279,7 @@ fn plain_output_shows_the_line_and_the_allowed_keys() {
                     \x20 2 |  lisen = \"127.0.0.1:8700\"\n\
                     \x20   |  ^^^^^\n\
                     \x20   allowed here: account_prefix, admin_socket, allow_plaintext, listen, max_in_flight, \
-                    request_timeout, shutdown_grace, tls\n\
+                    request_timeout, shutdown_grace, tls, watch\n\
                     broker.toml: 1 mistake\n";
     assert_eq!(shown, expected);
 }
