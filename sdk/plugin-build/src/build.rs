@@ -12,9 +12,11 @@ use sha2::{Digest, Sha256};
 use wit_component::ComponentEncoder;
 
 use crate::{
-    Error, GUEST_TARGET, Progress, check,
+    Error, GUEST_TARGET, Language, Progress, check,
     check::core_import_advice,
+    interpreted,
     process::Run,
+    project::language,
     toolchain::{self, GuestToolchain, ToolchainOptions},
     workspace::{Workspace, cargo, registry_remap_flag},
 };
@@ -28,7 +30,7 @@ const PROFILE: &str = "guest";
 /// How plugins are built.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
-    /// Where components are written; `target/plugins` of the workspace when none.
+    /// Where components are written; `target/plugins` of the workspace or the project when none.
     pub out_dir: Option<PathBuf>,
     /// The compiler; found or prepared when none.
     pub toolchain: Option<GuestToolchain>,
@@ -49,7 +51,8 @@ pub struct BuiltPlugin {
     pub changed: bool,
 }
 
-/// Builds the one plugin whose manifest lies in `manifest_dir`.
+/// Builds the one plugin whose manifest lies in `manifest_dir`: a crate, or a policy in another language
+/// ([`crate::language`] tells which).
 ///
 /// # Errors
 /// See [`Error`]; [`Error::Rejected`] when a broker would not load the result.
@@ -58,6 +61,10 @@ pub fn build_plugin(
     options: &BuildOptions,
     progress: &dyn Progress,
 ) -> Result<BuiltPlugin, Error> {
+    match language(manifest_dir)? {
+        Language::Rust => {}
+        other => return interpreted::build(manifest_dir, other, options, progress),
+    }
     let manifest = manifest_dir.join("Cargo.toml");
     let manifest = fs::canonicalize(&manifest).map_err(Error::io("read", &manifest))?;
     let workspace = Workspace::read(manifest_dir)?;
@@ -255,7 +262,7 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// A broker may be watching the folder: it sees the old file or the new one, never a half.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let file = tempfile::Builder::new()
         .prefix(".unfinished-")
