@@ -23,6 +23,7 @@ mod check;
 mod contract;
 mod embedded;
 mod error;
+mod grants;
 mod interpreted;
 pub mod process;
 mod progress;
@@ -35,6 +36,7 @@ pub use build::{BuildOptions, BuiltPlugin, build_plugin, build_plugins, encode_c
 pub use check::{CheckReport, Problem, check};
 pub use contract::{Contract, Kind, MAX_PLUGIN_BYTES, PluginIdentity, host_contract};
 pub use error::{Attempt, Error};
+pub use grants::granted;
 pub use interpreted::prepare as prepare_language;
 pub use progress::{Progress, Silent};
 pub use project::{Language, check_name, language};

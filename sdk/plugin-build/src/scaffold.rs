@@ -127,9 +127,9 @@ pub fn create(plugin: &NewPlugin, folder: &Path) -> Result<Created, Error> {
 }
 
 fn must_be_free(folder: &Path) -> Result<(), String> {
-    match fs::read_dir(folder) {
-        Ok(mut entries) if entries.next().is_none() => Ok(()),
-        Ok(_) => Err(format!("{} is there and not empty: nothing is overwritten", folder.display())),
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("{} is there and not empty: nothing is overwritten", folder.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(format!("{}: {error}", folder.display())),
     }
@@ -181,7 +181,7 @@ fn sdk_workspace() -> Result<String, Error> {
         .get_mut("workspace")
         .and_then(toml::Value::as_table_mut)
         .ok_or_else(|| answer("it has no [workspace]".to_owned()))?;
-    workspace.retain(|key, _| matches!(key.as_str(), "resolver" | "package" | "dependencies" | "lints"));
+    workspace.retain(|key, _| matches!(&key[..], "resolver" | "package" | "dependencies" | "lints"));
     workspace.insert("members".to_owned(), toml::Value::Array(vec!["sdk/plugin".into()]));
     if let Some(dependencies) = workspace.get_mut("dependencies").and_then(toml::Value::as_table_mut) {
         dependencies.retain(|name, _| needs(name));

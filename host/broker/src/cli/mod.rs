@@ -8,6 +8,8 @@ mod client;
 mod conformance;
 mod dev;
 mod plugin;
+mod plugin_check;
+mod plugin_new;
 mod rotation;
 mod said;
 mod store;
@@ -65,7 +67,7 @@ enum Command {
     /// Read, verify and export the audit log; works without a running broker.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Build, check and list plugins.
+    /// Write, build, check, test and list plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Print the API's description (OpenAPI 3.1).
