@@ -18,6 +18,7 @@ mod external;
 mod faults;
 mod hostile;
 mod idempotency;
+mod languages;
 mod leases;
 mod migration;
 mod operators;
