@@ -53,7 +53,10 @@ fn from_new_to_tested(folder: &Path, lang: &str, unit_tests: &[&str]) -> PathBuf
     let component = project.join("target/plugins/office-rule.wasm");
     let file = component.to_str().unwrap();
     let checked = broker(&project, &["plugin", "check", file, "--grants", "log"], 0);
-    assert!(checked.contains("policy, contract 0.1.0") && checked.contains("calls itself office-rule 0.1.0"), "{checked}");
+    assert!(
+        checked.contains("policy, contract 0.1.0") && checked.contains("calls itself office-rule 0.1.0"),
+        "{checked}"
+    );
     assert!(!checked.contains("wasi:"), "{checked}");
     let refused = broker(&project, &["plugin", "check", file, "--grants", ""], 3);
     assert!(refused.contains("imports `jit:plugin/log@0.1.0`, which is not granted: add \"log\""), "{refused}");
@@ -129,7 +132,9 @@ async fn decides_in_a_broker(component: &Path) {
     // At once, each on an instance of its own: none is refused for want of room or time.
     let asked = (0..24).map(|_| {
         let (client, prod) = (client.clone(), prod.clone());
-        tokio::spawn(async move { client.post("/v1/simulate", &prod, &json!({"target": "inventory_db"})).await.unwrap() })
+        tokio::spawn(
+            async move { client.post("/v1/simulate", &prod, &json!({"target": "inventory_db"})).await.unwrap() },
+        )
     });
     for reply in asked.collect::<Vec<_>>() {
         let reply = reply.await.unwrap();
@@ -162,18 +167,13 @@ async fn a_policy_in_javascript_from_nothing_to_decisions() {
 
 #[tokio::test]
 async fn a_policy_in_rust_from_nothing_to_decisions() {
-    let folder = TempDir::with_prefix("jit-").unwrap();
-    // What both builds, native and guest, compile is kept between runs of the suite.
-    let kept = root().join("target/suite/new-plugin");
-    std::fs::create_dir_all(&kept).unwrap();
-    broker(folder.path(), &["plugin", "new", "policy", "other-rule"], 0);
-    let vendored = folder.path().join("other-rule/vendor/jit-plugin/sdk/plugin/src/lib.rs");
-    assert!(vendored.is_file(), "without the source tree");
-    std::fs::remove_dir_all(folder.path().join("other-rule")).unwrap();
-
-    broker(folder.path(), &["plugin", "new", "policy", "office-rule"], 0);
-    let project = folder.path().join("office-rule");
-    std::os::unix::fs::symlink(&kept, project.join("target")).unwrap();
+    // In one place, run after run, and with the guests' own target folder: what the SDK needs is compiled there.
+    let folder = root().join("target/suite/new-plugin");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    broker(&folder, &["plugin", "new", "policy", "office-rule"], 0);
+    let project = folder.join("office-rule");
+    std::os::unix::fs::symlink(root().join("target"), project.join("target")).unwrap();
     broker(&project, &["plugin", "build", ".", "--out", "built"], 0);
     let component = project.join("built/office-rule.wasm");
     let file = component.to_str().unwrap();
@@ -181,6 +181,44 @@ async fn a_policy_in_rust_from_nothing_to_decisions() {
     let said = broker(&project, &["plugin", "test", "--policy", file, "--cases", "cases.toml"], 0);
     assert!(said.contains("6 passed, 0 failed"), "{said}");
     decides_in_a_broker(&component).await;
+}
+
+/// What a policy tries that no policy may do, and what comes of it: its cases say so.
+fn hostile(fixture: &str, sdk: &str) {
+    let folder = TempDir::with_prefix("jit-").unwrap();
+    let project = folder.path().join("project");
+    copy(&root().join("tests/policies").join(fixture), &project);
+    let name = Path::new(sdk).file_name().unwrap();
+    copy(&root().join("sdk").join(sdk), &project.join(name));
+    broker(&project, &["plugin", "build", ".", "--out", "."], 0);
+    let component = format!("{fixture}.wasm");
+    let said = broker(&project, &["plugin", "test", "--policy", &component, "--cases", "cases.toml"], 0);
+    assert!(said.contains(" 0 failed"), "{said}");
+    // Nothing of the machine that built it got in.
+    let bytes = std::fs::read(project.join(component)).unwrap();
+    for trace in [root().to_str().unwrap(), folder.path().to_str().unwrap()] {
+        assert!(!bytes.windows(trace.len()).any(|window| window == trace.as_bytes()), "{trace}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_hostile_policy_in_python_gets_nowhere() {
+    hostile("hostile-python", "python/jit_plugin");
+}
+
+#[test]
+fn a_hostile_policy_in_javascript_gets_nowhere() {
+    hostile("hostile-js", "js/jit-plugin");
 }
 
 #[test]

@@ -93,10 +93,8 @@ pub(crate) fn keep_newest(folder: &Path, keep: usize) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
-    let mut files: Vec<_> = entries
-        .flatten()
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
+    let mut files: Vec<_> =
+        entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
     files.sort();
     for (_, path) in files.iter().rev().skip(keep) {
         // What cannot be removed only takes room.

@@ -61,11 +61,17 @@ mod tests {
         assert!(problems("http-driver", &["log", "secrets", "session", "http"]).is_empty());
         let told = problems("http-driver", &["log", "session"]);
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told.iter().any(|line| line.contains("`jit:plugin/http@0.1.0`") && line.contains("add \"http\"")), "{told:?}");
+        assert!(
+            told.iter().any(|line| line.contains("`jit:plugin/http@0.1.0`") && line.contains("add \"http\"")),
+            "{told:?}"
+        );
         assert!(told.iter().all(|line| !line.contains('\n')), "{told:?}");
         // Nothing granted: all that it imports but interfaces that have types alone.
         let told = problems("sql-driver", &[]);
-        assert!(told.iter().all(|line| ["log", "secrets", "sql"].iter().any(|name| line.contains(&format!("add \"{name}\"")))));
+        assert!(
+            told.iter()
+                .all(|line| ["log", "secrets", "sql"].iter().any(|name| line.contains(&format!("add \"{name}\""))))
+        );
         assert_eq!(told.len(), 3, "{told:?}");
     }
 

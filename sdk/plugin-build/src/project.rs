@@ -132,9 +132,8 @@ impl Project {
 /// # Errors
 /// What to write instead.
 pub fn check_name(name: &str) -> Result<(), String> {
-    let word = |word: &str| {
-        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
+    let word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     if name.len() > MAX_NAME || !starts || !name.split('-').all(word) {
         return Err(format!(
@@ -150,10 +149,55 @@ pub fn check_name(name: &str) -> Result<(), String> {
 
 /// Names that cargo or the compiler refuses for a package, or that hide a crate which plugins use.
 const TAKEN: [&str; 49] = [
-    "abstract", "alloc", "as", "async", "await", "become", "box", "break", "const", "continue", "core", "crate", "do",
-    "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "jit-plugin", "let", "loop",
-    "macro", "match", "mod", "move", "mut", "pub", "ref", "return", "self", "serde", "serde-json", "static", "std",
-    "struct", "super", "test", "trait", "true", "type", "use", "where",
+    "abstract",
+    "alloc",
+    "as",
+    "async",
+    "await",
+    "become",
+    "box",
+    "break",
+    "const",
+    "continue",
+    "core",
+    "crate",
+    "do",
+    "dyn",
+    "else",
+    "enum",
+    "extern",
+    "false",
+    "final",
+    "fn",
+    "for",
+    "gen",
+    "if",
+    "impl",
+    "in",
+    "jit-plugin",
+    "let",
+    "loop",
+    "macro",
+    "match",
+    "mod",
+    "move",
+    "mut",
+    "pub",
+    "ref",
+    "return",
+    "self",
+    "serde",
+    "serde-json",
+    "static",
+    "std",
+    "struct",
+    "super",
+    "test",
+    "trait",
+    "true",
+    "type",
+    "use",
+    "where",
 ];
 
 fn check_module(module: &str, language: Language) -> Result<(), String> {
@@ -271,7 +315,9 @@ mod tests {
             Project::read(folder.path(), Language::Python)
         };
         let whole = |name: &str, kind: &str, module: &str| {
-            format!("[project]\nname = {name:?}\nversion = \"1.2\"\n[tool.jit-plugin]\nkind = {kind:?}\nmodule = {module:?}\n")
+            format!(
+                "[project]\nname = {name:?}\nversion = \"1.2\"\n[tool.jit-plugin]\nkind = {kind:?}\nmodule = {module:?}\n"
+            )
         };
         let project = python(&whole("my-rule", "policy", "rules.mine")).unwrap();
         assert_eq!((project.name.as_str(), project.module.as_str()), ("my-rule", "rules.mine"));

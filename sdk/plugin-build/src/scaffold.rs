@@ -175,7 +175,9 @@ fn sdk_workspace() -> Result<String, Error> {
     let sdk = read(embedded::file("sdk/plugin/Cargo.toml"))?;
     let mut root = read(embedded::file("Cargo.toml"))?;
     let needs = |name: &str| {
-        ["dependencies", "dev-dependencies"].iter().any(|section| sdk.get(*section).is_some_and(|table| table.get(name).is_some()))
+        ["dependencies", "dev-dependencies"]
+            .iter()
+            .any(|section| sdk.get(*section).is_some_and(|table| table.get(name).is_some()))
     };
     let workspace = root
         .get_mut("workspace")
@@ -233,7 +235,9 @@ mod tests {
     #[test]
     fn every_kind_has_a_template_with_a_readme_and_tests() {
         let all = KINDS.map(|kind| (kind, Language::Rust));
-        for (kind, language) in all.into_iter().chain([(Kind::Policy, Language::Python), (Kind::Policy, Language::JavaScript)]) {
+        for (kind, language) in
+            all.into_iter().chain([(Kind::Policy, Language::Python), (Kind::Policy, Language::JavaScript)])
+        {
             let folder = tempfile::tempdir().unwrap();
             let created = create(&new(kind, language), folder.path()).unwrap();
             assert!(created.files.iter().any(|file| file == "README.md"), "{kind} in {language}");
@@ -284,6 +288,9 @@ mod tests {
 
     #[test]
     fn names_change_in_every_spelling() {
-        assert_eq!(renamed("my-rule my_rule MyRule", "my-rule", "office-hours"), "office-hours office_hours OfficeHours");
+        assert_eq!(
+            renamed("my-rule my_rule MyRule", "my-rule", "office-hours"),
+            "office-hours office_hours OfficeHours"
+        );
     }
 }

@@ -66,7 +66,9 @@ fn grants(args: &CheckArgs) -> anyhow::Result<Option<Vec<String>>> {
     if let Some(list) = &args.grants {
         let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
         let known = words.map(|word| {
-            word.parse::<Grant>().map(|grant| grant.to_string()).map_err(|error| anyhow!("--grants: {word:?} is {error}"))
+            word.parse::<Grant>()
+                .map(|grant| grant.to_string())
+                .map_err(|error| anyhow!("--grants: {word:?} is {error}"))
         });
         return known.collect::<anyhow::Result<_>>().map(Some);
     }

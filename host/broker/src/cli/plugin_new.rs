@@ -104,7 +104,9 @@ pub(super) fn run(args: &NewArgs) -> Result<(), Stop> {
     match plugin.kind {
         Kind::Policy => println!("  jit-broker plugin test --policy {component} --cases cases.toml"),
         Kind::Context => {}
-        _ => println!("  jit-broker plugin test --driver {component} --fixture fixture.toml   # docs/drivers/conformance.md"),
+        _ => println!(
+            "  jit-broker plugin test --driver {component} --fixture fixture.toml   # docs/drivers/conformance.md"
+        ),
     }
     println!("README.md says how a broker loads it.");
     Ok(())

@@ -193,7 +193,12 @@ mod tests {
             millis: 1_500,
         };
         Report {
-            tested: Tested::Driver(Subject { name: "d".into(), version: "1".into(), sha256: "00".into(), features: vec![] }),
+            tested: Tested::Driver(Subject {
+                name: "d".into(),
+                version: "1".into(),
+                sha256: "00".into(),
+                features: vec![],
+            }),
             cases: verdicts.iter().map(case).collect(),
         }
     }
@@ -209,7 +214,10 @@ mod tests {
     #[test]
     fn json_says_what_was_tested() {
         let json: serde_json::Value = serde_json::from_str(&report(&[Verdict::Passed]).json().unwrap()).unwrap();
-        assert_eq!((json["driver"]["name"].as_str(), json["cases"][0]["verdict"].as_str()), (Some("d"), Some("passed")));
+        assert_eq!(
+            (json["driver"]["name"].as_str(), json["cases"][0]["verdict"].as_str()),
+            (Some("d"), Some("passed"))
+        );
     }
 
     #[test]

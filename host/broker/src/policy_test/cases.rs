@@ -90,7 +90,8 @@ impl Cases {
         let mut cases: Vec<Case> = Vec::with_capacity(file.case.len());
         for case in file.case {
             let name = case.name.clone();
-            let case = case.whole(&shared, &file.request).with_context(|| format!("{}: case {name:?}", path.display()))?;
+            let case =
+                case.whole(&shared, &file.request).with_context(|| format!("{}: case {name:?}", path.display()))?;
             ensure!(cases.iter().all(|other| other.name != name), "{}: there are two cases {name:?}", path.display());
             cases.push(case);
         }
@@ -209,7 +210,8 @@ impl RequestTable {
     /// This request, what it does not say from the shared one, and the rest as usual.
     fn over(self, base: &Self) -> Result<PolicyRequest> {
         let base = base.clone();
-        let usual = |own: Option<String>, shared: Option<String>, usual: &str| own.or(shared).unwrap_or(usual.to_owned());
+        let usual =
+            |own: Option<String>, shared: Option<String>, usual: &str| own.or(shared).unwrap_or(usual.to_owned());
         let facts = self.facts.or(base.facts).unwrap_or_default();
         Ok(PolicyRequest {
             operation: self.operation.or(base.operation).unwrap_or(Operation::Issue),
@@ -254,7 +256,8 @@ impl Scalar {
 
 impl ExpectTable {
     fn whole(self) -> Result<Expect> {
-        let conditions = self.max_ttl.is_some() || self.role.is_some() || self.requires.is_some() || self.labels.is_some();
+        let conditions =
+            self.max_ttl.is_some() || self.role.is_some() || self.requires.is_some() || self.labels.is_some();
         match (self.verdict, self.problems, self.fault) {
             (Some(Word::Allow), None, None) => {
                 let none_or = |text: String| if text == "none" { None } else { Some(text) };
@@ -291,9 +294,7 @@ fn json(value: &toml::Value, depth: usize) -> Result<serde_json::Value> {
     Ok(match value {
         toml::Value::String(text) => text.clone().into(),
         toml::Value::Integer(number) => (*number).into(),
-        toml::Value::Float(number) => {
-            serde_json::Number::from_f64(*number).context("a number is not finite")?.into()
-        }
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number).context("a number is not finite")?.into(),
         toml::Value::Boolean(truth) => (*truth).into(),
         toml::Value::Datetime(time) => time.to_string().into(),
         toml::Value::Array(items) => {

@@ -164,9 +164,14 @@ mod tests {
 
     #[test]
     fn another_kind_of_answer_is_a_difference() {
-        let outcomes =
-            [allowed(), Outcome::Verdict(Verdict::Deny("no".into())), Outcome::Problems(vec!["a: b".into()]), Outcome::Fault("x".into())];
-        let expected = ["verdict = \"allow\"", "verdict = \"deny\", reason = \"n\"", "problems = [\"a:\"]", "fault = \"\""];
+        let outcomes = [
+            allowed(),
+            Outcome::Verdict(Verdict::Deny("no".into())),
+            Outcome::Problems(vec!["a: b".into()]),
+            Outcome::Fault("x".into()),
+        ];
+        let expected =
+            ["verdict = \"allow\"", "verdict = \"deny\", reason = \"n\"", "problems = [\"a:\"]", "fault = \"\""];
         for (place, outcome) in outcomes.iter().enumerate() {
             for (other, text) in expected.iter().enumerate() {
                 assert_eq!(difference(&expect(text), outcome).is_none(), place == other, "{outcome} for {text}");

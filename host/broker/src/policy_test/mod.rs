@@ -235,11 +235,17 @@ mod tests {
     #[test]
     fn a_policy_that_answers_otherwise_the_next_time_is_found() {
         for (later, time) in [(1, "2th"), (4, "5th")] {
-            for other in [allow("another reason"), Outcome::Verdict(Verdict::Deny("no".into())), Outcome::Fault("x".into())] {
+            for other in
+                [allow("another reason"), Outcome::Verdict(Verdict::Deny("no".into())), Outcome::Fault("x".into())]
+            {
                 let script = Script::new(std::iter::repeat_n(allow(""), later).chain([other]));
                 let result = one(&script, &case("verdict = \"allow\""), 5);
                 assert_eq!(result.verdict, report::Verdict::Failed);
-                assert!(result.detail.contains("different answers") && result.detail.contains(time), "{}", result.detail);
+                assert!(
+                    result.detail.contains("different answers") && result.detail.contains(time),
+                    "{}",
+                    result.detail
+                );
             }
         }
     }

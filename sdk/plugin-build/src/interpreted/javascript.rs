@@ -20,8 +20,11 @@ const NODE: Wanted = Wanted {
     minimum: (20, 0),
     fix: "install Node.js 20 or newer, from nodejs.org or your distribution",
 };
-const NPM: Wanted =
-    Wanted { program: "npm", minimum: (9, 0), fix: "install npm 9 or newer; it comes with Node.js, on Debian as `npm`" };
+const NPM: Wanted = Wanted {
+    program: "npm",
+    minimum: (9, 0),
+    fix: "install npm 9 or newer; it comes with Node.js, on Debian as `npm`",
+};
 
 /// The folder into which npm installed it.
 pub(super) struct ComponentizeJs(PathBuf);

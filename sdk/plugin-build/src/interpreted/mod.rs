@@ -18,9 +18,8 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    BuildOptions, BuiltPlugin, Error, Language, PluginIdentity, Progress, build::write_atomically, cache, check, embedded,
-    host_contract,
-    project::Project,
+    BuildOptions, BuiltPlugin, Error, Language, PluginIdentity, Progress, build::write_atomically, cache, check,
+    embedded, host_contract, project::Project,
 };
 use sources::Sources;
 
@@ -155,7 +154,9 @@ fn key<T: Tool>(project: &Project, sources: &Sources, entry: &str) -> String {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     };
-    for part in [env!("CARGO_PKG_VERSION"), host_contract(), &project.name, &project.version, project.kind.world(), entry] {
+    for part in
+        [env!("CARGO_PKG_VERSION"), host_contract(), &project.name, &project.version, project.kind.world(), entry]
+    {
         add(part.as_bytes());
     }
     for part in T::inputs() {

@@ -42,8 +42,9 @@ impl Tool for ComponentizePy {
                 .arg(folder.join("site"))
                 .arg("--requirement")
                 .arg(&requirements);
-            let installed =
-                Run::new("`pip install componentize-py`", INSTALL_DEADLINE).on_line(&|line| progress.detail(line)).output(&mut pip);
+            let installed = Run::new("`pip install componentize-py`", INSTALL_DEADLINE)
+                .on_line(&|line| progress.detail(line))
+                .output(&mut pip);
             match installed {
                 Err(Error::Failed { tail, .. }) if tail.contains("No module named pip") => Err(Error::Program {
                     program: "pip",
@@ -115,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_mistake_in_the_policy_is_told_without_the_tools_own_stack() {
-        let tail = "AssertionError: Traceback (most recent call last):\nNameError: name 'x'\n\nStack backtrace:\n 0: anyhow";
+        let tail =
+            "AssertionError: Traceback (most recent call last):\nNameError: name 'x'\n\nStack backtrace:\n 0: anyhow";
         let error = readable(Error::Failed { what: "w".into(), status: "1".into(), tail: tail.into() });
         let text = error.to_string();
         assert!(text.contains("NameError: name 'x'") && !text.contains("anyhow"), "{text}");

@@ -116,7 +116,9 @@ mod tests {
         for name in ["rule.py", "inner/part.py", "data.json"] {
             put(name);
         }
-        for name in [".git/x.py", "tests/t.py", "target/plugins/x.wasm", "__pycache__/rule.py", "README.md", "inner/.env.py"] {
+        for name in
+            [".git/x.py", "tests/t.py", "target/plugins/x.wasm", "__pycache__/rule.py", "README.md", "inner/.env.py"]
+        {
             put(name);
         }
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link.py")).unwrap();
@@ -129,7 +131,10 @@ mod tests {
             module: "rule".into(),
         };
         let sources = Sources::read(&project).unwrap();
-        assert_eq!(sources.files().map(|(name, _)| name).collect::<Vec<_>>(), ["data.json", "inner/part.py", "rule.py"]);
+        assert_eq!(
+            sources.files().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["data.json", "inner/part.py", "rule.py"]
+        );
         let out = folder.path().join("out");
         sources.write(&out, "entry", "py").unwrap();
         assert_eq!(fs::read_to_string(out.join("inner/part.py")).unwrap(), "inner/part.py");

@@ -41,12 +41,7 @@ impl BareDriver for MyBareDriver {
         }
     }
 
-    fn create(
-        _: &Target<TargetConfig>,
-        role: &Role<RoleConfig>,
-        _: &Account,
-        _: Secret<'_>,
-    ) -> Result<Issued, Error> {
+    fn create(_: &Target<TargetConfig>, role: &Role<RoleConfig>, _: &Account, _: Secret<'_>) -> Result<Issued, Error> {
         let properties = vec![("endpoint".to_owned(), role.config.endpoint.clone())];
         Ok(Issued { properties, ..Issued::default() })
     }

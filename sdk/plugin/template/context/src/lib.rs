@@ -30,7 +30,8 @@ impl Context for MyFacts {
 
     fn validate(config: &Config) -> Vec<ConfigProblem> {
         let empty = config.teams.iter().position(|team| team.prefix.is_empty());
-        let problem = |index| ConfigProblem::new(format!("teams[{index}].prefix"), "is empty, which fits every workload");
+        let problem =
+            |index| ConfigProblem::new(format!("teams[{index}].prefix"), "is empty, which fits every workload");
         empty.map(problem).into_iter().collect()
     }
 

@@ -110,7 +110,8 @@ impl HttpDriver for MyHttpDriver {
         prefix: &str,
         cursor: Option<&str>,
     ) -> Result<AccountPage, Error> {
-        let request = Request::new(Method::Get, ["users"]).query("prefix", prefix).query("after", cursor.unwrap_or_default());
+        let request =
+            Request::new(Method::Get, ["users"]).query("prefix", prefix).query("after", cursor.unwrap_or_default());
         let page = send(http, request)?.json()?;
         let names = page["names"].as_array().into_iter().flatten();
         let names = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();

@@ -5,7 +5,8 @@
 
 use jit_plugin::ldap::{Change, ChangeKind, Condition, Name, Query, Scope, Value};
 use jit_plugin::{
-    Account, AccountPage, AccountState, Description, Encoding, Error, Feature, Issued, Ldap, LdapDriver, Role, Secret, Target,
+    Account, AccountPage, AccountState, Description, Encoding, Error, Feature, Issued, Ldap, LdapDriver, Role, Secret,
+    Target,
 };
 use serde::Deserialize;
 
@@ -83,7 +84,9 @@ impl LdapDriver for MyLdapDriver {
             ("userPassword", vec![Value::Secret(password, Encoding::SaltedSha1)]),
         ];
         match ldap.add(&name, &attributes) {
-            Err(error) if error.code() == Some(ENTRY_ALREADY_EXISTS) => return Err(Error::Conflict(account.name.clone())),
+            Err(error) if error.code() == Some(ENTRY_ALREADY_EXISTS) => {
+                return Err(Error::Conflict(account.name.clone()));
+            }
             added => added?,
         }
         // Cut off here, the account is there without a right; the host knows its name and removes it.
@@ -143,7 +146,8 @@ impl LdapDriver for MyLdapDriver {
         if found.truncated {
             return Err(Error::Other(format!("there are more than {PAGE} accounts below {}", target.config.base)));
         }
-        let mut names: Vec<String> = found.entries.iter().filter_map(|entry| entry.value("uid")).map(str::to_owned).collect();
+        let mut names: Vec<String> =
+            found.entries.iter().filter_map(|entry| entry.value("uid")).map(str::to_owned).collect();
         names.sort();
         Ok(AccountPage { names, next: None })
     }
@@ -168,7 +172,8 @@ mod tests {
     #[test]
     fn an_account_gets_its_right_last() {
         let mut ldap = FakeLdap::new(|_| Ok(vec![]));
-        MyLdapDriver::create(&mut ldap, &target(here()), &role(group()), &account("v-a", 2), secret("pw")).expect("it is made");
+        MyLdapDriver::create(&mut ldap, &target(here()), &role(group()), &account("v-a", 2), secret("pw"))
+            .expect("it is made");
         assert_eq!(ldap.steps(), ["add uid=v-a,ou=jit", "modify cn=readers"]);
         assert!(ldap.operations[0].has("userPassword: secret:pw:"), "{:?}", ldap.operations[0]);
     }

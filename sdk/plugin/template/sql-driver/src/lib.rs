@@ -4,8 +4,8 @@
 //! databases, groups that are missing) is in the drivers that come with the broker, and the conformance kit finds it.
 
 use jit_plugin::{
-    Account, AccountPage, AccountState, Description, Encoding, Error, Feature, Issued, Param, Role, Secret, Sql, SqlDriver,
-    Target,
+    Account, AccountPage, AccountState, Description, Encoding, Error, Feature, Issued, Param, Role, Secret, Sql,
+    SqlDriver, Target,
 };
 use serde::Deserialize;
 
@@ -167,10 +167,7 @@ mod tests {
         MySqlDriver::create(&mut sql, &target(HERE), &role(group()), &account("v-a", 1_800_000_000), secret("pw"))
             .expect("it is made");
         let [run] = &sql.runs[..] else { panic!("{:?}", sql.runs) };
-        assert_eq!(
-            run.params,
-            ["ident:v-a", "secret:pw:scram-sha-256/4096", "timestamp:1800000000", "ident:readers"]
-        );
+        assert_eq!(run.params, ["ident:v-a", "secret:pw:scram-sha-256/4096", "timestamp:1800000000", "ident:readers"]);
     }
 
     #[test]
