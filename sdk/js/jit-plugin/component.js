@@ -11,6 +11,11 @@ const absent = (what, instead) => () => {
   throw new TypeError(`a policy has no ${what}: ${instead}`);
 };
 Math.random = absent('randomness', 'the same request must get the same answer');
+if (globalThis.crypto) {
+  for (const name of ['getRandomValues', 'randomUUID']) {
+    Object.defineProperty(crypto, name, { value: absent('randomness', 'the same request must get the same answer') });
+  }
+}
 const TheDate = Date;
 globalThis.Date = new Proxy(TheDate, {
   construct: (target, values, self) =>

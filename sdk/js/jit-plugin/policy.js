@@ -29,6 +29,10 @@ export function allow(conditions = {}) {
   const known = ['reason', 'maxTtlSeconds', 'role', 'requires', 'labels'];
   const unknown = Object.keys(conditions).find((name) => !known.includes(name));
   if (unknown !== undefined) throw new TypeError(`allow has no ${unknown}: there are ${known.join(', ')}`);
+  const { maxTtlSeconds } = conditions;
+  if (maxTtlSeconds !== undefined && !(Number.isSafeInteger(maxTtlSeconds) && maxTtlSeconds >= 1)) {
+    throw new TypeError(`maxTtlSeconds is ${maxTtlSeconds}: it is a whole number of seconds, at least 1`);
+  }
   return { verdict: 'allow', reason: '', requires: [], labels: {}, ...conditions };
 }
 

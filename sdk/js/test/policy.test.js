@@ -31,6 +31,9 @@ test('what is no policy and no answer is refused', () => {
   assert.throws(() => policy({ decide: () => allow() }), /configuration/);
   assert.throws(() => policy({ config: table({}) }), /decide/);
   assert.throws(() => allow({ maxTtl: 60 }), /allow has no maxTtl/);
+  for (const wrong of [-1, 0, 1.5, NaN, '60', null]) {
+    assert.throws(() => allow({ maxTtlSeconds: wrong }), /at least 1/, String(wrong));
+  }
   for (const answer of [true, undefined, Promise.resolve(allow())]) {
     assert.throws(() => decide(policy({ config: table({}), decide: () => answer }), {}, request()), /must return/);
   }

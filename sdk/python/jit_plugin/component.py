@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.exports import policy as wit
@@ -44,28 +42,41 @@ def _request(asked: host_types.Request) -> Request:
     )
 
 
+def _text(value: object) -> str:
+    """As the contract has texts: UTF-8. Half a surrogate pair is none, and would trap."""
+    text = str(value)
+    text.encode()
+    return text
+
+
 def _verdict(answer: Allow | Deny) -> wit.Verdict:
     if isinstance(answer, Deny):
-        return wit.Verdict_Deny(str(answer.reason))
+        return wit.Verdict_Deny(_text(answer.reason))
     if isinstance(answer, Allow):
         return wit.Verdict_Allow(
             wit.Allowance(
-                reason=str(answer.reason),
-                max_ttl_seconds=None if answer.max_ttl_seconds is None else int(answer.max_ttl_seconds),
-                role=answer.role,
-                requires=list(answer.requires),
-                labels=[(str(name), str(value)) for name, value in answer.labels.items()],
+                reason=_text(answer.reason),
+                max_ttl_seconds=answer.max_ttl_seconds,
+                role=None if answer.role is None else _text(answer.role),
+                requires=[_text(word) for word in answer.requires],
+                labels=[(_text(name), _text(value)) for name, value in answer.labels.items()],
             )
         )
     raise TypeError(f"decide must return Allow or Deny, not {type(answer).__name__}")
 
 
 def _tell(error: Exception) -> str:
-    """The exception in a line, with its place in the policy; the whole of it goes to the log."""
-    log.error("the policy raised an exception", traceback="".join(traceback.format_exception(error))[-3000:])
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    """The exception in a line, with its place in the policy; how it came there goes to the log."""
+    # Not by `traceback`, which looks for the sources: there are no files.
+    places = []
+    frame = error.__traceback__
+    while frame is not None and len(places) < 50:
+        code = frame.tb_frame.f_code
+        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno} in {code.co_name}")
+        frame = frame.tb_next
+    text = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
+    log.error("the policy raised an exception", exception=text[:500], calls="; ".join(places)[-3000:])
+    return f"{text} ({places[-1]})" if places else text
 
 
 class Policy(exports.Policy):
@@ -98,11 +109,6 @@ def check() -> None:
         raise TypeError("the module registers no policy: end it with register_policy(MyRule)")
     # In the snapshot that every call begins from, this is done already.
     typed.prepare(registered[0].config_type())
-    # What `format_exception` imports when it is first needed would not be there in the sandbox.
-    try:
-        raise ValueError("tried out")
-    except ValueError as error:
-        "".join(traceback.format_exception(error))
 
 
 check()

@@ -51,6 +51,11 @@ class Allow:
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels for the audit record."""
 
+    def __post_init__(self) -> None:
+        cap = self.max_ttl_seconds
+        if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
+            raise ValueError(f"max_ttl_seconds is {cap!r}: it is a whole number of seconds, at least 1")
+
 
 @dataclass(frozen=True)
 class Deny:

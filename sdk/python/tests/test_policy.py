@@ -46,6 +46,11 @@ class PolicyTest(unittest.TestCase):
         with self.assertRaises(TypeError):
             register_policy(Narrower)
 
+    def test_a_cap_is_a_number_of_seconds(self):
+        for wrong in (-1, 0, 1.5, True, "60"):
+            with self.assertRaises(ValueError, msg=repr(wrong)):
+                Allow(max_ttl_seconds=wrong)
+
     def test_an_answer_of_another_type_is_refused(self):
         class Yes(Policy[Config]):
             def decide(self, config, request):

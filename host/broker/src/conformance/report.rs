@@ -114,10 +114,10 @@ impl Report {
     /// One line on the whole.
     #[must_use]
     pub fn summary(&self) -> String {
+        let Subject { name, version, .. } = self.tested.subject();
         format!(
-            "{} {}: {} passed, {} failed, {} not applicable",
-            self.tested.subject().name,
-            self.tested.subject().version,
+            "{}: {} passed, {} failed, {} not applicable",
+            format!("{name} {version}").trim_end(),
             self.count(Verdict::Passed),
             self.count(Verdict::Failed),
             self.count(Verdict::NotApplicable)

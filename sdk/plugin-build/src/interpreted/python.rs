@@ -62,8 +62,8 @@ impl Tool for ComponentizePy {
     }
 
     fn entry(project: &Project) -> String {
-        // In this order: `component` looks for what the module has registered.
-        format!("import {}\nfrom jit_plugin.component import Policy\n", project.module)
+        // In this order: the policy gets its modules from the sandbox, and `component` looks for what it registered.
+        format!("import jit_plugin.sandbox\nimport {}\nfrom jit_plugin.component import Policy\n", project.module)
     }
 
     fn componentize(&self, work: &Work, project: &Project, progress: &dyn Progress) -> Result<(), Error> {
