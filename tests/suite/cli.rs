@@ -244,8 +244,10 @@ async fn every_command_explains_itself() {
         &["audit", "export", "--help"],
         &["audit", "key", "--help"],
         &["plugin", "list", "--help"],
+        &["plugin", "new", "--help"],
         &["plugin", "build", "--help"],
         &["plugin", "check", "--help"],
+        &["plugin", "test", "--help"],
     ] {
         let help = expect(&world.cli(command), 0);
         assert!(help.contains("Example") || help.contains("Exit codes"), "{command:?} shows how: {help}");

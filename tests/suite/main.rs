@@ -19,6 +19,7 @@ mod external;
 mod faults;
 mod hostile;
 mod idempotency;
+mod languages;
 mod leases;
 mod migration;
 mod operators;

@@ -36,7 +36,7 @@ enum Command {
         /// Only these packages; all of plugins/ and tests/guests/ when none.
         packages: Vec<String>,
     },
-    /// Fetch what the other commands need: the guest toolchain and real servers.
+    /// Fetch what the other commands need: the guest toolchains (Rust, Python, JavaScript) and real servers.
     Setup {
         /// Major versions of PostgreSQL, 14 to 18.
         #[arg(long, value_delimiter = ',', default_values_t = postgres::DEFAULT_MAJORS)]
@@ -121,6 +121,7 @@ const fn or_all(kinds: &[Kind]) -> &[Kind] {
 fn setup(postgres_majors: &[u32], kinds: &[Kind], steps: &Steps) -> Result<()> {
     let toolchain = plugins::toolchain(steps)?;
     steps.done(&format!("guest toolchain: {toolchain}"));
+    plugins::languages(steps)?;
     for kind in kinds {
         let majors = if *kind == Kind::Postgres { postgres_majors } else { &[0] };
         for major in majors {

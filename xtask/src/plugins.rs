@@ -4,14 +4,14 @@ use std::{fs, path::Path, path::PathBuf};
 
 use anyhow::{Context, Result};
 use jit_plugin_build::{
-    BuildOptions, BuiltPlugin, Workspace, build_plugin, build_plugins, cache,
+    BuildOptions, BuiltPlugin, Language, Workspace, build_plugin, build_plugins, cache, prepare_language,
     toolchain::{self, GuestToolchain, ToolchainOptions},
 };
 
 use crate::steps::Steps;
 
 /// Folders whose packages are guests.
-const GUEST_FOLDERS: [&str; 2] = ["plugins", "tests/guests"];
+const GUEST_FOLDERS: [&str; 3] = ["plugins", "sdk/plugin/template", "tests/guests"];
 
 /// The root of the source tree.
 #[must_use]
@@ -34,6 +34,18 @@ pub fn toolchain(steps: &Steps) -> Result<GuestToolchain> {
     Ok(toolchain::prepare(&ToolchainOptions::new(root()), steps)?)
 }
 
+/// Fetches what makes components of Python and JavaScript, into the cache.
+///
+/// # Errors
+/// When `python3` or `node` is missing, or what is fetched does not come.
+pub fn languages(steps: &Steps) -> Result<()> {
+    for language in [Language::Python, Language::JavaScript] {
+        prepare_language(language, steps)?;
+        steps.done(&format!("what makes components of {language} is in the cache"));
+    }
+    Ok(())
+}
+
 /// Builds the named packages, or all guests when none is named, into [`folder`].
 ///
 /// # Errors
@@ -46,7 +58,7 @@ pub fn build(packages: &[String], steps: &Steps) -> Result<Vec<BuiltPlugin>> {
     if let Some(unknown) = packages.iter().find(|name| !guests.iter().any(|guest| guest.name == **name)) {
         anyhow::bail!(
             "no guest `{unknown}`: it needs a folder in {} with `crate-type = [\"cdylib\", …]`",
-            GUEST_FOLDERS.join(" or ")
+            GUEST_FOLDERS.join(", ")
         );
     }
     let (members, strangers): (Vec<_>, Vec<_>) = guests.into_iter().partition(|guest| guest.is_member);

@@ -24,6 +24,7 @@ const POSTGRES_ALONE: &[&str] = &[
     "faults",
     "hostile",
     "idempotency",
+    "languages",
     "leases",
     "operators",
     "outage",
@@ -59,7 +60,12 @@ pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) 
     let left_out = leave_out_what_needs_root(&mut kinds);
     // The servers come while the compiler works.
     let (servers, binaries) = thread::scope(|scope| {
-        let servers = scope.spawn(|| Surroundings::start(&kinds, main, steps));
+        let servers = scope.spawn(|| {
+            if asks_for("languages", arguments) {
+                plugins::languages(steps)?;
+            }
+            Surroundings::start(&kinds, main, steps)
+        });
         let binaries = plugins::build(&[], steps).and_then(|built| {
             steps.done(&format!("{} plugins", built.len()));
             binaries(steps)
@@ -88,6 +94,12 @@ pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) 
         eprintln!("NOT run: the tests against Active Directory. {why}");
     }
     Ok(())
+}
+
+/// Whether tests of that module may be among those that are asked for.
+fn asks_for(module: &str, arguments: &[String]) -> bool {
+    let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+    filters.peek().is_none() || filters.any(|filter| module.contains(filter.split("::").next().unwrap_or_default()))
 }
 
 /// All tests that need a domain controller, those of its own module included.
@@ -165,6 +177,15 @@ fn cargo() -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_some_tests_need_is_prepared_for_those() {
+        let asked = |arguments: &[&str]| {
+            asks_for("languages", &arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>())
+        };
+        assert!(asked(&[]) && asked(&["--nocapture"]) && asked(&["languages::"]) && asked(&["story::", "lang"]));
+        assert!(!asked(&["removal::", "--nocapture"]));
+    }
 
     #[test]
     fn tests_that_need_postgresql_alone_do_not_wait_for_the_others() {

@@ -14,6 +14,7 @@
 use std::hash::{Hash as _, Hasher};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use aws_lc_rs::digest;
 use cap_std::ambient_authority;
@@ -24,6 +25,9 @@ use wasmtime::component::Component;
 /// Largest file that is read back, in bytes: a component of the largest size that is loaded,
 /// compiled.
 const MAX_FILE: u64 = 512 << 20;
+
+/// Plugins of more bytes are told about before they are compiled: those with an interpreter take seconds.
+const WORTH_TELLING: usize = 4 << 20;
 
 /// Bytes of the digest at the end of a file.
 const DIGEST: usize = 32;
@@ -86,7 +90,14 @@ impl CompileCache {
                 }
             }
         }
+        if bytes.len() > WORTH_TELLING {
+            let megabytes = bytes.len() >> 20;
+            tracing::info!(sha256, megabytes, "compiling a large plugin: it takes a while, and only the first time");
+        }
+        let began = Instant::now();
         let code = engine.precompile_component(bytes)?;
+        let seconds = began.elapsed().as_secs_f64();
+        tracing::debug!(sha256, seconds, compiled_bytes = code.len(), "a plugin is compiled");
         if let Err(error) = self.write(&name, &code) {
             tracing::warn!(%error, name, "a compiled plugin cannot be kept; the next start compiles it again");
         }

@@ -31,8 +31,8 @@ const POLICY_CALLS: u32 = 64;
 /// Context calls at once. They may wait for a server; further ones wait within their own deadline.
 const CONTEXT_CALLS: u32 = 32;
 
-/// Core instances of one component (a component is linked of several).
-pub(crate) const CORE_INSTANCES: u32 = 32;
+/// Core instances of one component (a component is linked of several; one with CPython in it of forty).
+pub(crate) const CORE_INSTANCES: u32 = 64;
 /// Linear memories of one component.
 pub(crate) const MEMORIES: u32 = 2;
 /// Tables of one component.
@@ -187,7 +187,8 @@ fn config(limits: &Limits, calls: u32) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_stacks(fibers)
-        .total_core_instances(slots * 8)
+        // Only counted: nothing is set aside for them.
+        .total_core_instances(slots * CORE_INSTANCES)
         .max_core_instances_per_component(CORE_INSTANCES)
         .total_memories(slots * 2)
         .max_memories_per_component(MEMORIES)
@@ -219,6 +220,9 @@ fn config(limits: &Limits, calls: u32) -> Config {
         .wasm_threads(false)
         .wasm_memory64(false)
         .wasm_stack_switching(false)
+        // The same bits on every machine: a decision can be replayed elsewhere (PURE-POLICY).
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
         // Traps are told by name; where in the code they were is for the plugin's own tests.
         .wasm_backtrace_max_frames(None)
         .generate_address_map(false);

@@ -222,6 +222,21 @@ fn table_elements_are_bounded() {
     assert_eq!(start_fault(&bench, &grow_table(50_000)), Some(FaultKind::Table { limit: 50_000 }));
 }
 
+/// A policy's shell that is linked of so many core instances.
+fn linked_of(instances: usize) -> String {
+    let core: String = (0..instances).map(|place| format!("(core instance $c{place} (instantiate $m))")).collect();
+    format!(r#"(component (core module $m) {core} (instance $i) (export "jit:plugin/policy@0.1.0" (instance $i)))"#)
+}
+
+#[test]
+fn core_instances_are_bounded_and_those_of_an_interpreter_fit() {
+    let bench = bench();
+    // CPython with its extension modules is linked of some forty.
+    assert_eq!(start_fault(&bench, &linked_of(64)), None);
+    let refused = refusal(&bench, &linked_of(65));
+    assert!(matches!(&refused, LoadErrorKind::Resources(text) if text.contains("64")), "{refused}");
+}
+
 #[test]
 fn a_start_function_that_never_ends_is_stopped() {
     let kind = start_fault(&bench(), &starting("(loop $l (br $l))"));

@@ -12,10 +12,12 @@ use sha2::{Digest, Sha256};
 use wit_component::ComponentEncoder;
 
 use crate::{
-    Error, GUEST_TARGET, Progress, check,
+    Error, GUEST_TARGET, Language, Progress, check,
     check::core_import_advice,
     finished::Shelf,
+    interpreted,
     process::Run,
+    project::language,
     toolchain::{self, GuestToolchain, ToolchainOptions},
     workspace::{Workspace, cargo, registry_remap_flag},
 };
@@ -41,7 +43,7 @@ const SETTINGS: [&str; 7] = [
 /// How plugins are built.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
-    /// Where components are written; `target/plugins` of the workspace when none.
+    /// Where components are written; `target/plugins` of the workspace or the project when none.
     pub out_dir: Option<PathBuf>,
     /// The compiler; found or prepared when none.
     pub toolchain: Option<GuestToolchain>,
@@ -66,7 +68,8 @@ pub struct BuiltPlugin {
     pub changed: bool,
 }
 
-/// Builds the one plugin whose manifest lies in `manifest_dir`.
+/// Builds the one plugin whose manifest lies in `manifest_dir`: a crate, or a policy in another language
+/// ([`crate::language`] tells which).
 ///
 /// # Errors
 /// See [`Error`]; [`Error::Rejected`] when a broker would not load the result.
@@ -75,6 +78,10 @@ pub fn build_plugin(
     options: &BuildOptions,
     progress: &dyn Progress,
 ) -> Result<BuiltPlugin, Error> {
+    match language(manifest_dir)? {
+        Language::Rust => {}
+        other => return interpreted::build(manifest_dir, other, options, progress),
+    }
     let manifest = manifest_dir.join("Cargo.toml");
     let manifest = fs::canonicalize(&manifest).map_err(Error::io("read", &manifest))?;
     let workspace = Workspace::read(manifest_dir)?;

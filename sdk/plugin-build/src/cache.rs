@@ -88,6 +88,20 @@ pub fn install<E: From<Error>>(
     Ok(place)
 }
 
+/// Removes all files of a folder but the newest: what was made for sources that have changed since.
+pub(crate) fn keep_newest(folder: &Path, keep: usize) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    let mut files: Vec<_> =
+        entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    files.sort();
+    for (_, path) in files.iter().rev().skip(keep) {
+        // What cannot be removed only takes room.
+        let _ = fs::remove_file(path);
+    }
+}
+
 const WORK_PREFIX: &str = ".unfinished-";
 
 /// Removes what an interrupted run left. Called with the lock held, so nobody works in it.
@@ -136,6 +150,20 @@ mod tests {
         assert_eq!(choose(Some("relative".into()), false, home.clone()), Path::new("/home/ada/.cache/jit-broker"));
         assert_eq!(choose(None, true, home.clone()), Path::new(ROOT_CACHE));
         assert_eq!(choose(None, false, home), Path::new("/home/ada/.cache/jit-broker"));
+    }
+
+    #[test]
+    fn the_newest_files_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = std::time::SystemTime::UNIX_EPOCH;
+        for age in 0..5 {
+            let file = File::create(folder.path().join(age.to_string())).unwrap();
+            file.set_modified(start + Duration::from_secs(1000 - age)).unwrap();
+        }
+        keep_newest(folder.path(), 2);
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["0", "1"]);
     }
 
     #[test]

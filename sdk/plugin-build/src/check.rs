@@ -1,5 +1,6 @@
 //! Tells before a broker does whether it would load a plugin, and what to change if not.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use wasmparser::{Parser, Payload, Validator};
@@ -36,6 +37,12 @@ pub struct Problem {
 impl Problem {
     pub(crate) fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { what: what.into(), fix: fix.into() }
+    }
+
+    /// Both on one line.
+    #[must_use]
+    pub fn in_a_line(&self) -> String {
+        format!("{}: {}", self.what.replace('\n', " "), self.fix.replace('\n', " "))
     }
 }
 
@@ -137,15 +144,29 @@ const WASI: [(&str, &str); 12] = [
     ("config/", "a plugin's settings are handed to each of its functions; "),
 ];
 
-/// A contract of another version.
-fn skew(contract: &Contract) -> Option<Problem> {
-    let plugin = contract.version.as_deref()?;
-    let host = host_contract();
+/// Contracts of other versions: one problem for each version, with the interfaces that have it.
+fn skew(contract: &Contract) -> Vec<Problem> {
+    let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for name in contract.exports.iter().chain(&contract.imports) {
+        if let Some((interface, Some(version))) = own_interface(name) {
+            versions.entry(version).or_default().push(interface);
+        }
+    }
+    if let Some(version) = contract.version.as_deref().filter(|_| versions.is_empty()) {
+        versions.insert(version, Vec::new());
+    }
     let name = contract
         .identity
         .as_ref()
         .map_or_else(String::new, |identity| format!(" ({} {})", identity.name, identity.version));
-    let what = format!("it{name} was built for contract {plugin}, and this broker offers {host}");
+    let problem = |(version, interfaces): (&&str, &Vec<&str>)| skew_of(&name, version, interfaces);
+    versions.iter().filter_map(problem).collect()
+}
+
+fn skew_of(name: &str, plugin: &str, interfaces: &[&str]) -> Option<Problem> {
+    let host = host_contract();
+    let of = if interfaces.is_empty() { String::new() } else { format!(" (its {})", interfaces.join(", ")) };
+    let what = format!("it{name} was built for contract {plugin}{of}, and this broker offers {host}");
     let Some((plugin, host)) = version(plugin).zip(version(host)) else {
         return Some(Problem::new(what, format!("build it again with the SDK for contract {host}")));
     };

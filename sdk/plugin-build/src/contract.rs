@@ -261,6 +261,30 @@ fn read_identity(data: &[u8]) -> Result<PluginIdentity, Problem> {
     })
 }
 
+/// Appends the section that says who the plugin is, for languages whose compilers write none.
+pub(crate) fn append_identity(component: &mut Vec<u8>, identity: &[u8]) {
+    append_section(component, IDENTITY_SECTION, identity);
+}
+
+/// Appends a custom section: id 0, size, name, data (WebAssembly core specification 5.5.3).
+fn append_section(wasm: &mut Vec<u8>, name: &str, data: &[u8]) {
+    let leb128 = |mut value: usize| {
+        let mut bytes = Vec::new();
+        while value > 0x7f {
+            bytes.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    };
+    let mut body = leb128(name.len());
+    body.extend(name.as_bytes());
+    body.extend(data);
+    wasm.push(0);
+    wasm.extend(leb128(body.len()));
+    wasm.extend(body);
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
@@ -292,23 +316,8 @@ pub(crate) mod tests {
         module
     }
 
-    /// Appends a custom section: id 0, size, name, data.
     pub(crate) fn with_section(mut module: Vec<u8>, name: &str, data: &[u8]) -> Vec<u8> {
-        let leb = |mut value: usize| {
-            let mut bytes = Vec::new();
-            while value > 0x7f {
-                bytes.push((value & 0x7f) as u8 | 0x80);
-                value >>= 7;
-            }
-            bytes.push(value as u8);
-            bytes
-        };
-        let mut body = leb(name.len());
-        body.extend(name.as_bytes());
-        body.extend(data);
-        module.push(0);
-        module.extend(leb(body.len()));
-        module.extend(body);
+        append_section(&mut module, name, data);
         module
     }
 
@@ -362,6 +371,14 @@ pub(crate) mod tests {
             contract.identity,
             Some(PluginIdentity { name: "policy-x".into(), version: "1.2.3".into(), contract: "0.1.0".into() })
         );
+    }
+
+    #[test]
+    fn an_identity_appended_to_a_component_is_found() {
+        let mut bytes = component(&dummy_of_the_contract("policy-plugin"));
+        append_identity(&mut bytes, br#"{"name":"my-rule","version":"0.1.0","contract":"0.1.0"}"#);
+        assert_eq!(Contract::read(&bytes).unwrap().identity.unwrap().name, "my-rule");
+        assert!(crate::check(&bytes).problems.is_empty());
     }
 
     #[test]

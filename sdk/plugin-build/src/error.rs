@@ -31,6 +31,16 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A program that building needs is not there, or too old.
+    #[error("{program} {reason}: {fix}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// What is wrong with it.
+        reason: String,
+        /// The command that helps.
+        fix: &'static str,
+    },
     /// A program ended with a failure.
     #[error("{what} failed ({status})\n{tail}")]
     Failed {

@@ -1,5 +1,7 @@
-//! Builds jit-broker plugins: finds or prepares a compiler for `wasm32-unknown-unknown`, compiles
-//! guest crates, turns the core modules into components and checks them against the contract.
+//! Writes and builds jit-broker plugins. Of Rust: finds or prepares a compiler for
+//! `wasm32-unknown-unknown`, compiles guest crates and turns the core modules into components. Of Python and
+//! JavaScript: fetches what snapshots an interpreter with the sources. Either way the result is checked
+//! against the contract.
 //!
 //! In scope: everything between a plugin's source and a `.wasm` file that a broker loads. Out of
 //! scope: running plugins (jit-runtime) and what is inside them (jit-plugin). Used by
@@ -19,10 +21,15 @@ mod build;
 pub mod cache;
 mod check;
 mod contract;
+mod embedded;
 mod error;
 mod finished;
+mod grants;
+mod interpreted;
 pub mod process;
 mod progress;
+mod project;
+mod scaffold;
 pub mod toolchain;
 mod workspace;
 
@@ -30,7 +37,11 @@ pub use build::{BuildOptions, BuiltPlugin, build_plugin, build_plugins, encode_c
 pub use check::{CheckReport, Problem, check};
 pub use contract::{Contract, Kind, MAX_PLUGIN_BYTES, PluginIdentity, host_contract};
 pub use error::{Attempt, Error};
+pub use grants::granted;
+pub use interpreted::prepare as prepare_language;
 pub use progress::{Progress, Silent};
+pub use project::{Language, check_name, language};
+pub use scaffold::{Created, NewPlugin, Template, create};
 pub use workspace::{Package, Workspace};
 
 /// What plugins are compiled for. It gives components without any WASI import (NO-AMBIENT).

@@ -1,22 +1,29 @@
-//! `plugin test --driver`: the conformance kit.
+//! `plugin test`: the conformance kit for drivers, tables of cases for policies.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use jit_runtime::{Limits, Runtime, RuntimeOptions};
 
 use super::admin::table;
 use super::{Stop, block_on};
 use crate::conformance::cases::CASES;
 use crate::conformance::report::{CaseResult, Report, Verdict};
 use crate::conformance::{self, Progress};
+use crate::policy_test;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
+  jit-broker plugin test --policy my-rule.wasm --cases cases.toml
+  jit-broker plugin test --policy my-rule.wasm --cases cases.toml --config production.toml --format junit
   jit-broker plugin test --list
   jit-broker plugin test --driver driver-postgres.wasm --fixture postgres.toml
   jit-broker plugin test --driver mine.wasm --fixture mine.toml --only crash:: --only outage::
   jit-broker plugin test --driver mine.wasm --fixture mine.toml --format junit --output report.xml
+
+A policy is asked each case several times, each time on a fresh instance: its answers must be the expected
+ones, and all the same. docs/plugins.md has the form of the cases.
 
 A fixture is a piece of the broker's configuration (one connection, one target) and a section
 [conformance] that says how an account logs in; docs/drivers/conformance.md explains it.
@@ -26,11 +33,23 @@ plays outages only to a backend on this machine.";
 #[derive(clap::Args)]
 pub(super) struct TestArgs {
     /// The driver's component.
-    #[arg(long, value_name = "WASM", required_unless_present = "list")]
+    #[arg(long, value_name = "WASM", required_unless_present_any = ["list", "policy"])]
     driver: Option<PathBuf>,
     /// What the kit must know about the backend (TOML).
-    #[arg(long, value_name = "FILE", required_unless_present = "list")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["list", "policy"])]
     fixture: Option<PathBuf>,
+    /// The policy's component.
+    #[arg(long, value_name = "WASM", conflicts_with_all = ["driver", "fixture", "list"], requires = "cases")]
+    policy: Option<PathBuf>,
+    /// What the policy is asked, and what it must answer (TOML).
+    #[arg(long, value_name = "FILE", requires = "policy")]
+    cases: Option<PathBuf>,
+    /// The policy's configuration (TOML or JSON), in the place of the one that the cases share.
+    #[arg(long, value_name = "FILE", requires = "policy")]
+    config: Option<PathBuf>,
+    /// How often the policy is asked each case.
+    #[arg(long, value_name = "TIMES", default_value_t = policy_test::ASKED, value_parser = clap::value_parser!(u32).range(1..=i64::from(policy_test::MOST_ASKED)))]
+    asked: u32,
     /// Only cases whose names contain this; repeat for more.
     #[arg(long, value_name = "PART")]
     only: Vec<String>,
@@ -78,10 +97,10 @@ pub(super) fn run(args: &TestArgs) -> Result<(), Stop> {
         println!("{table}");
         return Ok(());
     }
-    let missing = |what: &str| anyhow::anyhow!("--{what} is missing");
-    let driver = args.driver.as_deref().ok_or_else(|| missing("driver"))?;
-    let fixture = args.fixture.as_deref().ok_or_else(|| missing("fixture"))?;
-    let report = block_on(conformance::run(driver, fixture, &args.only, &OnStderr))?;
+    let report = match &args.policy {
+        Some(policy) => of_policy(policy, args)?,
+        None => of_driver(args)?,
+    };
     let text = match args.format {
         ReportFormat::Table => for_people(&report),
         ReportFormat::Json => report.json()? + "\n",
@@ -92,6 +111,28 @@ pub(super) fn run(args: &TestArgs) -> Result<(), Stop> {
     if report.passed() { Ok(()) } else { Err(Stop::FoundWrong) }
 }
 
+fn of_policy(policy: &Path, args: &TestArgs) -> anyhow::Result<Report> {
+    let options = policy_test::Options {
+        policy: policy.to_owned(),
+        cases: args.cases.clone().context("--cases is missing")?,
+        config: args.config.clone(),
+        only: args.only.clone(),
+        asked: args.asked,
+    };
+    // Compiled plugins are kept between runs: one with an interpreter in it takes seconds to compile.
+    let cache_dir = jit_plugin_build::cache::folder()?.join("compiled");
+    let runtime = Runtime::new(RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: 1 })?;
+    eprintln!("loading {} (the first time it is compiled)", policy.display());
+    policy_test::run(&runtime, &options, &OnStderr)
+}
+
+fn of_driver(args: &TestArgs) -> anyhow::Result<Report> {
+    let missing = |what: &str| anyhow::anyhow!("--{what} is missing");
+    let driver = args.driver.as_deref().ok_or_else(|| missing("driver"))?;
+    let fixture = args.fixture.as_deref().ok_or_else(|| missing("fixture"))?;
+    block_on(conformance::run(driver, fixture, &args.only, &OnStderr))
+}
+
 fn for_people(report: &Report) -> String {
     let mut rows = table(&["CASE", "VERDICT", "SECONDS", "SEEN"]);
     for case in &report.cases {
@@ -100,15 +141,15 @@ fn for_people(report: &Report) -> String {
             Verdict::Failed => format!("{} — {}", case.promise, case.detail),
             _ => case.detail.clone(),
         };
-        rows.add_row([case.name, case.verdict.as_str(), &seconds, &seen]);
+        rows.add_row([&case.name, case.verdict.as_str(), &seconds, &seen]);
     }
-    format!(
-        "driver {} {}, sha256 {}\nfeatures: {}\n{rows}\n",
-        report.driver.name,
-        report.driver.version,
-        report.driver.sha256,
-        report.driver.features.join(" ")
-    )
+    let subject = report.tested.subject();
+    let features = match subject.features[..] {
+        [] => String::new(),
+        _ => format!("features: {}\n", subject.features.join(" ")),
+    };
+    let kind = report.tested.kind();
+    format!("{kind} {} {}, sha256 {}\n{features}{rows}\n", subject.name, subject.version, subject.sha256)
 }
 
 fn write(output: Option<&Path>, text: &str) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ mod client;
 mod conformance;
 mod dev;
 mod plugin;
+mod plugin_check;
+mod plugin_new;
 mod policy;
 mod rotation;
 mod said;
@@ -67,7 +69,7 @@ enum Command {
     /// Read, verify and export the audit log; works without a running broker.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Build, check, sign and list plugins.
+    /// Write, build, check, test, sign and list plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Explain decisions.

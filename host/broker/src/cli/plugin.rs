@@ -1,13 +1,12 @@
-//! `plugin list`, `plugin build`, `plugin check`, `plugin test`.
+//! `plugin list|new|build|check|test`.
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
-use jit_plugin_build::{BuildOptions, build_plugin, check};
+use jit_plugin_build::{BuildOptions, build_plugin};
 
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
-use super::{Format, Stop, block_on, conformance, signing};
+use super::{Format, Stop, block_on, conformance, plugin_check, plugin_new, signing};
 use crate::http::admin::PluginRow;
 
 #[derive(clap::Subcommand)]
@@ -26,23 +25,27 @@ pub(super) enum PluginCommand {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Build a plugin's crate into a component; finds or prepares the guest toolchain.
-    #[command(after_help = "Example:\n  jit-broker plugin build plugins/policy-allow-list --out plugins/")]
+    /// Write a new plugin's project: it builds, and has tests and a README.
+    #[command(after_help = plugin_new::EXAMPLES)]
+    New(plugin_new::NewArgs),
+    /// Build a plugin into a component: a crate, or a policy in Python or JavaScript. Finds or
+    /// fetches the tools that it needs.
+    #[command(
+        after_help = "Examples:\n  jit-broker plugin build my-rule\n  jit-broker plugin build plugins/policy-allow-list --out plugins/"
+    )]
     Build {
-        /// The crate's folder.
+        /// The project's folder.
         #[arg(default_value = ".")]
         folder: PathBuf,
-        /// Where the component goes; by default target/plugins.
+        /// Where the component goes; by default target/plugins of the project or workspace.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Check a component: its kind, its contract version, what it imports; and how to mend it.
-    #[command(after_help = "Example:\n  jit-broker plugin check plugins/policy-allow-list.wasm")]
-    Check {
-        /// The component.
-        file: PathBuf,
-    },
-    /// Conformance kit: a driver through an account's whole life on a real backend.
+    /// Check a component: its kind, its contract version, what it imports and is granted; and how to mend it.
+    #[command(after_help = plugin_check::EXAMPLES)]
+    Check(plugin_check::CheckArgs),
+    /// Test a component: a policy against a table of cases, a driver through an account's whole life
+    /// on a real backend.
     #[command(after_help = conformance::EXAMPLES)]
     Test(conformance::TestArgs),
     #[command(flatten)]
@@ -60,21 +63,8 @@ pub(super) fn run(command: PluginCommand) -> Result<(), Stop> {
             println!("{}: {} KiB, sha256 {}", built.wasm_path.display(), built.size.div_ceil(1024), built.sha256);
             Ok(())
         }
-        PluginCommand::Check { file } => {
-            let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let report = check(&bytes);
-            if let Some(contract) = &report.contract {
-                let kind = contract.kind.map_or_else(|| "unknown kind".to_owned(), |kind| kind.to_string());
-                println!("{}: {kind}, contract {}", file.display(), contract.version.as_deref().unwrap_or("unknown"));
-                println!("imports: {}", contract.imports.join(" "));
-            }
-            if report.problems.is_empty() {
-                println!("a broker can load it");
-                return Ok(());
-            }
-            println!("{report}");
-            Err(Stop::FoundWrong)
-        }
+        PluginCommand::New(args) => plugin_new::run(&args),
+        PluginCommand::Check(args) => plugin_check::run(&args),
     }
 }
 

@@ -24,7 +24,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use cases::{CASES, Case};
 use fixture::Fixture;
-use report::{CaseResult, Report, Subject, Verdict};
+use report::{CaseResult, Report, Subject, Tested, Verdict};
 use stand::{NotApplicable, Stand};
 
 /// How long one case may take; a case that hangs has failed.
@@ -57,12 +57,12 @@ pub async fn run(component: &Path, fixture: &Path, only: &[String], progress: &d
     stand.must_reach_the_backend().await?;
     let description = stand.driver.description();
     let mut report = Report {
-        driver: Subject {
+        tested: Tested::Driver(Subject {
             name: description.name.clone(),
             version: description.version.clone(),
             sha256: stand.driver.sha256().to_owned(),
             features: description.features.iter().map(|feature| feature.word().to_owned()).collect(),
-        },
+        }),
         cases: Vec::new(),
     };
     for (place, case) in chosen.iter().enumerate() {
@@ -93,7 +93,7 @@ async fn one(case: &Case, stand: &Stand) -> CaseResult {
         },
     };
     let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    CaseResult { name: case.name, promise: case.promise, verdict, detail, millis }
+    CaseResult { name: case.name.into(), promise: case.promise.into(), verdict, detail, millis }
 }
 
 /// A folder of the run's own, removed at its end.

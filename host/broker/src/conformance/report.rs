@@ -1,5 +1,6 @@
 //! What the kit found, for people (table), programs (JSON) and CI (JUnit).
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The driver does what the contract says.
+    /// The plugin does what the contract or the case says.
     Passed,
     /// It does not.
     Failed,
@@ -33,9 +34,9 @@ impl Verdict {
 #[derive(Debug, Clone, Serialize)]
 pub struct CaseResult {
     /// `group::what-it-shows`.
-    pub name: &'static str,
-    /// The promise in a sentence.
-    pub promise: &'static str,
+    pub name: Cow<'static, str>,
+    /// The promise in a sentence, or what a policy is to answer.
+    pub promise: Cow<'static, str>,
     /// What became of it.
     pub verdict: Verdict,
     /// Why it failed or does not apply; what was seen where that is worth telling.
@@ -44,7 +45,36 @@ pub struct CaseResult {
     pub millis: u64,
 }
 
-/// The driver under test.
+/// What is under test, by what it is.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tested {
+    /// A driver.
+    Driver(Subject),
+    /// A policy.
+    Policy(Subject),
+}
+
+impl Tested {
+    /// Who it is.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        match self {
+            Self::Driver(subject) | Self::Policy(subject) => subject,
+        }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Driver(_) => "driver",
+            Self::Policy(_) => "policy",
+        }
+    }
+}
+
+/// The plugin under test.
 #[derive(Debug, Clone, Serialize)]
 pub struct Subject {
     /// What it calls itself.
@@ -53,15 +83,17 @@ pub struct Subject {
     pub version: String,
     /// The digest of its component, in hexadecimal.
     pub sha256: String,
-    /// What it claims.
+    /// What a driver claims.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
 }
 
 /// A whole run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The driver.
-    pub driver: Subject,
+    /// The plugin.
+    #[serde(flatten)]
+    pub tested: Tested,
     /// Each case, in the order in which it was run.
     pub cases: Vec<CaseResult>,
 }
@@ -82,10 +114,10 @@ impl Report {
     /// One line on the whole.
     #[must_use]
     pub fn summary(&self) -> String {
+        let Subject { name, version, .. } = self.tested.subject();
         format!(
-            "{} {}: {} passed, {} failed, {} not applicable",
-            self.driver.name,
-            self.driver.version,
+            "{}: {} passed, {} failed, {} not applicable",
+            format!("{name} {version}").trim_end(),
             self.count(Verdict::Passed),
             self.count(Verdict::Failed),
             self.count(Verdict::NotApplicable)
@@ -109,15 +141,15 @@ impl Report {
         let _ = writeln!(
             xml,
             "<testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" time=\"{:.3}\">",
-            escaped(&self.driver.name),
+            escaped(&self.tested.subject().name),
             self.cases.len(),
             self.count(Verdict::Failed),
             self.count(Verdict::NotApplicable),
             seconds(total)
         );
         for case in &self.cases {
-            let (name, detail) = (escaped(case.name), escaped(&case.detail));
-            let class = escaped(&self.driver.name);
+            let (name, detail) = (escaped(&case.name), escaped(&case.detail));
+            let class = escaped(&self.tested.subject().name);
             let _ =
                 write!(xml, "  <testcase classname=\"{class}\" name=\"{name}\" time=\"{:.3}\"", seconds(case.millis));
             let _ = match case.verdict {
@@ -154,14 +186,19 @@ mod tests {
 
     fn report(verdicts: &[Verdict]) -> Report {
         let case = |verdict: &Verdict| CaseResult {
-            name: "lifecycle::create",
-            promise: "an account can log in",
+            name: "lifecycle::create".into(),
+            promise: "an account can log in".into(),
             verdict: *verdict,
             detail: "<\"&\u{1}\n".to_owned(),
             millis: 1_500,
         };
         Report {
-            driver: Subject { name: "d".into(), version: "1".into(), sha256: "00".into(), features: vec![] },
+            tested: Tested::Driver(Subject {
+                name: "d".into(),
+                version: "1".into(),
+                sha256: "00".into(),
+                features: vec![],
+            }),
             cases: verdicts.iter().map(case).collect(),
         }
     }
@@ -172,6 +209,15 @@ mod tests {
         assert!(!report(&[Verdict::Passed, Verdict::Failed]).passed());
         assert!(!report(&[Verdict::NotApplicable]).passed());
         assert!(!report(&[]).passed());
+    }
+
+    #[test]
+    fn json_says_what_was_tested() {
+        let json: serde_json::Value = serde_json::from_str(&report(&[Verdict::Passed]).json().unwrap()).unwrap();
+        assert_eq!(
+            (json["driver"]["name"].as_str(), json["cases"][0]["verdict"].as_str()),
+            (Some("d"), Some("passed"))
+        );
     }
 
     #[test]

@@ -1,0 +1,80 @@
+// Policies: pure functions of a configuration and a request.
+
+/**
+ * What is asked, by whom, and what is known. The contract is `wit/types.wit`.
+ *
+ * @typedef {object} Request
+ * @property {'issue' | 'renew'} operation
+ * @property {number} time Seconds since the Unix epoch, UTC. A policy has no clock: this is the time.
+ * @property {string} workload The verified workload.
+ * @property {string} issuer The issuer that vouches for it.
+ * @property {string} target
+ * @property {string} role
+ * @property {number} ttlSeconds
+ * @property {Record<string, string>} attributes Attributes of the identity, by configuration (`k8s_namespace`, `env`, …).
+ * @property {string | undefined} reason
+ * @property {string | undefined} ticket
+ * @property {Record<string, string>} metadata The caller's own words: claims of the caller, not of its identity.
+ * @property {Record<string, string>} facts Usage counts of the host and facts of context providers, by name.
+ */
+
+/**
+ * A yes, with its conditions: the lease lives at most `maxTtlSeconds`; `role` of the same target instead of
+ * the one asked for; `requires` says what the request must have (`reason`, `ticket`, `approval`); `reason`
+ * and `labels` are for the audit record.
+ *
+ * @param {{ reason?: string, maxTtlSeconds?: number, role?: string, requires?: string[], labels?: Record<string, string> }} [conditions]
+ */
+export function allow(conditions = {}) {
+  const known = ['reason', 'maxTtlSeconds', 'role', 'requires', 'labels'];
+  const unknown = Object.keys(conditions).find((name) => !known.includes(name));
+  if (unknown !== undefined) throw new TypeError(`allow has no ${unknown}: there are ${known.join(', ')}`);
+  const { maxTtlSeconds } = conditions;
+  if (maxTtlSeconds !== undefined && !(Number.isSafeInteger(maxTtlSeconds) && maxTtlSeconds >= 1)) {
+    throw new TypeError(`maxTtlSeconds is ${maxTtlSeconds}: it is a whole number of seconds, at least 1`);
+  }
+  return { verdict: 'allow', reason: '', requires: [], labels: {}, ...conditions };
+}
+
+/**
+ * A no. The caller reads the reason: say what would help.
+ *
+ * @param {string} reason
+ */
+export function deny(reason) {
+  return { verdict: 'deny', reason };
+}
+
+/**
+ * One mistake in a configuration: where (a dotted path, `rules[0].role`, empty for the whole), and what is
+ * wrong and what to write instead.
+ *
+ * @param {string} path
+ * @param {string} message
+ */
+export function problem(path, message) {
+  return { path, message };
+}
+
+/**
+ * Makes a policy; it is the module's default export. The same configuration and request must give the same
+ * answer always: a decision is replayed from the audit record. An exception denies, with its text.
+ *
+ * @template C
+ * @param {{
+ *   config: import('./config.js').Type<C>,
+ *   validate?: (config: C) => Iterable<{ path: string, message: string }>,
+ *   decide: (config: C, request: Request) => ReturnType<typeof allow> | ReturnType<typeof deny>,
+ * }} rule
+ */
+export function policy(rule) {
+  if (typeof rule.config !== 'function') throw new TypeError('say what its configuration is: config: table({ … })');
+  if (typeof rule.decide !== 'function') throw new TypeError('a policy has a function decide(config, request)');
+  return { validate: () => [], ...rule };
+}
+
+/** The answer, if it is one: a promise or a truth value is none. */
+export function checked(answer) {
+  if (answer?.verdict === 'allow' || answer?.verdict === 'deny') return answer;
+  throw new TypeError('decide must return allow(…) or deny(…), and not a promise');
+}

@@ -1,0 +1,125 @@
+//! Python: componentize-py of PyPI, pinned by digest, beside nothing of this machine but its interpreter.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, Work,
+    program::{Wanted, isolated},
+    sources::ENTRY,
+    write,
+};
+use crate::{Error, Progress, cache, process::Run, project::Project};
+
+const REQUIREMENTS: &str = include_str!("requirements.txt");
+
+const PYTHON: Wanted = Wanted {
+    program: "python3",
+    minimum: (3, 9),
+    fix: "install Python 3.10 or newer, on Debian with `apt-get install python3 python3-pip`",
+};
+
+/// The tool's own command, without a script whose first line would name a folder that is renamed later.
+const START: &str = "import sys; from componentize_py import script; sys.exit(script())";
+
+/// The folder into which pip installed it.
+pub(super) struct ComponentizePy(PathBuf);
+
+impl Tool for ComponentizePy {
+    const ENDING: &'static str = "py";
+
+    fn prepare(cache: &Path, progress: &dyn Progress) -> Result<Self, Error> {
+        PYTHON.find()?;
+        let digest = hex::encode(&Sha256::digest(REQUIREMENTS)[..8]);
+        cache::install(cache, &format!("languages/componentize-py-{digest}"), INSTALL_DEADLINE, |folder| {
+            progress.step("fetching componentize-py from PyPI (17 MB, once)");
+            let requirements = folder.join("requirements.txt");
+            write(&requirements, REQUIREMENTS)?;
+            let mut pip = isolated(PYTHON.program, folder);
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"])
+                .args(["--only-binary=:all:", "--require-hashes", "--target"])
+                .arg(folder.join("site"))
+                .arg("--requirement")
+                .arg(&requirements);
+            let installed = Run::new("`pip install componentize-py`", INSTALL_DEADLINE)
+                .on_line(&|line| progress.detail(line))
+                .output(&mut pip);
+            match installed {
+                Err(Error::Failed { tail, .. }) if tail.contains("No module named pip") => Err(Error::Program {
+                    program: "pip",
+                    reason: "is not installed".to_owned(),
+                    fix: "on Debian `apt-get install python3-pip`, elsewhere `python3 -m ensurepip --user`",
+                }),
+                other => other.map(drop),
+            }
+        })
+        .map(Self)
+    }
+
+    fn inputs() -> Vec<&'static str> {
+        vec!["python", REQUIREMENTS]
+    }
+
+    fn entry(project: &Project) -> String {
+        // In this order: the policy gets its modules from the sandbox, and `component` looks for what it registered.
+        format!("import jit_plugin.sandbox\nimport {}\nfrom jit_plugin.component import Policy\n", project.module)
+    }
+
+    fn componentize(&self, work: &Work, project: &Project, progress: &dyn Progress) -> Result<(), Error> {
+        progress.step(&format!("making a component of {} with CPython in it (about 20 s)", project.name));
+        // componentize-py looks for installed packages there, and else in those of this machine.
+        let empty = work.scratch.join("venv");
+        cache::create_folder(&empty.join("lib/site-packages"))?;
+        let mut python = isolated(PYTHON.program, &work.scratch);
+        python
+            .env("PYTHONPATH", self.0.join("site"))
+            .env("VIRTUAL_ENV", &empty)
+            .current_dir(&work.scratch)
+            .args(["-c", START, "--quiet", "--wit-path"])
+            .arg(&work.wit)
+            .args(["--world", project.kind.world(), "componentize", "--stub-wasi", "--python-path"])
+            .arg(&work.sources)
+            .arg("--output")
+            .arg(&work.out)
+            .arg(ENTRY);
+        Run::new(format!("making a component of {}", project.name), COMPONENT_DEADLINE)
+            .on_line(&|line| progress.detail(line))
+            .output(&mut python)
+            .map(drop)
+            .map_err(readable)
+    }
+}
+
+/// Without the tool's own call stack: what helps is the exception in the policy, which comes before it.
+fn readable(error: Error) -> Error {
+    match error {
+        Error::Failed { what, status, tail } => {
+            let end = tail.find("\nStack backtrace:").unwrap_or(tail.len());
+            let tail = tail[..end].replace("AssertionError: ", "");
+            Error::Failed { what, status, tail }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_requirement_is_pinned_by_digest() {
+        let lines = REQUIREMENTS.lines().filter(|line| !line.starts_with(['#', ' ']));
+        assert!(lines.clone().count() > 0 && lines.into_iter().all(|line| line.contains("==")));
+        assert!(REQUIREMENTS.matches("--hash=sha256:").count() >= 2);
+    }
+
+    #[test]
+    fn a_mistake_in_the_policy_is_told_without_the_tools_own_stack() {
+        let tail =
+            "AssertionError: Traceback (most recent call last):\nNameError: name 'x'\n\nStack backtrace:\n 0: anyhow";
+        let error = readable(Error::Failed { what: "w".into(), status: "1".into(), tail: tail.into() });
+        let text = error.to_string();
+        assert!(text.contains("NameError: name 'x'") && !text.contains("anyhow"), "{text}");
+    }
+}

@@ -1,0 +1,114 @@
+"""The policy as the contract's exports. Only within a component: `jit-broker plugin build` imports it."""
+
+from __future__ import annotations
+
+from componentize_py_types import Err
+from wit_world import exports
+from wit_world.exports import policy as wit
+from wit_world.imports import log as host_log
+from wit_world.imports import types as host_types
+
+from . import config as typed
+from . import log
+from .policy import Allow, Deny, Request, registered
+
+
+def _to_host(level: str, message: str, fields: dict[str, str]) -> None:
+    host_log.write(host_log.Level[level.upper()], message, list(fields.items()))
+
+
+log._sink = _to_host
+
+
+def _first(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """The first of each name counts, as in the other languages' SDKs."""
+    return dict(reversed(pairs))
+
+
+def _request(asked: host_types.Request) -> Request:
+    return Request(
+        operation=asked.operation,
+        time=asked.time,
+        workload=asked.workload,
+        issuer=asked.issuer,
+        target=asked.target,
+        role=asked.role,
+        ttl_seconds=asked.ttl_seconds,
+        attributes=_first(asked.attributes),
+        reason=asked.reason,
+        ticket=asked.ticket,
+        metadata=_first(asked.metadata),
+        facts=_first(asked.facts),
+    )
+
+
+def _text(value: object) -> str:
+    """As the contract has texts: UTF-8. Half a surrogate pair is none, and would trap."""
+    text = str(value)
+    text.encode()
+    return text
+
+
+def _verdict(answer: Allow | Deny) -> wit.Verdict:
+    if isinstance(answer, Deny):
+        return wit.Verdict_Deny(_text(answer.reason))
+    if isinstance(answer, Allow):
+        return wit.Verdict_Allow(
+            wit.Allowance(
+                reason=_text(answer.reason),
+                max_ttl_seconds=answer.max_ttl_seconds,
+                role=None if answer.role is None else _text(answer.role),
+                requires=[_text(word) for word in answer.requires],
+                labels=[(_text(name), _text(value)) for name, value in answer.labels.items()],
+            )
+        )
+    raise TypeError(f"decide must return Allow or Deny, not {type(answer).__name__}")
+
+
+def _tell(error: Exception) -> str:
+    """The exception in a line, with its place in the policy; how it came there goes to the log."""
+    # Not by `traceback`, which looks for the sources: there are no files.
+    places = []
+    frame = error.__traceback__
+    while frame is not None and len(places) < 50:
+        code = frame.tb_frame.f_code
+        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno} in {code.co_name}")
+        frame = frame.tb_next
+    text = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
+    log.error("the policy raised an exception", exception=text[:500], calls="; ".join(places)[-3000:])
+    return f"{text} ({places[-1]})" if places else text
+
+
+class Policy(exports.Policy):
+    """What componentize-py looks for."""
+
+    def __init__(self) -> None:
+        self.policy = registered[0]()
+        self.config_type = registered[0].config_type()
+
+    def validate(self, config: str) -> None:
+        try:
+            problems = list(self.policy.validate(typed.parse(self.config_type, config)))
+        except typed.Problems as error:
+            problems = error.problems
+        except Exception as error:
+            problems = [typed.Problem("", _tell(error))]
+        if problems:
+            raise Err([host_types.ConfigProblem(problem.path, problem.message) for problem in problems])
+
+    def decide(self, config: str, request: host_types.Request) -> wit.Verdict:
+        try:
+            return _verdict(self.policy.decide(typed.parse(self.config_type, config), _request(request)))
+        except Exception as error:
+            raise Err(_tell(error)) from None
+
+
+def check() -> None:
+    """Called once while the component is built, so that a mistake is told then."""
+    if not registered:
+        raise TypeError("the module registers no policy: end it with register_policy(MyRule)")
+    # In the snapshot that every call begins from, this is done already.
+    typed.prepare(registered[0].config_type())
+
+
+check()

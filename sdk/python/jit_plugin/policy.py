@@ -1,0 +1,103 @@
+"""Policies: pure functions of a configuration and a request."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass, field
+from typing import Generic, Iterable, Mapping, TypeVar
+
+from .config import Problem
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked, by whom, and what is known. The contract is `wit/types.wit`."""
+
+    operation: str
+    """`issue` or `renew`."""
+    time: int
+    """Seconds since the Unix epoch, UTC. A policy has no clock: this is the time."""
+    workload: str
+    """The verified workload."""
+    issuer: str
+    """The issuer that vouches for it."""
+    target: str
+    role: str
+    ttl_seconds: int
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Attributes of the identity, by configuration (`k8s_namespace`, `env`, …)."""
+    reason: str | None = None
+    ticket: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """The caller's own words: claims of the caller, not of its identity."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Usage counts of the host and facts of context providers, by name."""
+
+
+@dataclass(frozen=True)
+class Allow:
+    """A yes, with its conditions."""
+
+    reason: str = ""
+    """Why, for the audit log."""
+    max_ttl_seconds: int | None = None
+    """The lease lives at most so long."""
+    role: str | None = None
+    """This role of the same target instead of the one asked for."""
+    requires: tuple[str, ...] | list[str] = ()
+    """What the request must have: `reason`, `ticket`, `approval`."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels for the audit record."""
+
+    def __post_init__(self) -> None:
+        cap = self.max_ttl_seconds
+        if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
+            raise ValueError(f"max_ttl_seconds is {cap!r}: it is a whole number of seconds, at least 1")
+
+
+@dataclass(frozen=True)
+class Deny:
+    """A no. The caller reads the reason: say what would help."""
+
+    reason: str
+
+
+class Policy(Generic[C]):
+    """Decides who may have what: `class MyRule(Policy[Config])`.
+
+    The same configuration and request must give the same answer always: a decision is replayed from
+    the audit record. An exception denies, with the exception's text and place in the host's log.
+    Do not iterate over a `set` of texts where the order matters: it is fixed in a component, but another
+    build may have another one. Use `sorted`.
+    """
+
+    def validate(self, config: C) -> Iterable[Problem]:
+        """Mistakes that the type cannot express. Called at load, before any decision."""
+        return ()
+
+    def decide(self, config: C, request: Request) -> Allow | Deny:
+        """Decides."""
+        raise NotImplementedError
+
+    @classmethod
+    def config_type(cls) -> type:
+        """What stands in the brackets of `Policy[…]`."""
+        for ancestor in cls.__mro__:
+            for base in getattr(ancestor, "__orig_bases__", ()):
+                if typing.get_origin(base) is Policy and isinstance(typing.get_args(base)[0], type):
+                    return typing.get_args(base)[0]
+        raise TypeError(f"say what its configuration is: class {cls.__name__}(Policy[Config])")
+
+
+registered: list[type[Policy]] = []
+
+
+def register_policy(policy: type[Policy]) -> type[Policy]:
+    """Makes the class the policy of this plugin. Once, at the end of the module."""
+    if registered and registered[0].__qualname__ != policy.__qualname__:
+        raise TypeError(f"a plugin is one policy, and {registered[0].__name__} is registered already")
+    policy.config_type()
+    registered[:] = [policy]
+    return policy
