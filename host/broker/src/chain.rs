@@ -16,6 +16,21 @@ use crate::target::{ChainLink, Target};
 /// How often a chain is asked again because a policy named a narrower role.
 const MOST_NARROWINGS: usize = 4;
 
+/// Who denies what the policies together cannot agree on.
+pub const CHAIN: &str = "chain";
+
+/// Why a chain denies when its policies name a role that the target does not have.
+#[must_use]
+pub fn not_grantable(role: &RoleName) -> String {
+    format!("the policies want role {role}, which cannot be granted here")
+}
+
+/// Why a renewal is denied when the policies name a narrower role than the lease's.
+#[must_use]
+pub fn only_narrower(role: &RoleName) -> String {
+    format!("the policies now grant only role {role}; ask for a new lease")
+}
+
 /// What a chain said in the end.
 pub struct Said {
     /// A yes with what holds, or a no.
@@ -75,10 +90,9 @@ pub fn ask(target: &Target, role: RoleName, ttl: Ttl, input: &PolicyRequest) -> 
         let verdict = match verdict {
             ChainVerdict::Allow { ttl, labels } => Final::Allow { ttl, labels },
             ChainVerdict::Deny { policy, reason } => Final::Deny { policy, reason },
-            ChainVerdict::Narrow(narrower) => Final::Deny {
-                policy: "chain".to_owned(),
-                reason: format!("the policies want role {narrower}, which cannot be granted here"),
-            },
+            ChainVerdict::Narrow(narrower) => {
+                Final::Deny { policy: CHAIN.to_owned(), reason: not_grantable(&narrower) }
+            }
         };
         let policies = answers.into_iter().map(|answer| answer.record).collect();
         return Ok(Said { verdict, role, policies, shadow_diffs });

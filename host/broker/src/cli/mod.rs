@@ -9,6 +9,7 @@ mod conformance;
 mod dev;
 mod plugin;
 mod policy;
+mod policy_replay;
 mod rotation;
 mod said;
 mod store;
@@ -29,7 +30,7 @@ use crate::fault;
 #[command(
     name = "jit-broker",
     version = version(),
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test), or denied (policy simulate) · 4 no broker answers on the admin socket",
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test), or denied (policy simulate), or flipping (policy replay) · 4 no broker answers on the admin socket",
     max_term_width = 100
 )]
 struct Cli {
@@ -69,7 +70,7 @@ enum Command {
     /// Build, check and list plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    /// Explain decisions.
+    /// Explain decisions, and try policies on recorded ones.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Print the API's description (OpenAPI 3.1).
