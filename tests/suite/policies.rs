@@ -12,7 +12,8 @@ fn plugin(name: &str, file: &str) -> String {
 
 /// A policy `scripted` beside `allow`, in that mode and with those keys and rules.
 fn scripted(keys: &str, rules: &str) -> Settings {
-    let more = format!("{}[policies.scripted]\nplugin = \"scripted\"\n{keys}\n{rules}", plugin("scripted", "policy-scripted"));
+    let more =
+        format!("{}[policies.scripted]\nplugin = \"scripted\"\n{keys}\n{rules}", plugin("scripted", "policy-scripted"));
     Settings { policies: vec!["allow".into(), "scripted".into()], more, ..Settings::default() }
 }
 
@@ -123,14 +124,16 @@ async fn a_roll_out_reaches_the_same_workloads_and_only_more_of_them() {
 }
 
 fn quota(rules: &str) -> Settings {
-    let more = format!("{}[policies.quota]\nplugin = \"quota\"\n[policies.quota.config]\n{rules}", plugin("quota", "policy-quota"));
+    let more = format!(
+        "{}[policies.quota]\nplugin = \"quota\"\n[policies.quota.config]\n{rules}",
+        plugin("quota", "policy-quota")
+    );
     Settings { policies: vec!["allow".into(), "quota".into()], more, ..Settings::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_at_the_same_moment_do_not_slip_through_a_quota() {
-    let mut world =
-        World::with(quota("limits = [{ per = \"workload_target\", leases = 5 }]")).await;
+    let mut world = World::with(quota("limits = [{ per = \"workload_target\", leases = 5 }]")).await;
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
     let body = json!({"target": "inventory_db", "ttl": "10m"});
@@ -180,8 +183,7 @@ async fn requests_at_the_same_moment_do_not_slip_through_a_quota() {
 
 #[tokio::test]
 async fn requests_are_counted_within_their_window_over_restarts() {
-    let mut world =
-        World::with(quota("limits = [{ per = \"workload\", requests = { 1h = 3 } }]")).await;
+    let mut world = World::with(quota("limits = [{ per = \"workload\", requests = { 1h = 3 } }]")).await;
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
     let body = json!({"target": "inventory_db"});
@@ -226,7 +228,12 @@ reason = "prod and healthy"
     let allowed = ask(&["--attribute", "env=prod", "--fact", "edr.score=90", "--ttl", "1h"]);
     let text = String::from_utf8_lossy(&allowed.stdout).into_owned();
     assert_eq!(allowed.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&allowed.stderr));
-    for line in ["env = prod", "edr.score = 90", "2. scripted: allow, prod and healthy; at most 300 s", "ALLOWED: app_read_only for 300 s"] {
+    for line in [
+        "env = prod",
+        "edr.score = 90",
+        "2. scripted: allow, prod and healthy; at most 300 s",
+        "ALLOWED: app_read_only for 300 s",
+    ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
     let denied = ask(&["--attribute", "env=dev", "--format", "json"]);

@@ -262,7 +262,8 @@ async fn asks(client: Client, number: usize) {
     let token = token(&client, &workload, if number.is_multiple_of(2) { "prod" } else { "dev" }).await;
     let mut leases = Vec::new();
     for turn in 0..45 {
-        let mut body = json!({"target": "nothing", "ttl": format!("{}m", 10 + turn), "metadata": {"turn": turn.to_string()}});
+        let mut body =
+            json!({"target": "nothing", "ttl": format!("{}m", 10 + turn), "metadata": {"turn": turn.to_string()}});
         if turn % 3 == 0 {
             body["role"] = json!("writer");
         }

@@ -14,7 +14,8 @@ use jit_core::outcome::{Outcome, Refusal};
 use jit_core::policy::Mode as PolicyMode;
 use jit_core::usage::checked_windows;
 use jit_runtime::{
-    ConfigFault, Connection, ContextScope, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SessionStore,
+    ConfigFault, Connection, ContextScope, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions,
+    SessionStore,
 };
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};

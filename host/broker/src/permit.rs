@@ -233,12 +233,7 @@ pub async fn decide(broker: &Broker, asked: Asked, counting: Counting) -> Decide
 
 /// Where a policy of the target wants it, counts the request and adds the numbers to the input. Gives
 /// whether it is held as a lease to be from now on.
-async fn count(
-    broker: &Broker,
-    asked: &Asked,
-    counting: Counting,
-    input: &mut PolicyRequest,
-) -> Result<bool, Refused> {
+async fn count(broker: &Broker, asked: &Asked, counting: Counting, input: &mut PolicyRequest) -> Result<bool, Refused> {
     let Some(windows) = &asked.target.usage_windows else { return Ok(false) };
     let counted = Counted {
         request_id: asked.request_id.clone(),

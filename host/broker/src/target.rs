@@ -187,8 +187,7 @@ impl Serving {
         let target = self.targets.get(&request.target).cloned();
         let target = target.ok_or_else(|| Refused::UnknownTarget(request.target.to_string()))?;
         let role = request.role.clone().or_else(|| target.default_role.clone());
-        let role =
-            role.ok_or_else(|| Refused::field("role", "this target has no default role: send \"role\""))?;
+        let role = role.ok_or_else(|| Refused::field("role", "this target has no default role: send \"role\""))?;
         if !target.roles.contains_key(&role) {
             return Err(Refused::RoleNotAllowed { target: target.name.to_string(), role: role.to_string() });
         }

@@ -274,9 +274,7 @@ impl Verdict {
     #[must_use]
     pub fn told(&self, request: &PolicyRequest) -> Told {
         match self {
-            Self::Deny(reason) => {
-                Told { verdict: "deny", reason: reason.clone(), obligations: Obligations::default() }
-            }
+            Self::Deny(reason) => Told { verdict: "deny", reason: reason.clone(), obligations: Obligations::default() },
             Self::Allow(allowance) => {
                 let (verdict, reason) = match allowance.missing(request) {
                     Some(missing) => ("deny", missing.to_owned()),
@@ -500,7 +498,11 @@ pub(crate) mod tests {
         })
         .told(&request());
         assert_eq!((told.verdict, told.reason.as_str()), ("deny", "a ticket is required: send \"ticket\""));
-        let record = PolicyRecord { obligations: told.obligations.clone(), rolled_out: Some(true), ..answer("a", Mode::Shadow, allow(|_| ())).record };
+        let record = PolicyRecord {
+            obligations: told.obligations.clone(),
+            rolled_out: Some(true),
+            ..answer("a", Mode::Shadow, allow(|_| ())).record
+        };
         let json = serde_json::to_value(&record).unwrap();
         assert_eq!(json["narrower_role"], "app_read_only");
         assert_eq!(json["requires"], serde_json::json!(["ticket", "approval"]));
@@ -510,12 +512,17 @@ pub(crate) mod tests {
         assert_eq!(denied.recorded(), Some(Verdict::Deny(told.reason)), "it counted as a no");
         let given = allow(|a| a.max_ttl = Ttl::from_seconds(600).ok());
         let as_told = given.told(&request());
-        let allowed =
-            PolicyRecord { verdict: "allow".into(), reason: String::new(), obligations: as_told.obligations.clone(), ..record.clone() };
+        let allowed = PolicyRecord {
+            verdict: "allow".into(),
+            reason: String::new(),
+            obligations: as_told.obligations.clone(),
+            ..record.clone()
+        };
         assert_eq!(allowed.recorded(), Some(given));
         assert!(allowed.says(&as_told) && !denied.says(&as_told));
         // As an older release wrote it.
-        let old = serde_json::json!({"name": "a", "mode": "enforce", "verdict": "allow", "plugin_sha256": "00", "micros": 7});
+        let old =
+            serde_json::json!({"name": "a", "mode": "enforce", "verdict": "allow", "plugin_sha256": "00", "micros": 7});
         assert_eq!(serde_json::from_value::<PolicyRecord>(old).unwrap().obligations, Obligations::default());
     }
 }

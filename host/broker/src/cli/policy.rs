@@ -155,7 +155,9 @@ fn for_people(explanation: &Explanation) -> String {
     lines.extend(known);
     for context in &explanation.contexts {
         let how = match (context.outcome, &context.error) {
-            (ContextOutcome::Failed, Some(error)) if context.failed_open => format!("failed, and is done without: {error}"),
+            (ContextOutcome::Failed, Some(error)) if context.failed_open => {
+                format!("failed, and is done without: {error}")
+            }
             (ContextOutcome::Failed, Some(error)) => format!("failed, which denies: {error}"),
             (outcome, _) => outcome.as_str().to_owned(),
         };

@@ -259,7 +259,11 @@ fn for_people(report: &Report, with_candidate: bool, took: Duration) -> String {
         line(candidate_failed, "the candidate did not answer, which denies", false);
         line(not_concerned, "not concerned: the policy that is replaced is not in their chain", false);
     }
-    line(same_bytes - not_reproduced, "recorded answers of the same component and configuration, reproduced exactly", !with_candidate);
+    line(
+        same_bytes - not_reproduced,
+        "recorded answers of the same component and configuration, reproduced exactly",
+        !with_candidate,
+    );
     line(not_reproduced, "recorded answers of the same component and configuration, NOT REPRODUCED", false);
     line(other_bytes, "recorded answers of other components or configurations", false);
     line(not_replayable, "not replayable:", false);

@@ -280,9 +280,8 @@ fn read(root: &Section<'_>) -> Option<Parts> {
     let plugins = root.named("plugins", plugin::plugin);
     let connections = root.named("connections", |_, section| connection::connection(section));
     let policies = root.named("policies", |_, section| plugin::policy(section, &plugin_names));
-    let contexts = root.named("contexts", |name, section| {
-        plugin::context(name, section, &plugin_names, &connection_names)
-    });
+    let contexts =
+        root.named("contexts", |name, section| plugin::context(name, section, &plugin_names, &connection_names));
     let known = target::Known {
         plugins: &plugin_names,
         connections: &connection_names,

@@ -73,7 +73,8 @@ pub(super) fn policy(section: &Section<'_>, plugins: &Declared<'_>) -> Option<Po
     let mode = mode.unwrap_or_default();
     let rollout = section.optional_section("rollout", rollout).flatten();
     if rollout.is_some() && mode != Mode::Enforce {
-        let message = format!("`rollout` says for whom a policy is enforced, and this one has mode = \"{}\"", mode.as_str());
+        let message =
+            format!("`rollout` says for whom a policy is enforced, and this one has mode = \"{}\"", mode.as_str());
         section.error("rollout", message, Some("leave `rollout` out, or write mode = \"enforce\"".to_owned()));
     }
     let config = section.json_table("config");
@@ -146,7 +147,8 @@ pub(super) fn context(
     connections: &Declared<'_>,
 ) -> Option<Context> {
     if name == RESERVED {
-        let message = format!("a context provider cannot be called `{RESERVED}`: facts of that name are the broker's own counts");
+        let message =
+            format!("a context provider cannot be called `{RESERVED}`: facts of that name are the broker's own counts");
         section.reading.error(section.span.clone(), message, Some("give it another name".to_owned()));
     }
     section.demand("plugin", "plugin = \"posture\" (the name of a [plugins.NAME])");

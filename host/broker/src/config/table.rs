@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn it_is_the_same_json_as_in_the_brokers_configuration() {
-        let within = TABLE.replace("[[rules]]", "[[policies.p.config.rules]]").replace("[nested", "[policies.p.config.nested");
+        let within =
+            TABLE.replace("[[rules]]", "[[policies.p.config.rules]]").replace("[nested", "[policies.p.config.nested");
         let broker = format!(
             "[server]\nadmin_socket = \"a\"\n[store]\nurl = \"sqlite:b.db\"\n[audit]\nsigning_key = {{ file = \"k\" }}\n\
              [plugins.q]\npath = \"q.wasm\"\n[policies.p]\nplugin = \"q\"\n[policies.p.config]\n{within}"

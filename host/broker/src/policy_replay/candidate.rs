@@ -118,9 +118,9 @@ impl Candidate {
     #[must_use]
     pub fn has_its_counts(&self, input: &PolicyRequest) -> bool {
         let counted = |window: &u64| input.facts.contains_key(&format!("usage.workload.requests.{window}"));
-        self.windows.as_ref().is_none_or(|windows| {
-            input.facts.contains_key("usage.workload.leases") && windows.iter().all(counted)
-        })
+        self.windows
+            .as_ref()
+            .is_none_or(|windows| input.facts.contains_key("usage.workload.leases") && windows.iter().all(counted))
     }
 }
 

@@ -97,15 +97,22 @@ fn a_no_becomes_a_yes_only_when_nobody_else_said_no() {
     assert_eq!(replaced(&decision, "a", |_| yes(|_| ())), Effect::Unchanged, "b still says no");
     assert_eq!(added(&decision, |_| yes(|_| ())), Effect::Unchanged);
     // A shadow's no never counted; a failed policy's did.
-    let shadow = json!([policy("a", "deny", json!({"reason": "x"})), policy("s", "deny", json!({"mode": "shadow", "reason": "y"}))]);
+    let shadow = json!([
+        policy("a", "deny", json!({"reason": "x"})),
+        policy("s", "deny", json!({"mode": "shadow", "reason": "y"}))
+    ]);
     assert!(matches!(replaced(&denied(shadow, "a", "x"), "a", |_| yes(|_| ())), Effect::DenyToAllow { .. }));
-    let failed = json!([policy("a", "deny", json!({"reason": "x"})), policy("f", "deny", json!({"reason": "policy f failed", "failed": true}))]);
+    let failed = json!([
+        policy("a", "deny", json!({"reason": "x"})),
+        policy("f", "deny", json!({"reason": "policy f failed", "failed": true}))
+    ]);
     assert_eq!(replaced(&denied(failed, "a", "x"), "a", |_| yes(|_| ())), Effect::Unchanged);
 }
 
 #[test]
 fn another_length_or_role_is_a_change_and_no_flip() {
-    let decision = granted(json!([policy("a", "allow", json!({"max_ttl_seconds": 1_800})), policy("b", "allow", json!({}))]));
+    let decision =
+        granted(json!([policy("a", "allow", json!({"max_ttl_seconds": 1_800})), policy("b", "allow", json!({}))]));
     let cap = |seconds| move |_: &PolicyRequest| yes(|a| a.max_ttl = Ttl::from_seconds(seconds).ok());
     assert_eq!(replaced(&decision, "b", cap(600)), Effect::Changed("TTL 10m instead of 30m".into()));
     assert_eq!(replaced(&decision, "b", cap(3_000)), Effect::Unchanged, "the other cap holds");
@@ -120,14 +127,18 @@ fn another_length_or_role_is_a_change_and_no_flip() {
 
 /// `n` named a narrower role, and the second round was about that.
 fn narrowed(more_of_others: Value) -> Decision {
-    let last = json!([policy("n", "allow", json!({"narrower_role": "app_read_only"})), policy("b", "allow", more_of_others)]);
+    let last =
+        json!([policy("n", "allow", json!({"narrower_role": "app_read_only"})), policy("b", "allow", more_of_others)]);
     decision(&record("issue.granted", last, json!({"narrowed_to": "app_read_only"})))
 }
 
 #[test]
 fn a_narrowed_decision_is_replayed_in_both_rounds() {
     let decision = narrowed(json!({}));
-    assert_eq!(decision.outcome, Outcome::Allow { role: "app_read_only".into(), ttl: Ttl::from_seconds(3_600).unwrap() });
+    assert_eq!(
+        decision.outcome,
+        Outcome::Allow { role: "app_read_only".into(), ttl: Ttl::from_seconds(3_600).unwrap() }
+    );
     let only = |wanted: &'static str| {
         move |request: &PolicyRequest| if request.role == wanted { yes(|_| ()) } else { no("not that role") }
     };

@@ -191,10 +191,8 @@ fn decision(body: Body<'_>, allowed: bool, at: &Reference) -> Result<Decision, U
     };
     let ttl = i64::try_from(input.ttl_seconds).ok().and_then(|seconds| Ttl::from_seconds(seconds).ok());
     let narrowed_to = body.narrowed_to.map(RoleName::new).transpose().map_err(|_| Unfit::Unreadable)?;
-    let answers: Option<Vec<Answer>> = policies
-        .into_iter()
-        .map(|record| record.recorded().map(|verdict| Answer { record, verdict }))
-        .collect();
+    let answers: Option<Vec<Answer>> =
+        policies.into_iter().map(|record| record.recorded().map(|verdict| Answer { record, verdict })).collect();
     let (Some(ttl), Some(answers)) = (ttl, answers) else { return Err(Unfit::Unreadable) };
     let mut decision = Decision {
         at: at.clone(),

@@ -324,7 +324,18 @@ mod tests {
         other.unfit(Unfit::NoInput, at(8));
         one.merge(other);
         let report = one.report(1);
-        assert_eq!(report.totals, Totals { decisions: 8, replayed: 6, unchanged: 1, allow_to_deny: 5, not_concerned: 1, not_replayable: 1, ..Totals::default() });
+        assert_eq!(
+            report.totals,
+            Totals {
+                decisions: 8,
+                replayed: 6,
+                unchanged: 1,
+                allow_to_deny: 5,
+                not_concerned: 1,
+                not_replayable: 1,
+                ..Totals::default()
+            }
+        );
         let group = &report.groups[0];
         assert_eq!((group.workload.as_str(), group.count, group.reason.as_str()), ("a", 4, "it is #:#"));
         assert_eq!(group.examples.iter().map(|at| at.seq).collect::<Vec<_>>(), [2, 3, 5]);

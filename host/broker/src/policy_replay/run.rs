@@ -170,7 +170,9 @@ fn hold(tally: &mut Tally, asking: &mut Asking<'_>, decision: &Decision, policy:
         let difference = match asking.told() {
             Ok(told) if record.says(&told) => continue,
             Ok(told) if record.verdict != told.verdict => format!("{} instead of {}", told.verdict, record.verdict),
-            Ok(told) if record.reason != told.reason => format!("reason {:?} instead of {:?}", told.reason, record.reason),
+            Ok(told) if record.reason != told.reason => {
+                format!("reason {:?} instead of {:?}", told.reason, record.reason)
+            }
             Ok(_) => "other obligations".to_owned(),
             Err(why) => format!("no answer ({why}) instead of {}", record.verdict),
         };

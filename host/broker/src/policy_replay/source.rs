@@ -46,7 +46,11 @@ pub struct Lines {
 enum Origin {
     /// With what drives it: the store's reader waits for a thread of its own.
     Store(Box<Reader>, tokio::runtime::Runtime),
-    File { path: PathBuf, file: BufReader<File>, line: u64 },
+    File {
+        path: PathBuf,
+        file: BufReader<File>,
+        line: u64,
+    },
 }
 
 impl Lines {
@@ -85,10 +89,8 @@ impl Lines {
         match &mut self.origin {
             Origin::Store(reader, driver) => {
                 let page = driver.block_on(reader.page(BATCH.min(left))).context("cannot read the store")?;
-                let lines: Vec<Line> = page
-                    .into_iter()
-                    .map(|found| Line { place: found.number(), bytes: found.record })
-                    .collect();
+                let lines: Vec<Line> =
+                    page.into_iter().map(|found| Line { place: found.number(), bytes: found.record }).collect();
                 self.position += lines.len() as u64;
                 Ok(lines)
             }

@@ -174,6 +174,7 @@ pub(crate) async fn refuses_a_stale_step_whole<H: Harness>(harness: H) {
         leases: vec![LeaseWrite::Insert(second.clone()), LeaseWrite::Update(stepped.clone())],
         events: vec![granted(&second)],
         sealed: vec![sealed("a", Some(b"of a refused change"))],
+        ..Change::default()
     };
     assert!(stale(store.commit(late).await, &first));
     assert_eq!(store.lease(&second.id).await.unwrap(), None);

@@ -37,10 +37,8 @@ pub(crate) async fn counts_each_request_once<H: Harness>(harness: H) {
         assert_eq!((asked.requests, asked.leases), (expected.clone(), Scoped::default()));
     }
     assert_eq!(store.count(&request(55, "a", "x")).await.unwrap().requests, expected);
-    let foreign = Counted {
-        principal: Principal { issuer: "other".into(), workload: "a".into() },
-        ..request(55, "a", "z")
-    };
+    let foreign =
+        Counted { principal: Principal { issuer: "other".into(), workload: "a".into() }, ..request(55, "a", "z") };
     let alone = Scoped { workload: 1, workload_target: 1, target: 1 };
     assert_eq!(store.count(&foreign).await.unwrap().requests[&100], alone, "an issuer's names are its own");
 
@@ -69,7 +67,8 @@ pub(crate) async fn counts_each_request_once<H: Harness>(harness: H) {
 pub(crate) async fn holds_a_request_until_it_is_a_lease<H: Harness>(harness: H) {
     let store = harness.open().await;
     let holding = |second: i64| Counted { holds: true, ..request(second, "payment-service", "inventory_db") };
-    let live = async |second: i64| store.usage(&request(second, "payment-service", "inventory_db")).await.unwrap().leases;
+    let live =
+        async |second: i64| store.usage(&request(second, "payment-service", "inventory_db")).await.unwrap().leases;
 
     let first = holding(0);
     assert_eq!(store.count(&first).await.unwrap().leases, Scoped { workload: 1, workload_target: 1, target: 1 });

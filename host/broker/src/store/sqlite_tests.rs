@@ -340,7 +340,8 @@ async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
     store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
     file.close(store).await;
     // As that release left it.
-    tamper(&file.path(), "DROP TABLE sealed").await;
+    tamper(&file.path(), "DROP TABLE sealed; DROP TABLE usage; DROP TABLE usage_holds").await;
+    tamper(&file.path(), "DROP INDEX leases_live_of; DROP INDEX leases_live_in").await;
     tamper(&file.path(), "PRAGMA user_version = 1").await;
     for _ in 0..2 {
         let store = file.open().await;
@@ -357,9 +358,9 @@ async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
 async fn foreign_and_newer_files_are_left_alone() {
     let file = File::new();
     file.close(file.open().await).await;
-    tamper(&file.path(), "PRAGMA user_version = 3").await;
+    tamper(&file.path(), "PRAGMA user_version = 4").await;
     let error = SqliteStore::open(file.options()).await.unwrap_err();
-    assert!(matches!(error, OpenError::Schema { source: SchemaError::Newer { found: 3 }, .. }), "{error}");
+    assert!(matches!(error, OpenError::Schema { source: SchemaError::Newer { found: 4 }, .. }), "{error}");
 
     let foreign = File::new();
     std::fs::create_dir(foreign.path().parent().unwrap()).unwrap();
@@ -437,6 +438,12 @@ async fn frequent_questions_use_an_index() {
             "SELECT doc FROM leases WHERE issuer = 'i' AND workload = 'w' AND id < 'l' ORDER BY id DESC",
             "leases_principal",
         ),
+        (
+            "SELECT count(*) FROM leases WHERE state <> 'revoked' AND issuer = 'i' AND workload = 'w' AND target = 't'",
+            "leases_live_of",
+        ),
+        ("SELECT count(*) FROM leases WHERE state <> 'revoked' AND target = 't'", "leases_live_in"),
+        ("SELECT sum(requests) FROM usage WHERE target = 't' AND at > 5", "usage_target"),
         ("SELECT id FROM leases WHERE ended_at < 5 AND ended_at IS NOT NULL ORDER BY ended_at", "leases_ended"),
     ] {
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {question}"));
