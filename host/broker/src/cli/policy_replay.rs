@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use jit_core::glob::Glob;
 use jit_core::ttl::Ttl;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::table;
 use super::{Format, Stop, block_on, coloured};
@@ -62,10 +63,10 @@ pub(super) struct ReplayArgs {
     /// An exported audit log (JSON lines) in place of the store.
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
-    /// Only decisions since then: a duration (30d) or a time (RFC 3339).
+    /// Only decisions since then: a duration (30d: since thirty days ago) or a time (RFC 3339).
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
-    /// Only decisions before then: a duration (1h ago) or a time (RFC 3339).
+    /// Only decisions before then: a duration (1d: until a day ago) or a time (RFC 3339).
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
     /// Only of targets that fit this pattern.
@@ -188,6 +189,7 @@ async fn watched(replay: Arc<Replay>) -> anyhow::Result<crate::policy_replay::re
         let progress = Arc::clone(&progress);
         tokio::task::spawn_blocking(move || run::run(&replay, &progress))
     };
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let shown = Watch::new();
     let mut tick = tokio::time::interval(if shown.bar.is_some() { TICK } else { LINE });
     tick.tick().await;
@@ -197,7 +199,7 @@ async fn watched(replay: Arc<Replay>) -> anyhow::Result<crate::policy_replay::re
                 shown.end();
                 return done.context("the replay was cut off")?;
             }
-            _ = tokio::signal::ctrl_c() => progress.stop.store(true, Ordering::Relaxed),
+            _ = interrupt.recv() => progress.stop.store(true, Ordering::Relaxed),
             _ = tick.tick() => shown.show(&progress),
         }
     }
@@ -314,7 +316,7 @@ mod tests {
         assert_eq!(moment("2026-03-01T00:00:00Z").unwrap().to_string(), "2026-03-01T00:00:00Z");
         let month = Timestamp::now().duration_since(moment("30d").unwrap());
         assert_eq!(month.as_secs() / 86_400, 30);
-        for wrong in ["", "yesterday", "-1d", "30", "0d"].into_iter().filter(|text| *text != "30") {
+        for wrong in ["", "yesterday", "-1d", "0d"] {
             assert!(moment(wrong).is_err(), "{wrong}");
         }
     }

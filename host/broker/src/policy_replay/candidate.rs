@@ -29,7 +29,8 @@ pub struct Candidate {
 /// # Errors
 /// When the engine cannot start or the cache cannot be used.
 pub fn runtime(config: Option<&Config>) -> anyhow::Result<Runtime> {
-    let folder = cache::folder()?.join("compiled-plugins");
+    let folder = cache::folder().context("no cache for compiled plugins; XDG_CACHE_HOME names another folder")?;
+    let folder = folder.join("compiled-plugins");
     compose::runtime_with(config.map(|config| &config.plugin_limits), folder)
 }
 
