@@ -203,7 +203,7 @@ mode = "shadow"
 [policies.hours.config]
 time_zone = "Europe/Berlin"
 cap_ttl = true
-holidays = ["2030-12-25"]
+holidays = { "12-25" = "Christmas" }
 [[policies.hours.config.windows]]
 name = "even hours"
 from = "08:00"
@@ -218,6 +218,9 @@ rollout = { percent = 50 }
 [[policies.environments.config.targets]]
 environment = "prod"
 targets = ["nothing"]
+[[policies.environments.config.targets]]
+environment = "dev"
+targets = ["*_dev"]
 [[policies.environments.config.exceptions]]
 name = "tests"
 from = "dev"
@@ -233,7 +236,7 @@ leases = 25
 [policies.narrow]
 plugin = "scripted"
 [[policies.narrow.config.rules]]
-when = { workload = "payment-3", role = "writer" }
+when = { workload = "payment-2", role = "writer" }
 role = "reader"
 labels = { narrowed = "yes" }
 [[policies.narrow.config.rules]]

@@ -37,6 +37,8 @@ pub struct Said {
     pub verdict: Final,
     /// The role that the last round was about; the one asked for unless a policy named another.
     pub role: RoleName,
+    /// Who named the narrower roles, round by round.
+    pub narrowed_by: Vec<String>,
     /// Each policy's part, of the last round.
     pub policies: Vec<PolicyRecord>,
     /// Policies without effect here that would have decided otherwise: name, and how.
@@ -68,7 +70,7 @@ pub enum Final {
 pub fn ask(target: &Target, role: RoleName, ttl: Ttl, input: &PolicyRequest) -> Result<Said, Refused> {
     let mut role = role;
     let mut input = input.clone();
-    let mut narrowings = 0;
+    let mut narrowed_by = Vec::new();
     loop {
         let answers: Vec<Answer> = target
             .chain
@@ -78,10 +80,10 @@ pub fn ask(target: &Target, role: RoleName, ttl: Ttl, input: &PolicyRequest) -> 
             .collect::<Result<_, _>>()?;
         let verdict = add_up(&input, ttl, &answers);
         if let ChainVerdict::Narrow(narrower) = &verdict
-            && narrowings < MOST_NARROWINGS
+            && narrowed_by.len() < MOST_NARROWINGS
             && target.roles.contains_key(narrower)
         {
-            narrowings += 1;
+            narrowed_by.push(who_named(narrower, &answers));
             role = narrower.clone();
             input.role = narrower.to_string();
             continue;
@@ -95,8 +97,17 @@ pub fn ask(target: &Target, role: RoleName, ttl: Ttl, input: &PolicyRequest) -> 
             }
         };
         let policies = answers.into_iter().map(|answer| answer.record).collect();
-        return Ok(Said { verdict, role, policies, shadow_diffs });
+        return Ok(Said { verdict, role, narrowed_by, policies, shadow_diffs });
     }
+}
+
+/// The policy in force that named that role.
+fn who_named(role: &RoleName, answers: &[Answer]) -> String {
+    let named = |answer: &&Answer| {
+        answer.record.mode == Mode::Enforce
+            && matches!(&answer.verdict, Verdict::Allow(allowance) if allowance.role.as_ref() == Some(role))
+    };
+    answers.iter().find(named).map_or_else(String::new, |answer| answer.record.name.clone())
 }
 
 /// Asks one policy. Whatever goes wrong in it denies, by its name (CLOSED).

@@ -171,7 +171,9 @@ impl Chain<'_> {
                 None => allowance.role.clone().filter(|role| role.as_str() != asked),
             },
         };
-        let by_others = self.added(decision) || self.others_want().is_some_and(|role| role == narrowed.as_str());
+        let by_others = self.added(decision)
+            || decision.narrowed_by.iter().any(|name| name != self.name)
+            || self.others_want().is_some_and(|role| role == narrowed.as_str());
         match wanted {
             _ if by_others => self.last_round(asking, narrowed),
             Some(role) if role == *narrowed => self.last_round(asking, narrowed),

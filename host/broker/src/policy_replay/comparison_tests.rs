@@ -127,9 +127,8 @@ fn another_length_or_role_is_a_change_and_no_flip() {
 
 /// `n` named a narrower role, and the second round was about that.
 fn narrowed(more_of_others: Value) -> Decision {
-    let last =
-        json!([policy("n", "allow", json!({"narrower_role": "app_read_only"})), policy("b", "allow", more_of_others)]);
-    decision(&record("issue.granted", last, json!({"narrowed_to": "app_read_only"})))
+    let last = json!([policy("n", "allow", json!({})), policy("b", "allow", more_of_others)]);
+    decision(&record("issue.granted", last, json!({"narrowed_to": "app_read_only", "narrowed_by": ["n"]})))
 }
 
 #[test]
@@ -149,6 +148,8 @@ fn a_narrowed_decision_is_replayed_in_both_rounds() {
     let widened = Effect::Changed("role app_admin instead of app_read_only".into());
     assert_eq!(replaced(&decision, "n", |_| yes(|_| ())), widened);
     assert_eq!(replaced(&decision, "n", |_| yes(|a| a.role = Some(role("app_read_only")))), Effect::Unchanged);
+    // Whoever takes the place of the other changes nothing of that, whatever `n` said of the narrower role.
+    assert_eq!(replaced(&decision, "b", |_| yes(|_| ())), Effect::Unchanged);
     // Somebody else narrows too.
     let both = narrowed(json!({"narrower_role": "app_read_only"}));
     assert_eq!(replaced(&both, "n", |_| yes(|_| ())), Effect::Unchanged);

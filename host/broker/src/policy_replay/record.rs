@@ -48,6 +48,8 @@ pub struct Decision {
     pub ttl: Ttl,
     /// The role of the last round, where a policy named a narrower one.
     pub narrowed_to: Option<RoleName>,
+    /// Who named it, and who named those before it.
+    pub narrowed_by: Vec<String>,
     /// Each policy's part in the last round.
     pub answers: Vec<Answer>,
     /// What came of it.
@@ -140,6 +142,8 @@ struct Body<'a> {
     policies: Vec<PolicyRecord>,
     input: Option<PolicyRequest>,
     narrowed_to: Option<String>,
+    #[serde(default)]
+    narrowed_by: Vec<String>,
     /// Who denied.
     #[serde(borrow)]
     policy: Option<Cow<'a, str>>,
@@ -200,6 +204,7 @@ fn decision(body: Body<'_>, allowed: bool, at: &Reference) -> Result<Decision, U
         input,
         ttl,
         narrowed_to,
+        narrowed_by: body.narrowed_by,
         answers,
     };
     let last = decision.last_input();
