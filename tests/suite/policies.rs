@@ -46,7 +46,7 @@ requires = ["approval"]
     let record = &world.events("issue.granted")[0];
     assert_eq!((&record["role"], &record["narrowed_to"]), (&json!("app_read_only"), &json!("app_read_only")));
     assert_eq!(record["input"]["role"], "app_read_write", "what was asked for stands there too");
-    assert_eq!(record["labels"], json!({"cost_centre": "42"}));
+    assert_eq!(record["labels"], json!({"cost_centre": "42", "rule": "rules[0]"}), "those of all policies");
     let policy = &record["policies"][1];
     assert_eq!((&policy["verdict"], &policy["max_ttl_seconds"]), (&json!("allow"), &json!(120)));
     assert_eq!((&policy["requires"], &policy["labels"]), (&json!(["ticket"]), &json!({"cost_centre": "42"})));

@@ -4,7 +4,7 @@ use std::{fs, path::Path, path::PathBuf};
 
 use anyhow::{Context, Result};
 use jit_plugin_build::{
-    BuildOptions, BuiltPlugin, Workspace, build_plugin, build_plugins,
+    BuildOptions, BuiltPlugin, Workspace, build_plugin, build_plugins, cache,
     toolchain::{self, GuestToolchain, ToolchainOptions},
 };
 
@@ -40,7 +40,7 @@ pub fn toolchain(steps: &Steps) -> Result<GuestToolchain> {
 /// When one does not compile, or a broker would refuse it.
 pub fn build(packages: &[String], steps: &Steps) -> Result<Vec<BuiltPlugin>> {
     let root = root();
-    let options = BuildOptions { out_dir: Some(folder()), toolchain: Some(toolchain(steps)?) };
+    let options = BuildOptions { out_dir: Some(folder()), toolchain: Some(toolchain(steps)?), finished: None };
     let guests: Vec<Guest> =
         guests(&root)?.into_iter().filter(|guest| packages.is_empty() || packages.contains(&guest.name)).collect();
     if let Some(unknown) = packages.iter().find(|name| !guests.iter().any(|guest| guest.name == **name)) {
@@ -52,6 +52,8 @@ pub fn build(packages: &[String], steps: &Steps) -> Result<Vec<BuiltPlugin>> {
     let (members, strangers): (Vec<_>, Vec<_>) = guests.into_iter().partition(|guest| guest.is_member);
     let names: Vec<&str> = members.iter().map(|guest| guest.name.as_str()).collect();
     let mut built = build_plugins(&root, &names, &options, steps)?;
+    // Those have a workspace of their own because they take long.
+    let options = BuildOptions { finished: Some(cache::folder()?), ..options };
     for guest in strangers {
         built.push(build_plugin(&guest.folder, &options, steps)?);
     }

@@ -452,6 +452,12 @@ fn contexts(config: &Config, serving: &Serving, names: &[String]) -> Result<Vec<
             None => continue,
         };
         let connected = context.connection.as_ref().and_then(|name| serving.connections.get(name));
+        if context.connection.is_none() && plugin.grants().contains(&Grant::Http) {
+            let message =
+                "the plugin asks an HTTP server: add `connection`, the name of a [connections.NAME] of kind http";
+            problems.push(config.explain(&at, message));
+            continue;
+        }
         let unfit = connected.and_then(|connected| unfit(&serving.plugins[&context.plugin], connected));
         if let Some(wrong) = unfit {
             problems.push(config.explain(&format!("{at}.connection"), wrong));

@@ -78,6 +78,12 @@ impl ContextPlugin {
         answer.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
     }
 
+    /// What it may ask of the host.
+    #[must_use]
+    pub fn grants(&self) -> &[Grant] {
+        &self.loaded.grants
+    }
+
     /// The SHA-256 of its component, in hexadecimal.
     #[must_use]
     pub fn sha256(&self) -> &str {

@@ -7,7 +7,7 @@
 //! mode = "enforce"
 //! [[policies.allow-listed.config.rules]]
 //! workload = "payment-*"
-//! issuer = "https://kubernetes.default.svc"
+//! issuer = "cluster-prod"
 //! target = "inventory_db"
 //! roles = ["app_read_only"]
 //! attributes = { env = "prod" }

@@ -1,7 +1,7 @@
 //! From guest crates to components: one cargo call, then each core module is encoded in-process.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -14,6 +14,7 @@ use wit_component::ComponentEncoder;
 use crate::{
     Error, GUEST_TARGET, Progress, check,
     check::core_import_advice,
+    finished::Shelf,
     process::Run,
     toolchain::{self, GuestToolchain, ToolchainOptions},
     workspace::{Workspace, cargo, registry_remap_flag},
@@ -25,6 +26,18 @@ const COMPILE_DEADLINE: Duration = Duration::from_secs(3600);
 /// nothing.
 const PROFILE: &str = "guest";
 
+/// What the profile is set to, unless the workspace's own manifest has a `[profile.guest]`.
+const SETTINGS: [&str; 7] = [
+    r#"inherits="release""#,
+    r#"opt-level=3"#,
+    "lto=true",
+    "codegen-units=1",
+    r#"panic="abort""#,
+    "debug=false",
+    // Function names stay: a trap's backtrace is the plugin author's best friend.
+    r#"strip="debuginfo""#,
+];
+
 /// How plugins are built.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
@@ -32,6 +45,10 @@ pub struct BuildOptions {
     pub out_dir: Option<PathBuf>,
     /// The compiler; found or prepared when none.
     pub toolchain: Option<GuestToolchain>,
+    /// Where finished components are kept between clones ([`crate::cache::folder`]). One that was made
+    /// of the same sources by the same compiler is taken from there, and nothing is compiled. None
+    /// compiles, which is what somebody who works on a plugin wants.
+    pub finished: Option<PathBuf>,
 }
 
 /// A component that a broker can load.
@@ -65,12 +82,54 @@ pub fn build_plugin(
         package: manifest_dir.display().to_string(),
         reason: "its Cargo.toml holds no package".to_owned(),
     })?;
-    let names = [package.name.as_str()];
-    let mut built = build_all(&workspace, &names, options, progress)?;
-    built.pop().ok_or_else(|| Error::Package {
+    let name = package.name.as_str();
+    workspace.guest(name)?;
+    let options = &BuildOptions { toolchain: Some(toolchain_of(&workspace, options, progress)?), ..options.clone() };
+    let shelf = match (&options.finished, &options.toolchain) {
+        (Some(cache), Some(toolchain)) => Some(Shelf::of(cache, &workspace, name, toolchain, &SETTINGS)?),
+        _ => None,
+    };
+    if let Some(component) = shelf.as_ref().and_then(Shelf::component) {
+        progress.step(&format!("{name} was built of these sources before"));
+        return place(name, &component, &out_dir(&workspace, options)?);
+    }
+    let mut built = build_all(&workspace, &[name], options, progress)?;
+    let built = built.pop().ok_or_else(|| Error::Package {
         package: package.name.clone(),
         reason: "cargo built nothing for it".to_owned(),
-    })
+    })?;
+    if let Some(shelf) = shelf {
+        shelf.keep(&built.wasm_path)?;
+    }
+    Ok(built)
+}
+
+/// Writes a finished component where plugins are written.
+fn place(name: &str, component: &[u8], out_dir: &Path) -> Result<BuiltPlugin, Error> {
+    let wasm_path = out_dir.join(format!("{name}.wasm"));
+    let changed = fs::read(&wasm_path).ok().is_none_or(|before| before != component);
+    if changed {
+        write_atomically(&wasm_path, component)?;
+    }
+    let (sha256, size) = (digest(component), component.len() as u64);
+    Ok(BuiltPlugin { name: name.to_owned(), wasm_path, sha256, size, changed })
+}
+
+fn out_dir(workspace: &Workspace, options: &BuildOptions) -> Result<PathBuf, Error> {
+    let out_dir = options.out_dir.clone().unwrap_or_else(|| workspace.root.join("target/plugins"));
+    crate::cache::create_folder(&out_dir)?;
+    Ok(out_dir)
+}
+
+fn toolchain_of(
+    workspace: &Workspace,
+    options: &BuildOptions,
+    progress: &dyn Progress,
+) -> Result<GuestToolchain, Error> {
+    match &options.toolchain {
+        Some(toolchain) => Ok(toolchain.clone()),
+        None => toolchain::prepare(&ToolchainOptions::new(&workspace.root), progress),
+    }
 }
 
 /// Builds several plugins of one workspace with one call of cargo, in the order of `names`.
@@ -114,14 +173,10 @@ fn build_all(
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let toolchain = match &options.toolchain {
-        Some(toolchain) => toolchain.clone(),
-        None => toolchain::prepare(&ToolchainOptions::new(&workspace.root), progress)?,
-    };
+    let toolchain = toolchain_of(workspace, options, progress)?;
     progress.step(&format!("compiling {} with {toolchain}", names.join(", ")));
     let modules = compile(workspace, names, &toolchain, progress)?;
-    let out_dir = options.out_dir.clone().unwrap_or_else(|| workspace.root.join("target/plugins"));
-    crate::cache::create_folder(&out_dir)?;
+    let out_dir = out_dir(workspace, options)?;
     names
         .iter()
         .map(|name| {
@@ -153,19 +208,12 @@ fn compile(
     for name in names {
         cargo.args(["--package", name]);
     }
-    for setting in [
-        r#"inherits="release""#,
-        r#"opt-level=3"#,
-        "lto=true",
-        "codegen-units=1",
-        r#"panic="abort""#,
-        "debug=false",
-        // Function names stay: a trap's backtrace is the plugin author's best friend.
-        r#"strip="debuginfo""#,
-    ] {
-        cargo.args(["--config", &format!("profile.{PROFILE}.{setting}")]);
+    if !has_own_profile(&workspace.root.join("Cargo.toml"))? {
+        for setting in SETTINGS {
+            cargo.args(["--config", &format!("profile.{PROFILE}.{setting}")]);
+        }
     }
-    let flags = remap_flags(workspace).iter().map(|flag| format!("{flag:?}")).collect::<Vec<_>>().join(",");
+    let flags = remap_flags(workspace, names)?.iter().map(|flag| format!("{flag:?}")).collect::<Vec<_>>().join(",");
     cargo.args(["--config", &format!("target.{GUEST_TARGET}.rustflags=[{flags}]")]);
     toolchain.apply(&mut cargo);
     let output = Run::new("compiling the plugins", COMPILE_DEADLINE)
@@ -174,11 +222,30 @@ fn compile(
     Ok(modules(&output.stdout, workspace))
 }
 
+/// Whether a workspace says itself how its guests are compiled: one with a large library may want a
+/// faster build than the fastest code.
+fn has_own_profile(manifest: &Path) -> Result<bool, Error> {
+    let text = fs::read_to_string(manifest).map_err(Error::io("read", manifest))?;
+    let table = format!("[profile.{PROFILE}]");
+    Ok(text.lines().any(|line| line.trim() == table))
+}
+
 /// Paths of the machine would stand in panic messages: they tell about the builder and make the
-/// digest differ from one checkout to the next.
-fn remap_flags(workspace: &Workspace) -> Vec<String> {
-    let own = format!("--remap-path-prefix={}=", workspace.root.display());
-    std::iter::once(own).chain(registry_remap_flag()).collect()
+/// digest differ from one checkout to the next. What a guest depends on by path may lie elsewhere.
+fn remap_flags(workspace: &Workspace, names: &[&str]) -> Result<Vec<String>, Error> {
+    let mut flags: Vec<String> = registry_remap_flag().into_iter().collect();
+    let mut elsewhere = BTreeSet::new();
+    for name in names {
+        let folders = workspace.folders_of(name)?;
+        elsewhere.extend(folders.into_iter().filter(|folder| !folder.starts_with(&workspace.root)));
+    }
+    for folder in elsewhere {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        flags.push(format!("--remap-path-prefix={}=/{name}", folder.display()));
+    }
+    // The last that fits counts.
+    flags.push(format!("--remap-path-prefix={}=", workspace.root.display()));
+    Ok(flags)
 }
 
 /// Reads cargo's messages: package name → core module.
@@ -250,12 +317,12 @@ fn encode_file(name: &str, module_path: &Path, out_dir: &Path) -> Result<BuiltPl
     })
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
 /// A broker may be watching the folder: it sees the old file or the new one, never a half.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let file = tempfile::Builder::new()
         .prefix(".unfinished-")

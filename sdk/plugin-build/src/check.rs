@@ -8,7 +8,7 @@ use wit_parser::{Resolve, SourceMap};
 use crate::contract::{Contract, Kind, host_contract, own_interface};
 
 /// The contract, as it is in wit/; a unit test holds the list against the folder.
-const WIT: [(&str, &str); 12] = [
+pub(crate) const WIT: [(&str, &str); 12] = [
     ("context.wit", include_str!("../../../wit/context.wit")),
     ("driver.wit", include_str!("../../../wit/driver.wit")),
     ("http.wit", include_str!("../../../wit/http.wit")),

@@ -20,6 +20,7 @@ pub mod cache;
 mod check;
 mod contract;
 mod error;
+mod finished;
 pub mod process;
 mod progress;
 pub mod toolchain;

@@ -33,6 +33,14 @@ pub struct Package {
     /// Its Cargo.toml.
     pub manifest_path: PathBuf,
     targets: Vec<Target>,
+    #[serde(default)]
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    /// The folder, where it is one of this machine and not of a registry.
+    path: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,6 +72,27 @@ impl Workspace {
     #[must_use]
     pub fn package_at(&self, manifest: &Path) -> Option<&Package> {
         self.packages.iter().find(|package| package.manifest_path == manifest)
+    }
+
+    /// The folders of a member and of all that it depends on by path, itself first.
+    ///
+    /// # Errors
+    /// When cargo refuses one of their manifests.
+    pub(crate) fn folders_of(&self, name: &str) -> Result<Vec<PathBuf>, Error> {
+        let package = self.guest(name)?;
+        let folder = |package: &Package| package.manifest_path.parent().unwrap_or(&self.root).to_owned();
+        let mut found = vec![folder(package)];
+        let mut next: Vec<PathBuf> = package.dependencies.iter().filter_map(|one| one.path.clone()).collect();
+        while let Some(path) = next.pop() {
+            if found.contains(&path) {
+                continue;
+            }
+            let workspace = Self::read(&path)?;
+            let package = workspace.package_at(&path.join("Cargo.toml"));
+            next.extend(package.iter().flat_map(|package| &package.dependencies).filter_map(|one| one.path.clone()));
+            found.push(path);
+        }
+        Ok(found)
     }
 
     /// The guest of this name.

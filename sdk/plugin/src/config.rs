@@ -107,7 +107,8 @@ impl Seconds {
         (1..=MAX_SECONDS).contains(&seconds).then_some(Self(seconds))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// From how it is written in a configuration (`30m`); none where it is no such duration.
+    pub fn parse(text: &str) -> Option<Self> {
         if text.len() > 32 {
             return None;
         }

@@ -126,6 +126,17 @@ impl fmt::Display for GuestToolchain {
 }
 
 impl GuestToolchain {
+    /// What the compiler says that it is, to the commit.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) fn identity(&self) -> Result<String, Error> {
+        let rustc = self.rustc.as_deref().unwrap_or(Path::new("rustc"));
+        let output = Run::new(format!("`{}`", rustc.display()), ASK_DEADLINE)
+            .output(Command::new(rustc).arg("-vV").env_remove("RUSTC_WRAPPER"))?;
+        Ok(output.stdout)
+    }
+
     /// Makes a cargo command use this compiler for `--target` [`GUEST_TARGET`].
     pub fn apply(&self, cargo: &mut Command) {
         if let Some(rustc) = &self.rustc {

@@ -1,0 +1,209 @@
+//! From a request to Cedar's entities and context. `schema.cedarschema` says what there is; a test and
+//! each load hold this module against it.
+
+use std::collections::{HashMap, HashSet};
+
+use cedar_policy::{
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request as CedarRequest, RestrictedExpression,
+    Schema,
+};
+use jit_plugin::Request;
+
+use crate::time::Moment;
+
+/// Types whose entities a configuration cannot make: they are of the request itself.
+const OF_THE_REQUEST: [&str; 5] = ["Issuer", "Facts", "Numbers", "Metadata", "Action"];
+
+/// A request as Cedar is asked it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: CedarRequest,
+    pub(crate) entities: Entities,
+}
+
+impl Asked {
+    /// With the entities of the configuration; with a schema, everything is held against it.
+    ///
+    /// # Errors
+    /// What cannot be said in Cedar, or does not fit the schema.
+    pub(crate) fn new(request: &Request, configured: Vec<Entity>, schema: Option<&Schema>) -> Result<Self, String> {
+        let moment = Moment::new(request.time).ok_or("the time of the request is none that a calendar has")?;
+        let named = Named::of(request)?;
+        let mut hierarchy = Hierarchy::default();
+        let mut entities = Vec::new();
+        for entity in configured {
+            let uid = entity.uid();
+            if uid == named.workload || uid == named.target || uid == named.role {
+                let (uid, attributes, parents) = entity.into_inner();
+                hierarchy.0.insert(uid, (attributes, parents));
+            } else if uid != named.issuer {
+                entities.push(entity);
+            }
+        }
+        entities.extend(named.entities(request, &mut hierarchy)?);
+        let odd = |error: &dyn std::fmt::Display| error.to_string();
+        let context = Context::from_pairs(context(request, &moment, &named)).map_err(|error| odd(&error))?;
+        let Named { workload, action, role, .. } = named;
+        let entities = Entities::from_entities(entities, schema).map_err(|error| chain(&error))?;
+        let request = CedarRequest::new(workload, action, role, context, schema).map_err(|error| chain(&error))?;
+        Ok(Self { request, entities })
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Why a configured entity cannot be.
+pub(crate) fn misplaced(entity: &Entity) -> Option<String> {
+    let type_name = entity.uid().type_name().to_string();
+    if OF_THE_REQUEST.contains(&type_name.as_str()) {
+        return Some(format!("is of type {type_name}, whose entities are made of each request: leave it out"));
+    }
+    let is_bare = || {
+        let (_, attributes, _) = entity.clone().into_inner();
+        attributes.is_empty() && entity.tags().next().is_none()
+    };
+    match type_name.as_str() {
+        "Workload" | "Role" if !is_bare() => {
+            Some(format!("is of type {type_name}, whose attributes are made of each request: give it parents only"))
+        }
+        "Target" if entity.attr("name").is_some() || entity.tags().next().is_some() => {
+            Some("is of type Target, whose name is made of each request: leave it and tags out".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// What a configuration adds to the request's own entities.
+#[derive(Default)]
+struct Hierarchy(HashMap<EntityUid, (HashMap<String, RestrictedExpression>, HashSet<EntityUid>)>);
+
+impl Hierarchy {
+    fn of(&mut self, uid: &EntityUid) -> (HashMap<String, RestrictedExpression>, HashSet<EntityUid>) {
+        self.0.remove(uid).unwrap_or_default()
+    }
+}
+
+/// The request's own entities, by name.
+struct Named {
+    issuer: EntityUid,
+    workload: EntityUid,
+    action: EntityUid,
+    target: EntityUid,
+    role: EntityUid,
+    facts: EntityUid,
+    numbers: EntityUid,
+    metadata: EntityUid,
+}
+
+impl Named {
+    fn of(request: &Request) -> Result<Self, String> {
+        Ok(Self {
+            issuer: uid("Issuer", &request.issuer)?,
+            workload: uid("Workload", &request.workload)?,
+            action: uid("Action", &request.operation)?,
+            target: uid("Target", &request.target)?,
+            // No name of a target has a `/`.
+            role: uid("Role", &format!("{}/{}", request.target, request.role))?,
+            facts: uid("Facts", "request")?,
+            numbers: uid("Numbers", "request")?,
+            metadata: uid("Metadata", "request")?,
+        })
+    }
+
+    fn entities(&self, request: &Request, hierarchy: &mut Hierarchy) -> Result<Vec<Entity>, String> {
+        type Pairs<N> = Vec<(N, RestrictedExpression)>;
+        let with = |uid: &EntityUid, attributes: Pairs<&str>, parents: Vec<&EntityUid>, tags: Pairs<String>| {
+            let attributes = attributes.into_iter().map(|(name, value)| (name.to_owned(), value));
+            Entity::new_with_tags(uid.clone(), attributes, parents.into_iter().cloned(), tags)
+                .map_err(|error| error.to_string())
+        };
+        let numbers = request
+            .facts
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), RestrictedExpression::new_long(whole_number(value)?))));
+        let (_, mut workload_parents) = hierarchy.of(&self.workload);
+        workload_parents.insert(self.issuer.clone());
+        let (target_attributes, target_parents) = hierarchy.of(&self.target);
+        let (_, mut role_parents) = hierarchy.of(&self.role);
+        role_parents.insert(self.target.clone());
+        let target_attributes = target_attributes.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        Ok(vec![
+            Entity::with_uid(self.issuer.clone()),
+            with(
+                &self.workload,
+                vec![("name", text(&request.workload)), ("issuer", text(&request.issuer))],
+                workload_parents.iter().collect(),
+                texts(&request.attributes),
+            )?,
+            with(
+                &self.target,
+                target_attributes.chain([("name", text(&request.target))]).collect(),
+                target_parents.iter().collect(),
+                Vec::new(),
+            )?,
+            with(
+                &self.role,
+                vec![
+                    ("name", text(&request.role)),
+                    ("target", RestrictedExpression::new_entity_uid(self.target.clone())),
+                ],
+                role_parents.iter().collect(),
+                Vec::new(),
+            )?,
+            with(&self.facts, Vec::new(), Vec::new(), texts(&request.facts))?,
+            with(&self.numbers, Vec::new(), Vec::new(), numbers.collect())?,
+            with(&self.metadata, Vec::new(), Vec::new(), texts(&request.metadata))?,
+        ])
+    }
+}
+
+fn context(request: &Request, moment: &Moment, named: &Named) -> Vec<(String, RestrictedExpression)> {
+    let long = RestrictedExpression::new_long;
+    let entity = |uid: &EntityUid| RestrictedExpression::new_entity_uid(uid.clone());
+    let mut pairs = vec![
+        ("time", long(moment.seconds)),
+        ("now", RestrictedExpression::new_datetime(&moment.datetime)),
+        ("weekday", text(moment.weekday)),
+        ("hour", long(moment.hour)),
+        ("minute", long(moment.minute)),
+        ("ttl", long(i64::try_from(request.ttl_seconds).unwrap_or(i64::MAX))),
+        ("facts", entity(&named.facts)),
+        ("numbers", entity(&named.numbers)),
+        ("metadata", entity(&named.metadata)),
+    ];
+    pairs.extend(request.reason.as_ref().map(|reason| ("reason", text(reason))));
+    pairs.extend(request.ticket.as_ref().map(|ticket| ("ticket", text(ticket))));
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn uid(type_name: &str, id: &str) -> Result<EntityUid, String> {
+    let parsed = type_name.parse::<EntityTypeName>().map_err(|error| format!("{type_name}: {error}"))?;
+    Ok(EntityUid::from_type_name_and_id(parsed, EntityId::new(id)))
+}
+
+fn text(text: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(text.to_owned())
+}
+
+/// The first of each name counts, as everywhere.
+fn texts(pairs: &[(String, String)]) -> Vec<(String, RestrictedExpression)> {
+    let mut seen = HashSet::new();
+    let first = pairs.iter().filter(|(name, _)| seen.insert(name.as_str()));
+    first.map(|(name, value)| (name.clone(), text(value))).collect()
+}
+
+/// `-12` and `34`, and nothing that only looks like a number.
+fn whole_number(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
