@@ -25,6 +25,7 @@ mod migration;
 mod operators;
 mod outage;
 mod policies;
+mod policy_replay;
 mod readme;
 mod reload;
 mod removal;

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: gets what is missing, builds optimised, and lets the bench measure.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -15,7 +15,19 @@ const POSTGRES: u32 = 17;
 /// The cargo profile unless another is named: as released, without link-time optimisation.
 const PROFILE: &str = "bench";
 /// What is loaded.
-const PLUGINS: [&str; 4] = ["driver-postgres", "driver-noop", "policy-allow-list", "policy-allow"];
+const PLUGINS: [&str; 7] = [
+    "driver-postgres",
+    "driver-noop",
+    "policy-allow-list",
+    "policy-allow",
+    "policy-time-window",
+    "policy-environment",
+    "policy-quota",
+];
+/// What is measured too where it can be built: it needs more than the others.
+const CEDAR: &str = "policy-cedar";
+/// Policies made from the templates, by their language.
+const LANGUAGES: [(&str, &str); 2] = [("python", "policy-python"), ("js", "policy-javascript")];
 
 /// What may be chosen.
 #[derive(Debug, clap::Args)]
@@ -66,6 +78,9 @@ alone meanwhile: what else runs on it is measured too.";
 pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
     plugins::build(&PLUGINS.map(str::to_owned), steps)?;
     steps.done(&format!("plugins: {}", PLUGINS.join(", ")));
+    if let Err(error) = plugins::build(&[CEDAR.to_owned()], steps) {
+        steps.step(&format!("without {CEDAR}: {error:#}"));
+    }
     let postgres = postgres::any(POSTGRES, steps)?;
     steps.done(postgres.version());
     let openbao = match openbao::binary(steps) {
@@ -82,7 +97,14 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
     steps.finish();
     let options = ["--profile", &args.profile];
     let [broker, bench] = binaries::build(&["jit-broker", "jit-tests"], ["jit-broker", "bench"], &options)?;
+    let languages = plugins::root().join("target/languages");
+    for (language, name) in LANGUAGES {
+        if let Err(error) = from_template(&broker, &languages, language, name) {
+            eprintln!("without {name}: {error:#}");
+        }
+    }
     let mut command = Command::new(bench);
+    command.arg("--languages").arg(languages);
     command.arg("--postgres").arg(postgres.bin()).arg("--broker").arg(broker);
     command.arg("--plugins").arg(plugins::folder()).args(["--profile", &args.profile]);
     if let Some(bao) = openbao {
@@ -109,4 +131,22 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
         }
     }
     Err(command.exec()).context("cannot start the bench")
+}
+
+/// The template's policy in another language, made and built as its author would. What is there is kept.
+fn from_template(broker: &Path, folder: &Path, language: &str, name: &str) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let run = |arguments: &[&str]| -> Result<()> {
+        let output = Command::new(broker).args(arguments).current_dir(folder).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "{}: {}", arguments.join(" "), said.trim_end());
+        Ok(())
+    };
+    if folder.join(format!("{name}.wasm")).is_file() {
+        return Ok(());
+    }
+    if !folder.join(name).is_dir() {
+        run(&["plugin", "new", "policy", name, "--lang", language])?;
+    }
+    run(&["plugin", "build", name, "--out", "."])
 }

@@ -29,6 +29,7 @@ const POSTGRES_ALONE: &[&str] = &[
     "operators",
     "outage",
     "policies",
+    "policy_replay",
     "readme",
     "reload",
     "removal",

@@ -16,12 +16,29 @@ use crate::target::{ChainLink, Target};
 /// How often a chain is asked again because a policy named a narrower role.
 const MOST_NARROWINGS: usize = 4;
 
+/// Who denies what the policies together cannot agree on.
+pub const CHAIN: &str = "chain";
+
+/// Why a chain denies when its policies name a role that the target does not have.
+#[must_use]
+pub fn not_grantable(role: &RoleName) -> String {
+    format!("the policies want role {role}, which cannot be granted here")
+}
+
+/// Why a renewal is denied when the policies name a narrower role than the lease's.
+#[must_use]
+pub fn only_narrower(role: &RoleName) -> String {
+    format!("the policies now grant only role {role}; ask for a new lease")
+}
+
 /// What a chain said in the end.
 pub struct Said {
     /// A yes with what holds, or a no.
     pub verdict: Final,
     /// The role that the last round was about; the one asked for unless a policy named another.
     pub role: RoleName,
+    /// Who named the narrower roles, round by round.
+    pub narrowed_by: Vec<String>,
     /// Each policy's part, of the last round.
     pub policies: Vec<PolicyRecord>,
     /// Policies without effect here that would have decided otherwise: name, and how.
@@ -53,7 +70,7 @@ pub enum Final {
 pub fn ask(target: &Target, role: RoleName, ttl: Ttl, input: &PolicyRequest) -> Result<Said, Refused> {
     let mut role = role;
     let mut input = input.clone();
-    let mut narrowings = 0;
+    let mut narrowed_by = Vec::new();
     loop {
         let answers: Vec<Answer> = target
             .chain
@@ -63,10 +80,10 @@ pub fn ask(target: &Target, role: RoleName, ttl: Ttl, input: &PolicyRequest) -> 
             .collect::<Result<_, _>>()?;
         let verdict = add_up(&input, ttl, &answers);
         if let ChainVerdict::Narrow(narrower) = &verdict
-            && narrowings < MOST_NARROWINGS
+            && narrowed_by.len() < MOST_NARROWINGS
             && target.roles.contains_key(narrower)
         {
-            narrowings += 1;
+            narrowed_by.push(who_named(narrower, &answers));
             role = narrower.clone();
             input.role = narrower.to_string();
             continue;
@@ -75,14 +92,22 @@ pub fn ask(target: &Target, role: RoleName, ttl: Ttl, input: &PolicyRequest) -> 
         let verdict = match verdict {
             ChainVerdict::Allow { ttl, labels } => Final::Allow { ttl, labels },
             ChainVerdict::Deny { policy, reason } => Final::Deny { policy, reason },
-            ChainVerdict::Narrow(narrower) => Final::Deny {
-                policy: "chain".to_owned(),
-                reason: format!("the policies want role {narrower}, which cannot be granted here"),
-            },
+            ChainVerdict::Narrow(narrower) => {
+                Final::Deny { policy: CHAIN.to_owned(), reason: not_grantable(&narrower) }
+            }
         };
         let policies = answers.into_iter().map(|answer| answer.record).collect();
-        return Ok(Said { verdict, role, policies, shadow_diffs });
+        return Ok(Said { verdict, role, narrowed_by, policies, shadow_diffs });
     }
+}
+
+/// The policy in force that named that role.
+fn who_named(role: &RoleName, answers: &[Answer]) -> String {
+    let named = |answer: &&Answer| {
+        answer.record.mode == Mode::Enforce
+            && matches!(&answer.verdict, Verdict::Allow(allowance) if allowance.role.as_ref() == Some(role))
+    };
+    answers.iter().find(named).map_or_else(String::new, |answer| answer.record.name.clone())
 }
 
 /// Asks one policy. Whatever goes wrong in it denies, by its name (CLOSED).

@@ -139,20 +139,28 @@ fn verifier(entry: &config::JwtIssuer) -> anyhow::Result<JwtIssuerConfig> {
 /// # Errors
 /// When the engine cannot start or the cache folder is not ours alone.
 pub fn runtime(config: &Config) -> anyhow::Result<Runtime> {
-    let mut options =
-        RuntimeOptions { cache_dir: cache_dir(config), limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS };
-    let limits = &config.plugin_limits;
-    if let Some(calls) = limits.max_calls {
-        options.max_concurrent_calls = calls as usize;
-    }
-    if let Some(mib) = limits.memory_mib {
-        options.limits.memory_bytes = mib as usize * 1024 * 1024;
-    }
-    if let Some(time) = limits.policy_time {
-        options.limits.policy_time = time;
-    }
-    if let Some(time) = limits.driver_time {
-        options.limits.driver_time = time;
+    runtime_with(Some(&config.plugin_limits), cache_dir(config))
+}
+
+/// The Wasm host with configured limits, or those that hold without a configuration.
+///
+/// # Errors
+/// When the engine cannot start or the cache folder is not ours alone.
+pub(crate) fn runtime_with(limits: Option<&config::PluginLimits>, cache_dir: PathBuf) -> anyhow::Result<Runtime> {
+    let mut options = RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS };
+    if let Some(limits) = limits {
+        if let Some(calls) = limits.max_calls {
+            options.max_concurrent_calls = calls as usize;
+        }
+        if let Some(mib) = limits.memory_mib {
+            options.limits.memory_bytes = mib as usize * 1024 * 1024;
+        }
+        if let Some(time) = limits.policy_time {
+            options.limits.policy_time = time;
+        }
+        if let Some(time) = limits.driver_time {
+            options.limits.driver_time = time;
+        }
     }
     Runtime::new(options).context("the plugin runtime cannot start")
 }
@@ -209,18 +217,9 @@ fn load_plugins(
         }
     };
     for (name, plugin) in &config.plugins {
-        let grants = plugin
-            .grants
-            .as_ref()
-            .map(|words| words.iter().filter_map(|word| word.parse::<Grant>().ok()).collect::<Vec<_>>());
-        let spec = PluginSpec {
-            name: name.clone(),
-            path: plugin.path.clone(),
-            sha256: plugin.sha256.map(hex::encode),
-            grants,
-        };
         let serving = before.and_then(|before| before.plugins.get(name));
-        match runtime.load_on(&spec, Terms { trusted: trusted.as_deref(), serving }) {
+        let terms = Terms { trusted: trusted.as_deref(), serving };
+        match runtime.load_on(&plugin_spec(name, plugin), terms) {
             Ok(plugin) => {
                 if serving.is_none_or(|serving| !serving.is_same(&plugin)) {
                     let grants: Vec<String> = plugin.grants().iter().map(ToString::to_string).collect();
@@ -273,8 +272,22 @@ async fn record_refused_start(store: &SqliteStore, error: &anyhow::Error) {
     store.close().await;
 }
 
+/// What the configuration says of a plugin, for the runtime.
+pub(crate) fn plugin_spec(name: &str, plugin: &config::PluginConfig) -> PluginSpec {
+    let grants = plugin
+        .grants
+        .as_ref()
+        .map(|words| words.iter().filter_map(|word| word.parse::<Grant>().ok()).collect::<Vec<_>>());
+    PluginSpec { name: name.to_owned(), path: plugin.path.clone(), sha256: plugin.sha256.map(hex::encode), grants }
+}
+
+/// The digest that records have of a policy's configuration (JSON as it is passed), in hexadecimal.
+pub(crate) fn config_sha256(json: &str) -> String {
+    hex::encode(Sha256::digest(json))
+}
+
 /// An error with its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -437,7 +450,7 @@ fn policy_chain(config: &Config, serving: &Serving, names: &[String]) -> Result<
                 mode: policy.mode,
                 rollout: policy.rollout.clone(),
                 plugin,
-                config_sha256: hex::encode(Sha256::digest(&json)),
+                config_sha256: config_sha256(&json),
                 config: json,
             }),
             Err(fault) => problems.extend(at_fault(config, &at, fault)),

@@ -25,6 +25,7 @@ pub mod identity;
 pub mod issue;
 pub mod limits;
 pub mod permit;
+pub mod policy_replay;
 pub mod policy_test;
 pub mod refusal;
 pub mod reload;

@@ -78,6 +78,8 @@ pub struct Decision {
     pub labels: BTreeMap<String, String>,
     /// The role of the last round, where a policy named a narrower one.
     pub narrowed_to: Option<RoleName>,
+    /// Who named it, and who named those before it.
+    pub narrowed_by: Vec<String>,
     /// Policies in shadow mode that would have decided otherwise: name and reason.
     pub shadow_diffs: Vec<(String, String)>,
     /// Whether the request counts as a lease to be.
@@ -131,7 +133,7 @@ impl Decision {
             event = event.with("contexts", serde_json::to_value(&self.contexts).unwrap_or_default());
         }
         if let Some(role) = &self.narrowed_to {
-            event = event.with("narrowed_to", role.as_str());
+            event = event.with("narrowed_to", role.as_str()).with("narrowed_by", self.narrowed_by.clone());
         }
         event
     }
@@ -212,6 +214,7 @@ pub async fn decide(broker: &Broker, asked: Asked, counting: Counting) -> Decide
         contexts: gathered.records,
         labels: BTreeMap::new(),
         narrowed_to: None,
+        narrowed_by: Vec::new(),
         shadow_diffs: Vec::new(),
         held,
     };
@@ -256,6 +259,7 @@ fn ask_chain(mut decision: Decision) -> Decided {
     let asked = &decision.asked;
     let said = chain::ask(&asked.target, asked.role.clone(), asked.ttl, &decision.input)?;
     decision.narrowed_to = (said.role != asked.role).then(|| said.role.clone());
+    decision.narrowed_by = said.narrowed_by;
     decision.policies = said.policies;
     decision.shadow_diffs = said.shadow_diffs;
     Ok(match said.verdict {

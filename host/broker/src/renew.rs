@@ -16,6 +16,7 @@ use jit_core::ttl::Ttl;
 use jit_runtime::Lane;
 
 use crate::broker::Broker;
+use crate::chain;
 use crate::fault;
 use crate::identity::Verified;
 use crate::issue::resolve;
@@ -64,10 +65,10 @@ pub async fn renew(
     let permit = match decide(broker, asked, Counting::Count).await? {
         Ok(permit) if permit.role == lease.role => permit,
         Ok(permit) => {
-            let reason = format!("the policies now grant only role {}; ask for a new lease", permit.role);
+            let reason = chain::only_narrower(&permit.role);
             let event = permit.decision.event(EventKind::RenewDenied).with_error(reason.clone());
             broker.commit(Change { events: vec![about(event, &lease)], ..Change::default() }).await?;
-            return Err(Refused::PolicyDenied { policy: "chain".to_owned(), reason });
+            return Err(Refused::PolicyDenied { policy: chain::CHAIN.to_owned(), reason });
         }
         Err(denial) => {
             let event = denial.decision.event(EventKind::RenewDenied).with("policy", denial.policy.clone());

@@ -193,6 +193,37 @@ pub struct PolicyRecord {
     pub micros: u64,
 }
 
+impl PolicyRecord {
+    /// The verdict that was recorded, so that it adds up with others as it did then; `None` when the
+    /// record holds what no policy can say.
+    #[must_use]
+    pub fn recorded(&self) -> Option<Verdict> {
+        if self.verdict == "deny" {
+            return Some(Verdict::Deny(self.reason.clone()));
+        }
+        if self.verdict != "allow" {
+            return None;
+        }
+        let Obligations { max_ttl_seconds, role, requires, labels } = &self.obligations;
+        let max_ttl = match max_ttl_seconds {
+            Some(seconds) => Some(i64::try_from(*seconds).ok().and_then(|seconds| Ttl::from_seconds(seconds).ok())?),
+            None => None,
+        };
+        let role = match role {
+            Some(role) => Some(RoleName::new(role.as_str()).ok()?),
+            None => None,
+        };
+        let (reason, requires, labels) = (self.reason.clone(), requires.clone(), labels.clone());
+        Some(Verdict::Allow(Allowance { reason, max_ttl, role, requires, labels }))
+    }
+
+    /// Whether that is what the policy was recorded to have said.
+    #[must_use]
+    pub fn says(&self, told: &Told) -> bool {
+        self.verdict == told.verdict && self.reason == told.reason && self.obligations == told.obligations
+    }
+}
+
 /// What a policy's yes comes with, as records have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Obligations {
@@ -468,7 +499,7 @@ pub(crate) mod tests {
         .told(&request());
         assert_eq!((told.verdict, told.reason.as_str()), ("deny", "a ticket is required: send \"ticket\""));
         let record = PolicyRecord {
-            obligations: told.obligations,
+            obligations: told.obligations.clone(),
             rolled_out: Some(true),
             ..answer("a", Mode::Shadow, allow(|_| ())).record
         };
@@ -476,6 +507,19 @@ pub(crate) mod tests {
         assert_eq!(json["narrower_role"], "app_read_only");
         assert_eq!(json["requires"], serde_json::json!(["ticket", "approval"]));
         assert_eq!(serde_json::from_value::<PolicyRecord>(json).unwrap(), record);
+        assert_eq!(record.recorded(), None, "no verdict stands in it");
+        let denied = PolicyRecord { verdict: told.verdict.into(), reason: told.reason.clone(), ..record.clone() };
+        assert_eq!(denied.recorded(), Some(Verdict::Deny(told.reason)), "it counted as a no");
+        let given = allow(|a| a.max_ttl = Ttl::from_seconds(600).ok());
+        let as_told = given.told(&request());
+        let allowed = PolicyRecord {
+            verdict: "allow".into(),
+            reason: String::new(),
+            obligations: as_told.obligations.clone(),
+            ..record.clone()
+        };
+        assert_eq!(allowed.recorded(), Some(given));
+        assert!(allowed.says(&as_told) && !denied.says(&as_told));
         // As an older release wrote it.
         let old =
             serde_json::json!({"name": "a", "mode": "enforce", "verdict": "allow", "plugin_sha256": "00", "micros": 7});

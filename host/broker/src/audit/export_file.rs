@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use jit_core::checkpoint::{Checkpoint, MAX_NOTE};
 
 /// The longest line, in bytes: the longest record that the store takes, and then some.
-pub(super) const MAX_LINE: usize = 2 * 1024 * 1024;
+pub(crate) const MAX_LINE: usize = 2 * 1024 * 1024;
 /// What every line of an export begins with.
 const BEGINNING: &[u8] = b"{\"seq\":";
 

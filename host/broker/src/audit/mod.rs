@@ -8,6 +8,6 @@ pub mod export;
 pub(crate) mod export_file;
 pub mod key;
 pub mod read;
-mod scan;
-mod sources;
+pub(crate) mod scan;
+pub(crate) mod sources;
 pub mod verify;

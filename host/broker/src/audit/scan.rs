@@ -8,11 +8,11 @@ use serde::Deserialize;
 use super::verify::Finding;
 
 /// A record as it was found.
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Its number in the database; an exported line has none but its own.
     pub(super) row: Option<i64>,
     /// The record's bytes.
-    pub(super) record: Vec<u8>,
+    pub(crate) record: Vec<u8>,
     /// The leaf that the database has beside it.
     pub(super) leaf: Option<Vec<u8>>,
 }
@@ -23,6 +23,11 @@ struct Numbered {
 }
 
 impl Found {
+    /// Its number in the database, as far as it is one.
+    pub(crate) fn number(&self) -> u64 {
+        self.row.and_then(|row| u64::try_from(row).ok()).unwrap_or(0)
+    }
+
     /// The number that the record gives itself, if it is a record.
     pub(super) fn says(&self) -> Option<u64> {
         serde_json::from_slice::<Numbered>(&self.record).ok().map(|numbered| numbered.seq)

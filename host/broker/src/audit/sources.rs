@@ -22,21 +22,21 @@ const PAGE: u64 = 1_000;
 pub(super) type Kept = (i64, String);
 
 /// The end of the log, seen at one moment.
-pub(super) struct Tail {
+pub(crate) struct Tail {
     /// The newest checkpoint.
     pub(super) note: Option<String>,
     /// How many records there are, as far as that can be told without reading them.
-    pub(super) records: u64,
+    pub(crate) records: u64,
 }
 
 /// An open source.
-pub(super) enum Reader {
+pub(crate) enum Reader {
     Database { connection: SqliteConnection, after: i64 },
     Export { records: PathBuf, checkpoint: PathBuf, lines: Lines, read: u64 },
 }
 
 impl Reader {
-    pub(super) async fn open(source: &Source) -> Result<Self, VerifyError> {
+    pub(crate) async fn open(source: &Source) -> Result<Self, VerifyError> {
         match source {
             Source::Database(path) => Ok(Self::Database { connection: open_database(path).await?, after: i64::MIN }),
             Source::Export { records, checkpoint } => {
@@ -48,7 +48,7 @@ impl Reader {
     }
 
     /// The newest checkpoint and the number of records.
-    pub(super) async fn tail(&mut self) -> Result<Tail, VerifyError> {
+    pub(crate) async fn tail(&mut self) -> Result<Tail, VerifyError> {
         match self {
             Self::Database { connection, .. } => {
                 // One statement sees one state, also while the broker writes.
@@ -80,7 +80,7 @@ impl Reader {
     }
 
     /// The next records, at most `most`; none at the end.
-    pub(super) async fn page(&mut self, most: u64) -> Result<Vec<Found>, VerifyError> {
+    pub(crate) async fn page(&mut self, most: u64) -> Result<Vec<Found>, VerifyError> {
         let most = most.min(PAGE);
         match self {
             Self::Database { connection, after } => {
@@ -169,7 +169,7 @@ fn read_note(path: &Path) -> Result<Option<String>, VerifyError> {
 }
 
 /// The complete lines of an export. A last line without its newline is one that is being written.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
     waiting: VecDeque<Vec<u8>>,

@@ -11,6 +11,7 @@ mod plugin;
 mod plugin_check;
 mod plugin_new;
 mod policy;
+mod policy_replay;
 mod rotation;
 mod said;
 mod signing;
@@ -32,7 +33,7 @@ use crate::fault;
 #[command(
     name = "jit-broker",
     version = version(),
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, plugin test, plugin verify), denied (policy simulate) · 4 no broker answers on the admin socket",
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, test and verify), denied (policy simulate), or flipping (policy replay) · 4 no broker answers on the admin socket",
     max_term_width = 100
 )]
 struct Cli {
@@ -72,7 +73,7 @@ enum Command {
     /// Write, build, check, test, sign and list plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    /// Explain decisions.
+    /// Explain decisions, and try policies on recorded ones.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Print the API's description (OpenAPI 3.1).

@@ -1,4 +1,4 @@
-//! `policy simulate`: a decision, explained step by step.
+//! `policy simulate`: a decision, explained step by step; `policy replay` is in a file of its own.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use jit_core::policy::{ContextOutcome, Mode, Operation, PolicyRecord};
 use jit_core::ttl::Ttl;
 
 use super::client::{AdminClient, SocketArg};
-use super::{Format, Stop, block_on};
+use super::{Format, Stop, block_on, policy_replay};
 use crate::compose;
 use crate::config::Config;
 use crate::request::IssueRequest;
@@ -32,6 +32,9 @@ pub(super) enum PolicyCommand {
     /// Explain, step by step, what would be decided.
     #[command(after_help = EXAMPLES)]
     Simulate(Box<SimulateArgs>),
+    /// Ask a candidate about recorded decisions, and show which would be different.
+    #[command(after_help = policy_replay::EXAMPLES)]
+    Replay(Box<policy_replay::ReplayArgs>),
 }
 
 #[derive(clap::Args)]
@@ -93,6 +96,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(command: PolicyCommand) -> Result<(), Stop> {
     match command {
         PolicyCommand::Simulate(args) => simulate(*args),
+        PolicyCommand::Replay(args) => policy_replay::run(*args),
     }
 }
 

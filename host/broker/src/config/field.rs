@@ -273,6 +273,15 @@ impl<'a> Section<'a> {
         Some(serde_json::Value::Object(map))
     }
 
+    /// The whole table as JSON, every key allowed: a file that is a plugin's own table.
+    pub(super) fn json_of_all(&self) -> Option<serde_json::Value> {
+        let mut map = serde_json::Map::new();
+        for (name, value) in self.own_entries() {
+            map.insert(name.get_ref().to_string(), self.json(name.get_ref(), value)?);
+        }
+        Some(serde_json::Value::Object(map))
+    }
+
     /// A value as JSON. The file's depth is bounded by the TOML reader, so this is too.
     pub(super) fn json(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<serde_json::Value> {
         use serde_json::Value;

@@ -27,6 +27,7 @@ mod server;
 mod signing;
 mod spelling;
 mod store;
+mod table;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub use self::secret::{MAX_SECRET, SecretError, SecretRef};
 pub use self::server::{Limits, LogFormat, PluginLimits, Server, Tls};
 pub use self::signing::{Signing, TrustedKey};
 pub use self::store::{Audit, Export, Store, StoreKind};
+pub use self::table::PluginTable;
 pub use self::target::{Endpoint, Target};
 
 use self::problem::SourceText;
@@ -110,14 +112,7 @@ impl Config {
     /// # Errors
     /// [`ConfigErrors`] with every mistake that was found.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let file = path.display().to_string();
-        let bytes = read_file(path).map_err(|(message, help)| refuse(&file, message, help))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let message = format!("line {line} has a byte that is not UTF-8 text");
-            refuse(&file, message, Some("save the file as UTF-8".to_owned()))
-        })?;
+        let (text, file) = read_text(path)?;
         Self::parse(&text, &file)
     }
 
@@ -127,51 +122,8 @@ impl Config {
     /// [`ConfigErrors`] with every mistake that was found. When the text is not TOML, only the
     /// mistakes against TOML.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
-        if text.len() > MAX_FILE {
-            return Err(too_large(file));
-        }
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let folder = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
-        let reading = Reading::new(folder);
-        let (document, syntax) = DeTable::parse_recoverable(text);
-        let mut places = Places::new();
-        // Also of a text that is not quite TOML: what could be read tells where secrets are.
-        reading.survey(document.get_ref(), "", &mut places);
-        let parts = if syntax.is_empty() {
-            Section::root(&reading, document.get_ref(), read)
-        } else {
-            for error in &syntax {
-                let span = error.span().unwrap_or(0..0);
-                reading.error(span.clone(), format!("not TOML: {}", error.message()), syntax_help(text, span.start));
-            }
-            None
-        };
-        let Reading { findings, masks, .. } = reading;
-        let source = SourceText::new(file, redact::showable(text, &masks.into_inner()));
-        let mut findings = findings.into_inner();
-        let refused = findings.iter().any(|finding| finding.severity == Severity::Error);
-        let more = findings.len().saturating_sub(problem::MAX_PROBLEMS);
-        if more > 0 {
-            findings.sort_by_key(|finding| (finding.severity == Severity::Warning, finding.span.start));
-            findings.truncate(problem::MAX_PROBLEMS);
-        }
-        findings.sort_by_key(|finding| finding.span.start);
-        let problems: Vec<_> = findings
-            .into_iter()
-            .map(|finding| Problem {
-                severity: finding.severity,
-                place: Some(source.place(finding.span)),
-                message: finding.message,
-                help: finding.help,
-                source: Arc::clone(&source),
-            })
-            .collect();
-        if refused {
-            return Err(ConfigErrors::new(problems, more));
-        }
-        // Nothing is missing without a mistake that says so; if that were wrong, it is told too.
-        let parts = parts.ok_or_else(|| refuse(file, "cannot be used".to_owned(), None))?;
-        Ok(parts.into_config(problems, places, source))
+        let document = document(text, file, |reading, table| Section::root(reading, table, read))?;
+        Ok(document.read.into_config(document.problems, document.places, document.source))
     }
 
     /// The file that this was read from, as it was named.
@@ -198,19 +150,98 @@ impl Config {
     /// unless the caller changes that. `message` is shown as it is.
     #[must_use]
     pub fn explain(&self, path: &str, message: impl Into<String>) -> Problem {
-        let mut at = path;
-        let place = loop {
-            if let Some(span) = self.places.get(at) {
-                break Some(self.source.place(span.clone()));
-            }
-            match at.rfind(['.', '[']) {
-                Some(end) => at = &at[..end],
-                None => break None,
-            }
-        };
-        let source = Arc::clone(&self.source);
-        Problem { severity: Severity::Error, place, message: message.into(), help: None, source }
+        explain(&self.places, &self.source, path, message.into())
     }
+}
+
+/// A text of TOML that has been read, and what is needed to speak about it.
+struct Document<T> {
+    read: T,
+    /// Its warnings.
+    problems: Vec<Problem>,
+    places: Places,
+    source: Arc<SourceText>,
+}
+
+/// Reads a text by `read`, which gives none only after it has told a mistake.
+fn document<T>(
+    text: &str,
+    file: &str,
+    read: impl for<'a> FnOnce(&'a Reading, &'a DeTable<'a>) -> Option<T>,
+) -> Result<Document<T>, ConfigErrors> {
+    if text.len() > MAX_FILE {
+        return Err(too_large(file));
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let folder = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
+    let reading = Reading::new(folder);
+    let (table, syntax) = DeTable::parse_recoverable(text);
+    let mut places = Places::new();
+    // Also of a text that is not quite TOML: what could be read tells where secrets are.
+    reading.survey(table.get_ref(), "", &mut places);
+    let value = if syntax.is_empty() {
+        read(&reading, table.get_ref())
+    } else {
+        for error in &syntax {
+            let span = error.span().unwrap_or(0..0);
+            reading.error(span.clone(), format!("not TOML: {}", error.message()), syntax_help(text, span.start));
+        }
+        None
+    };
+    let Reading { findings, masks, .. } = reading;
+    let source = SourceText::new(file, redact::showable(text, &masks.into_inner()));
+    let mut findings = findings.into_inner();
+    let refused = findings.iter().any(|finding| finding.severity == Severity::Error);
+    let more = findings.len().saturating_sub(problem::MAX_PROBLEMS);
+    if more > 0 {
+        findings.sort_by_key(|finding| (finding.severity == Severity::Warning, finding.span.start));
+        findings.truncate(problem::MAX_PROBLEMS);
+    }
+    findings.sort_by_key(|finding| finding.span.start);
+    let problems: Vec<_> = findings
+        .into_iter()
+        .map(|finding| Problem {
+            severity: finding.severity,
+            place: Some(source.place(finding.span)),
+            message: finding.message,
+            help: finding.help,
+            source: Arc::clone(&source),
+        })
+        .collect();
+    if refused {
+        return Err(ConfigErrors::new(problems, more));
+    }
+    // Nothing is missing without a mistake that says so; if that were wrong, it is told too.
+    let read = value.ok_or_else(|| refuse(file, "cannot be used".to_owned(), None))?;
+    Ok(Document { read, problems, places, source })
+}
+
+/// A problem at a dotted path, or at the nearest part of it that is there.
+fn explain(places: &Places, source: &Arc<SourceText>, path: &str, message: String) -> Problem {
+    let mut at = path;
+    let place = loop {
+        if let Some(span) = places.get(at) {
+            break Some(source.place(span.clone()));
+        }
+        match at.rfind(['.', '[']) {
+            Some(end) => at = &at[..end],
+            None => break None,
+        }
+    };
+    Problem { severity: Severity::Error, place, message, help: None, source: Arc::clone(source) }
+}
+
+/// Reads a file's text and gives its name for messages.
+fn read_text(path: &Path) -> Result<(String, String), ConfigErrors> {
+    let file = path.display().to_string();
+    let bytes = read_file(path).map_err(|(message, help)| refuse(&file, message, help))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let message = format!("line {line} has a byte that is not UTF-8 text");
+        refuse(&file, message, Some("save the file as UTF-8".to_owned()))
+    })?;
+    Ok((text, file))
 }
 
 /// What the sections gave.

@@ -40,7 +40,17 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// Reads the whole file's table.
     pub(super) fn root<T>(reading: &'a Reading, table: &'a DeTable<'a>, read: impl FnOnce(&Section<'a>) -> T) -> T {
-        Self { reading, path: String::new(), span: 0..0, table, known: RefCell::default() }.read(read)
+        Self::open(reading, table).read(read)
+    }
+
+    /// The whole file's table where every key is the author's own.
+    pub(super) fn open(reading: &'a Reading, table: &'a DeTable<'a>) -> Self {
+        Self { reading, path: String::new(), span: 0..0, table, known: RefCell::default() }
+    }
+
+    /// The table's own keys and values.
+    pub(super) fn own_entries(&self) -> impl Iterator<Item = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
+        self.table.iter()
     }
 
     /// Reads, then reports the keys that nobody asked for.

@@ -23,6 +23,19 @@ pub(crate) struct Setting<'a> {
     pub(crate) max_connections: u32,
 }
 
+/// What a replay of everything took, its start included.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Replayed {
+    pub(crate) decisions: u64,
+    pub(crate) seconds: f64,
+}
+
+impl Replayed {
+    pub(crate) fn per_second(&self) -> f64 {
+        self.decisions as f64 / self.seconds
+    }
+}
+
 /// A broker with its folder.
 pub(crate) struct Running {
     folder: TempDir,
@@ -95,6 +108,29 @@ impl Running {
         Ok(clients)
     }
 
+    /// Replays all that the stopped broker decided: the same policy in its own place, so that every
+    /// answer is also held to the recorded one. None where nothing was decided.
+    pub(crate) fn replay(&self, plugins: &Path) -> Result<Option<Replayed>> {
+        let (config, table) = (self.folder.path().join("broker.toml"), self.folder.path().join("candidate.toml"));
+        fs::write(&table, toml_rules("rules"))?;
+        let mut command = std::process::Command::new(&self.binary);
+        command.args(["policy", "replay", "--format", "json", "--name", "allow-listed", "--policy"]);
+        command.arg(plugins.join("policy-allow-list.wasm")).arg("--config").arg(table).arg("-c").arg(config);
+        let begun = Instant::now();
+        let output = command.output().context("policy replay")?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("policy replay: {}", String::from_utf8_lossy(&output.stderr)))?;
+        let count = |name: &str| report["totals"][name].as_u64().unwrap_or(0);
+        let decisions = count("replayed");
+        if decisions == 0 {
+            return Ok(None);
+        }
+        let same = count("same_bytes") == decisions && count("unchanged") == decisions && count("not_reproduced") == 0;
+        anyhow::ensure!(output.status.success() && same, "the replay does not come to what was recorded: {report}");
+        Ok(Some(Replayed { decisions, seconds }))
+    }
+
     /// What the broker's own metrics say, for the figures that only it knows.
     pub(crate) async fn metrics(&self) -> Result<String> {
         let process = self.process.as_ref().context("no broker runs")?;
@@ -134,7 +170,7 @@ fn configuration(setting: &Setting<'_>, plugins: usize) -> String {
     let Setting { plugins: folder, database, max_connections, .. } = setting;
     let folder = folder.display();
     let Database { host, port, name, read_only, broker, owner, .. } = database;
-    let rules = toml_rules();
+    let rules = toml_rules("policies.allow-listed.config.rules");
     let mut text = format!(
         r#"
 [server]
@@ -185,12 +221,12 @@ max_ttl = "24h"
     text
 }
 
-fn toml_rules() -> String {
+fn toml_rules(table: &str) -> String {
     let rules = rules();
     let rules = rules["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut text = String::new();
     for rule in rules {
-        text.push_str("[[policies.allow-listed.config.rules]]\n");
+        text.push_str(&format!("[[{table}]]\n"));
         for (name, value) in rule.as_object().into_iter().flatten() {
             // Strings and lists of strings are the same in both; tables of strings nearly.
             let value = value.to_string();

@@ -1,7 +1,8 @@
 //! The figures that were asked for, and what was reached.
 
 use crate::load::Measured;
-use crate::report::{Report, System};
+use crate::report::{Report, System, grouped};
+use crate::single::RULES;
 
 /// One figure that was asked for.
 pub(crate) struct Goal {
@@ -42,7 +43,18 @@ impl Report {
             goal(
                 "p50 of one policy evaluation with its fresh instance",
                 "≤ 50 µs",
-                self.evaluations.first().map(|of| (format!("{:.1} µs", of.p50_us), of.p50_us <= 50.0)),
+                self.evaluations
+                    .iter()
+                    .find(|of| of.policy == RULES)
+                    .map(|of| (format!("{:.1} µs", of.p50_us), of.p50_us <= 50.0)),
+            ),
+            goal(
+                "recorded decisions replayed in a minute",
+                "≥ 100,000",
+                self.replayed.as_ref().map(|of| {
+                    let in_a_minute = of.per_second() * 60.0;
+                    (grouped(in_a_minute), in_a_minute >= 100_000.0)
+                }),
             ),
             goal(
                 "resident memory, ten plugins and 2,000 leases",

@@ -14,7 +14,7 @@ mod openbao;
 mod report;
 mod single;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -50,6 +50,9 @@ struct Args {
     /// The folder with the built plugins.
     #[arg(long)]
     plugins: PathBuf,
+    /// The folder with policies in other languages than Rust.
+    #[arg(long)]
+    languages: Option<PathBuf>,
     /// OpenBao's binary; without it, there is nothing to compare with.
     #[arg(long)]
     openbao: Option<PathBuf>,
@@ -151,8 +154,9 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
     let setting =
         Setting { binary: &args.broker, plugins: &plugins, database: &database, max_connections: args.connections };
 
-    steps.step("one policy evaluation");
-    let evaluations = single::evaluations(&args.plugins, extent.evaluations)?;
+    steps.step("the cost of a decision, for each policy");
+    let folders: Vec<&Path> = std::iter::once(args.plugins.as_path()).chain(args.languages.as_deref()).collect();
+    let evaluations = single::evaluations(&folders, extent.evaluations)?;
 
     steps.step("memory and start");
     let (memory, starts_ms) = single::memory_and_starts(&setting, extent.starts).await?;
@@ -223,6 +227,8 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
         openbao_leases: count(&cells, &[System::OpenBao]),
     };
     broker.stop()?;
+    steps.step("replaying all that was decided");
+    let replayed = broker.replay(&plugins)?;
     steps.finish();
     Ok(Report {
         machine: Machine::here(),
@@ -239,6 +245,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
         starts_ms,
         policy_seconds: report::histogram_mean_us(&metrics, "jit_policy_seconds"),
         at_the_end,
+        replayed,
     })
 }
 

@@ -8,9 +8,10 @@ use jit_tests::Database;
 use serde_json::{Value, json};
 
 use crate::Args;
+use crate::broker::Replayed;
 use crate::load::Measured;
 use crate::machine::{Machine, Party};
-use crate::single::{Evaluation, LEASES, Memory, PLUGINS};
+use crate::single::{Evaluation, FLOOR, LEASES, Memory, PLUGINS};
 
 /// What is measured side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -81,6 +82,8 @@ pub(crate) struct Report {
     /// included.
     pub(crate) policy_seconds: Option<f64>,
     pub(crate) at_the_end: AtTheEnd,
+    /// None where nothing was decided.
+    pub(crate) replayed: Option<Replayed>,
 }
 
 impl Report {
@@ -216,19 +219,8 @@ impl Report {
     }
 
     fn other_figures(&self, text: &mut String) {
-        text.push_str(
-            "## Other figures\n\n| one policy evaluation, fresh instance included | p50 | p99 |\n|---|---|---|\n",
-        );
-        for evaluation in &self.evaluations {
-            let Evaluation { policy, config, p50_us, p99_us } = evaluation;
-            let _ = writeln!(text, "| {policy} ({config}) | {p50_us:.1} µs | {p99_us:.1} µs |");
-        }
-        if let Some(mean) = self.policy_seconds {
-            let _ = writeln!(
-                text,
-                "| in the broker under the load above, waiting for a processor included | {mean:.0} µs (mean) | |"
-            );
-        }
+        self.policies_table(text);
+        text.push_str("## Other figures\n");
         let Memory { resident, anonymous, mapped } = &self.memory;
         let _ = writeln!(
             text,
@@ -258,6 +250,37 @@ impl Report {
                 }
                 None => text.push_str(".\n"),
             }
+        }
+        text.push('\n');
+    }
+
+    fn policies_table(&self, text: &mut String) {
+        text.push_str(
+            "## The cost of a decision, for each policy\n\nOne evaluation with its fresh instance, one at a time.\n\n\
+             | policy | p50 | p99 | p50, to the floor |\n|---|---|---|---|\n",
+        );
+        let floor = self.evaluations.iter().find(|of| of.policy == FLOOR).map_or(f64::NAN, |of| of.p50_us);
+        for evaluation in &self.evaluations {
+            let Evaluation { policy, config, p50_us, p99_us } = evaluation;
+            let _ =
+                writeln!(text, "| {policy} ({config}) | {p50_us:.1} µs | {p99_us:.1} µs | {:.1} × |", p50_us / floor);
+        }
+        text.push('\n');
+        if let Some(mean) = self.policy_seconds {
+            let _ = writeln!(
+                text,
+                "- The allow-list in the broker under the load above, waiting for a processor included: {mean:.0} µs (mean)."
+            );
+        }
+        if let Some(replayed) = &self.replayed {
+            let _ = writeln!(
+                text,
+                "- `policy replay` of {} decisions from the broker's store, allow-list, {} processors: {:.1} s, {} decisions/s.",
+                grouped(replayed.decisions as f64),
+                self.machine.processors,
+                replayed.seconds,
+                grouped(replayed.per_second()),
+            );
         }
         text.push('\n');
     }
@@ -338,6 +361,7 @@ impl Report {
             "goals": goals,
             "cells": cells,
             "policy_evaluation": self.evaluations,
+            "replay": self.replayed,
             "memory_mb": self.memory,
             "start_ms": self.starts_ms,
         })
@@ -384,7 +408,7 @@ fn ms(value: f64) -> String {
 }
 
 /// A whole number with commas.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
