@@ -5,7 +5,7 @@
 //!
 //! `cargo xtask test` starts the servers, builds the binaries and says where they are:
 //! `JIT_TEST_POSTGRES` (a superuser's URL; accounts and databases of each world are its own),
-//! `JIT_TEST_BROKER` and `JIT_TEST_BROKER_FAILPOINTS` (the binaries), `JIT_TEST_PLUGINS` (the folder
+//! `JIT_TEST_BROKER`, `JIT_TEST_BROKER_FAILPOINTS` and `JIT_TEST_AGENT` (the binaries), `JIT_TEST_PLUGINS` (the folder
 //! with the components). Of the other servers, each on loopback and with a certificate for the host in
 //! its URL, signed by an authority of its own (`…_CA`, a file):
 //!
@@ -22,6 +22,7 @@
 //!
 //! `cargo xtask servers` starts the same ones and prints these variables for a shell.
 
+pub mod agent;
 pub mod backend;
 pub mod broker;
 pub mod conjur;
@@ -33,11 +34,13 @@ pub mod invariants;
 pub mod issuer;
 pub mod kit;
 pub mod mysql_world;
+pub mod relay;
 pub mod servers;
 pub mod setup;
 pub mod wire;
 pub mod world;
 
+pub use agent::{AgentProcess, Agents};
 pub use broker::BrokerProcess;
 pub use conjur::Conjur;
 pub use contract::Description;
@@ -45,6 +48,7 @@ pub use database::Database;
 pub use gate::Gate;
 pub use http::{Client, Reply};
 pub use issuer::{Issuer, Key};
+pub use relay::{Relay, Way};
 pub use wire::Wire;
 pub use world::{Settings, World};
 
@@ -55,6 +59,17 @@ pub use world::{Settings, World};
 #[must_use]
 pub fn surroundings(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test`"))
+}
+
+/// Lets this process have as many files open as it may: a thousand clients have a thousand connections.
+pub fn many_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(65_536).min(65_536);
+    if current.is_some_and(|current| current < wanted) {
+        // Where it is not allowed, the test says what it lacks.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
 }
 
 /// A short random name, unique to a world.

@@ -93,10 +93,11 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
             None
         }
     };
-    steps.step("building the broker and the bench, optimised");
+    steps.step("building the broker, the agent and the bench, optimised");
     steps.finish();
     let options = ["--profile", &args.profile];
-    let [broker, bench] = binaries::build(&["jit-broker", "jit-tests"], ["jit-broker", "bench"], &options)?;
+    let packages = ["jit-broker", "jit-agent", "jit-tests"];
+    let [broker, agent, bench] = binaries::build(&packages, ["jit-broker", "jit-agent", "bench"], &options)?;
     let languages = plugins::root().join("target/languages");
     for (language, name) in LANGUAGES {
         if let Err(error) = from_template(&broker, &languages, language, name) {
@@ -104,7 +105,7 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
         }
     }
     let mut command = Command::new(bench);
-    command.arg("--languages").arg(languages);
+    command.arg("--languages").arg(languages).arg("--agent").arg(agent);
     command.arg("--postgres").arg(postgres.bin()).arg("--broker").arg(broker);
     command.arg("--plugins").arg(plugins::folder()).args(["--profile", &args.profile]);
     if let Some(bao) = openbao {

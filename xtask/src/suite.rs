@@ -15,9 +15,13 @@ const AGAIN_ON_EACH_SERVER: &[&str] = &["story::", "removal::", "conformance::th
 /// The suite's modules that need PostgreSQL and nothing else. Who asks for these only does not wait for
 /// the other servers; a module that is not listed gets them all.
 const POSTGRES_ALONE: &[&str] = &[
+    "agent",
+    "agent_faults",
     "api",
     "away",
     "cli",
+    "client",
+    "client_faults",
     "concurrency",
     "contexts",
     "decisions",
@@ -47,9 +51,11 @@ pub struct Binaries {
     pub broker: PathBuf,
     /// With the failpoints of the fault suite.
     pub failpoints: PathBuf,
+    /// The agent.
+    pub agent: PathBuf,
 }
 
-/// Prepares the toolchain, the plugins, the servers and both binaries, then runs every test of the
+/// Prepares the toolchain, the plugins, the servers and the binaries, then runs every test of the
 /// workspace with the last of the PostgreSQL versions, and those that speak to it with each other one.
 /// `arguments` go to the tests; with any, only the end to end suite is run.
 ///
@@ -128,26 +134,31 @@ fn needed(kinds: &[Kind], arguments: &[String]) -> Vec<Kind> {
     kinds
 }
 
-/// Builds the broker twice and puts both aside, where a later build does not replace them.
+/// Builds the broker twice and the agent, and puts them aside, where a later build does not replace them.
 ///
 /// # Errors
 /// When it does not build.
 pub fn binaries(steps: &Steps) -> Result<Binaries> {
     let folder = plugins::root().join("target/suite");
     std::fs::create_dir_all(&folder)?;
-    let failpoints = built(&folder.join("jit-broker-failpoints"), &["--features", "jit-broker/failpoints"])?;
-    let broker = built(&folder.join("jit-broker"), &[])?;
-    steps.done("the broker, and the broker with failpoints");
-    Ok(Binaries { broker, failpoints })
+    let failpoints = folder.join("jit-broker-failpoints");
+    let [program] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &["--features", "jit-broker/failpoints"])?;
+    put_aside(&program, &failpoints)?;
+    // Together: what both depend on is compiled once.
+    let [program, other] = crate::binaries::build(&["jit-broker", "jit-agent"], ["jit-broker", "jit-agent"], &[])?;
+    let (broker, agent) = (folder.join("jit-broker"), folder.join("jit-agent"));
+    put_aside(&program, &broker)?;
+    put_aside(&other, &agent)?;
+    steps.done("the broker, the broker with failpoints, the agent");
+    Ok(Binaries { broker, failpoints, agent })
 }
 
-fn built(to: &Path, features: &[&str]) -> Result<PathBuf> {
-    let [program] = crate::binaries::build(&["jit-broker"], ["jit-broker"], features)?;
+fn put_aside(program: &Path, to: &Path) -> Result<()> {
     // Beside it and renamed: a running one keeps its file.
     let beside = to.with_extension("new");
     std::fs::copy(program, &beside)?;
     std::fs::rename(&beside, to)?;
-    Ok(to.to_owned())
+    Ok(())
 }
 
 /// Runs in the foreground; how long a test may take is bounded within the tests.
@@ -160,6 +171,7 @@ fn cargo_test(which: &[&str], arguments: &[&str], binaries: &Binaries, servers: 
         .envs(servers.environment())
         .env("JIT_TEST_BROKER", &binaries.broker)
         .env("JIT_TEST_BROKER_FAILPOINTS", &binaries.failpoints)
+        .env("JIT_TEST_AGENT", &binaries.agent)
         .env("JIT_TEST_PLUGINS", plugins::folder())
         .status()
         .context("cannot start cargo")?;
