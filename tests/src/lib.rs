@@ -29,6 +29,7 @@ pub mod contract;
 pub mod database;
 pub mod gate;
 pub mod http;
+pub mod ingredients;
 pub mod invariants;
 pub mod issuer;
 pub mod kit;

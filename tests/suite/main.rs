@@ -14,6 +14,8 @@ mod concurrency;
 mod conformance;
 mod conjur_server;
 mod decisions;
+mod deploy;
+mod examples;
 mod external;
 mod faults;
 mod hostile;
