@@ -8,7 +8,7 @@ use wit_parser::{Resolve, SourceMap};
 use crate::contract::{Contract, Kind, host_contract, own_interface};
 
 /// The contract, as it is in wit/; a unit test holds the list against the folder.
-const WIT: [(&str, &str); 11] = [
+const WIT: [(&str, &str); 12] = [
     ("context.wit", include_str!("../../../wit/context.wit")),
     ("driver.wit", include_str!("../../../wit/driver.wit")),
     ("http.wit", include_str!("../../../wit/http.wit")),
@@ -19,6 +19,7 @@ const WIT: [(&str, &str); 11] = [
     ("session.wit", include_str!("../../../wit/session.wit")),
     ("sql.wit", include_str!("../../../wit/sql.wit")),
     ("types.wit", include_str!("../../../wit/types.wit")),
+    ("usage.wit", include_str!("../../../wit/usage.wit")),
     ("worlds.wit", include_str!("../../../wit/worlds.wit")),
 ];
 
