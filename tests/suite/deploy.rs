@@ -75,7 +75,11 @@ fn the_check_of_the_manifests_finds_each_kind_of_mistake() {
         &[
             ("20-broker.yaml", "terminationGracePeriodSeconds", "terminationGraceSeconds"),
             ("20-broker.yaml", "replicas: 1", "replicas: \"1\""),
-            ("20-broker.yaml", "            - { name: run, mountPath: /run/jit-broker }", "            - { name: run }"),
+            (
+                "20-broker.yaml",
+                "            - { name: run, mountPath: /run/jit-broker }",
+                "            - { name: run }",
+            ),
             ("30-network-policy.yaml", "networking.k8s.io/v1", "networking.k8s.io/v2"),
         ],
         &[
@@ -85,7 +89,10 @@ fn the_check_of_the_manifests_finds_each_kind_of_mistake() {
             "networking.k8s.io/v2 has no NetworkPolicy",
         ],
     );
-    finds(&[("00-namespace.yaml", "kind: Namespace", "kind: Namespace\nkind: Secret")], &["the key 'kind' stands twice"]);
+    finds(
+        &[("00-namespace.yaml", "kind: Namespace", "kind: Namespace\nkind: Secret")],
+        &["the key 'kind' stands twice"],
+    );
     // What the API would take, and this project does not.
     finds(
         &[
@@ -147,7 +154,10 @@ fn the_broker_takes_the_configuration_of_the_manifests() {
     ];
     let checked = config_check(&text, "/plugins", &files);
     let said = text_of(&checked);
-    assert!(checked.status.success() && said.contains("the configuration is good") && !said.contains("warning"), "{said}");
+    assert!(
+        checked.status.success() && said.contains("the configuration is good") && !said.contains("warning"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -165,7 +175,10 @@ fn the_broker_takes_the_configuration_of_the_unit() {
     ];
     let checked = config_check(&text, "/usr/lib/jit-broker/plugins", &files);
     let said = text_of(&checked);
-    assert!(checked.status.success() && said.contains("the configuration is good") && !said.contains("warning"), "{said}");
+    assert!(
+        checked.status.success() && said.contains("the configuration is good") && !said.contains("warning"),
+        "{said}"
+    );
     // The check itself can say no.
     let checked = config_check(&text.replace("default_role", "default_rôle"), "/usr/lib/jit-broker/plugins", &files);
     assert_eq!(checked.status.code(), Some(3), "{}", text_of(&checked));

@@ -100,7 +100,9 @@ impl Service {
     /// The next line that it says, until its end.
     async fn says(&mut self) -> Option<Value> {
         match tokio::time::timeout(PATIENCE, self.lines.next_line()).await {
-            Ok(Ok(line)) => line.map(|line| serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))),
+            Ok(Ok(line)) => {
+                line.map(|line| serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            }
             other => panic!("{}: {other:?}: {}", self.name, self.log()),
         }
     }
@@ -178,7 +180,8 @@ async fn java(world: &World) -> Service {
     let (jars, classes) = (surroundings("JIT_TEST_CLASSPATH"), place.folder.join("classes"));
     let mut javac = place.command(&surroundings("JIT_TEST_JAVAC"));
     javac.args(["-Xlint:all", "-Werror", "-cp", &jars, "-d"]).arg(&classes);
-    let compiled = javac.args(["RotatingDataSource.java", "Service.java"].map(|file| example("java-hikari").join(file)));
+    let compiled =
+        javac.args(["RotatingDataSource.java", "Service.java"].map(|file| example("java-hikari").join(file)));
     let compiled = compiled.output().await.unwrap();
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     // After the compiler: it may take longer than an account lives.
@@ -196,10 +199,7 @@ async fn shell(world: &World) -> Service {
     let place = Place::new(world, "shell").await;
     let mut command = place.command("sh");
     let psql = surroundings("JIT_TEST_PSQL");
-    command
-        .arg(example("shell-agent/run.sh"))
-        .env("JIT_AGENT", surroundings("JIT_TEST_AGENT"))
-        .env("PSQL", psql);
+    command.arg(example("shell-agent/run.sh")).env("JIT_AGENT", surroundings("JIT_TEST_AGENT")).env("PSQL", psql);
     Service::start("shell", &place, command, None)
 }
 
@@ -215,11 +215,21 @@ async fn no_query_fails_while_accounts_change_in_five_languages() {
     let (rust, python, node, java, shell) = tokio::join!(
         async { Some(rust(&world).await.run().await) },
         async {
-            if ingredients::is_here("python", "the Python example") { Some(python(&world).await.run().await) } else { None }
+            if ingredients::is_here("python", "the Python example") {
+                Some(python(&world).await.run().await)
+            } else {
+                None
+            }
         },
-        async { if ingredients::is_here("node", "the Node example") { Some(node(&world).await.run().await) } else { None } },
-        async { if ingredients::is_here("java", "the Java example") { Some(java(&world).await.run().await) } else { None } },
-        async { if ingredients::is_here("psql", "the shell example") { Some(shell(&world).await.run().await) } else { None } },
+        async {
+            if ingredients::is_here("node", "the Node example") { Some(node(&world).await.run().await) } else { None }
+        },
+        async {
+            if ingredients::is_here("java", "the Java example") { Some(java(&world).await.run().await) } else { None }
+        },
+        async {
+            if ingredients::is_here("psql", "the shell example") { Some(shell(&world).await.run().await) } else { None }
+        },
     );
     let granted = world.events("issue.granted");
     for (name, accounts) in [("rust", rust), ("python", python), ("node", node), ("java", java), ("shell", shell)] {
@@ -227,7 +237,8 @@ async fn no_query_fails_while_accounts_change_in_five_languages() {
         // They are the accounts that were made for this workload, each another one.
         let workload = format!("payment-{name}");
         for account in &accounts {
-            let mine = granted.iter().filter(|event| event["workload"] == *workload && event["ephemeral_id"] == **account);
+            let mine =
+                granted.iter().filter(|event| event["workload"] == *workload && event["ephemeral_id"] == **account);
             assert_eq!(mine.count(), 1, "{name}: {account}");
         }
     }
@@ -247,7 +258,11 @@ fn each_snippet_of_the_page_is_in_the_file_that_it_names() {
         let snippet = lines(snippet.split("\n```").next().unwrap());
         let text = lines(&read(&root().join(file)).unwrap());
         let found = text.windows(snippet.len()).any(|window| window == snippet);
-        assert!(!snippet.is_empty() && found, "{file} has not what docs/clients.md shows of it:\n{}", snippet.join("\n"));
+        assert!(
+            !snippet.is_empty() && found,
+            "{file} has not what docs/clients.md shows of it:\n{}",
+            snippet.join("\n")
+        );
         seen.push(file);
     }
     for folder in fs::read_dir(example("")).unwrap().flatten().filter(|entry| entry.path().is_dir()) {

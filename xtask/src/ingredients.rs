@@ -117,7 +117,11 @@ impl Ingredients {
                 Err(error) => found.missing.push((ingredient, format!("{error:#}"))),
             }
         }
-        steps.done(&format!("{} of {} ingredients of the examples and of deploy/", found.count(), Ingredient::ALL.len()));
+        steps.done(&format!(
+            "{} of {} ingredients of the examples and of deploy/",
+            found.count(),
+            Ingredient::ALL.len()
+        ));
         found
     }
 

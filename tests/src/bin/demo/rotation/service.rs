@@ -91,6 +91,10 @@ impl Service {
 }
 
 impl Shared {
+    fn exchange(&self, pool: PgPool) -> Option<PgPool> {
+        self.pool.lock().ok().map(|mut current| std::mem::replace(&mut *current, pool))
+    }
+
     fn pool(&self) -> Option<PgPool> {
         self.pool.lock().ok().map(|pool| pool.clone())
     }
@@ -125,8 +129,7 @@ async fn follow(shared: Arc<Shared>, mut seen: SystemTime) {
         // The pool stays where the new one does not open; the next look tries again.
         if let Ok(pool) = open(&shared.file).await {
             seen = now;
-            let before = shared.pool.lock().map(|mut current| std::mem::replace(&mut *current, pool));
-            if let Ok(before) = before {
+            if let Some(before) = shared.exchange(pool) {
                 before.close().await;
             }
         }
