@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdout, Command};
 /// How often each account has to change while queries run.
 const CHANGES: usize = 5;
 /// The life of an account; a new one is made at 80 % of it, at the latest.
-const TTL: &str = "6s";
+const TTL: &str = "8s";
 /// The fewest queries that count as "all the time": a shell starts `psql` for each.
 const LEAST_QUERIES: u64 = 60;
 /// The bound for a service that fails; none waits for it otherwise.
