@@ -45,6 +45,10 @@ pub struct Binaries {
     pub broker: PathBuf,
     /// With the failpoints of the fault suite.
     pub failpoints: PathBuf,
+    /// `jit-agent`.
+    pub agent: PathBuf,
+    /// The Rust example.
+    pub example: PathBuf,
 }
 
 /// Prepares the toolchain, the plugins, the servers and both binaries, then runs every test of the
@@ -127,21 +131,27 @@ fn needed(kinds: &[Kind], arguments: &[String]) -> Vec<Kind> {
     kinds
 }
 
-/// Builds the broker twice and puts both aside, where a later build does not replace them.
+/// Builds the broker twice, the agent and the Rust example, and puts them aside, where a later build does not replace them.
 ///
 /// # Errors
 /// When it does not build.
 pub fn binaries(steps: &Steps) -> Result<Binaries> {
     let folder = plugins::root().join("target/suite");
     std::fs::create_dir_all(&folder)?;
-    let failpoints = built(&folder.join("jit-broker-failpoints"), &["--features", "failpoints"])?;
-    let broker = built(&folder.join("jit-broker"), &[])?;
-    steps.done("the broker, and the broker with failpoints");
-    Ok(Binaries { broker, failpoints })
+    let [failpoints] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &["--features", "failpoints"])?;
+    let failpoints = put_aside(&failpoints, &folder.join("jit-broker-failpoints"))?;
+    let [broker] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &[])?;
+    // Apart: together, their features would make other dependencies of the broker's, Wasmtime among them.
+    let clients = ["jit-agent", "example-rust-sqlx"];
+    let [agent, example] = crate::binaries::build(&clients, clients, &[])?;
+    let aside = |program: &Path, name: &str| put_aside(program, &folder.join(name));
+    let (broker, agent) = (aside(&broker, "jit-broker")?, aside(&agent, "jit-agent")?);
+    let example = aside(&example, "example-rust-sqlx")?;
+    steps.done("the broker, the broker with failpoints, the agent and an example");
+    Ok(Binaries { broker, failpoints, agent, example })
 }
 
-fn built(to: &Path, features: &[&str]) -> Result<PathBuf> {
-    let [program] = crate::binaries::build(&["jit-broker"], ["jit-broker"], features)?;
+fn put_aside(program: &Path, to: &Path) -> Result<PathBuf> {
     // Beside it and renamed: a running one keeps its file.
     let beside = to.with_extension("new");
     std::fs::copy(program, &beside)?;
@@ -164,6 +174,8 @@ fn cargo_test(
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .env("JIT_TEST_BROKER", &binaries.broker)
         .env("JIT_TEST_BROKER_FAILPOINTS", &binaries.failpoints)
+        .env("JIT_TEST_AGENT", &binaries.agent)
+        .env("JIT_TEST_EXAMPLE_RUST", &binaries.example)
         .env("JIT_TEST_PLUGINS", plugins::folder())
         .status()
         .context("cannot start cargo")?;

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 log = logging.getLogger("jit_credentials")
 
 RENEW_AT = 0.8  # of the lease's time; the rest is for retries
-JITTER = 0.05  # earlier by up to this, so that instances do not renew in step
+JITTER = 0.1  # earlier by up to this, so that instances do not renew in step
 FIRST_WAIT, MOST_WAIT, ATTEMPTS = 2.0, 30.0, 5  # seconds; of one burst
 START_DEADLINE = 120.0
 REQUEST_TIMEOUT = 30.0
@@ -91,6 +91,7 @@ class CredentialWatch:
 
     def _fetch(self, deadline=None):
         """Bursts of attempts until one succeeds, the deadline passes or `close` is called."""
+        # One key for all attempts: an answer that was lost must not make two accounts.
         key, failed = str(uuid.uuid4()), 0
         while True:
             try:
@@ -104,10 +105,8 @@ class CredentialWatch:
                 if failed % ATTEMPTS == 0:
                     log.error("jit-broker-unreachable: %s attempts failed, the last with %s", failed, error)
                     wait = random.uniform(MOST_WAIT / 2, MOST_WAIT)
-                    # The same key within a burst: an answer that was lost must not make two accounts.
-                    key = str(uuid.uuid4())
-                elif error.code in ("idempotency-conflict", "lease-not-active"):
-                    key = str(uuid.uuid4())
+                if error.code in ("idempotency-conflict", "lease-not-active"):
+                    key = str(uuid.uuid4())  # the account of an earlier attempt is gone
                 wait = max(wait, min(error.retry_after or 0.0, 300.0))
                 if deadline is not None:
                     wait = min(wait, max(0.0, deadline - time.monotonic()))
