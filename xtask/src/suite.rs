@@ -85,12 +85,12 @@ pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) 
         cargo_test(&["--workspace", "--no-fail-fast"], skipped, &binaries, &environment)?;
     } else {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(skipped.iter().copied()).collect();
-        cargo_test(&["--package", "jit-tests", "--test", "suite"], &arguments, &binaries, &environment)?;
+        cargo_test(&["--workspace", "--test", "suite"], &arguments, &binaries, &environment)?;
     }
     drop(servers);
     for major in majors.iter().filter(|major| **major != main && arguments.is_empty()) {
         let server = Surroundings::start(&[Kind::Postgres], *major, steps)?;
-        let again = ["--package", "jit-tests", "--test", "suite"];
+        let again = ["--workspace", "--test", "suite"];
         cargo_test(&again, AGAIN_ON_EACH_SERVER, &binaries, &server.environment())?;
     }
     steps.finish();
@@ -138,7 +138,7 @@ fn needed(kinds: &[Kind], arguments: &[String]) -> Vec<Kind> {
 pub fn binaries(steps: &Steps) -> Result<Binaries> {
     let folder = plugins::root().join("target/suite");
     std::fs::create_dir_all(&folder)?;
-    let [failpoints] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &["--features", "failpoints"])?;
+    let [failpoints] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &["--features", "jit-broker/failpoints"])?;
     let failpoints = put_aside(&failpoints, &folder.join("jit-broker-failpoints"))?;
     let [broker] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &[])?;
     // Apart: together, their features would make other dependencies of the broker's, Wasmtime among them.
