@@ -24,6 +24,7 @@
 //!
 //! `cargo xtask servers` starts the same ones and prints these variables for a shell.
 
+pub mod agent;
 pub mod backend;
 pub mod broker;
 pub mod conjur;
@@ -36,11 +37,13 @@ pub mod invariants;
 pub mod issuer;
 pub mod kit;
 pub mod mysql_world;
+pub mod relay;
 pub mod servers;
 pub mod setup;
 pub mod wire;
 pub mod world;
 
+pub use agent::{AgentProcess, Agents};
 pub use broker::BrokerProcess;
 pub use conjur::Conjur;
 pub use contract::Description;
@@ -48,6 +51,7 @@ pub use database::Database;
 pub use gate::Gate;
 pub use http::{Client, Reply};
 pub use issuer::{Issuer, Key};
+pub use relay::{Relay, Way};
 pub use wire::Wire;
 pub use world::{Settings, World};
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(missing_docs, reason = "each test's name says what holds")]
 
+mod agent;
+mod agent_faults;
 mod api;
 mod away;
 mod backends;
@@ -10,6 +12,9 @@ mod backends_faults;
 mod backends_migration;
 mod backends_vault;
 mod cli;
+mod client;
+mod client_faults;
+mod client_mysql;
 mod concurrency;
 mod conformance;
 mod conjur_server;

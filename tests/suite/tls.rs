@@ -9,7 +9,7 @@ use serde_json::json;
 
 /// A certificate for 127.0.0.1, its key, and the authority that signed it: those of the identity
 /// tests.
-fn certificates() -> PathBuf {
+pub(crate) fn certificates() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/broker/src/identity/tests/tls").canonicalize().unwrap()
 }
 

@@ -78,12 +78,13 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
             None
         }
     };
-    steps.step("building the broker and the bench, optimised");
+    steps.step("building the broker, the agent and the bench, optimised");
     steps.finish();
     let options = ["--profile", &args.profile];
-    let [broker, bench] = binaries::build(&["jit-broker", "jit-tests"], ["jit-broker", "bench"], &options)?;
+    let packages = ["jit-broker", "jit-agent", "jit-tests"];
+    let [broker, agent, bench] = binaries::build(&packages, ["jit-broker", "jit-agent", "bench"], &options)?;
     let mut command = Command::new(bench);
-    command.arg("--postgres").arg(postgres.bin()).arg("--broker").arg(broker);
+    command.arg("--postgres").arg(postgres.bin()).arg("--broker").arg(broker).arg("--agent").arg(agent);
     command.arg("--plugins").arg(plugins::folder()).args(["--profile", &args.profile]);
     if let Some(bao) = openbao {
         command.arg("--openbao").arg(bao);

@@ -113,12 +113,8 @@ pub fn run(args: &DemoArgs, steps: &Steps) -> Result<()> {
     }
     steps.step("building the broker and the demo");
     steps.finish();
-    let [broker, demo] = binaries::build(&["jit-broker", "jit-tests"], ["jit-broker", "demo"], &[])?;
-    // Apart: together, their features would make other dependencies of the broker's.
-    let agent = match args.agent {
-        true => Some(binaries::build(&["jit-agent"], ["jit-agent"], &[])?),
-        false => None,
-    };
+    let packages = ["jit-broker", "jit-agent", "jit-tests"];
+    let [broker, agent, demo] = binaries::build(&packages, ["jit-broker", "jit-agent", "demo"], &[])?;
     let mut command = Command::new(demo);
     command
         .args(["--backend", args.backend.word(), "--folder"])
@@ -130,7 +126,7 @@ pub fn run(args: &DemoArgs, steps: &Steps) -> Result<()> {
     if args.keep {
         command.arg("--keep");
     }
-    if let Some([agent]) = agent {
+    if args.agent {
         command.arg("--agent").arg(agent);
     }
     become_demo(&mut command)

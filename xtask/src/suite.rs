@@ -16,9 +16,13 @@ const AGAIN_ON_EACH_SERVER: &[&str] = &["story::", "removal::", "conformance::th
 /// The suite's modules that need PostgreSQL and nothing else. Who asks for these only does not wait for
 /// the other servers; a module that is not listed gets them all.
 const POSTGRES_ALONE: &[&str] = &[
+    "agent",
+    "agent_faults",
     "api",
     "away",
     "cli",
+    "client",
+    "client_faults",
     "concurrency",
     "decisions",
     "deploy",
@@ -51,7 +55,7 @@ pub struct Binaries {
     pub example: PathBuf,
 }
 
-/// Prepares the toolchain, the plugins, the servers and both binaries, then runs every test of the
+/// Prepares the toolchain, the plugins, the servers and the binaries, then runs every test of the
 /// workspace with the last of the PostgreSQL versions, and those that speak to it with each other one.
 /// `arguments` go to the tests; with any, only the end to end suite is run.
 ///
@@ -131,32 +135,34 @@ fn needed(kinds: &[Kind], arguments: &[String]) -> Vec<Kind> {
     kinds
 }
 
-/// Builds the broker twice, the agent and the Rust example, and puts them aside, where a later build does not replace them.
+/// Builds the broker twice, the agent and the Rust example, and puts them aside, where a later build does
+/// not replace them.
 ///
 /// # Errors
 /// When it does not build.
 pub fn binaries(steps: &Steps) -> Result<Binaries> {
     let folder = plugins::root().join("target/suite");
     std::fs::create_dir_all(&folder)?;
-    let [failpoints] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &["--features", "jit-broker/failpoints"])?;
-    let failpoints = put_aside(&failpoints, &folder.join("jit-broker-failpoints"))?;
-    let [broker] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &[])?;
-    // Apart: together, their features would make other dependencies of the broker's, Wasmtime among them.
-    let clients = ["jit-agent", "example-rust-sqlx"];
-    let [agent, example] = crate::binaries::build(&clients, clients, &[])?;
-    let aside = |program: &Path, name: &str| put_aside(program, &folder.join(name));
-    let (broker, agent) = (aside(&broker, "jit-broker")?, aside(&agent, "jit-agent")?);
-    let example = aside(&example, "example-rust-sqlx")?;
-    steps.done("the broker, the broker with failpoints, the agent and an example");
+    let failpoints = folder.join("jit-broker-failpoints");
+    let [program] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &["--features", "jit-broker/failpoints"])?;
+    put_aside(&program, &failpoints)?;
+    // Together: what they depend on is compiled once.
+    let packages = ["jit-broker", "jit-agent", "example-rust-sqlx"];
+    let programs = crate::binaries::build(&packages, packages, &[])?;
+    let [broker, agent, example] = packages.map(|name| folder.join(name));
+    for (program, to) in programs.iter().zip([&broker, &agent, &example]) {
+        put_aside(program, to)?;
+    }
+    steps.done("the broker, the broker with failpoints, the agent, and an example");
     Ok(Binaries { broker, failpoints, agent, example })
 }
 
-fn put_aside(program: &Path, to: &Path) -> Result<PathBuf> {
+fn put_aside(program: &Path, to: &Path) -> Result<()> {
     // Beside it and renamed: a running one keeps its file.
     let beside = to.with_extension("new");
     std::fs::copy(program, &beside)?;
     std::fs::rename(&beside, to)?;
-    Ok(to.to_owned())
+    Ok(())
 }
 
 /// Runs in the foreground; how long a test may take is bounded within the tests.

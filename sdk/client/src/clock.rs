@@ -3,9 +3,13 @@
 //! The broker speaks of times; what the client waits for are spans from the moment it was told. So a
 //! clock that is set by an hour neither lets a lease lapse nor makes the client spin.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+/// A wait.
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where the time comes from.
 pub trait Clock: Send + Sync + 'static {
@@ -14,6 +18,19 @@ pub trait Clock: Send + Sync + 'static {
     /// Time since some moment in the past. It never goes back, cannot be set, and goes on while the
     /// machine sleeps.
     fn steady(&self) -> Duration;
+    /// Waits for so long, by the steady clock or about.
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// The future's output, if it comes in time.
+pub(crate) async fn within<T>(clock: &dyn Clock, time: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = clock.sleep(time) => None,
+    }
 }
 
 /// The machine's clocks.

@@ -49,7 +49,7 @@ pub mod pool;
 
 pub use backoff::Schedule;
 pub use client::{Client, ClientBuilder, FetchOptions, IdempotencyKey};
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, Sleep, SystemClock};
 pub use credential::{Connection, Credential, Lease, LeaseState};
 pub use error::{Error, Problem};
 pub use request::Request;

@@ -9,7 +9,7 @@ use super::plan::{Deadlines, Step};
 use super::{Alert, AlertHook, AlertKind, Retire, Rotation, Snapshot, State};
 use crate::backoff::{Bursts, Schedule};
 use crate::client::{Client, IdempotencyKey};
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 use crate::credential::{Credential, Lease};
 use crate::error::Error;
 use crate::request::Request;
@@ -189,7 +189,7 @@ impl<B: Ask> Engine<B> {
     /// made is known and given back.
     async fn attempt(&mut self, step: &Step) -> Option<Result<(), Error>> {
         let (answer, closing) = {
-            let Self { broker, commands, settings, lease, .. } = &mut *self;
+            let Self { broker, commands, settings, lease, clock, .. } = &mut *self;
             let request = &settings.request;
             let ask = async {
                 match step {
@@ -207,9 +207,9 @@ impl<B: Ask> Engine<B> {
             tokio::select! {
                 biased;
                 answer = &mut ask => (answer, false),
-                () = closed => match tokio::time::timeout(settings.close_deadline / 4, &mut ask).await {
-                    Ok(answer) => (answer, true),
-                    Err(_) => return None,
+                () = closed => match within(&**clock, settings.close_deadline / 4, &mut ask).await {
+                    Some(answer) => (answer, true),
+                    None => return None,
                 },
             }
         };
@@ -288,7 +288,7 @@ impl<B: Ask> Engine<B> {
                 next = next.min(at.max(now + Duration::from_millis(100)));
             }
             tokio::select! {
-                () = tokio::time::sleep(next.saturating_sub(now)) => {}
+                () = self.clock.sleep(next.saturating_sub(now)) => {}
                 command = self.commands.recv() => match command {
                     Some(Command::Rotate) => return Woken::Rotate,
                     Some(Command::Close) | None => return Woken::Close,
@@ -322,12 +322,12 @@ impl<B: Ask> Engine<B> {
         for lease_id in due {
             // Once: a lease that cannot be given back ends at its time.
             let revoke = self.broker.revoke(&lease_id);
-            match tokio::time::timeout(self.settings.close_deadline, revoke).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
+            match within(&*self.clock, self.settings.close_deadline, revoke).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
                     tracing::warn!(lease_id, error = error.chain(), "the former lease was not given back")
                 }
-                Err(_) => tracing::warn!(lease_id, "the former lease was not given back in time"),
+                None => tracing::warn!(lease_id, "the former lease was not given back in time"),
             }
         }
     }
@@ -352,9 +352,9 @@ impl<B: Ask> Engine<B> {
                 }
                 result
             };
-            result = match tokio::time::timeout(self.settings.close_deadline, all).await {
-                Ok(result) => result,
-                Err(_) => Err(Error::GaveUp {
+            result = match within(&*self.clock, self.settings.close_deadline, all).await {
+                Some(result) => result,
+                None => Err(Error::GaveUp {
                     attempts: 1,
                     after: self.settings.close_deadline,
                     last: Box::new(Error::Config(

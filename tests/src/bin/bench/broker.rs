@@ -78,6 +78,16 @@ impl Running {
         Ok(self.process.as_ref().context("no broker runs")?.pid())
     }
 
+    /// Where it serves.
+    pub(crate) fn url(&self) -> Result<String> {
+        Ok(format!("http://{}", self.address.context("no broker runs")?))
+    }
+
+    /// One of its tokens.
+    pub(crate) fn token(&self, number: usize) -> Result<&str> {
+        self.tokens.get(number).map(String::as_str).context("no such token")
+    }
+
     /// Connected clients, each with its own workload's token.
     pub(crate) async fn clients(&self, target: &str, count: usize) -> Result<Vec<HttpClient>> {
         let address = self.address.context("no broker runs")?;

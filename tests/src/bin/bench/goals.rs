@@ -54,6 +54,27 @@ impl Report {
                 "≤ 300 ms",
                 Some((format!("{:.0} ms", self.start_ms()), self.start_ms() <= 300.0)),
             ),
+            goal(
+                "jit-agent: resident memory, one credential",
+                "≤ 10 MB",
+                self.agent.as_ref().map(|agent| (format!("{:.1} MB", agent.resident_mb), agent.resident_mb <= 10.0)),
+            ),
+            goal(
+                "jit-agent: start to file written and process ended (median)",
+                "≤ 50 ms",
+                self.agent.as_ref().map(|agent| {
+                    let ms = agent.fetch_median();
+                    (format!("{ms:.1} ms"), ms <= 50.0)
+                }),
+            ),
+            goal(
+                "jit-agent: processor time between renewals",
+                "none measurable",
+                self.agent.as_ref().map(|agent| {
+                    let got = format!("{:.0} ms in {:.0} s", agent.idle_cpu_ms, agent.idle_seconds);
+                    (got, agent.idle_cpu_ms < 10.0)
+                }),
+            ),
         ]
     }
 

@@ -1,10 +1,11 @@
 //! The bench that `cargo xtask bench` builds and runs: the database alone, the broker, and OpenBao,
-//! side by side in one run on one machine.
+//! side by side in one run on one machine; and the agent.
 //!
 //! In scope: measuring and saying what was measured. It asserts nothing about time: the goals are
 //! printed with what was reached.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
 
+mod agent;
 mod broker;
 mod ceiling;
 mod goals;
@@ -50,6 +51,9 @@ struct Args {
     /// The folder with the built plugins.
     #[arg(long)]
     plugins: PathBuf,
+    /// The agent's binary, optimised; without it, it is not measured.
+    #[arg(long)]
+    agent: Option<PathBuf>,
     /// OpenBao's binary; without it, there is nothing to compare with.
     #[arg(long)]
     openbao: Option<PathBuf>,
@@ -92,6 +96,8 @@ struct Extent {
     accounts: usize,
     evaluations: usize,
     starts: usize,
+    /// How long the agent is watched while it has nothing to do.
+    idle: Duration,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -107,9 +113,9 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<()> {
     let mut extent = if args.quick {
-        Extent { rounds: 1, length: Duration::from_millis(1_500), accounts: 200, evaluations: 5_000, starts: 5 }
+        Extent { rounds: 1, length: Duration::from_millis(1_500), accounts: 200, evaluations: 5_000, starts: 5, idle: Duration::from_secs(5) }
     } else {
-        Extent { rounds: 3, length: Duration::from_secs(5), accounts: 800, evaluations: 20_000, starts: 10 }
+        Extent { rounds: 3, length: Duration::from_secs(5), accounts: 800, evaluations: 20_000, starts: 10, idle: Duration::from_secs(20) }
     };
     if let Some(seconds) = args.seconds {
         extent.length = Duration::from_secs(seconds.into());
@@ -161,6 +167,15 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
     steps.step("starting the broker");
     let most = CLIENTS.into_iter().max().unwrap_or(1);
     let mut broker = Running::start(&setting, 3, most).await?;
+    let agent = match &args.agent {
+        Some(path) if args.only.is_empty() => {
+            steps.step("the agent, and a thousand clients");
+            let figures = agent::measure(path, &broker, 2 * extent.starts, extent.idle).await.context("the agent")?;
+            ceiling::drop_accounts(&database).await?;
+            Some(figures)
+        }
+        _ => None,
+    };
     let chosen = |system: &System| args.only.is_empty() || args.only.contains(system);
     let openbao = match &args.openbao {
         Some(bao) if chosen(&System::OpenBao) => {
@@ -239,6 +254,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
         starts_ms,
         policy_seconds: report::histogram_mean_us(&metrics, "jit_policy_seconds"),
         at_the_end,
+        agent,
     })
 }
 

@@ -8,6 +8,7 @@ use jit_tests::Database;
 use serde_json::{Value, json};
 
 use crate::Args;
+use crate::agent::{AgentFigures, CLIENTS, Herd};
 use crate::load::Measured;
 use crate::machine::{Machine, Party};
 use crate::single::{Evaluation, LEASES, Memory, PLUGINS};
@@ -81,6 +82,8 @@ pub(crate) struct Report {
     /// included.
     pub(crate) policy_seconds: Option<f64>,
     pub(crate) at_the_end: AtTheEnd,
+    /// None when it was not measured.
+    pub(crate) agent: Option<AgentFigures>,
 }
 
 impl Report {
@@ -259,6 +262,9 @@ impl Report {
                 None => text.push_str(".\n"),
             }
         }
+        if let Some(agent) = &self.agent {
+            agent_figures(text, agent);
+        }
         text.push('\n');
     }
 
@@ -340,8 +346,32 @@ impl Report {
             "policy_evaluation": self.evaluations,
             "memory_mb": self.memory,
             "start_ms": self.starts_ms,
+            "agent": self.agent,
         })
     }
+}
+
+fn agent_figures(text: &mut String, agent: &AgentFigures) {
+    let AgentFigures { resident_mb, anonymous_mb, herd, .. } = agent;
+    let fetch = agent.fetch_median();
+    let _ = write!(
+        text,
+        "- jit-agent: {resident_mb:.1} MB resident, of which {anonymous_mb:.1} MB are its own; from its start to the file \
+         written and the process ended {fetch:.1} ms"
+    );
+    match agent.curl_median() {
+        Some(curl) => {
+            let _ = writeln!(text, ", where curl takes {curl:.1} ms to store the same answer (medians of {}, in turns).", agent.fetch_ms.len());
+        }
+        None => text.push_str(".\n"),
+    }
+    let Herd { first_seconds, last_seconds, most_in_a_tenth, accounts } = herd;
+    let _ = writeln!(
+        text,
+        "- {CLIENTS} clients that started while the broker was away for three seconds: {accounts} accounts, the first \
+         {first_seconds:.2} s and the last {last_seconds:.1} s after its return, at most {most_in_a_tenth} within a tenth of a \
+         second (driver that does nothing, usual schedule)."
+    );
 }
 
 /// The versions of what is measured.
