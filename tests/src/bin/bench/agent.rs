@@ -88,7 +88,8 @@ pub(crate) async fn measure(agent: &Path, broker: &Running, rounds: usize, idle:
     let has_curl = Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
     // In turns: what drifts hits both alike. The first of each warms the page cache.
     for round in 0..=rounds {
-        let (took, status) = timed(command("fetch").args(["--target", "inventory_db", "--role", "app_read_only", "--ttl", "1h"]))?;
+        let (took, status) =
+            timed(command("fetch").args(["--target", "inventory_db", "--role", "app_read_only", "--ttl", "1h"]))?;
         ensure!(status, "the agent's fetch fails");
         let curl = if has_curl { Some(timed(&mut curl(&url, workload, &folder.path().join("answer")))?) } else { None };
         ensure!(curl.is_none_or(|(_, status)| status), "curl fails");

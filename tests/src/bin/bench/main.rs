@@ -113,9 +113,23 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<()> {
     let mut extent = if args.quick {
-        Extent { rounds: 1, length: Duration::from_millis(1_500), accounts: 200, evaluations: 5_000, starts: 5, idle: Duration::from_secs(5) }
+        Extent {
+            rounds: 1,
+            length: Duration::from_millis(1_500),
+            accounts: 200,
+            evaluations: 5_000,
+            starts: 5,
+            idle: Duration::from_secs(5),
+        }
     } else {
-        Extent { rounds: 3, length: Duration::from_secs(5), accounts: 800, evaluations: 20_000, starts: 10, idle: Duration::from_secs(20) }
+        Extent {
+            rounds: 3,
+            length: Duration::from_secs(5),
+            accounts: 800,
+            evaluations: 20_000,
+            starts: 10,
+            idle: Duration::from_secs(20),
+        }
     };
     if let Some(seconds) = args.seconds {
         extent.length = Duration::from_secs(seconds.into());

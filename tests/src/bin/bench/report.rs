@@ -361,7 +361,11 @@ fn agent_figures(text: &mut String, agent: &AgentFigures) {
     );
     match agent.curl_median() {
         Some(curl) => {
-            let _ = writeln!(text, ", where curl takes {curl:.1} ms to store the same answer (medians of {}, in turns).", agent.fetch_ms.len());
+            let _ = writeln!(
+                text,
+                ", where curl takes {curl:.1} ms to store the same answer (medians of {}, in turns).",
+                agent.fetch_ms.len()
+            );
         }
         None => text.push_str(".\n"),
     }
