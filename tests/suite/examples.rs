@@ -17,7 +17,7 @@ const CHANGES: usize = 5;
 /// The life of an account; a new one is made at 80 % of it, at the latest.
 const TTL: &str = "8s";
 /// The fewest queries that count as "all the time": a shell starts `psql` for each.
-const LEAST_QUERIES: u64 = 60;
+const LEAST_QUERIES: u64 = 40;
 /// The bound for a service that fails; none waits for it otherwise.
 const PATIENCE: Duration = Duration::from_secs(120);
 
