@@ -5,9 +5,11 @@
 //!
 //! `cargo xtask test` starts the servers, builds the binaries and says where they are:
 //! `JIT_TEST_POSTGRES` (a superuser's URL; accounts and databases of each world are its own),
-//! `JIT_TEST_BROKER`, `JIT_TEST_BROKER_FAILPOINTS` and `JIT_TEST_AGENT` (the binaries), `JIT_TEST_PLUGINS` (the folder
-//! with the components). Of the other servers, each on loopback and with a certificate for the host in
-//! its URL, signed by an authority of its own (`…_CA`, a file):
+//! `JIT_TEST_BROKER` and `JIT_TEST_BROKER_FAILPOINTS` (the binaries), `JIT_TEST_PLUGINS` (the folder
+//! with the components), `JIT_TEST_AGENT` and `JIT_TEST_EXAMPLE_RUST` (more binaries). What other
+//! languages and the checks of deploy/ run on is in variables that `xtask/src/ingredients.rs` sets,
+//! and what could not be had in `JIT_TEST_LEFT_OUT`. Of the other servers, each on loopback and with a
+//! certificate for the host in its URL, signed by an authority of its own (`…_CA`, a file):
 //!
 //! | variable | what |
 //! |---|---|
@@ -30,6 +32,7 @@ pub mod contract;
 pub mod database;
 pub mod gate;
 pub mod http;
+pub mod ingredients;
 pub mod invariants;
 pub mod issuer;
 pub mod kit;

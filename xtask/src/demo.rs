@@ -63,6 +63,10 @@ pub struct DemoArgs {
     /// What stands behind `inventory_db`: the story is the same, since an application cannot tell.
     #[arg(long, value_enum, default_value_t = Backend::Postgres)]
     backend: Backend,
+    /// Another story: a service whose account changes three times while its queries never stop, with
+    /// `jit-agent` beside it as in a pod. On PostgreSQL.
+    #[arg(long, conflicts_with_all = ["backend", "keep"])]
+    agent: bool,
     /// Leave the servers and the broker running at the end, and print lines to copy.
     #[arg(long)]
     keep: bool,
@@ -82,6 +86,7 @@ Examples:
   cargo xtask demo --backend mysql     # the same on MySQL,
   cargo xtask demo --backend ldap      # on OpenLDAP,
   cargo xtask demo --backend vault     # and with OpenBao making the accounts
+  cargo xtask demo --agent             # a service whose account changes while it queries
   cargo xtask demo --keep              # leaves it running, with curl lines to paste
   cargo xtask demo --stop              # stops what --keep left
   NO_COLOR=1 cargo xtask demo | tee story.txt
@@ -108,7 +113,8 @@ pub fn run(args: &DemoArgs, steps: &Steps) -> Result<()> {
     }
     steps.step("building the broker and the demo");
     steps.finish();
-    let [broker, demo] = binaries::build(&["jit-broker", "jit-tests"], ["jit-broker", "demo"], &[])?;
+    let packages = ["jit-broker", "jit-agent", "jit-tests"];
+    let [broker, agent, demo] = binaries::build(&packages, ["jit-broker", "jit-agent", "demo"], &[])?;
     let mut command = Command::new(demo);
     command
         .args(["--backend", args.backend.word(), "--folder"])
@@ -119,6 +125,9 @@ pub fn run(args: &DemoArgs, steps: &Steps) -> Result<()> {
         .arg(plugins::folder());
     if args.keep {
         command.arg("--keep");
+    }
+    if args.agent {
+        command.arg("--agent").arg(agent);
     }
     become_demo(&mut command)
 }

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod binaries;
 pub mod demo;
+pub mod ingredients;
 pub mod plugins;
 pub mod servers;
 pub mod steps;

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use xtask::{
     bench::{self, BenchArgs},
     demo::{self, DemoArgs},
+    ingredients::Ingredients,
     plugins,
     servers::{Kind, Surroundings, postgres},
     steps::Steps,
@@ -36,7 +37,8 @@ enum Command {
         /// Only these packages; all of plugins/ and tests/guests/ when none.
         packages: Vec<String>,
     },
-    /// Fetch what the other commands need: the guest toolchains (Rust, Python, JavaScript) and real servers.
+    /// Fetch what the other commands need: the guest toolchains (Rust, Python, JavaScript), real servers, and
+    /// what the examples in other languages and the checks of deploy/ run on.
     Setup {
         /// Major versions of PostgreSQL, 14 to 18.
         #[arg(long, value_delimiter = ',', default_values_t = postgres::DEFAULT_MAJORS)]
@@ -127,6 +129,9 @@ fn setup(postgres_majors: &[u32], kinds: &[Kind], steps: &Steps) -> Result<()> {
         for major in majors {
             steps.done(&format!("{} is in the cache", kind.fetch(*major, steps)?));
         }
+    }
+    for line in Ingredients::get(steps).not_run() {
+        println!("{line}");
     }
     Ok(())
 }

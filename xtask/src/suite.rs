@@ -7,6 +7,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 use jit_plugin_build::Progress as _;
 
+use crate::ingredients::{self, Ingredients};
 use crate::servers::{Kind, Surroundings, samba};
 use crate::{plugins, steps::Steps};
 
@@ -25,6 +26,8 @@ const POSTGRES_ALONE: &[&str] = &[
     "concurrency",
     "contexts",
     "decisions",
+    "deploy",
+    "examples",
     "faults",
     "hostile",
     "idempotency",
@@ -34,6 +37,7 @@ const POSTGRES_ALONE: &[&str] = &[
     "outage",
     "policies",
     "policy_replay",
+    "policy_story",
     "readme",
     "reload",
     "removal",
@@ -51,9 +55,14 @@ pub struct Binaries {
     pub broker: PathBuf,
     /// With the failpoints of the fault suite.
     pub failpoints: PathBuf,
-    /// The agent.
+    /// `jit-agent`.
     pub agent: PathBuf,
+    /// The Rust example.
+    pub example: PathBuf,
 }
+
+/// The modules that build plugins in other languages than Rust.
+const IN_OTHER_LANGUAGES: [&str; 2] = ["languages", "policy_story"];
 
 /// Prepares the toolchain, the plugins, the servers and the binaries, then runs every test of the
 /// workspace with the last of the PostgreSQL versions, and those that speak to it with each other one.
@@ -65,48 +74,47 @@ pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) 
     let main = majors.last().copied().context("no PostgreSQL to test with")?;
     let mut kinds = needed(kinds, arguments);
     let left_out = leave_out_what_needs_root(&mut kinds);
-    // The servers come while the compiler works.
-    let (servers, binaries) = thread::scope(|scope| {
+    let with_ingredients = asks_for_any(&ingredients::MODULES, arguments);
+    // The servers, and what the examples run on, come while the compiler works.
+    let (servers, ingredients, binaries) = thread::scope(|scope| {
         let servers = scope.spawn(|| {
-            if asks_for("languages", arguments) {
+            if asks_for_any(&IN_OTHER_LANGUAGES, arguments) {
                 plugins::languages(steps)?;
             }
             Surroundings::start(&kinds, main, steps)
         });
+        let ingredients = scope.spawn(|| with_ingredients.then(|| Ingredients::get(steps)));
         let binaries = plugins::build(&[], steps).and_then(|built| {
             steps.done(&format!("{} plugins", built.len()));
             binaries(steps)
         });
         let servers = servers.join().unwrap_or_else(|_| Err(anyhow!("starting the servers panicked")));
-        (servers, binaries)
+        let ingredients = ingredients.join().map_err(|_| anyhow!("fetching for the examples panicked"));
+        (servers, ingredients, binaries)
     });
-    let (servers, binaries) = (servers?, binaries?);
-    if let Some(why) = &left_out {
-        steps.step(&format!("NOT run: the tests against Active Directory. {why}"));
-    }
+    let (servers, ingredients, binaries) = (servers?, ingredients?, binaries?);
+    let mut not_run: Vec<String> = ingredients.iter().flat_map(Ingredients::not_run).collect();
+    not_run.extend(left_out.iter().map(|why| format!("NOT run: the tests against Active Directory. {why}")));
+    not_run.iter().for_each(|line| steps.step(line));
+    let mut environment = servers.environment();
+    environment.extend(ingredients.iter().flat_map(Ingredients::environment));
     let skipped: &[&str] = if left_out.is_some() { &SKIP_ACTIVE_DIRECTORY } else { &[] };
     if arguments.is_empty() {
-        cargo_test(&["--workspace", "--no-fail-fast"], skipped, &binaries, &servers)?;
+        cargo_test(&["--workspace", "--no-fail-fast"], skipped, &binaries, &environment)?;
     } else {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(skipped.iter().copied()).collect();
-        cargo_test(&["--workspace", "--test", "suite"], &arguments, &binaries, &servers)?;
+        cargo_test(&["--workspace", "--test", "suite"], &arguments, &binaries, &environment)?;
     }
     drop(servers);
     for major in majors.iter().filter(|major| **major != main && arguments.is_empty()) {
         let server = Surroundings::start(&[Kind::Postgres], *major, steps)?;
-        cargo_test(&["--workspace", "--test", "suite"], AGAIN_ON_EACH_SERVER, &binaries, &server)?;
+        let again = ["--workspace", "--test", "suite"];
+        cargo_test(&again, AGAIN_ON_EACH_SERVER, &binaries, &server.environment())?;
     }
     steps.finish();
-    if let Some(why) = left_out {
-        eprintln!("NOT run: the tests against Active Directory. {why}");
-    }
+    // Again, at the end: nobody reads what was said half an hour ago.
+    not_run.iter().for_each(|line| eprintln!("{line}"));
     Ok(())
-}
-
-/// Whether tests of that module may be among those that are asked for.
-fn asks_for(module: &str, arguments: &[String]) -> bool {
-    let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
-    filters.peek().is_none() || filters.any(|filter| module.contains(filter.split("::").next().unwrap_or_default()))
 }
 
 /// All tests that need a domain controller, those of its own module included.
@@ -117,6 +125,13 @@ fn leave_out_what_needs_root(kinds: &mut Vec<Kind>) -> Option<String> {
     let why = kinds.contains(&Kind::Ad).then(samba::may_be_started).and_then(Result::err)?;
     kinds.retain(|kind| *kind != Kind::Ad);
     Some(format!("{why:#}"))
+}
+
+/// Whether tests of any of these modules may be among those that are asked for.
+fn asks_for_any(modules: &[&str], arguments: &[String]) -> bool {
+    let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+    filters.peek().is_none()
+        || filters.any(|filter| filter.split_once("::").is_none_or(|(module, _)| modules.contains(&module)))
 }
 
 /// Of the servers that may be started, those that the asked-for tests need.
@@ -134,7 +149,8 @@ fn needed(kinds: &[Kind], arguments: &[String]) -> Vec<Kind> {
     kinds
 }
 
-/// Builds the broker twice and the agent, and puts them aside, where a later build does not replace them.
+/// Builds the broker twice, the agent and the Rust example, and puts them aside, where a later build does
+/// not replace them.
 ///
 /// # Errors
 /// When it does not build.
@@ -144,13 +160,15 @@ pub fn binaries(steps: &Steps) -> Result<Binaries> {
     let failpoints = folder.join("jit-broker-failpoints");
     let [program] = crate::binaries::build(&["jit-broker"], ["jit-broker"], &["--features", "jit-broker/failpoints"])?;
     put_aside(&program, &failpoints)?;
-    // Together: what both depend on is compiled once.
-    let [program, other] = crate::binaries::build(&["jit-broker", "jit-agent"], ["jit-broker", "jit-agent"], &[])?;
-    let (broker, agent) = (folder.join("jit-broker"), folder.join("jit-agent"));
-    put_aside(&program, &broker)?;
-    put_aside(&other, &agent)?;
-    steps.done("the broker, the broker with failpoints, the agent");
-    Ok(Binaries { broker, failpoints, agent })
+    // Together: what they depend on is compiled once.
+    let packages = ["jit-broker", "jit-agent", "example-rust-sqlx"];
+    let programs = crate::binaries::build(&packages, packages, &[])?;
+    let [broker, agent, example] = packages.map(|name| folder.join(name));
+    for (program, to) in programs.iter().zip([&broker, &agent, &example]) {
+        put_aside(program, to)?;
+    }
+    steps.done("the broker, the broker with failpoints, the agent, and an example");
+    Ok(Binaries { broker, failpoints, agent, example })
 }
 
 fn put_aside(program: &Path, to: &Path) -> Result<()> {
@@ -162,16 +180,22 @@ fn put_aside(program: &Path, to: &Path) -> Result<()> {
 }
 
 /// Runs in the foreground; how long a test may take is bounded within the tests.
-fn cargo_test(which: &[&str], arguments: &[&str], binaries: &Binaries, servers: &Surroundings) -> Result<()> {
+fn cargo_test(
+    which: &[&str],
+    arguments: &[&str],
+    binaries: &Binaries,
+    environment: &[(&'static str, String)],
+) -> Result<()> {
     let status = cargo()
         .arg("test")
         .args(which)
         .arg("--")
         .args(arguments)
-        .envs(servers.environment())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .env("JIT_TEST_BROKER", &binaries.broker)
         .env("JIT_TEST_BROKER_FAILPOINTS", &binaries.failpoints)
         .env("JIT_TEST_AGENT", &binaries.agent)
+        .env("JIT_TEST_EXAMPLE_RUST", &binaries.example)
         .env("JIT_TEST_PLUGINS", plugins::folder())
         .status()
         .context("cannot start cargo")?;
@@ -212,5 +236,15 @@ mod tests {
         assert_eq!(asked(&["--nocapture"]), all);
         assert_eq!(asked(&["removal::", "servers::"]), all);
         assert_eq!(asked(&["removal"]), all);
+    }
+
+    #[test]
+    fn other_languages_are_fetched_for_the_tests_that_need_them() {
+        let asked = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            asks_for_any(&ingredients::MODULES, &arguments)
+        };
+        assert!(asked(&[]) && asked(&["--nocapture"]) && asked(&["removal::", "examples::"]) && asked(&["each"]));
+        assert!(!asked(&["removal::", "story::an_account", "--nocapture"]));
     }
 }

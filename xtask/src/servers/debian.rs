@@ -31,6 +31,8 @@ const UNPACK_DEADLINE: Duration = Duration::from_secs(120);
 const MAX_PACKAGES: usize = 250;
 /// How deep the C library's loader is looked for.
 const MAX_DEPTH: usize = 3;
+/// How deep the folders of a package may go.
+const MAX_FOLDERS: usize = 30;
 /// What apt verifies Debian's archive with, where the machine is a Debian.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -197,6 +199,39 @@ impl Tree {
     pub fn command(&self, program: &str) -> Command {
         self.command_with(program, &[])
     }
+}
+
+/// The packages and what they need, unpacked as `name` in the cache and not run from there: jars, and
+/// programs that the machine's own loader starts. Absolute links within the packages are made relative.
+///
+/// # Errors
+/// When there is no apt, or Debian cannot be reached.
+pub fn files(name: &str, release: Release, packages: &[&str], steps: &Steps) -> Result<PathBuf> {
+    cache::install(&cache::folder()?, name, INSTALL_DEADLINE, |work| -> Result<()> {
+        fetch(work, release, packages, steps)?;
+        relink(work, work, MAX_FOLDERS)
+    })
+    .with_context(|| format!("{} of {} is not available", packages[0], release.name()))
+}
+
+/// Makes links to absolute paths that are in the tree lead there, whatever the tree is renamed to.
+fn relink(root: &Path, folder: &Path, depth: usize) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_dir() && depth > 0 {
+            relink(root, &path, depth - 1)?;
+        } else if kind.is_symlink() {
+            let target = fs::read_link(&path)?;
+            let Ok(inside) = target.strip_prefix("/") else { continue };
+            if root.join(inside).symlink_metadata().is_ok() {
+                let above = path.strip_prefix(root)?.components().count() - 1;
+                fs::remove_file(&path)?;
+                std::os::unix::fs::symlink(Path::new(&"../".repeat(above)).join(inside), &path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The loader: it must be called by its real name, the usual link to it is an absolute one.
@@ -398,6 +433,20 @@ mod tests {
         assert_eq!(arguments[1], format!("{}:/more", libraries.display()));
         assert_eq!(arguments[2], folder.path().join("usr/sbin/slapd").display().to_string());
         assert_eq!(tree.library_folder().unwrap(), libraries);
+    }
+
+    #[test]
+    fn absolute_links_lead_into_the_tree() {
+        let tree = tempfile::tempdir().unwrap();
+        let home = tree.path().join("usr/lib/jvm/java-17");
+        fs::create_dir_all(&home).unwrap();
+        fs::create_dir_all(tree.path().join("etc/java-17/security")).unwrap();
+        fs::write(tree.path().join("etc/java-17/security/java.security"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc/java-17", home.join("conf")).unwrap();
+        std::os::unix::fs::symlink("/etc/not-in-a-package", home.join("other")).unwrap();
+        relink(tree.path(), tree.path(), MAX_FOLDERS).unwrap();
+        assert_eq!(fs::read(home.join("conf/security/java.security")).unwrap(), b"x");
+        assert_eq!(fs::read_link(home.join("other")).unwrap(), Path::new("/etc/not-in-a-package"));
     }
 
     #[test]

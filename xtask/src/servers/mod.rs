@@ -25,20 +25,20 @@ mod surroundings;
 pub use surroundings::{Kind, Surroundings};
 
 /// How long a package may take to download.
-const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(900);
+pub(crate) const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(900);
 /// How long one of these programs may take to tell its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(30);
 /// How long another process may take to prepare the same server.
-const INSTALL_DEADLINE: Duration = Duration::from_secs(1200);
+pub(crate) const INSTALL_DEADLINE: Duration = Duration::from_secs(1200);
 
 /// Runs a program for its version line; shows that it works on this machine.
-fn version_of(program: &Path, argument: &str) -> Result<String> {
+pub(crate) fn version_of(program: &Path, argument: &str) -> Result<String> {
     let said = Run::new(program.display().to_string(), VERSION_DEADLINE).output(Command::new(program).arg(argument))?;
     said.stdout.lines().next().map(str::to_owned).with_context(|| format!("{} says nothing", program.display()))
 }
 
 /// The first of these programs that can be started.
-fn first_working(programs: &[&str], argument: &str) -> Option<PathBuf> {
+pub(crate) fn first_working(programs: &[&str], argument: &str) -> Option<PathBuf> {
     programs.iter().map(PathBuf::from).find(|program| version_of(program, argument).is_ok())
 }
 

@@ -2,8 +2,21 @@
 
 use crate::backend::{Backend, Sections};
 
+/// How long leases of the target are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// `default_ttl`.
+    pub(crate) default_ttl: &'static str,
+    /// `max_ttl`.
+    pub(crate) max_ttl: &'static str,
+}
+
+/// Those of an ordinary target.
+pub(crate) const USUAL: Terms = Terms { default_ttl: "15m", max_ttl: "1h" };
+
 /// `broker.toml`: everything beside it has relative paths.
-pub(crate) fn text<B: Backend>(backend: &B) -> String {
+pub(crate) fn text<B: Backend>(backend: &B, terms: Terms) -> String {
+    let Terms { default_ttl, max_ttl } = terms;
     let driver = B::KIND.word();
     let Sections { connection, target } = backend.sections();
     format!(
@@ -59,8 +72,8 @@ require_ticket = true
 driver = "{driver}"
 connection = "inventory"
 policies = ["allow-listed", "ticket-required"]
-default_ttl = "15m"
-max_ttl = "1h"
+default_ttl = "{default_ttl}"
+max_ttl = "{max_ttl}"
 default_role = "app_read_only"
 {target}
 "#

@@ -7,6 +7,7 @@
 mod backend;
 mod config;
 mod json;
+mod rotation;
 mod screen;
 mod stage;
 mod story;
@@ -41,6 +42,9 @@ struct Args {
     /// The folder with the built plugins.
     #[arg(long, required_unless_present = "stop")]
     plugins: Option<PathBuf>,
+    /// The binary of jit-agent: plays the story of a service whose account changes.
+    #[arg(long)]
+    agent: Option<PathBuf>,
     /// Where the demo keeps its files.
     #[arg(long)]
     folder: PathBuf,
@@ -55,7 +59,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let mut screen = Screen::new(story::STEPS);
+    let mut screen = Screen::new(if args.agent.is_some() { rotation::STEPS } else { story::STEPS });
     match run(args, &mut screen).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => {
@@ -79,7 +83,11 @@ async fn run(args: Args, screen: &mut Screen) -> Result<()> {
     let (Some(broker), Some(plugins)) = (args.broker, args.plugins) else {
         bail!("--broker and --plugins are needed");
     };
-    let props = Props { folder, broker, plugins };
+    let terms = if args.agent.is_some() { rotation::TERMS } else { config::USUAL };
+    let props = Props { folder, broker, plugins, terms };
+    if let Some(agent) = args.agent {
+        return perform_rotation(&props, &agent, screen).await;
+    }
     match args.backend {
         Kind::Postgres => perform::<Postgres>(&props, args.keep, screen).await,
         Kind::Mysql => perform::<Mysql>(&props, args.keep, screen).await,
@@ -121,6 +129,42 @@ async fn perform<B: Backend>(props: &Props, keep: bool, screen: &mut Screen) -> 
     Ok(())
 }
 
+/// The same for the story of `jit-agent`.
+async fn perform_rotation(props: &Props, agent: &std::path::Path, screen: &mut Screen) -> Result<()> {
+    let mut interrupt = Interrupt::new()?;
+    let begun = Instant::now();
+    let mut stage = build::<Postgres>(props).await?;
+    let played = tokio::select! {
+        biased;
+        why = interrupt.wait() => Err(Interrupted(why).into()),
+        played = play_rotation(&mut stage, agent, screen) => played,
+    };
+    if let Err(error) = played {
+        let logs = [shown(&stage.log()), shown(&stage.path("agent.log"))];
+        let stopped = stage.stop();
+        if error.is::<Interrupted>() {
+            return stopped.and(Err(error));
+        }
+        return Err(anyhow::anyhow!("{error:#}\n   The logs are {}", logs.join(" and ")));
+    }
+    screen.title(&format!("Seen in {} seconds, each step checked:", begun.elapsed().as_secs()));
+    screen.holds("a service queried all the time while its account changed three times; no query failed;");
+    screen.holds("the sidecar went on with the init container's account: a start makes one, not two;");
+    screen.holds("each account ended with its lease, the last when the pod ended.");
+    let files = [shown(&stage.config()), shown(&stage.log()), shown(&stage.path("agent.log"))];
+    stage.stop()?;
+    screen.say("PostgreSQL, the broker and the agent are stopped. Left to read:");
+    screen.output(&files.join("\n"));
+    screen.note("docs/clients.md explains it; sdk/examples has the same for Rust, Java, Node, Python and the shell.");
+    Ok(())
+}
+
+async fn play_rotation(stage: &mut Stage<Postgres>, agent: &std::path::Path, screen: &mut Screen) -> Result<()> {
+    start_broker(stage)?;
+    screen.title("A service that never notices that its account changes");
+    rotation::play(stage, agent, screen).await
+}
+
 async fn build<B: Backend>(props: &Props) -> Result<Stage<B>> {
     let steps = Steps::new();
     steps.step(&format!("starting {}", B::TEXTS.servers));
@@ -129,12 +173,16 @@ async fn build<B: Backend>(props: &Props) -> Result<Stage<B>> {
     Ok(stage)
 }
 
-async fn play<B: Backend>(stage: &mut Stage<B>, screen: &mut Screen) -> Result<()> {
+fn start_broker<B: Backend>(stage: &mut Stage<B>) -> Result<()> {
     let steps = Steps::new();
     steps.step("starting the broker (it compiles its plugins once)");
     stage.start_broker()?;
     steps.done(&format!("broker on {}, configured by {}", stage.broker_url, shown(&stage.config())));
-    drop(steps);
+    Ok(())
+}
+
+async fn play<B: Backend>(stage: &mut Stage<B>, screen: &mut Screen) -> Result<()> {
+    start_broker(stage)?;
     screen.title("An account that exists only while it is needed");
     story::play(stage, screen).await
 }

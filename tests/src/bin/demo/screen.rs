@@ -127,6 +127,20 @@ impl Screen {
         self.json(body);
     }
 
+    /// A counter that runs: one line that changes on a terminal, and nothing elsewhere.
+    pub(crate) fn counter(&self, text: &str) {
+        if self.terminal {
+            print!("\r   {}", self.paint(CYAN, &self.fitting(text)));
+            let _ = std::io::stdout().flush();
+        }
+    }
+
+    /// The counter as it is now; the line stays.
+    pub(crate) fn counter_stays(&self, text: &str) {
+        let start = if self.terminal { "\r" } else { "" };
+        println!("{start}   {}", self.paint(CYAN, &self.fitting(text)));
+    }
+
     /// Counts down until `end`: a bar on a terminal, a line now and then elsewhere.
     pub(crate) async fn countdown(&self, what: &str, length: Duration) {
         let begun = Instant::now();

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use xtask::steps::Steps;
 
 use crate::backend::{Backend, Process};
-use crate::config;
+use crate::config::{self, Terms};
 
 /// How long the broker may take to start.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -42,6 +42,8 @@ pub(crate) struct Props {
     pub(crate) broker: PathBuf,
     /// The folder of the built plugins.
     pub(crate) plugins: PathBuf,
+    /// How long leases are.
+    pub(crate) terms: Terms,
 }
 
 /// What a later demo has to know of this one.
@@ -83,7 +85,7 @@ impl<B: Backend> Stage<B> {
         stage.remember()?;
         let backend = B::start(&stage.folder, steps).await?;
         stage.remembered.servers = backend.processes();
-        fs::write(stage.config(), config::text(&backend))?;
+        fs::write(stage.config(), config::text(&backend, props.terms))?;
         stage.backend = Some(backend);
         stage.remember()?;
         Ok(stage)

@@ -25,6 +25,13 @@ pub(crate) struct Postgres {
     database: Database,
 }
 
+impl Postgres {
+    /// A superuser's connection, for looking.
+    pub(crate) async fn superuser(&self) -> Result<PgConnection> {
+        self.database.superuser().await
+    }
+}
+
 impl Backend for Postgres {
     type Session = PgConnection;
 
