@@ -221,7 +221,10 @@ async fn a_rule_from_nothing_to_everybody_and_back() {
     // A version that loads and decides otherwise: back with the old files.
     done(&world, "sed -i 's/environment not in config.environments/environment is None/' own-environment/rule.py");
     done(&world, "jit-broker plugin build own-environment --out plugins");
-    done(&world, "jit-broker plugin sign plugins/own-environment.wasm --key security-team.key\njit-broker config reload");
+    done(
+        &world,
+        "jit-broker plugin sign plugins/own-environment.wasm --key security-team.key\njit-broker config reload",
+    );
     assert_eq!(denied(&client, "dev").await, 0, "the new version lets everybody in");
     done(&world, &next("sh", "cp previous/"));
     assert_eq!(denied(&client, "dev").await, 20);

@@ -106,7 +106,7 @@ pub fn build_plugin(
         reason: "cargo built nothing for it".to_owned(),
     })?;
     if let Some(shelf) = shelf {
-        shelf.keep(&built.wasm_path)?;
+        shelf.keep(&fs::read(&built.wasm_path).map_err(Error::io("read", &built.wasm_path))?)?;
     }
     Ok(built)
 }

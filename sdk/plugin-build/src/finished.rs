@@ -51,9 +51,13 @@ impl Shelf {
         toolchain: &GuestToolchain,
         settings: &[&str],
     ) -> Result<Self, Error> {
+        Ok(Self::at(cache, name, &key(workspace, name, toolchain, settings)?))
+    }
+
+    /// The same where the digest is known already.
+    pub(crate) fn at(cache: &Path, name: &str, key: &str) -> Self {
         let folder = cache.join("components").join(name);
-        let key = key(workspace, name, toolchain, settings)?;
-        Ok(Self { file: folder.join(format!("{key}.wasm")), folder })
+        Self { file: folder.join(format!("{key}.wasm")), folder }
     }
 
     /// The component, if it is there and a broker would load it.
@@ -71,21 +75,10 @@ impl Shelf {
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub(crate) fn keep(&self, wasm_path: &Path) -> Result<(), Error> {
-        let component = fs::read(wasm_path).map_err(Error::io("read", wasm_path))?;
+    pub(crate) fn keep(&self, component: &[u8]) -> Result<(), Error> {
         crate::cache::create_folder(&self.folder)?;
-        write_atomically(&self.file, &component)?;
-        let mut kept: Vec<(SystemTime, PathBuf)> = fs::read_dir(&self.folder)
-            .map_err(Error::io("read", &self.folder))?
-            .flatten()
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-            .filter(|(_, path)| path.extension().is_some_and(|extension| extension == "wasm"))
-            .collect();
-        kept.sort();
-        for (_, path) in kept.iter().rev().skip(KEPT) {
-            // What cannot be removed only takes room.
-            let _ = fs::remove_file(path);
-        }
+        write_atomically(&self.file, component)?;
+        crate::cache::keep_newest(&self.folder, KEPT);
         Ok(())
     }
 }
@@ -231,12 +224,8 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_until_it_is_old_or_spoilt() {
         let folder = tempfile::tempdir().unwrap();
-        let good = folder.path().join("good.wasm");
-        fs::write(&good, component(&policy_module())).unwrap();
-        let shelf = |number: usize| Shelf {
-            folder: folder.path().join("rule"),
-            file: folder.path().join(format!("rule/{number}.wasm")),
-        };
+        let good = component(&policy_module());
+        let shelf = |number: usize| Shelf::at(folder.path(), "rule", &number.to_string());
         assert!(shelf(0).component().is_none());
         for number in 0..KEPT + 1 {
             shelf(number).keep(&good).unwrap();
@@ -244,7 +233,7 @@ mod tests {
             fs::File::open(&shelf(number).file).unwrap().set_modified(SystemTime::now() - age).unwrap();
         }
         assert!(shelf(0).component().is_none());
-        assert_eq!(shelf(1).component(), Some(fs::read(&good).unwrap()));
+        assert_eq!(shelf(1).component(), Some(good));
         fs::write(&shelf(1).file, b"spoilt").unwrap();
         assert!(shelf(1).component().is_none());
     }

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     BuildOptions, BuiltPlugin, Error, Language, PluginIdentity, Progress, build::write_atomically, cache, check,
-    embedded, host_contract, project::Project,
+    embedded, finished::Shelf, host_contract, project::Project,
 };
 use sources::Sources;
 
@@ -27,8 +27,6 @@ use sources::Sources;
 const INSTALL_DEADLINE: Duration = Duration::from_secs(900);
 /// How long making a component may take; it takes 20 s on an idle machine.
 const COMPONENT_DEADLINE: Duration = Duration::from_secs(600);
-/// How many finished components are kept of the least recently made ones.
-const KEPT: usize = 32;
 
 /// What turns the sources of one language into a component.
 trait Tool: Sized {
@@ -111,15 +109,10 @@ fn component<T: Tool>(project: &Project, progress: &dyn Progress) -> Result<Vec<
     let cache = cache::folder()?;
     let sources = Sources::read(project)?;
     let entry = T::entry(project);
-    let kept = cache.join("components").join(format!("{}.wasm", key::<T>(project, &sources, &entry)));
-    match fs::read(&kept) {
-        // Whole, or it would not be there: it is written beside and renamed.
-        Ok(component) => {
-            progress.step(&format!("{}: nothing changed since it was built", project.name));
-            return Ok(component);
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io("read", &kept)(error)),
+    let shelf = Shelf::at(&cache, &project.name, &key::<T>(project, &sources, &entry));
+    if let Some(component) = shelf.component() {
+        progress.step(&format!("{}: nothing changed since it was built", project.name));
+        return Ok(component);
     }
     let tool = T::prepare(&cache, progress)?;
     let scratch = tempfile::Builder::new()
@@ -139,10 +132,7 @@ fn component<T: Tool>(project: &Project, progress: &dyn Progress) -> Result<Vec<
     tool.componentize(&work, project, progress)?;
     let mut component = fs::read(&work.out).map_err(Error::io("read", &work.out))?;
     identify(&mut component, project);
-    let folder = kept.parent().unwrap_or(&cache);
-    cache::create_folder(folder)?;
-    cache::keep_newest(folder, KEPT);
-    write_atomically(&kept, &component)?;
+    shelf.keep(&component)?;
     Ok(component)
 }
 

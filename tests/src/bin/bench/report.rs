@@ -8,8 +8,8 @@ use jit_tests::Database;
 use serde_json::{Value, json};
 
 use crate::Args;
-use crate::broker::Replayed;
 use crate::agent::{AgentFigures, CLIENTS, Herd};
+use crate::broker::Replayed;
 use crate::load::Measured;
 use crate::machine::{Machine, Party};
 use crate::single::{Evaluation, FLOOR, LEASES, Memory, PLUGINS};
