@@ -2,12 +2,12 @@
 //! fails denies or is done without, as configured; one that misbehaves harms nobody.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use jit_tests::{Settings, World, surroundings};
 use serde_json::json;
@@ -26,10 +26,14 @@ enum Answer {
     Silence,
 }
 
+/// Path and authorization of a request.
+type Seen = (String, String);
+
 #[derive(Clone)]
 struct Server {
     answer: watch::Receiver<Answer>,
     asked: Arc<AtomicUsize>,
+    last: Arc<Mutex<Seen>>,
 }
 
 /// A server of facts on loopback.
@@ -37,9 +41,12 @@ struct Facts {
     url: String,
     answer: watch::Sender<Answer>,
     asked: Arc<AtomicUsize>,
+    last: Arc<Mutex<Seen>>,
 }
 
-async fn answer(State(server): State<Server>) -> Response {
+async fn answer(State(server): State<Server>, uri: Uri, headers: HeaderMap) -> Response {
+    let authorization = headers.get(header::AUTHORIZATION).map_or("", |value| value.to_str().unwrap());
+    *server.last.lock().unwrap() = (uri.path().to_owned(), authorization.to_owned());
     server.asked.fetch_add(1, Ordering::SeqCst);
     let answer = server.answer.borrow().clone();
     match answer {
@@ -57,16 +64,21 @@ impl Facts {
     async fn new() -> Self {
         let (sender, answer_now) = watch::channel(Answer::Say(200, "good".to_owned()));
         let asked = Arc::new(AtomicUsize::new(0));
-        let state = Server { answer: answer_now, asked: Arc::clone(&asked) };
+        let last = Arc::new(Mutex::new(Seen::default()));
+        let state = Server { answer: answer_now, asked: Arc::clone(&asked), last: Arc::clone(&last) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(answer).with_state(state);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, answer: sender, asked }
+        Self { url, answer: sender, asked, last }
     }
 
     fn say(&self, answer: Answer) {
         self.answer.send_replace(answer);
+    }
+
+    fn last(&self) -> Seen {
+        self.last.lock().unwrap().clone()
     }
 
     fn asked(&self) -> usize {
@@ -188,6 +200,62 @@ async fn a_provider_that_fails_denies_by_name_or_is_done_without() {
         facts.say(Answer::Say(200, "good".into()));
         assert_eq!(client.issue(&token, &json!({"target": "inventory_db"})).await.unwrap().status, 201);
     }
+}
+
+#[tokio::test]
+async fn the_posture_provider_asks_an_endpoint_about_the_workload() {
+    let facts = Facts::new().await;
+    let (plugins, url) = (surroundings("JIT_TEST_PLUGINS"), &facts.url);
+    let more = format!(
+        r#"
+[plugins.posture]
+path = "{plugins}/context-posture.wasm"
+[plugins.scripted]
+path = "{plugins}/policy-scripted.wasm"
+[connections.edr]
+kind = "http"
+url = "{url}"
+secrets = {{ token = {{ file = "edr.token" }} }}
+[contexts.posture]
+plugin = "posture"
+connection = "edr"
+cache = false
+[contexts.posture.config]
+path = ["v1", "hosts", "{{workload}}"]
+bearer = "token"
+facts = {{ score = "/edr/score" }}
+on_status.404 = {{ score = 0 }}
+[policies.healthy]
+plugin = "scripted"
+[[policies.healthy.config.rules]]
+when = {{ facts = {{ "posture.score" = "87" }} }}
+[[policies.healthy.config.rules]]
+deny = "the score is too low"
+"#
+    );
+    let policies = vec!["allow".into(), "healthy".into()];
+    let settings = Settings { policies, target: "contexts = [\"posture\"]".into(), more, ..Settings::default() };
+    let mut world = World::prepared(settings).await;
+    world.write_secret("edr.token", "s3cr3t-of-the-edr").unwrap();
+    world.start(&[]).await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let body = json!({"target": "inventory_db"});
+    facts.say(Answer::Say(200, json!({"edr": {"score": 87}}).to_string()));
+    assert_eq!(client.issue(&token, &body).await.unwrap().status, 201);
+    let last = facts.last();
+    assert_eq!(last, ("/v1/hosts/payment-service".to_owned(), "Bearer s3cr3t-of-the-edr".to_owned()));
+    facts.say(Answer::Say(404, String::new()));
+    let unknown = client.issue(&token, &body).await.unwrap();
+    unknown.assert_problem(403, "policy-denied");
+    assert_eq!(unknown.text_at("/detail"), "the score is too low");
+    // What is no answer about the workload is none.
+    facts.say(Answer::Say(500, json!({"edr": {"score": 87}}).to_string()));
+    let broken = client.issue(&token, &body).await.unwrap();
+    broken.assert_problem(403, "policy-denied");
+    assert_eq!(broken.json["policy"], "posture", "{}", broken.text);
+    let log = world.audit();
+    assert!(log.iter().all(|record| !record.to_string().contains("s3cr3t-of-the-edr")));
 }
 
 /// Where machines keep their own credentials: link-local, and the same address in other spellings.

@@ -11,7 +11,7 @@ use crate::template::{Missing, Template};
 /// The most segments, parameters and headers, each.
 const MAX_PARTS: usize = 16;
 
-/// `[context.NAME.config]`
+/// `[contexts.NAME.config]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

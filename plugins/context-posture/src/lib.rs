@@ -2,7 +2,7 @@
 //! facts: an EDR score, a patch level, the state of a change ticket.
 //!
 //! ```toml
-//! [context.posture.config]
+//! [contexts.posture.config]
 //! path = ["v1", "hosts", "{workload}"]
 //! bearer = "token"
 //! facts = { score = "/edr/score", patched = "/patch/current" }
