@@ -29,8 +29,14 @@ struct Target {
 pub fn build<const N: usize>(packages: &[&str], programs: [&str; N], options: &[&str]) -> Result<[PathBuf; N]> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(plugins::root()).args(["build", "--message-format=json-render-diagnostics"]);
-    for package in packages {
-        command.args(["--package", package]);
+    if options.contains(&"--profile") {
+        // What is measured is what is shipped: with its own features.
+        for package in packages {
+            command.args(["--package", package]);
+        }
+    } else {
+        // The features of the whole workspace, as the tests have them: dependencies are compiled once.
+        command.arg("--workspace");
     }
     for program in programs {
         command.args(["--bin", program]);

@@ -74,12 +74,12 @@ pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) 
         cargo_test(&["--workspace", "--no-fail-fast"], skipped, &binaries, &servers)?;
     } else {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(skipped.iter().copied()).collect();
-        cargo_test(&["--package", "jit-tests", "--test", "suite"], &arguments, &binaries, &servers)?;
+        cargo_test(&["--workspace", "--test", "suite"], &arguments, &binaries, &servers)?;
     }
     drop(servers);
     for major in majors.iter().filter(|major| **major != main && arguments.is_empty()) {
         let server = Surroundings::start(&[Kind::Postgres], *major, steps)?;
-        cargo_test(&["--package", "jit-tests", "--test", "suite"], AGAIN_ON_EACH_SERVER, &binaries, &server)?;
+        cargo_test(&["--workspace", "--test", "suite"], AGAIN_ON_EACH_SERVER, &binaries, &server)?;
     }
     steps.finish();
     if let Some(why) = left_out {
@@ -120,7 +120,7 @@ fn needed(kinds: &[Kind], arguments: &[String]) -> Vec<Kind> {
 pub fn binaries(steps: &Steps) -> Result<Binaries> {
     let folder = plugins::root().join("target/suite");
     std::fs::create_dir_all(&folder)?;
-    let failpoints = built(&folder.join("jit-broker-failpoints"), &["--features", "failpoints"])?;
+    let failpoints = built(&folder.join("jit-broker-failpoints"), &["--features", "jit-broker/failpoints"])?;
     let broker = built(&folder.join("jit-broker"), &[])?;
     steps.done("the broker, and the broker with failpoints");
     Ok(Binaries { broker, failpoints })
