@@ -228,7 +228,7 @@ fn load_plugins(
             Err(error) => {
                 let reason = with_causes(&error);
                 problems.push(config.explain(&format!("plugins.{name}"), reason.clone()));
-                rejected.push(RejectedPlugin { plugin: name.clone(), sha256: error.sha256, reason });
+                rejected.push(RejectedPlugin { plugin: name.clone(), sha256: error.sha256.map(String::from), reason });
             }
         }
     }
