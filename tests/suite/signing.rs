@@ -71,8 +71,9 @@ impl Signed {
 
 const ALL: [&str; 4] = ["driver-postgres.wasm", "policy-allow-list.wasm", "driver-noop.wasm", "rule.wasm"];
 
+/// Name and id of a verifier key; base64 has plus signs of its own.
 fn label(key: &str) -> String {
-    key.rsplit_once('+').unwrap().0.to_owned()
+    key.splitn(3, '+').take(2).collect::<Vec<_>>().join("+")
 }
 
 fn sha256(file: &Path) -> String {
@@ -89,7 +90,7 @@ async fn what_nobody_vouches_for_is_not_loaded_and_that_is_on_record() {
     // At the start there is nothing to go back to; it is on record all the same.
     signed.sign(&ALL[..3], &["team.key"]);
     let refused = signed.world.try_start(&[]).unwrap_err().to_string();
-    assert!(refused.contains("rule.wasm is not signed") || refused.contains("is not signed, and must be"), "{refused}");
+    assert!(refused.contains("is not signed, and must be"), "{refused}");
     assert!(refused.contains("jit-broker plugin sign"), "it says what to do: {refused}");
     let rule = signed.folder.join("rule.wasm");
     let record = signed.rejected().pop().unwrap();

@@ -223,14 +223,16 @@ fn load_plugins(
             Ok(plugin) => {
                 if serving.is_none_or(|serving| !serving.is_same(&plugin)) {
                     let grants: Vec<String> = plugin.grants().iter().map(ToString::to_string).collect();
-                    tracing::info!(plugin = name, kind = %plugin.kind(), sha256 = plugin.sha256(), grants = grants.join(","), signed_by = plugin.signed_by().join(","), "plugin loaded");
+                    // Left out where nobody had to vouch for it.
+                    let signed_by = Some(plugin.signed_by().join(",")).filter(|signers| !signers.is_empty());
+                    tracing::info!(plugin = name, kind = %plugin.kind(), sha256 = plugin.sha256(), grants = grants.join(","), signed_by, "plugin loaded");
                 }
                 plugins.insert(name.clone(), plugin);
             }
             Err(error) => {
                 let reason = with_causes(&error);
                 problems.push(config.explain(&format!("plugins.{name}"), reason.clone()));
-                rejected.push(RejectedPlugin { plugin: name.clone(), sha256: error.sha256, reason });
+                rejected.push(RejectedPlugin { plugin: name.clone(), sha256: error.sha256.map(String::from), reason });
             }
         }
     }

@@ -64,14 +64,12 @@ impl ComponentFile {
     /// The labels of the trusted keys that vouch for these bytes.
     pub(crate) fn vouchers(&self, path: &Path, trusted: &[VerifierKey]) -> Result<Vec<String>, LoadErrorKind> {
         let beside = signature_path(path);
+        let wrong = |error| LoadErrorKind::NotVouched { signature: beside.clone(), error: Box::new(error) };
         let signatures = read_signatures(&beside).map_err(|error| match error {
-            SignatureFileError::Missing => {
-                LoadErrorKind::Unsigned { component: path.to_owned(), signature: beside.clone() }
-            }
-            error => LoadErrorKind::NotVouched { signature: beside.clone(), error },
+            SignatureFileError::Missing => LoadErrorKind::Unsigned { component: path.to_owned() },
+            error => wrong(error),
         })?;
-        let vouchers = signatures.verify(&self.sha256, trusted);
-        vouchers.map_err(|error| LoadErrorKind::NotVouched { signature: beside, error: error.into() })
+        signatures.verify(&self.sha256, trusted).map_err(|error| wrong(error.into()))
     }
 }
 

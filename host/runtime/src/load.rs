@@ -26,7 +26,7 @@ use crate::context::ContextPlugin;
 use crate::driver::DriverPlugin;
 use crate::engine::{Core, MEMORIES, TABLES};
 use crate::fault::{Fault, FaultKind};
-use crate::file::{ComponentFile, SignatureFileError};
+use crate::file::{ComponentFile, SignatureFileError, signature_path};
 use crate::limits::Limits;
 use crate::plugin::{Loaded, Plugin, PluginKind};
 use crate::policy::PolicyPlugin;
@@ -69,7 +69,7 @@ pub struct LoadError {
     /// Its file.
     pub path: PathBuf,
     /// The digest of its bytes, in hexadecimal, if they could be read.
-    pub sha256: Option<String>,
+    pub sha256: Option<Box<str>>,
     /// What is wrong, and what to change.
     pub kind: LoadErrorKind,
 }
@@ -99,13 +99,11 @@ pub enum LoadErrorKind {
     /// Nobody has signed it, and somebody has to.
     #[error(
         "is not signed, and must be: there is no {}; sign it with a trusted key \
-         (`jit-broker plugin sign {} --key KEYFILE`)", signature.display(), component.display()
+         (`jit-broker plugin sign {} --key KEYFILE`)", signature_path(component).display(), component.display()
     )]
     Unsigned {
         /// The component.
         component: PathBuf,
-        /// Where its signature should be.
-        signature: PathBuf,
     },
     /// Nobody who is trusted vouches for these bytes.
     #[error("must be signed by a trusted key: {} {error}", signature.display())]
@@ -113,7 +111,7 @@ pub enum LoadErrorKind {
         /// The signature file.
         signature: PathBuf,
         /// What is wrong with it.
-        error: SignatureFileError,
+        error: Box<SignatureFileError>,
     },
     /// Not WebAssembly at all.
     #[error("is not a WebAssembly component")]
@@ -221,10 +219,10 @@ fn load_kind(
     core: &Arc<Core>,
     spec: &PluginSpec,
     terms: Terms<'_>,
-    read: &mut Option<String>,
+    read: &mut Option<Box<str>>,
 ) -> Result<Plugin, LoadErrorKind> {
     let file = ComponentFile::read(&spec.path)?;
-    *read = Some(file.sha256.clone());
+    *read = Some(file.sha256.as_str().into());
     check_pin(spec.sha256.as_deref(), &file.sha256)?;
     // Before the first byte is looked at: what nobody vouches for is not even parsed.
     let signed_by = match terms.trusted {
