@@ -82,14 +82,19 @@ fn is_not_built_twice(component: &Path) {
 }
 
 fn settings(component: &Path) -> Settings {
+    // Where `plugin test` has put it compiled: that of an interpreter takes a while.
+    let compiled = jit_plugin_build::cache::folder().unwrap().join("compiled");
     let more = format!(
         r#"
+[runtime]
+cache_dir = "{}"
 [plugins.office-rule]
 path = "{}"
 [policies.office]
 plugin = "office-rule"
 config = {{ environments = ["prod"], max_ttl = "10m", need_ticket = ["app_read_write"] }}
 "#,
+        compiled.display(),
         component.display()
     );
     Settings { policies: vec!["allow".into(), "office".into()], more, ..Settings::default() }

@@ -89,7 +89,7 @@ pub fn install<E: From<Error>>(
 }
 
 /// Removes all files of a folder but the newest: what was made for sources that have changed since.
-pub(crate) fn keep_newest(folder: &Path, keep: usize) {
+pub fn keep_newest(folder: &Path, keep: usize) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };

@@ -13,6 +13,9 @@ use crate::conformance::report::{CaseResult, Report, Verdict};
 use crate::conformance::{self, Progress};
 use crate::policy_test;
 
+/// How many compiled policies are kept between runs: one with an interpreter in it has some 50 MB.
+const COMPILED_KEPT: usize = 8;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   jit-broker plugin test --policy my-rule.wasm --cases cases.toml
@@ -121,6 +124,7 @@ fn of_policy(policy: &Path, args: &TestArgs) -> anyhow::Result<Report> {
     };
     // Compiled plugins are kept between runs: one with an interpreter in it takes seconds to compile.
     let cache_dir = jit_plugin_build::cache::folder()?.join("compiled");
+    jit_plugin_build::cache::keep_newest(&cache_dir, COMPILED_KEPT);
     let runtime = Runtime::new(RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: 1 })?;
     eprintln!("loading {} (the first time it is compiled)", policy.display());
     policy_test::run(&runtime, &options, &OnStderr)
