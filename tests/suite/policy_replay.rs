@@ -294,7 +294,13 @@ async fn asks(client: Client, number: usize) {
 
 #[tokio::test]
 async fn the_policy_that_decided_decides_the_same_again() {
-    let world = World::with(every_policy()).await;
+    let mut world = World::prepared(every_policy()).await;
+    // Compiles them, which on a busy machine takes longer than a start may.
+    let config = world.config();
+    let simulate = ["policy", "simulate", "--workload", "w", "--target", "nothing", "--offline"];
+    let compiled = world.cli(&[&simulate[..], &[config.to_str().unwrap()]].concat());
+    assert_eq!(compiled.status.code(), Some(3), "{}", String::from_utf8_lossy(&compiled.stderr));
+    world.start(&[]).await;
     let client = world.client();
     let workloads: Vec<_> = (0..7).map(|number| tokio::spawn(asks(client.clone(), number))).collect();
     for workload in workloads {
