@@ -30,7 +30,7 @@ pub struct Candidate {
 /// When the engine cannot start or the cache cannot be used.
 pub fn runtime(config: Option<&Config>) -> anyhow::Result<Runtime> {
     let folder = cache::folder().context("no cache for compiled plugins; XDG_CACHE_HOME names another folder")?;
-    let folder = folder.join("compiled-plugins");
+    let folder = folder.join("compiled");
     compose::runtime_with(config.map(|config| &config.plugin_limits), folder)
 }
 
