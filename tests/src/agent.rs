@@ -45,6 +45,8 @@ impl Agents {
             .env("JIT_BROKER_URL", &self.broker)
             .env("JIT_TOKEN_FILE", &self.token)
             .env("NO_COLOR", "1")
+            // What is asked of it is to be seen, however slow the machine is.
+            .env("JIT_EXIT_GRACE", "30s")
             .stdin(Stdio::null());
         command
     }

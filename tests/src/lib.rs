@@ -64,6 +64,17 @@ pub fn surroundings(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test`"))
 }
 
+/// Lets this process have as many files open as it may: a thousand clients have a thousand connections.
+pub fn many_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(65_536).min(65_536);
+    if current.is_some_and(|current| current < wanted) {
+        // Where it is not allowed, the test says what it lacks.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
+
 /// A short random name, unique to a world.
 #[must_use]
 pub fn random_name() -> String {

@@ -68,7 +68,12 @@ impl Relay {
         });
         let relay = Self { url: format!("http://{address}"), shared: Arc::clone(&shared) };
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    // Out of descriptors: some are given back in a moment.
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    continue;
+                };
                 shared.seen.fetch_add(1, Ordering::Relaxed);
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {

@@ -67,7 +67,7 @@ fn mode(path: &str) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_as_it_is_usually_written_has_one_account_that_is_renewed() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
@@ -112,7 +112,7 @@ fn is_in_memory(folder: &Path) -> bool {
     String::from_utf8_lossy(&output.stdout).trim() == "tmpfs"
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_is_warned_of_and_memory_is_not() {
     let stage = Stage::new().await;
     for folder in [stage.folder.clone(), PathBuf::from("/dev/shm")] {
@@ -127,7 +127,7 @@ async fn a_disk_is_warned_of_and_memory_is_not() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_new_accounts_are_written_whole_and_told() {
     let stage = Stage::new().await;
     let (out, told) = (stage.path("db.env"), stage.path("told"));
@@ -171,7 +171,7 @@ async fn five_new_accounts_are_written_whole_and_told() {
     assert_eq!(names(&stage.folder), [".db.env.jit-agent.json", "db.env", "told"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_is_told_by_a_signal() {
     let stage = Stage::new().await;
     let (out, pid) = (stage.path("db.env"), stage.path("app.pid"));
@@ -193,7 +193,7 @@ async fn a_process_is_told_by_a_signal() {
     stage.nothing_is_left().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_has_its_credential_in_its_environment_until_it_ends() {
     let stage = Stage::new().await;
     let run = |arguments: &[&str], script: &str| {
@@ -221,7 +221,7 @@ async fn a_command_has_its_credential_in_its_environment_until_it_ends() {
     stage.nothing_is_left().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_reach_the_command_and_its_end_gives_back() {
     let stage = Stage::new().await;
     let ready = stage.path("ready");
@@ -237,7 +237,7 @@ async fn signals_reach_the_command_and_its_end_gives_back() {
     stage.nothing_is_left().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_is_started_again_with_each_new_account() {
     let stage = Stage::new().await;
     let seen = stage.path("seen");
@@ -266,7 +266,7 @@ async fn a_command_is_started_again_with_each_new_account() {
     stage.nothing_is_left().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_credentials_in_several_forms_from_one_file() {
     let stage = Stage::new().await;
     let template = stage.path("app.tmpl");
@@ -306,7 +306,7 @@ async fn several_credentials_in_several_forms_from_one_file() {
 }
 
 /// libpq reads what the agent writes, where a `psql` is at hand.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn libpq_reads_the_password_file() {
     let stage = Stage::new().await;
     let binaries = xtask::servers::postgres::binaries(17, &xtask::steps::Steps::new()).unwrap();
@@ -335,7 +335,7 @@ pub(crate) async fn health(agent: &AgentProcess, path: &str) -> (u16, String) {
     (reply.status().as_u16(), reply.text().await.unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_and_metrics_tell_how_it_is() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
@@ -363,7 +363,7 @@ async fn probes_and_metrics_tell_how_it_is() {
     assert_eq!(reply.post(format!("{url}/livez")).send().await.unwrap().status(), 405);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn help_shows_examples_and_exit_codes() {
     let stage = Agents { broker: String::new(), token: PathBuf::new() };
     let help = stage.run(&["--help"]);

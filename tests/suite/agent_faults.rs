@@ -15,7 +15,7 @@ fn account(file: &str) -> String {
     variable(Path::new(file), "DB_USERNAME").unwrap_or_default()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_down_at_the_start_ends_it_with_a_clear_error() {
     let stage = Stage::new().await;
     stage.relay.go(Way::Shut);
@@ -31,7 +31,7 @@ async fn a_broker_that_is_down_at_the_start_ends_it_with_a_clear_error() {
     assert!(stage.world.leases().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_retry_betters_ends_it_at_once() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
@@ -58,7 +58,7 @@ async fn what_no_retry_betters_ends_it_at_once() {
     assert!(renewed.status.code() == Some(3) && told.contains("fetch --target TARGET --out"), "{told}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_down_past_the_expiry_is_told_and_come_back_to() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
@@ -82,7 +82,7 @@ async fn a_broker_that_is_down_past_the_expiry_is_told_and_come_back_to() {
     stage.nothing_is_left().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_down_when_the_sidecar_starts_does_not_cost_the_lease() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
@@ -98,7 +98,7 @@ async fn a_broker_that_is_down_when_the_sidecar_starts_does_not_cost_the_lease()
     stage.nothing_is_left().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_output_folder_that_is_removed_and_comes_back() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
@@ -119,7 +119,7 @@ async fn an_output_folder_that_is_removed_and_comes_back() {
 }
 
 /// A quota of no bytes for the agent's files is what a full disk is: writes fail, everything else works.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_keeps_the_old_file_and_is_written_to_once_there_is_room() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
@@ -145,7 +145,7 @@ async fn a_full_disk_keeps_the_old_file_and_is_written_to_once_there_is_room() {
     eventually("the new account is given back", async || stage.world.accounts().await.len() <= 1).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_that_cannot_be_written_to() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
@@ -168,7 +168,7 @@ async fn a_folder_that_cannot_be_written_to() {
     assert!(agent.stop().success());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_that_cannot_be_believed_leads_to_a_new_account() {
     let stage = Stage::new().await;
     let (out, state) = (stage.path("db.env"), stage.path(".db.env.jit-agent.json"));

@@ -179,6 +179,9 @@ pub(crate) struct KeepArgs {
     /// signal:HUP:process=NAME, exec:COMMAND; with `exec` also signal:HUP and restart. May be repeated.
     #[arg(long, env = "JIT_ON_ROTATE", value_name = "ACTION", value_delimiter = None)]
     pub(crate) on_rotate: Vec<OnRotate>,
+    /// How long giving back may take at the end [default: 800ms; exec: 5s].
+    #[arg(long, env = "JIT_EXIT_GRACE", value_parser = duration)]
+    pub(crate) exit_grace: Option<Duration>,
     /// Serve /livez, /readyz and /metrics there, such as 127.0.0.1:9180.
     #[arg(long, env = "JIT_HEALTH", value_name = "ADDRESS")]
     pub(crate) health: Option<SocketAddr>,

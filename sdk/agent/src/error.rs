@@ -18,6 +18,9 @@ pub(crate) enum AgentError {
     /// A credential that the format has no way to write.
     #[error("the credential cannot be written as {format}: {reason}")]
     Format { format: &'static str, reason: String },
+    /// A signal, before there was anything to give back.
+    #[error("ended by a signal before there was a credential")]
+    Ended,
     /// The command cannot be started.
     #[error("cannot run {program}: {source}")]
     Command { program: String, source: std::io::Error },
@@ -32,6 +35,7 @@ Exit codes:
   4    the broker refuses: denied, unknown target, a bad request
   5    the broker does not answer in time
   6    a file cannot be written
+  143  ended by a signal before there was a credential
   exec: the command's own code; 128 and its number for a signal; 126 and 127 where it cannot be run";
 
 impl AgentError {
@@ -54,6 +58,7 @@ impl AgentError {
                 _ => 5,
             },
             Self::Output { .. } => 6,
+            Self::Ended => 143,
             Self::Command { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 127,
             Self::Command { .. } => 126,
         }

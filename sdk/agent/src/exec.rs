@@ -19,19 +19,24 @@ use crate::cli::ExecArgs;
 use crate::error::AgentError;
 use crate::format::Fields;
 use crate::health;
-use crate::keep::{CLOSE_DEADLINE, Keeper, Origin, Rotated, Terms};
+use crate::keep::{Keeper, Origin, Rotated, Terms};
 use crate::notify::OnRotate;
-use crate::run::fetch_all;
+use crate::run::{all_ended, fetch_all};
 use crate::settings::{ConfigFile, Entry};
+
+/// How long giving back may take by default, after the command has ended.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
 
 /// `jit-agent exec`; the command's exit code.
 pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, AgentError> {
     let config = ConfigFile::read(args.broker.config.as_deref())?;
     let entries = config.entries(&args.credential, &args.keep.on_rotate, false)?;
     let client = config.client(&args.broker, None)?;
-    // Before there is anything to lose: a signal meanwhile is kept for the command.
-    let signals = Signals::listen()?;
-    let credentials = fetch_all(&client, &entries, args.patience).await?;
+    let mut signals = Signals::listen()?;
+    let credentials = tokio::select! {
+        fetched = fetch_all(&client, &entries, args.patience) => fetched?,
+        () = signals.end() => return Err(AgentError::Ended),
+    };
     let mut run = Run { credentials: credentials.iter().cloned().map(Arc::new).collect(), entries, args };
     let board = Board::default();
     if let Some(address) = config.health(&run.args.keep) {
@@ -40,7 +45,9 @@ pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, AgentError> {
     let (stop, stopping) = watch::channel(false);
     let (_never, wishes) = watch::channel(0);
     let (rotated, events) = mpsc::unbounded_channel();
+    let exit_grace = run.args.keep.exit_grace.unwrap_or(EXIT_GRACE);
     let terms = Terms {
+        exit_grace,
         interval: config.interval(&run.args.keep)?,
         revoke: true,
         stop: stopping,
@@ -54,10 +61,7 @@ pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, AgentError> {
     }
     let ended = run.to_its_end(signals, events).await;
     let _ = stop.send(true);
-    let all = async { while keepers.join_next().await.is_some() {} };
-    if tokio::time::timeout(CLOSE_DEADLINE + Duration::from_millis(200), all).await.is_err() {
-        tracing::warn!("not everything was given back in time; it ends at its time");
-    }
+    all_ended(keepers, exit_grace).await;
     ended.map(code)
 }
 
@@ -199,6 +203,11 @@ impl Signals {
             on(SignalKind::user_defined1(), Signal::USR1)?,
             on(SignalKind::user_defined2(), Signal::USR2)?,
         ]))
+    }
+
+    /// The first that means the end.
+    async fn end(&mut self) {
+        while !matches!(self.next().await.0, Signal::TERM | Signal::INT) {}
     }
 
     /// The next one, and whether it has to be passed on: what a terminal sends, it sends to both.

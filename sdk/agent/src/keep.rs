@@ -17,8 +17,6 @@ use crate::output::{Draft, is_in_memory};
 use crate::settings::Entry;
 use crate::state::State;
 
-/// How long the end may take: SIGTERM ends the agent within a second.
-pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_millis(700);
 /// How long the broker is asked about a lease that was left by `fetch`, before the state is believed.
 const ADOPT_DEADLINE: Duration = Duration::from_secs(5);
 /// Between attempts at a file, doubled, at most the second.
@@ -43,6 +41,8 @@ pub(crate) struct Rotated {
 pub(crate) struct Terms {
     pub(crate) interval: Option<Duration>,
     pub(crate) revoke: bool,
+    /// How long giving back may take.
+    pub(crate) exit_grace: Duration,
     /// `true` when it is to end.
     pub(crate) stop: watch::Receiver<bool>,
     /// Counts the wishes for a new account.
@@ -137,7 +137,7 @@ impl Keeper {
         let mut builder = CredentialWatch::builder(client.clone(), self.entry.request.clone())
             .rotation(self.entry.rotation)
             .revoke_at_end(self.terms.revoke)
-            .close_deadline(CLOSE_DEADLINE)
+            .close_deadline(self.terms.exit_grace)
             .on_alert(move |alert| board.alert(row, alert.kind));
         if let Some(interval) = self.terms.interval {
             builder = builder.at_least_every(interval);
@@ -164,7 +164,9 @@ impl Keeper {
     /// and whose secret the file certainly holds, is good.
     async fn adopt(&mut self, client: &Client, builder: WatchBuilder, state: State) -> LeaseWatch {
         let target = self.entry.target().to_owned();
-        let held = state.settled && self.entry.out.as_ref().is_some_and(|out| out.is_file());
+        // What is to be written otherwise needs the secret, which is another account's.
+        let same = state.form == self.entry.form;
+        let held = state.settled && same && self.entry.out.as_ref().is_some_and(|out| out.is_file());
         let mut stop = self.terms.stop.clone();
         let asked = tokio::select! {
             asked = tokio::time::timeout(ADOPT_DEADLINE, client.lease(&state.lease.lease_id)) => asked.ok(),
@@ -196,7 +198,7 @@ impl Keeper {
             tracing::warn!(
                 target,
                 lease_id,
-                "the lease that was left is over or its file is gone: asking for a new account"
+                "the lease that was left is over, or its file is gone or of another form: asking for a new account"
             );
             watch.rotate();
         }
@@ -280,8 +282,13 @@ impl Keeper {
             // Nobody listens when it is about to end.
             let _ = rotated.send(Rotated { entry: self.number, credential });
         }
+        let mut stop = self.terms.stop.clone();
         for on_rotate in &self.entry.on_rotate {
-            on_rotate.tell(target, self.entry.out.as_deref()).await;
+            tokio::select! {
+                () = on_rotate.tell(target, self.entry.out.as_deref()) => {}
+                // A command that takes its time does not keep the agent.
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
         }
     }
 }

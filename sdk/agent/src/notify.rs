@@ -163,7 +163,10 @@ fn pid_of(path: &std::path::Path) -> Result<Pid, String> {
     file.take(64).read_to_string(&mut text).map_err(|error| wrong(&error.to_string()))?;
     let number: i32 = text.trim().parse().map_err(|_| wrong("it holds no process number"))?;
     // Zero and below are groups of processes, one is the system's first.
-    Pid::from_raw(number).filter(|_| number > 1).ok_or_else(|| wrong("it holds no process number"))
+    if number <= 1 {
+        return Err(wrong("it holds no process number"));
+    }
+    Pid::from_raw(number).ok_or_else(|| wrong("it holds no process number"))
 }
 
 fn signal_all(name: &str, signal: Signal) -> Result<(), String> {

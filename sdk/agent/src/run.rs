@@ -11,9 +11,14 @@ use crate::board::Board;
 use crate::cli::{FetchArgs, RenewArgs};
 use crate::error::AgentError;
 use crate::health;
-use crate::keep::{self, CLOSE_DEADLINE, Keeper, Origin, Terms};
+use crate::keep::{self, Keeper, Origin, Terms};
 use crate::settings::{ConfigFile, Entry};
 use crate::state::State;
+
+/// How long giving back may take by default: SIGTERM ends the agent within a second.
+const EXIT_GRACE: Duration = Duration::from_millis(800);
+/// How long giving back may take of what was fetched beside something that failed.
+const GIVE_BACK: Duration = Duration::from_secs(2);
 
 /// `jit-agent fetch`.
 pub(crate) async fn fetch(args: FetchArgs) -> Result<(), AgentError> {
@@ -60,7 +65,7 @@ pub(crate) async fn fetch_all(
     let Some(error) = failed else { return Ok(fetched.collect()) };
     for credential in fetched {
         let revoke = client.revoke(&credential.lease.lease_id);
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, revoke).await;
+        let _ = tokio::time::timeout(GIVE_BACK, revoke).await;
     }
     Err(error)
 }
@@ -68,7 +73,7 @@ pub(crate) async fn fetch_all(
 /// SIGTERM or SIGINT while there is nothing to give back yet.
 async fn ended() -> Result<(), AgentError> {
     stopped().await?;
-    Err(AgentError::Config("ended by a signal before there was a credential".to_owned()))
+    Err(AgentError::Ended)
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -96,7 +101,9 @@ pub(crate) async fn renew(args: RenewArgs) -> Result<(), AgentError> {
     }
     let (stop, stopping) = watch::channel(false);
     let (rotate, wishes) = watch::channel(0);
+    let exit_grace = args.keep.exit_grace.unwrap_or(EXIT_GRACE);
     let terms = Terms {
+        exit_grace,
         interval: config.interval(&args.keep)?,
         revoke: args.revoke_on_exit || config.revoke_on_exit,
         stop: stopping,
@@ -107,7 +114,7 @@ pub(crate) async fn renew(args: RenewArgs) -> Result<(), AgentError> {
     for (number, entry) in entries.into_iter().enumerate() {
         let keeper = Keeper::new(number, entry.clone(), &board, terms.clone());
         let left = match &entry.out {
-            Some(out) => State::load(out)?.filter(|state| state.request.target == entry.request.target),
+            Some(out) => State::load(out)?.filter(|state| is_for(state, &entry)),
             None => None,
         };
         let (client, patience) = (client.clone(), args.patience);
@@ -135,11 +142,22 @@ pub(crate) async fn renew(args: RenewArgs) -> Result<(), AgentError> {
         () = asked => {}
     }
     let _ = stop.send(true);
+    all_ended(keepers, exit_grace).await;
+    Ok(())
+}
+
+/// Waits for the keepers' ends, a little longer than each of them does.
+pub(crate) async fn all_ended<T: 'static>(mut keepers: JoinSet<T>, exit_grace: Duration) {
     let all = async { while keepers.join_next().await.is_some() {} };
-    if tokio::time::timeout(CLOSE_DEADLINE + Duration::from_millis(200), all).await.is_err() {
+    if tokio::time::timeout(exit_grace.mul_f64(1.2), all).await.is_err() {
         tracing::warn!("not everything was given back in time; it ends at its time");
     }
-    Ok(())
+}
+
+/// Whether a lease that was left is what is asked for.
+fn is_for(state: &State, entry: &Entry) -> bool {
+    let asked = &entry.request;
+    state.request.target == asked.target && asked.role.as_ref().is_none_or(|role| *role == state.lease.role)
 }
 
 /// What `renew` can do nothing with.

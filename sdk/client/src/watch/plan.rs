@@ -168,7 +168,7 @@ mod tests {
         assert!(!step(&lease(), Rotation::NewAccount, false));
         assert!(!step(&lease(), Rotation::RenewLease, true));
         assert!(!step(&Lease { renewable: false, ..lease() }, Rotation::RenewLease, false));
-        let with_room = |seconds| Lease { max_expires_at: at(1_003_600 + seconds), ..lease() };
+        let with_room = |seconds: i64| Lease { max_expires_at: at(1_003_600 + seconds), ..lease() };
         assert!(step(&with_room(720), Rotation::RenewLease, false));
         assert!(!step(&with_room(719), Rotation::RenewLease, false));
         assert!(!step(&with_room(-5), Rotation::RenewLease, false));

@@ -136,6 +136,7 @@ fn timed(command: &mut Command) -> Result<(f64, bool)> {
 
 /// All start while the broker is away, as after a node's restart, with the usual schedule.
 async fn herd(broker: &Running, token: &Path) -> Result<Herd> {
+    jit_tests::many_open_files();
     let relay = Relay::before(&broker.url()?).await;
     relay.go(Way::Shut);
     let mut clients = tokio::task::JoinSet::new();
