@@ -162,18 +162,18 @@ impl ClientBuilder {
 fn base_url(broker: &str, allow_plaintext: bool) -> Result<Url, Error> {
     let wrong = |why: &str| Error::Config(format!("the broker's URL {broker:?} {why}"));
     let url = Url::parse(broker).map_err(|error| wrong(&format!("is none: {error}")))?;
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(wrong("has no host")),
-    };
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Error::Config("the broker's URL must not hold a user name or password".to_owned()));
     }
     if url.query().is_some() || url.fragment().is_some() || !matches!(url.path(), "" | "/") {
         return Err(wrong("must end after the port"));
     }
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err(wrong("must begin with https:// and a host")),
+    };
     match url.scheme() {
         "https" => Ok(url),
         "http" if loopback || allow_plaintext => Ok(url),

@@ -334,17 +334,18 @@ async fn new_accounts_each_time_where_that_is_wanted() {
 #[tokio::test]
 async fn an_outage_across_the_renewal_harms_nobody() {
     let stage = stage(3_600, |_| {});
-    stage.broker.tell(vec![Act::Vanish; 8]);
-    stage.pass(2_880 + 60).await;
+    *locked(&stage.broker.always) = Act::Vanish;
+    stage.pass(2_880 + 100).await;
     assert_eq!(stage.alerts(), ["jit-broker-unreachable"], "once, though it goes on");
-    stage.pass(300).await;
+    *locked(&stage.broker.always) = Act::Grant;
+    stage.pass(31).await;
     assert_eq!(stage.alerts(), ["jit-broker-unreachable", "jit-broker-recovered"]);
     assert_eq!((stage.now().state, stage.now().generation, stage.now().renewals), (State::Fresh, 0, 1));
     // Bursts of five, within their bounds.
     let times = stage.broker.times();
-    assert_eq!(times.len(), 9);
     let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    for (gap, most) in gaps.iter().zip([2_000, 4_000, 8_000, 16_000, 30_000, 2_000, 4_000, 8_000]) {
+    assert!(gaps.len() >= 6, "{gaps:?}");
+    for (gap, most) in gaps.iter().zip([2_000, 4_000, 8_000, 16_000, 30_000, 2_000]) {
         assert!(*gap <= most + 10, "{gaps:?}");
     }
     assert!(gaps[4] >= 15_000, "a pause between bursts: {gaps:?}");
