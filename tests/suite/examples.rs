@@ -138,7 +138,7 @@ impl Service {
             let ended = tokio::time::timeout(PATIENCE, sidecar.wait()).await.unwrap().unwrap();
             assert!(ended.success(), "{}: the agent: {ended}", self.name);
         }
-        println!("{}: {counted}", self.name);
+        eprintln!("{}: {counted}", self.name);
         accounts
     }
 }

@@ -51,6 +51,9 @@ pub(crate) struct Props {
 struct Remembered {
     demo: u32,
     broker: Option<u32>,
+    /// `jit-agent`, and its program's path.
+    #[serde(default)]
+    agent: Option<(u32, PathBuf)>,
     servers: Vec<Process>,
 }
 
@@ -74,7 +77,7 @@ impl<B: Backend> Stage<B> {
         lay_out(props, &B::KIND.driver())?;
         let mut stage = Self {
             folder: props.folder.clone(),
-            remembered: Remembered { demo: std::process::id(), broker: None, servers: Vec::new() },
+            remembered: Remembered { demo: std::process::id(), broker: None, agent: None, servers: Vec::new() },
             watchdog: Watchdog::start()?,
             backend: None,
             broker: None,
@@ -167,6 +170,12 @@ impl<B: Backend> Stage<B> {
     /// The servers' processes.
     pub(crate) fn servers(&self) -> &[Process] {
         &self.remembered.servers
+    }
+
+    /// So that a later demo ends it, should this one not come to that.
+    pub(crate) fn remember_agent(&mut self, pid: Option<u32>, program: &Path) -> Result<()> {
+        self.remembered.agent = pid.map(|pid| (pid, program.to_owned()));
+        self.remember()
     }
 
     /// Runs a command of the broker's binary.
@@ -268,6 +277,9 @@ pub(crate) fn stop_earlier(folder: &Path) -> Result<bool> {
         );
     }
     let mut stopped = false;
+    if let Some((pid, program)) = &earlier.agent {
+        stopped |= end_foreign(*pid, &program.display().to_string(), "TERM")?;
+    }
     if let Some(pid) = earlier.broker {
         stopped |= end_foreign(pid, &folder.join("broker.toml").display().to_string(), "TERM")?;
     }

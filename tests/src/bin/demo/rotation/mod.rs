@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// What the steps share.
 struct Story<'a> {
-    stage: &'a Stage<Postgres>,
+    stage: &'a mut Stage<Postgres>,
     agent: PathBuf,
     file: PathBuf,
     token: PathBuf,
@@ -41,14 +41,14 @@ struct Story<'a> {
 }
 
 /// Plays it all.
-pub(crate) async fn play(stage: &Stage<Postgres>, agent: &Path, screen: &mut Screen) -> Result<()> {
+pub(crate) async fn play(stage: &mut Stage<Postgres>, agent: &Path, screen: &mut Screen) -> Result<()> {
     let folder = stage.path("creds");
     fs::create_dir_all(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
     let program = stage.path("jit-agent");
     fs::copy(agent, &program).context("cannot copy the agent")?;
-    let mut story =
-        Story { stage, agent: program, file: folder.join("db.json"), token: stage.path("secrets/token"), screen };
+    let token = stage.path("secrets/token");
+    let mut story = Story { stage, agent: program, file: folder.join("db.json"), token, screen };
     story.fetch().await?;
     let sidecar = story.adopt().await?;
     let service = story.serve().await?;
@@ -93,8 +93,14 @@ impl Story<'_> {
             "It goes on with the lease that it finds, instead of making another account.",
         );
         let arguments = ["renew", "--revoke-on-exit", "--out"];
-        self.screen.command(&format!("{} {} {} &", shown(&self.agent), arguments.join(" "), shown(&self.file)));
+        self.screen.command(&format!(
+            "{} {} {} & AGENT=$!",
+            shown(&self.agent),
+            arguments.join(" "),
+            shown(&self.file)
+        ));
         let sidecar = self.command(&arguments).spawn().context("cannot start jit-agent")?;
+        self.stage.remember_agent(sidecar.id(), &self.agent)?;
         tokio::time::sleep(Duration::from_millis(500)).await;
         self.only_account(&self.written()?).await?;
         self.screen.holds("Still the one account.");
