@@ -252,6 +252,13 @@ fn cedar_sees_the_whole_request() {
              `inventory_db`"
         );
     }
+    // The last second of a leap day.
+    let leap = PolicyRequest { time: 1_835_481_599, ..request() };
+    cedar.allowed(
+        r#"permit (principal, action, resource) when {
+               context.now == datetime("2028-02-29T23:59:59Z") && context.weekday == "tue" && context.minute == 59 };"#,
+        &leap,
+    );
     // A fact that is no whole number is none of the numbers.
     for text in ["8.5", "+8", "", "eight", "9223372036854775808"] {
         let odd = PolicyRequest {
