@@ -129,6 +129,8 @@ mod tests {
         let names: Vec<_> = guests.iter().map(|guest| guest.name.as_str()).collect();
         assert!(names.contains(&"policy-allow-list"), "{names:?}");
         assert!(names.contains(&"driver-postgres"), "{names:?}");
+        let cedar = guests.iter().find(|guest| guest.name == "policy-cedar");
+        assert!(cedar.is_some_and(|guest| !guest.is_member), "it has a workspace of its own");
         assert!(names.is_sorted());
     }
 }

@@ -9,15 +9,22 @@ mod web;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use fixtures::{Bench, bench, fixture, request};
+use fixtures::{Bench, fixture, request};
 use jit_core::policy::{Allowance, Operation, PolicyRequest, Requirement, Verdict};
 use jit_runtime::{
     ConfigFault, Connection, ContextScope, Fault, Grant, HttpConnectionOptions, Plugin, PluginSpec, PolicyPlugin,
 };
 use serde_json::{Value, json};
 use web::{Backend, Source, connection, options, reply};
+
+/// One for all tests: Cedar's component is large, and compiled once.
+fn bench() -> &'static Bench {
+    static BENCH: LazyLock<Bench> = LazyLock::new(fixtures::bench);
+    &BENCH
+}
 
 const POLICIES: [&str; 5] =
     ["policy-allow-list", "policy-cedar", "policy-environment", "policy-quota", "policy-time-window"];
@@ -53,10 +60,10 @@ fn shown(name: &str, table: &str) -> Vec<(String, String)> {
 fn no_policy_imports_anything_but_the_log() {
     let bench = bench();
     for name in POLICIES {
-        assert_eq!(granted(&bench, name, &[Grant::Log]).grants(), [Grant::Log], "{name}");
+        assert_eq!(granted(bench, name, &[Grant::Log]).grants(), [Grant::Log], "{name}");
     }
     let asks = [Grant::Log, Grant::Secrets, Grant::Session, Grant::Http];
-    granted(&bench, "context-posture", &asks);
+    granted(bench, "context-posture", &asks);
 }
 
 #[tokio::test]
@@ -108,9 +115,9 @@ fn requests() -> Vec<PolicyRequest> {
 /// PURE-POLICY: whatever the instance, the process's state or the order of calls.
 #[test]
 fn every_policy_answers_the_same_for_the_same_input() {
-    let (one, other) = (bench(), bench());
+    let bench = bench();
     for name in POLICIES {
-        let (first, second) = (one.policy(name), other.policy(name));
+        let (first, second) = (bench.policy(name), bench.policy(name));
         for (section, config) in shown(name, "policies") {
             let ask = |policy: &PolicyPlugin, request: &PolicyRequest| policy.decide(&config, request).unwrap();
             let requests = requests();
@@ -122,7 +129,7 @@ fn every_policy_answers_the_same_for_the_same_input() {
             }
         }
     }
-    assert_eq!(one.runtime.handles_left_behind(), 0);
+    assert_eq!(bench.runtime.handles_left_behind(), 0);
 }
 
 /// The short form, through the component: its time zones are compiled in.
@@ -216,7 +223,7 @@ impl Cedar {
 #[test]
 fn cedar_sees_the_whole_request() {
     let bench = bench();
-    let cedar = Cedar::load(&bench);
+    let cedar = Cedar::load(bench);
     let whole = PolicyRequest {
         time: 1_800_000_000, // Friday 2027-01-15 08:00 UTC
         ticket: Some("OPS-42".to_owned()),
@@ -252,6 +259,13 @@ fn cedar_sees_the_whole_request() {
              `inventory_db`"
         );
     }
+    // The last second of a leap day.
+    let leap = PolicyRequest { time: 1_835_481_599, ..request() };
+    cedar.allowed(
+        r#"permit (principal, action, resource) when {
+               context.now == datetime("2028-02-29T23:59:59Z") && context.weekday == "tue" && context.minute == 59 };"#,
+        &leap,
+    );
     // A fact that is no whole number is none of the numbers.
     for text in ["8.5", "+8", "", "eight", "9223372036854775808"] {
         let odd = PolicyRequest {
@@ -270,7 +284,7 @@ fn cedar_sees_the_whole_request() {
 #[test]
 fn cedar_names_the_policies_that_decided_and_honours_their_obligations() {
     let bench = bench();
-    let cedar = Cedar::load(&bench);
+    let cedar = Cedar::load(bench);
     let policies = r#"
         @id("payments") @max_ttl("30m") @require("ticket, reason")
         permit (principal == Workload::"payment-service", action, resource);
@@ -303,7 +317,7 @@ fn cedar_names_the_policies_that_decided_and_honours_their_obligations() {
 #[test]
 fn a_cedar_policy_that_cannot_be_evaluated_denies() {
     let bench = bench();
-    let cedar = Cedar::load(&bench);
+    let cedar = Cedar::load(bench);
     let policies = r#"
         @id("all") permit (principal, action, resource);
         @id("sums") forbid (principal, action, resource) when { context.ttl + 9223372036854775807 > 0 };
@@ -317,7 +331,7 @@ fn a_cedar_policy_that_cannot_be_evaluated_denies() {
 #[test]
 fn cedar_hierarchies_and_schemas_are_the_configurations() {
     let bench = bench();
-    let cedar = Cedar::load(&bench);
+    let cedar = Cedar::load(bench);
     let group = |id: &str| json!({"type": "Group", "id": id});
     let config = json!({
         "policies": r#"permit (principal in Group::"shop", action, resource in Group::"inventory");"#,
@@ -348,7 +362,7 @@ fn cedar_hierarchies_and_schemas_are_the_configurations() {
 #[test]
 fn cedar_mistakes_are_told_at_load_with_their_place() {
     let bench = bench();
-    let cedar = Cedar::load(&bench);
+    let cedar = Cedar::load(bench);
     let policies = |text: &str| json!({ "policies": text });
     let all = "permit (principal, action, resource);";
     let entity = |uid: Value| json!({"policies": all, "entities": [uid]});
@@ -414,7 +428,7 @@ fn cedar_mistakes_are_told_at_load_with_their_place() {
 #[test]
 fn hostile_strings_are_names_to_cedar_and_tame_in_its_reasons() {
     let bench = bench();
-    let cedar = Cedar::load(&bench);
+    let cedar = Cedar::load(bench);
     let policies = r#"permit (principal == Workload::"payment-service", action, resource);"#;
     let long = "x".repeat(100_000);
     for hostile in

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cedar_policy::{Effect, Entity, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{Effect, Entities, Entity, PolicySet, Schema, ValidationMode, Validator};
 use jit_plugin::{ConfigProblem, Request};
 use serde::Deserialize;
 
@@ -163,12 +163,19 @@ impl Config {
         {
             return vec![ConfigProblem::new("entities", tame(&format!("has {twice} twice")))];
         }
-        let samples = samples().into_iter().map(|sample| Asked::new(&sample, entities.clone(), Some(schema)));
-        let unfit = samples.filter_map(Result::err).next();
-        let key = if self.entities.is_empty() { "schema" } else { "entities" };
-        let told =
-            |why: String| ConfigProblem::new(key, tame(&format!("does not fit what requests are made of: {why}")));
-        unfit.map(told).into_iter().collect()
+        let unfit = |key: &str, why: String| {
+            vec![ConfigProblem::new(key, tame(&format!("does not fit what requests are made of: {why}")))]
+        };
+        for sample in samples() {
+            if let Err(why) = Asked::new(&sample, Vec::new(), Some(schema)) {
+                return unfit("schema", why);
+            }
+        }
+        let completed = entities.into_iter().map(model::completed).collect::<Result<Vec<_>, _>>();
+        let fit = completed.and_then(|completed| {
+            Entities::from_entities(completed, Some(schema)).map_err(|error| model::chain(&error))
+        });
+        fit.err().map(|why| unfit("entities", why)).unwrap_or_default()
     }
 }
 

@@ -14,6 +14,10 @@ use crate::time::Moment;
 /// Types whose entities a configuration cannot make: they are of the request itself.
 const OF_THE_REQUEST: [&str; 5] = ["Issuer", "Facts", "Numbers", "Metadata", "Action"];
 
+/// Types whose entities a configuration begins and a request completes. Those of other requests are left
+/// out of a decision: nothing of it is in them.
+const COMPLETED: [&str; 3] = ["Workload", "Target", "Role"];
+
 /// A request as Cedar is asked it.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -36,7 +40,7 @@ impl Asked {
             if uid == named.workload || uid == named.target || uid == named.role {
                 let (uid, attributes, parents) = entity.into_inner();
                 hierarchy.0.insert(uid, (attributes, parents));
-            } else if uid != named.issuer {
+            } else if !COMPLETED.contains(&uid.type_name().to_string().as_str()) {
                 entities.push(entity);
             }
         }
@@ -80,6 +84,30 @@ pub(crate) fn misplaced(entity: &Entity) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// A configured entity as a request of it would complete it, to be held against the schema.
+///
+/// # Errors
+/// What is wrong with its name.
+pub(crate) fn completed(entity: Entity) -> Result<Entity, String> {
+    let (uid, mut attributes, parents) = entity.into_inner();
+    let id = uid.id().unescaped();
+    let mut set = |name: &str, value| drop(attributes.insert(name.to_owned(), value));
+    match uid.type_name().to_string().as_str() {
+        "Workload" => {
+            set("name", text(id));
+            set("issuer", text("sample"));
+        }
+        "Target" => set("name", text(id)),
+        "Role" => {
+            let (target, role) = id.split_once('/').ok_or("is a Role whose name is not `target/role`")?;
+            set("name", text(role));
+            set("target", RestrictedExpression::new_entity_uid(self::uid("Target", target)?));
+        }
+        _ => {}
+    }
+    Entity::new_with_tags(uid, attributes, parents, []).map_err(|error| chain(&error))
 }
 
 /// What a configuration adds to the request's own entities.

@@ -243,8 +243,8 @@ fn remap_flags(workspace: &Workspace, names: &[&str]) -> Result<Vec<String>, Err
     let mut flags: Vec<String> = registry_remap_flag().into_iter().collect();
     let mut elsewhere = BTreeSet::new();
     for name in names {
-        let folders = workspace.folders_of(name)?;
-        elsewhere.extend(folders.into_iter().filter(|folder| !folder.starts_with(&workspace.root)));
+        let folders = workspace.sources_of(name)?.into_iter().map(|source| source.folder);
+        elsewhere.extend(folders.filter(|folder| !folder.starts_with(&workspace.root)));
     }
     for folder in elsewhere {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -92,16 +92,14 @@ fn key(workspace: &Workspace, name: &str, toolchain: &GuestToolchain, settings: 
     for (file, text) in WIT {
         hash.part(file, text.as_bytes());
     }
-    let folders = workspace.folders_of(name)?;
-    for folder in &folders {
-        hash.part("folder", folder.file_name().unwrap_or_default().as_encoded_bytes());
-        hash.folder(folder, folder, name)?;
+    for source in workspace.sources_of(name)? {
+        hash.part("package", source.manifest.as_bytes());
+        hash.folder(&source.folder, &source.folder, name)?;
     }
-    // What members of a workspace inherit, and the lock file, stand above them.
-    for above in folders.iter().flat_map(|folder| folder.ancestors().skip(1)) {
-        hash.file("manifest", &above.join("Cargo.toml"));
+    // It may lie above the package.
+    if let Ok(lock) = fs::read(workspace.root.join("Cargo.lock")) {
+        hash.part("lock", &lock);
     }
-    hash.file("lock", &workspace.root.join("Cargo.lock"));
     Ok(digest(&hash.text))
 }
 
@@ -117,13 +115,6 @@ impl Hash {
     fn part(&mut self, name: &str, bytes: &[u8]) {
         let name = hex::encode(Sha256::digest(name));
         self.text.extend_from_slice(format!("{name} {}\n", digest(bytes)).as_bytes());
-    }
-
-    /// A file that need not be there.
-    fn file(&mut self, name: &str, path: &Path) {
-        if let Ok(bytes) = fs::read(path) {
-            self.part(name, &bytes);
-        }
     }
 
     /// All sources below a folder: neither what was built, nor documents, nor what is hidden.
@@ -186,9 +177,17 @@ mod tests {
         );
         write("rule/src/lib.rs", "");
         write("rule/Cargo.lock", "version = 4\n");
-        write("beside/Cargo.toml", "[package]\nname = \"beside\"\nedition = \"2024\"\n");
+        write("beside/Cargo.toml", "[package]\nname = \"beside\"\nversion.workspace = true\nedition = \"2024\"\n");
         write("beside/src/lib.rs", "");
+        write("Cargo.toml", &workspace("1.0.0"));
         tree
+    }
+
+    /// Of the dependency, which inherits its version.
+    fn workspace(version: &str) -> String {
+        format!(
+            "[workspace]\nmembers = [\"beside\"]\nexclude = [\"rule\"]\n[workspace.package]\nversion = \"{version}\"\n"
+        )
     }
 
     fn key_of(tree: &Path, settings: &[&str]) -> String {
@@ -210,11 +209,12 @@ mod tests {
             fs::write(path(file), "x").unwrap();
             assert_eq!(first, key_of(tree.path(), &["lto=true"]), "{file}");
         }
+        fs::write(path("Cargo.toml"), format!("# What nobody inherits.\n{}", workspace("1.0.0"))).unwrap();
+        assert_eq!(first, key_of(tree.path(), &["lto=true"]));
         let mut before = first;
         for file in ["rule/src/lib.rs", "rule/Cargo.lock", "rule/src/more.rs", "beside/src/lib.rs", "Cargo.toml"] {
-            // A manifest above is one that members inherit from; here it excludes both.
-            let text = "#\n[workspace]\nexclude = [\"rule\", \"beside\"]\n";
-            fs::write(path(file), if file == "Cargo.toml" { text } else { "// changed\n" }).unwrap();
+            let changed = if file == "Cargo.toml" { workspace("1.0.1") } else { "// changed\n".to_owned() };
+            fs::write(path(file), changed).unwrap();
             let after = key_of(tree.path(), &["lto=true"]);
             assert_ne!(before, after, "{file}");
             before = after;

@@ -34,6 +34,12 @@ pub struct Package {
     pub manifest_path: PathBuf,
     targets: Vec<Target>,
     #[serde(default)]
+    version: String,
+    #[serde(default)]
+    edition: String,
+    #[serde(default)]
+    features: serde_json::Value,
+    #[serde(default)]
     dependencies: Vec<Dependency>,
 }
 
@@ -41,6 +47,18 @@ pub struct Package {
 struct Dependency {
     /// The folder, where it is one of this machine and not of a registry.
     path: Option<PathBuf>,
+    /// Name, version, features and the rest.
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A package of this machine that a guest is made of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Where its manifest lies.
+    pub(crate) folder: PathBuf,
+    /// What its manifest comes to, with what it inherits from its workspace.
+    pub(crate) manifest: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -49,6 +67,17 @@ struct Target {
 }
 
 impl Package {
+    fn source(&self) -> Source {
+        let folder = self.manifest_path.parent().unwrap_or(Path::new("/")).to_owned();
+        let own = format!("{} {} {} {}", self.name, self.version, self.edition, self.features);
+        let dependencies = self.dependencies.iter().map(|one| serde_json::Value::Object(one.rest.clone()).to_string());
+        Source { folder, manifest: std::iter::once(own).chain(dependencies).collect::<Vec<_>>().join("\n") }
+    }
+
+    fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.dependencies.iter().filter_map(|one| one.path.clone())
+    }
+
     /// Whether it has a library that is linked by itself (`cdylib`), as every guest has.
     #[must_use]
     pub fn is_guest(&self) -> bool {
@@ -74,23 +103,25 @@ impl Workspace {
         self.packages.iter().find(|package| package.manifest_path == manifest)
     }
 
-    /// The folders of a member and of all that it depends on by path, itself first.
+    /// A guest and all that it depends on by path, itself first.
     ///
     /// # Errors
     /// When cargo refuses one of their manifests.
-    pub(crate) fn folders_of(&self, name: &str) -> Result<Vec<PathBuf>, Error> {
+    pub(crate) fn sources_of(&self, name: &str) -> Result<Vec<Source>, Error> {
         let package = self.guest(name)?;
-        let folder = |package: &Package| package.manifest_path.parent().unwrap_or(&self.root).to_owned();
-        let mut found = vec![folder(package)];
-        let mut next: Vec<PathBuf> = package.dependencies.iter().filter_map(|one| one.path.clone()).collect();
+        let mut found = vec![package.source()];
+        let mut next: Vec<PathBuf> = package.paths().collect();
         while let Some(path) = next.pop() {
-            if found.contains(&path) {
+            if found.iter().any(|source| source.folder == path) {
                 continue;
             }
             let workspace = Self::read(&path)?;
-            let package = workspace.package_at(&path.join("Cargo.toml"));
-            next.extend(package.iter().flat_map(|package| &package.dependencies).filter_map(|one| one.path.clone()));
-            found.push(path);
+            let package = workspace.package_at(&path.join("Cargo.toml")).ok_or_else(|| Error::Package {
+                package: path.display().to_string(),
+                reason: format!("`{name}` depends on it, and its Cargo.toml holds no package"),
+            })?;
+            next.extend(package.paths());
+            found.push(package.source());
         }
         Ok(found)
     }
