@@ -61,7 +61,7 @@ fn from_new_to_tested(folder: &Path, lang: &str, unit_tests: &[&str]) -> PathBuf
     let refused = broker(&project, &["plugin", "check", file, "--grants", ""], 3);
     assert!(refused.contains("imports `jit:plugin/log@0.1.0`, which is not granted: add \"log\""), "{refused}");
 
-    let report = project.join("report.json");
+    let report = project.join("target/report.json");
     let test = ["plugin", "test", "--policy", file, "--cases", "cases.toml", "--format", "json", "--output"];
     let said = broker(&project, &[&test[..], &[report.to_str().unwrap()]].concat(), 0);
     assert!(said.contains("office-rule 0.1.0: 6 passed, 0 failed"), "{said}");

@@ -65,7 +65,7 @@ def _verdict(answer: Allow | Deny) -> wit.Verdict:
     raise TypeError(f"decide must return Allow or Deny, not {type(answer).__name__}")
 
 
-def _tell(error: Exception) -> str:
+def _tell(error: BaseException) -> str:
     """The exception in a line, with its place in the policy; how it came there goes to the log."""
     # Not by `traceback`, which looks for the sources: there are no files.
     places = []
@@ -91,7 +91,7 @@ class Policy(exports.Policy):
             problems = list(self.policy.validate(typed.parse(self.config_type, config)))
         except typed.Problems as error:
             problems = error.problems
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: ending the interpreter takes longer than a call may
             problems = [typed.Problem("", _tell(error))]
         if problems:
             raise Err([host_types.ConfigProblem(problem.path, problem.message) for problem in problems])
@@ -99,7 +99,7 @@ class Policy(exports.Policy):
     def decide(self, config: str, request: host_types.Request) -> wit.Verdict:
         try:
             return _verdict(self.policy.decide(typed.parse(self.config_type, config), _request(request)))
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: ending the interpreter takes longer than a call may
             raise Err(_tell(error)) from None
 
 
