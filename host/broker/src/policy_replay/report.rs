@@ -327,17 +327,17 @@ mod tests {
         assert_eq!(
             report.totals,
             Totals {
-                decisions: 8,
-                replayed: 6,
+                decisions: 9,
+                replayed: 7,
                 unchanged: 1,
-                allow_to_deny: 5,
+                allow_to_deny: 6,
                 not_concerned: 1,
                 not_replayable: 1,
                 ..Totals::default()
             }
         );
         let group = &report.groups[0];
-        assert_eq!((group.workload.as_str(), group.count, group.reason.as_str()), ("a", 4, "it is #:#"));
+        assert_eq!((group.workload.as_str(), group.count, group.reason.as_str()), ("a", 5, "it is #:#"));
         assert_eq!(group.examples.iter().map(|at| at.seq).collect::<Vec<_>>(), [2, 3, 5]);
         assert_eq!((report.left_out_groups, report.left_out_decisions), (1, 1));
         assert!(report.flips() && report.not_replayable[0].count == 1);
