@@ -140,8 +140,7 @@ async fn pass(mut stream: TcpStream, way: Way, shared: &Shared) -> Result<()> {
             let mut server = TcpStream::connect(broker).await?;
             server.write_all(&request).await?;
             // The broker has done its work when it begins to answer.
-            let mut answer = [0; 64 * 1024];
-            server.read(&mut answer).await?;
+            server.read_u8().await?;
             Ok(())
         }
     }
@@ -149,12 +148,10 @@ async fn pass(mut stream: TcpStream, way: Way, shared: &Shared) -> Result<()> {
 
 /// A whole request with its body, as far as its length says.
 async fn read_request(stream: &mut TcpStream) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(16 * 1024);
     loop {
-        let mut chunk = [0; 16 * 1024];
-        let read = stream.read(&mut chunk).await?;
+        let read = stream.read_buf(&mut bytes).await?;
         anyhow::ensure!(read > 0 && bytes.len() < 256 * 1024, "no request");
-        bytes.extend_from_slice(&chunk[..read]);
         let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
         let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
         let length = text.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap_or("0");

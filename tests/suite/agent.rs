@@ -90,7 +90,7 @@ async fn a_pod_as_it_is_usually_written_has_one_account_that_is_renewed() {
     eventually("it is renewed", async || stage.world.events("lease.renewed").len() >= 3).await;
     assert!(stage.is_good(&out).await);
     assert_eq!(stage.world.events("issue.granted").len(), 1, "one account for the pod");
-    assert_eq!(stage.world.accounts().await, [account.clone()]);
+    assert_eq!(stage.world.accounts().await, [account.as_str()]);
     assert_eq!(std::fs::metadata(&out).unwrap().modified().unwrap(), written, "the file changes with the account only");
 
     // A container that is started again goes on with the same lease.

@@ -127,7 +127,7 @@ async fn an_answer_that_gets_lost_makes_no_second_account() {
     stage.relay.go(Way::LoseAnswers(2));
     let credential = stage.client().fetch_with(&Request::new("inventory_db"), hurried(60)).await.unwrap();
     assert!(stage.relay.lost() >= 2, "the broker answered before");
-    assert_eq!(stage.world.accounts().await, [credential.username.clone()]);
+    assert_eq!(stage.world.accounts().await, [credential.username.as_str()]);
     assert!(stage.is_good(&credential).await);
     assert_eq!(stage.world.events("issue.granted").len(), 1);
 

@@ -59,7 +59,7 @@ pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, AgentError> {
         let keeper = Keeper::new(number, entry.clone(), &board, terms.clone());
         keepers.spawn(keeper.run(client.clone(), Origin::Fetched(Box::new(credential))));
     }
-    let ended = run.to_its_end(signals, events).await;
+    let ended = run.until_it_ends(signals, events).await;
     let _ = stop.send(true);
     all_ended(keepers, exit_grace).await;
     ended.map(code)
@@ -111,7 +111,7 @@ impl Run {
     }
 
     /// Runs the command, and again where it is restarted, until it ends by itself.
-    async fn to_its_end(
+    async fn until_it_ends(
         &mut self,
         mut signals: Signals,
         mut events: mpsc::UnboundedReceiver<Rotated>,

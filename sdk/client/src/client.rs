@@ -162,6 +162,9 @@ impl ClientBuilder {
 fn base_url(broker: &str, allow_plaintext: bool) -> Result<Url, Error> {
     let wrong = |why: &str| Error::Config(format!("the broker's URL {broker:?} {why}"));
     let url = Url::parse(broker).map_err(|error| wrong(&format!("is none: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong("must begin with https://"));
+    }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Error::Config("the broker's URL must not hold a user name or password".to_owned()));
     }
@@ -172,17 +175,15 @@ fn base_url(broker: &str, allow_plaintext: bool) -> Result<Url, Error> {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(wrong("must begin with https:// and a host")),
+        None => return Err(wrong("has no host")),
     };
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if loopback || allow_plaintext => Ok(url),
-        "http" => Err(wrong(
-            "is not https: tokens and passwords would cross the network in clear. Use https, or allow plaintext \
-             where something on this machine does the TLS",
-        )),
-        _ => Err(wrong("must begin with https://")),
+    if url.scheme() == "https" || loopback || allow_plaintext {
+        return Ok(url);
     }
+    Err(wrong(
+        "is not https: tokens and passwords would cross the network in clear. Use https, or allow plaintext where \
+         something on this machine does the TLS",
+    ))
 }
 
 fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, Error> {

@@ -23,7 +23,7 @@ fn the_brokers_url_is_checked() {
         assert_eq!(told(good), "", "{good}");
     }
     for (bad, why) in [
-        ("broker:8700", "must"),
+        ("broker:8700", "must begin with https://"),
         ("127.0.0.1:8700", "is none"),
         ("http://broker.example.com", "in clear"),
         ("http://localhost.example.com", "in clear"),
