@@ -20,9 +20,13 @@ use jit_runtime::{
 use serde_json::{Value, json};
 use web::{Backend, Source, connection, options, reply};
 
-/// One for all tests: Cedar's component is large, and compiled once.
+/// One for all tests: Cedar's component is large, and compiled once, before the tests part.
 fn bench() -> &'static Bench {
-    static BENCH: LazyLock<Bench> = LazyLock::new(fixtures::bench);
+    static BENCH: LazyLock<Bench> = LazyLock::new(|| {
+        let bench = fixtures::bench();
+        bench.policy("policy-cedar");
+        bench
+    });
     &BENCH
 }
 

@@ -65,6 +65,12 @@ impl Config {
             .map_err(|errors| errors.iter().map(|error| mistake::at("policies", &self.policies, error)).collect())
     }
 
+    /// Whether a policy can read `context.now`. One that hides the word behind escapes cannot be
+    /// evaluated, which denies.
+    pub(crate) fn reads_now(&self) -> bool {
+        self.policies.contains("now")
+    }
+
     /// The configured entities.
     ///
     /// # Errors
@@ -167,7 +173,7 @@ impl Config {
             vec![ConfigProblem::new(key, tame(&format!("does not fit what requests are made of: {why}")))]
         };
         for sample in samples() {
-            if let Err(why) = Asked::new(&sample, Vec::new(), Some(schema)) {
+            if let Err(why) = Asked::new(&sample, Vec::new(), true, Some(schema)) {
                 return unfit("schema", why);
             }
         }

@@ -49,7 +49,8 @@ impl Policy for Cedar {
             Err(problems) => return Verdict::deny(mistake::in_words(&problems)),
         };
         let asked = config.entities().and_then(|entities| {
-            model::Asked::new(request, entities, None).map_err(|why| vec![ConfigProblem::new("", why)])
+            model::Asked::new(request, entities, config.reads_now(), None)
+                .map_err(|why| vec![ConfigProblem::new("", why)])
         });
         let asked = match asked {
             Ok(asked) => asked,

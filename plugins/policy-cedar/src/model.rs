@@ -26,11 +26,17 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// With the entities of the configuration; with a schema, everything is held against it.
+    /// With the entities of the configuration; with a schema, everything is held against it. The moment
+    /// as a datetime is left out where nothing reads it: making one takes as long as the rest.
     ///
     /// # Errors
     /// What cannot be said in Cedar, or does not fit the schema.
-    pub(crate) fn new(request: &Request, configured: Vec<Entity>, schema: Option<&Schema>) -> Result<Self, String> {
+    pub(crate) fn new(
+        request: &Request,
+        configured: Vec<Entity>,
+        with_now: bool,
+        schema: Option<&Schema>,
+    ) -> Result<Self, String> {
         let moment = Moment::new(request.time).ok_or("the time of the request is none that a calendar has")?;
         let named = Named::of(request)?;
         let mut hierarchy = Hierarchy::default();
@@ -46,7 +52,7 @@ impl Asked {
         }
         entities.extend(named.entities(request, &mut hierarchy)?);
         let odd = |error: &dyn std::fmt::Display| error.to_string();
-        let context = Context::from_pairs(context(request, &moment, &named)).map_err(|error| odd(&error))?;
+        let context = Context::from_pairs(context(request, &moment, &named, with_now)).map_err(|error| odd(&error))?;
         let Named { workload, action, role, .. } = named;
         let entities = Entities::from_entities(entities, schema).map_err(|error| chain(&error))?;
         let request = CedarRequest::new(workload, action, role, context, schema).map_err(|error| chain(&error))?;
@@ -194,12 +200,11 @@ impl Named {
     }
 }
 
-fn context(request: &Request, moment: &Moment, named: &Named) -> Vec<(String, RestrictedExpression)> {
+fn context(request: &Request, moment: &Moment, named: &Named, with_now: bool) -> Vec<(String, RestrictedExpression)> {
     let long = RestrictedExpression::new_long;
     let entity = |uid: &EntityUid| RestrictedExpression::new_entity_uid(uid.clone());
     let mut pairs = vec![
         ("time", long(moment.seconds)),
-        ("now", RestrictedExpression::new_datetime(&moment.datetime)),
         ("weekday", text(moment.weekday)),
         ("hour", long(moment.hour)),
         ("minute", long(moment.minute)),
@@ -208,6 +213,7 @@ fn context(request: &Request, moment: &Moment, named: &Named) -> Vec<(String, Re
         ("numbers", entity(&named.numbers)),
         ("metadata", entity(&named.metadata)),
     ];
+    pairs.extend(with_now.then(|| ("now", RestrictedExpression::new_datetime(&moment.datetime))));
     pairs.extend(request.reason.as_ref().map(|reason| ("reason", text(reason))));
     pairs.extend(request.ticket.as_ref().map(|ticket| ("ticket", text(ticket))));
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
