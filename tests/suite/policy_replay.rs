@@ -295,8 +295,9 @@ async fn asks(client: Client, number: usize) {
 #[tokio::test]
 async fn the_policy_that_decided_decides_the_same_again() {
     let mut world = World::prepared(every_policy()).await;
-    // Compiles them, which on a busy machine takes longer than a start may.
-    let config = world.config();
+    // Compiles them beside the store, which on a busy machine takes longer than a start may.
+    let (config, key) = (world.config_with_issuer(), world.folder.path().join("audit.key"));
+    assert!(world.cli(&["audit", "key", key.to_str().unwrap()]).status.success());
     let simulate = ["policy", "simulate", "--workload", "w", "--target", "nothing", "--offline"];
     let compiled = world.cli(&[&simulate[..], &[config.to_str().unwrap()]].concat());
     assert_eq!(compiled.status.code(), Some(3), "{}", String::from_utf8_lossy(&compiled.stderr));
