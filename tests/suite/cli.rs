@@ -248,6 +248,8 @@ async fn every_command_explains_itself() {
         &["plugin", "build", "--help"],
         &["plugin", "check", "--help"],
         &["plugin", "test", "--help"],
+        &["policy", "simulate", "--help"],
+        &["policy", "replay", "--help"],
     ] {
         let help = expect(&world.cli(command), 0);
         assert!(help.contains("Example") || help.contains("Exit codes"), "{command:?} shows how: {help}");

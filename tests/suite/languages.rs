@@ -67,7 +67,6 @@ fn from_new_to_tested(folder: &Path, lang: &str, unit_tests: &[&str]) -> PathBuf
     assert!(said.contains("office-rule 0.1.0: 6 passed, 0 failed"), "{said}");
     let report: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
     assert_eq!(report["policy"]["name"], "office-rule");
-    println!("{lang}: {}", report["cases"][0]["detail"]);
     component
 }
 
