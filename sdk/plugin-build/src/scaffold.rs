@@ -183,7 +183,7 @@ fn sdk_workspace() -> Result<String, Error> {
         .get_mut("workspace")
         .and_then(toml::Value::as_table_mut)
         .ok_or_else(|| answer("it has no [workspace]".to_owned()))?;
-    workspace.retain(|key, _| matches!(AsRef::<str>::as_ref(key), "resolver" | "package" | "dependencies" | "lints"));
+    workspace.retain(|key, _| matches!(key, "resolver" | "package" | "dependencies" | "lints"));
     workspace.insert("members".to_owned(), toml::Value::Array(vec!["sdk/plugin".into()]));
     if let Some(dependencies) = workspace.get_mut("dependencies").and_then(toml::Value::as_table_mut) {
         dependencies.retain(|name, _| needs(name));
