@@ -35,9 +35,14 @@ fn page() -> Vec<Block> {
 /// The broker of a team whose plugins lie in `plugins/` beside its configuration.
 async fn team() -> World {
     let plugins = surroundings("JIT_TEST_PLUGINS");
-    let more = "[plugins.noop]\npath = \"plugins/driver-noop.wasm\"\n\
-                [targets.scratch]\ndriver = \"noop\"\npolicies = [\"allow\"]\ndefault_role = \"any\"\nroles.any = {}\n";
-    let mut world = World::prepared(Settings { more: more.to_owned(), ..Settings::default() }).await;
+    // Where `plugin test` puts components compiled: that of an interpreter takes a while.
+    let compiled = jit_plugin_build::cache::folder().unwrap().join("compiled");
+    let more = format!(
+        "[runtime]\ncache_dir = \"{}\"\n[plugins.noop]\npath = \"plugins/driver-noop.wasm\"\n\
+         [targets.scratch]\ndriver = \"noop\"\npolicies = [\"allow\"]\ndefault_role = \"any\"\nroles.any = {{}}\n",
+        compiled.display()
+    );
+    let mut world = World::prepared(Settings { more, ..Settings::default() }).await;
     let own = world.folder.path().join("plugins");
     std::fs::create_dir(&own).unwrap();
     for file in ["driver-postgres", "policy-allow-list", "driver-noop"] {
