@@ -39,7 +39,9 @@ async fn team() -> World {
     let compiled = jit_plugin_build::cache::folder().unwrap().join("compiled");
     let more = format!(
         "[runtime]\ncache_dir = \"{}\"\n[plugins.noop]\npath = \"plugins/driver-noop.wasm\"\n\
-         [targets.scratch]\ndriver = \"noop\"\npolicies = [\"allow\"]\ndefault_role = \"any\"\nroles.any = {{}}\n",
+         [targets.scratch]\ndriver = \"noop\"\npolicies = [\"allow\"]\ndefault_role = \"any\"\nroles.any = {{}}\n\
+         [[identity.jwt]]\nname = \"cluster\"\nissuer = \"https://issuer.invalid\"\naudiences = [\"jit-broker\"]\n\
+         workload = \"{{sub}}\"\n",
         compiled.display()
     );
     let mut world = World::prepared(Settings { more, ..Settings::default() }).await;
