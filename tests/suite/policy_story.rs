@@ -118,7 +118,7 @@ impl Load {
                     let reply = client.issue(&token, &json!({"target": "scratch", "ttl": "1h"})).await.unwrap();
                     assert!(matches!(reply.status, 201 | 403), "{}", reply.text);
                     *seen.entry(reply.status).or_default() += 1;
-                    tokio::time::sleep(std::time::Duration::from_millis(40)).await;
+                    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
                 }
                 seen
             }));
