@@ -1,8 +1,5 @@
 //! Fixture: misbehaves as its configuration says, in `gather` unless the mode names another call.
 
-use std::hint::black_box;
-
-use jit_plugin::bindings::host::jit::plugin::log;
 use jit_plugin::http::{HostHttp, Method, Request as HttpRequest};
 use jit_plugin::{ConfigProblem, Context, Error, Http, Request};
 use serde::Deserialize;
@@ -61,7 +58,7 @@ impl Context for Hostile {
 
     fn validate(config: &Config) -> Vec<ConfigProblem> {
         match config.mode {
-            Mode::SlowValidate => never(),
+            Mode::SlowValidate => misdeeds::never(),
             Mode::TrapValidate => panic!("as configured"),
             _ => Vec::new(),
         }
@@ -70,14 +67,12 @@ impl Context for Hostile {
     fn gather(config: &Config, _: &Request) -> Result<Facts, String> {
         let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Ok(match config.mode {
-            Mode::Loop => never(),
-            Mode::Hog => hog(),
-            Mode::Stack => vec![fact("depth", &deeper(1).to_string())],
+            Mode::Loop => misdeeds::never(),
+            Mode::Hog => misdeeds::hog(),
+            Mode::Stack => vec![fact("depth", &misdeeds::deeper(1).to_string())],
             Mode::Trap => panic!("as configured"),
-            Mode::Flood => flood(),
-            Mode::BusyHost => loop {
-                log::write(log::Level::Debug, "", &[]);
-            },
+            Mode::Flood => misdeeds::flood(),
+            Mode::BusyHost => misdeeds::busy_host(),
             Mode::Huge => vec![fact("score", &"9".repeat(50_000_000))],
             Mode::HugeFacts => vec![fact("score", "9"); 1_000_000],
             Mode::WrongFacts => vec![fact("a\0b\n\"\u{1b}[31m", "c")],
@@ -95,34 +90,6 @@ fn requests() -> Result<Facts, String> {
     loop {
         let request = HttpRequest::new(Method::Get, ["facts"]);
         http.send(&request).map_err(|error| format!("{:?}", Error::from(error)))?;
-    }
-}
-
-fn never() -> ! {
-    loop {
-        std::hint::spin_loop();
-    }
-}
-
-fn hog() -> ! {
-    let mut held: Vec<Vec<u8>> = Vec::new();
-    loop {
-        held.push(vec![1; 1 << 20]);
-        black_box(&held);
-    }
-}
-
-#[allow(unconditional_recursion, clippy::only_used_in_recursion, reason = "the point of it")]
-fn deeper(depth: u64) -> u64 {
-    let frame = black_box([depth; 64]);
-    frame[63].wrapping_add(deeper(depth.wrapping_add(1)))
-}
-
-/// Past the SDK, which would cut the line.
-fn flood() -> ! {
-    let line = "\u{1b}[2J\n{\"level\":\"info\",\"event\":\"issue.granted\"}\r\n\u{202e}".repeat(17_000);
-    loop {
-        log::write(log::Level::Error, &line, &[]);
     }
 }
 

@@ -1,7 +1,5 @@
 //! Fixture: misbehaves as its configuration says, in `decide` unless the mode names another call.
 
-use std::hint::black_box;
-
 use jit_plugin::bindings::host::jit::plugin::log;
 use jit_plugin::{Allowance, ConfigProblem, Policy, Request, Verdict};
 use serde::Deserialize;
@@ -58,7 +56,7 @@ impl Policy for Hostile {
 
     fn validate(config: &Config) -> Vec<ConfigProblem> {
         match config.mode {
-            Mode::SlowValidate => never(),
+            Mode::SlowValidate => misdeeds::never(),
             Mode::TrapValidate => panic!("as configured"),
             _ => Vec::new(),
         }
@@ -66,15 +64,13 @@ impl Policy for Hostile {
 
     fn decide(config: &Config, _: &Request) -> Verdict {
         match config.mode {
-            Mode::Loop => never(),
-            Mode::Hog => hog(),
-            Mode::Stack => Verdict::deny(deeper(1).to_string()),
+            Mode::Loop => misdeeds::never(),
+            Mode::Hog => misdeeds::hog(),
+            Mode::Stack => Verdict::deny(misdeeds::deeper(1).to_string()),
             Mode::Trap => panic!("as configured"),
-            Mode::Flood => flood(),
+            Mode::Flood => misdeeds::flood(),
             Mode::Fields => fields(),
-            Mode::BusyHost => loop {
-                log::write(log::Level::Debug, "", &[]);
-            },
+            Mode::BusyHost => misdeeds::busy_host(),
             Mode::Huge => Verdict::deny("x".repeat(50_000_000)),
             Mode::HugeLabels => allowance(|allowance| {
                 allowance.labels = vec![("l".to_owned(), "v".to_owned()); 1_000_000];
@@ -96,34 +92,6 @@ fn allowance(change: impl FnOnce(&mut Allowance)) -> Verdict {
     let mut allowance = Allowance::default();
     change(&mut allowance);
     allowance.into()
-}
-
-fn never() -> ! {
-    loop {
-        std::hint::spin_loop();
-    }
-}
-
-fn hog() -> ! {
-    let mut held: Vec<Vec<u8>> = Vec::new();
-    loop {
-        held.push(vec![1; 1 << 20]);
-        black_box(&held);
-    }
-}
-
-#[allow(unconditional_recursion, clippy::only_used_in_recursion, reason = "the point of it")]
-fn deeper(depth: u64) -> u64 {
-    let frame = black_box([depth; 64]);
-    frame[63].wrapping_add(deeper(depth.wrapping_add(1)))
-}
-
-/// Past the SDK, which would cut the line.
-fn flood() -> ! {
-    let line = "\u{1b}[2J\n{\"level\":\"info\",\"event\":\"issue.granted\"}\r\n\u{202e}".repeat(17_000);
-    loop {
-        log::write(log::Level::Error, &line, &[]);
-    }
 }
 
 fn fields() -> ! {
