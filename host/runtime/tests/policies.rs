@@ -80,7 +80,7 @@ async fn the_examples_of_every_page_are_accepted() {
         }
     }
     let context = bench.load("context-posture").as_context().unwrap().clone();
-    for (section, config) in shown("context-posture", "context") {
+    for (section, config) in shown("context-posture", "contexts") {
         context.validate(&config).await.unwrap_or_else(|error| panic!("{section}: {error}"));
     }
 }
@@ -166,7 +166,7 @@ async fn posture_asks_a_real_server_and_its_answers_become_facts() {
     let scope = ContextScope { connection: Some(Connection::Http(connection)), deadline: Duration::from_secs(20) };
     let bench = bench();
     let context = bench.load("context-posture").as_context().unwrap().clone();
-    let (_, config) = shown("context-posture", "context").remove(0);
+    let (_, config) = shown("context-posture", "contexts").remove(0);
 
     let facts = context.gather(&scope, &config, &request()).await.unwrap();
     let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
