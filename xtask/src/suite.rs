@@ -12,8 +12,7 @@ use crate::servers::{Kind, Surroundings, samba};
 use crate::{plugins, steps::Steps};
 
 /// What is run again on each further PostgreSQL: what speaks to it.
-const AGAIN_ON_EACH_SERVER: &[&str] =
-    &["story::", "removal::", "conformance::the_postgres", "--skip", "policy_story"];
+const AGAIN_ON_EACH_SERVER: &[&str] = &["story::", "removal::", "conformance::the_postgres", "--skip", "policy_story"];
 /// The suite's modules that need PostgreSQL and nothing else. Who asks for these only does not wait for
 /// the other servers; a module that is not listed gets them all.
 const POSTGRES_ALONE: &[&str] = &[
