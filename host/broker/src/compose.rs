@@ -142,11 +142,29 @@ pub fn runtime(config: &Config) -> anyhow::Result<Runtime> {
     runtime_with(Some(&config.plugin_limits), cache_dir(config))
 }
 
-/// The Wasm host with configured limits, or those that hold without a configuration.
+/// The Wasm host of a command that asks plugins beside a broker: with the limits of the configuration, if
+/// there is one, so that a policy has the time and memory that it has in the broker. Compiled components
+/// go to the user's own cache ([`compiled_by_user`]) and not beside the broker's store.
 ///
 /// # Errors
-/// When the engine cannot start or the cache folder is not ours alone.
-pub(crate) fn runtime_with(limits: Option<&config::PluginLimits>, cache_dir: PathBuf) -> anyhow::Result<Runtime> {
+/// When the engine cannot start or the cache cannot be used.
+pub(crate) fn runtime_of_user(config: Option<&Config>) -> anyhow::Result<Runtime> {
+    runtime_with(config.map(|config| &config.plugin_limits), compiled_by_user()?)
+}
+
+/// Where commands keep compiled plugins between runs: one with an interpreter in it takes seconds to
+/// compile.
+///
+/// # Errors
+/// When there is no place for a cache.
+pub(crate) fn compiled_by_user() -> anyhow::Result<PathBuf> {
+    let folder = jit_plugin_build::cache::folder();
+    let folder = folder.context("no cache for compiled plugins; XDG_CACHE_HOME names another folder")?;
+    Ok(folder.join("compiled"))
+}
+
+/// The Wasm host with configured limits, or those that hold without a configuration.
+fn runtime_with(limits: Option<&config::PluginLimits>, cache_dir: PathBuf) -> anyhow::Result<Runtime> {
     let mut options = RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS };
     if let Some(limits) = limits {
         if let Some(calls) = limits.max_calls {

@@ -94,9 +94,9 @@ pub struct Gathered {
     pub failed: Option<String>,
 }
 
-/// Asks all providers at once; each has its own deadline.
-pub async fn gather(providers: &[ContextLink], request: &PolicyRequest) -> Gathered {
-    let asked = providers.iter().map(|link| async move {
+/// Asks these providers, all at once; each has its own deadline.
+pub async fn gather<'a>(providers: impl Iterator<Item = &'a ContextLink>, request: &PolicyRequest) -> Gathered {
+    let asked = providers.map(|link| async move {
         let started = Instant::now();
         (link, link.facts(request).await, started.elapsed())
     });

@@ -18,7 +18,6 @@ use crate::facts;
 use crate::identity::Verified;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
-use crate::store::Counted;
 use crate::target::Target;
 
 /// How long a decision waits for room.
@@ -204,7 +203,7 @@ type Decided = Result<Result<Permit, Box<Denial>>, Refused>;
 /// [`Refused::AuditUnavailable`] when what policies want counted cannot be.
 pub async fn decide(broker: &Broker, asked: Asked, counting: Counting) -> Decided {
     let mut input = asked.input();
-    let gathered = facts::gather(&asked.target.contexts, &input).await;
+    let gathered = facts::gather(asked.target.contexts.iter(), &input).await;
     let held = count(broker, &asked, counting, &mut input).await?;
     input.facts.extend(gathered.facts);
     let decision = Decision {
@@ -237,16 +236,9 @@ pub async fn decide(broker: &Broker, asked: Asked, counting: Counting) -> Decide
 /// Where a policy of the target wants it, counts the request and adds the numbers to the input. Gives
 /// whether it is held as a lease to be from now on.
 async fn count(broker: &Broker, asked: &Asked, counting: Counting, input: &mut PolicyRequest) -> Result<bool, Refused> {
-    let Some(windows) = &asked.target.usage_windows else { return Ok(false) };
-    let counted = Counted {
-        request_id: asked.request_id.clone(),
-        principal: asked.caller.principal.clone(),
-        target: asked.target.name.clone(),
-        at: asked.at,
-        windows: windows.clone(),
-        // A renewal's lease is among the live ones already.
-        holds: asked.operation == Operation::Issue,
-    };
+    let principal = asked.caller.principal.clone();
+    let counted = asked.target.counted(asked.request_id.clone(), principal, asked.at, asked.operation);
+    let Some(counted) = counted else { return Ok(false) };
     let usage = match counting {
         Counting::Count => broker.store.count(&counted).await?,
         Counting::Peek => broker.store.usage(&counted).await?,

@@ -11,10 +11,10 @@ use jit_core::ttl::Ttl;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{self, Final};
-use crate::facts::{self, ContextLink};
+use crate::facts;
 use crate::refusal::Refused;
 use crate::request::IssueRequest;
-use crate::store::{Counted, Store};
+use crate::store::Store;
 use crate::target::{Serving, Target};
 
 /// The most attributes or facts of a question.
@@ -126,10 +126,13 @@ pub async fn explain(serving: &Serving, store: Option<&dyn Store>, question: Que
         metadata: request.metadata,
         facts: BTreeMap::new(),
     };
-    let asked: Vec<ContextLink> = target.contexts.iter().filter(|link| !question.gives(&link.name)).cloned().collect();
-    let gathered = facts::gather(&asked, &input).await;
+    let asked = target.contexts.iter().filter(|link| !question.gives(&link.name));
+    let gathered = facts::gather(asked, &input).await;
     if let (Some(store), false) = (store, question.gives("usage")) {
-        count(store, &target, &question, at, &mut input).await?;
+        let principal = Principal { issuer: question.issuer.clone(), workload: question.workload.clone() };
+        if let Some(counted) = target.counted(RequestId::generate(at), principal, at, question.operation) {
+            input.facts.extend(store.usage(&counted).await?.facts());
+        }
     }
     input.facts.extend(gathered.facts);
     input.facts.extend(question.facts);
@@ -153,26 +156,6 @@ pub async fn explain(serving: &Serving, store: Option<&dyn Store>, question: Que
     }
     let explained = tokio::task::spawn_blocking(move || ask(&target, role, ttl, explanation)).await;
     explained.unwrap_or(Err(Refused::Overloaded))
-}
-
-async fn count(
-    store: &dyn Store,
-    target: &Target,
-    question: &Question,
-    at: Timestamp,
-    input: &mut PolicyRequest,
-) -> Result<(), Refused> {
-    let Some(windows) = &target.usage_windows else { return Ok(()) };
-    let counted = Counted {
-        request_id: RequestId::generate(at),
-        principal: Principal { issuer: question.issuer.clone(), workload: question.workload.clone() },
-        target: target.name.clone(),
-        at,
-        windows: windows.clone(),
-        holds: question.operation == Operation::Issue,
-    };
-    input.facts.extend(store.usage(&counted).await?.facts());
-    Ok(())
 }
 
 fn ask(target: &Target, role: RoleName, ttl: Ttl, mut explanation: Explanation) -> Result<Explanation, Refused> {

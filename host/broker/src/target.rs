@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jit_core::account::AccountPrefix;
 use jit_core::driver::{AccountView, Feature, RoleView, TargetView};
+use jit_core::id::RequestId;
 use jit_core::lease::{DriverRef, Lease};
-use jit_core::name::{RoleName, TargetName};
-use jit_core::policy::{Mode, PolicyRequest};
+use jit_core::name::{Principal, RoleName, TargetName};
+use jit_core::policy::{Mode, Operation, PolicyRequest};
 use jit_core::rollout::Rollout;
 use jit_core::ttl::Ttl;
 use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PolicyPlugin};
@@ -21,6 +23,7 @@ use crate::facts::ContextLink;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::rotation::RotatingAccount;
+use crate::store::Counted;
 
 /// A target's `config` table that is empty or not there.
 const NO_CONFIG: &str = "{}";
@@ -158,6 +161,26 @@ impl Target {
     #[must_use]
     pub fn grace(&self) -> Duration {
         2 * self.timeout
+    }
+
+    /// What is to be counted of a request; none where no policy of this target wants anything counted.
+    #[must_use]
+    pub fn counted(
+        &self,
+        request_id: RequestId,
+        principal: Principal,
+        at: Timestamp,
+        operation: Operation,
+    ) -> Option<Counted> {
+        Some(Counted {
+            request_id,
+            principal,
+            target: self.name.clone(),
+            at,
+            windows: self.usage_windows.clone()?,
+            // A renewal's lease is among the live ones already.
+            holds: operation == Operation::Issue,
+        })
     }
 
     /// Whether leases can be renewed.

@@ -224,6 +224,25 @@ impl PolicyRecord {
     }
 }
 
+impl PolicyRecord {
+    /// Of a policy of that name, before anything is known of its answer.
+    #[must_use]
+    pub fn unanswered(name: &str, mode: Mode) -> Self {
+        Self {
+            name: name.to_owned(),
+            mode,
+            verdict: String::new(),
+            reason: String::new(),
+            obligations: Obligations::default(),
+            failed: false,
+            rolled_out: None,
+            plugin_sha256: String::new(),
+            config_sha256: String::new(),
+            micros: 0,
+        }
+    }
+}
+
 /// What a policy's yes comes with, as records have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Obligations {
@@ -415,19 +434,7 @@ pub(crate) mod tests {
     }
 
     fn answer(name: &str, mode: Mode, verdict: Verdict) -> Answer {
-        let record = PolicyRecord {
-            name: name.into(),
-            mode,
-            verdict: String::new(),
-            reason: String::new(),
-            obligations: Obligations::default(),
-            failed: false,
-            rolled_out: None,
-            plugin_sha256: String::new(),
-            config_sha256: String::new(),
-            micros: 0,
-        };
-        Answer { record, verdict }
+        Answer { record: PolicyRecord::unanswered(name, mode), verdict }
     }
 
     fn allow(change: impl FnOnce(&mut Allowance)) -> Verdict {

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use jit_runtime::{Limits, Runtime, RuntimeOptions};
 
 use super::admin::table;
 use super::{Stop, block_on};
+use crate::compose;
 use crate::conformance::cases::CASES;
 use crate::conformance::report::{CaseResult, Report, Verdict};
 use crate::conformance::{self, Progress};
@@ -122,10 +122,8 @@ fn of_policy(policy: &Path, args: &TestArgs) -> anyhow::Result<Report> {
         only: args.only.clone(),
         asked: args.asked,
     };
-    // Compiled plugins are kept between runs: one with an interpreter in it takes seconds to compile.
-    let cache_dir = jit_plugin_build::cache::folder()?.join("compiled");
-    jit_plugin_build::cache::keep_newest(&cache_dir, COMPILED_KEPT);
-    let runtime = Runtime::new(RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: 1 })?;
+    jit_plugin_build::cache::keep_newest(&compose::compiled_by_user()?, COMPILED_KEPT);
+    let runtime = compose::runtime_of_user(None)?;
     eprintln!("loading {} (the first time it is compiled)", policy.display());
     policy_test::run(&runtime, &options, &OnStderr)
 }

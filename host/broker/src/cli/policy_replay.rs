@@ -16,8 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::table;
 use super::{Format, Stop, block_on, coloured};
+use crate::compose;
 use crate::config::{Config, PluginTable, StoreKind, render};
-use crate::policy_replay::candidate::{self, Candidate};
+use crate::policy_replay::candidate::Candidate;
 use crate::policy_replay::comparison::Place;
 use crate::policy_replay::record::{Filter, Reference};
 use crate::policy_replay::report::{Kind, Report, Totals};
@@ -164,7 +165,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), Stop> {
 }
 
 fn subject(args: &ReplayArgs, config: Option<&Config>) -> anyhow::Result<Subject> {
-    let runtime = candidate::runtime(config)?;
+    let runtime = compose::runtime_of_user(config)?;
     let Some(component) = &args.policy else {
         let config = config.context("--reproduce needs --policy, or a broker's configuration")?;
         return Ok(Subject::Reproduce(Candidate::of_config(&runtime, config)?));

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use jit_core::policy::{PolicyRecord, PolicyRequest, Verdict};
-use jit_plugin_build::cache;
 use jit_runtime::{ConfigFault, Plugin, PluginSpec, PolicyPlugin, Runtime};
 
 use crate::compose;
@@ -20,18 +19,6 @@ pub struct Candidate {
     config_sha256: String,
     /// The windows whose counts it decides by; none of a policy that decides without.
     windows: Option<Vec<u64>>,
-}
-
-/// The Wasm host for replays: with the limits of the configuration, if there is one, so that a policy
-/// has the time and memory that it has in the broker. Compiled components go to the user's own cache and
-/// not beside the broker's store.
-///
-/// # Errors
-/// When the engine cannot start or the cache cannot be used.
-pub fn runtime(config: Option<&Config>) -> anyhow::Result<Runtime> {
-    let folder = cache::folder().context("no cache for compiled plugins; XDG_CACHE_HOME names another folder")?;
-    let folder = folder.join("compiled");
-    compose::runtime_with(config.map(|config| &config.plugin_limits), folder)
 }
 
 impl Candidate {

@@ -2,7 +2,7 @@
 
 use jit_core::name::RoleName;
 use jit_core::policy::{
-    Allowance, Answer, ChainVerdict, Mode, Obligations, Operation, PolicyRecord, PolicyRequest, Told, Verdict, add_up,
+    Allowance, Answer, ChainVerdict, Mode, Operation, PolicyRecord, PolicyRequest, Told, Verdict, add_up,
 };
 
 use super::record::{Decision, Outcome, Roles};
@@ -228,18 +228,7 @@ impl Chain<'_> {
     }
 
     fn with(&self, others: &[Answer], verdict: Verdict) -> Vec<Answer> {
-        let record = PolicyRecord {
-            name: self.name.to_owned(),
-            mode: Mode::Enforce,
-            verdict: String::new(),
-            reason: String::new(),
-            obligations: Obligations::default(),
-            failed: false,
-            rolled_out: None,
-            plugin_sha256: String::new(),
-            config_sha256: String::new(),
-            micros: 0,
-        };
+        let record = PolicyRecord::unanswered(self.name, Mode::Enforce);
         let mut answers = others.to_vec();
         answers.insert(self.position, Answer { record, verdict });
         answers

@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use jit_runtime::file::open_regular;
 
 use crate::audit::export_file::MAX_LINE;
 use crate::audit::sources::Reader;
@@ -104,12 +105,8 @@ impl Lines {
     }
 }
 
-/// A pipe would be waited for, and a device may never end.
 fn open_file(path: &Path) -> io::Result<(BufReader<File>, u64)> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let file = File::open(path)?;
+    let file = open_regular(path)?;
     let total = file.metadata()?.len();
     Ok((BufReader::with_capacity(256 * 1024, file), total))
 }
