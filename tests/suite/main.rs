@@ -25,6 +25,7 @@ mod examples;
 mod external;
 mod faults;
 mod hostile;
+mod hostile_tenant;
 mod idempotency;
 mod languages;
 mod leases;

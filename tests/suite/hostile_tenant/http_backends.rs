@@ -1,0 +1,1 @@
+//! The hostile holder of a lease on Vault, OpenBao and Conjur.
