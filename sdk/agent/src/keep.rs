@@ -14,6 +14,7 @@ use crate::board::Board;
 use crate::error::AgentError;
 use crate::format::{Fields, render};
 use crate::output::{Draft, is_in_memory};
+use crate::place::Folder;
 use crate::settings::Entry;
 use crate::state::State;
 
@@ -95,6 +96,11 @@ pub(crate) fn write(entry: &Entry, credential: &Credential, lease: &Lease) -> Re
     state.save(out)
 }
 
+fn has_file(out: &Path) -> bool {
+    let name = out.file_name().unwrap_or_default();
+    Folder::of(out).is_ok_and(|folder| folder.has_file(name))
+}
+
 fn warn_of_disk(out: &Path) {
     if is_in_memory(out) == Some(false) {
         tracing::warn!(
@@ -166,7 +172,7 @@ impl Keeper {
         let target = self.entry.target().to_owned();
         // What is to be written otherwise needs the secret, which is another account's.
         let same = state.form == self.entry.form;
-        let held = state.settled && same && self.entry.out.as_ref().is_some_and(|out| out.is_file());
+        let held = state.settled && same && self.entry.out.as_deref().is_some_and(has_file);
         let mut stop = self.terms.stop.clone();
         let asked = tokio::select! {
             asked = tokio::time::timeout(ADOPT_DEADLINE, client.lease(&state.lease.lease_id)) => asked.ok(),
@@ -174,7 +180,9 @@ impl Keeper {
         };
         let (lease, over) = match asked {
             Some(Ok(lease)) => {
-                let over = lease.state.is_some_and(|state| state != LeaseState::Active);
+                // What the broker knows of it decides: a lease for something else is not the one of this file.
+                let other = lease.target != state.lease.target || lease.role != state.lease.role;
+                let over = other || lease.state.is_some_and(|state| state != LeaseState::Active);
                 (lease, over)
             }
             Some(Err(error)) if error.problem().is_some_and(|problem| problem.status == 404) => (state.lease, true),

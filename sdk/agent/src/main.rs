@@ -16,6 +16,7 @@ mod health;
 mod keep;
 mod notify;
 mod output;
+mod place;
 mod run;
 mod settings;
 mod state;

@@ -1,10 +1,12 @@
 //! Who is told of a new account, and how.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -158,7 +160,14 @@ async fn run(command: &str, target: &str, out: Option<&std::path::Path>) -> Resu
 fn pid_of(path: &std::path::Path) -> Result<Pid, String> {
     use std::io::Read as _;
     let wrong = |why: &str| format!("{}: {why}", path.display());
-    let file = std::fs::File::open(path).map_err(|error| wrong(&error.to_string()))?;
+    // Without waiting: the file may be the application's, who may have put a pipe there.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::empty()).map_err(|error| wrong(&error.to_string()))?;
+    let file = std::fs::File::from(file);
+    let about = file.metadata().map_err(|error| wrong(&error.to_string()))?;
+    if !about.is_file() {
+        return Err(wrong("it is no regular file"));
+    }
     let mut text = String::new();
     file.take(64).read_to_string(&mut text).map_err(|error| wrong(&error.to_string()))?;
     let number: i32 = text.trim().parse().map_err(|_| wrong("it holds no process number"))?;
@@ -166,7 +175,22 @@ fn pid_of(path: &std::path::Path) -> Result<Pid, String> {
     if number <= 1 {
         return Err(wrong("it holds no process number"));
     }
+    may_name(&about, number).map_err(|why| wrong(&why))?;
     Pid::from_raw(number).ok_or_else(|| wrong("it holds no process number"))
+}
+
+/// Whoever may write the file must not have processes of others signalled by an agent that has more rights.
+fn may_name(file: &std::fs::Metadata, number: i32) -> Result<(), String> {
+    let (writer, ours) = (file.uid(), rustix::process::geteuid().as_raw());
+    if writer == 0 || writer == ours {
+        return Ok(());
+    }
+    match std::fs::metadata(format!("/proc/{number}")) {
+        Ok(process) if process.uid() != writer => {
+            Err(format!("it belongs to user {writer}, and process {number} does not"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn signal_all(name: &str, signal: Signal) -> Result<(), String> {
@@ -232,6 +256,22 @@ mod tests {
         }
         std::fs::write(&path, "4711\n").unwrap();
         assert_eq!(pid_of(&path).unwrap().as_raw_nonzero().get(), 4711);
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::from_raw_mode(0o600)).unwrap();
+        assert!(pid_of(&path).unwrap_err().contains("no regular file"), "and it is not waited for");
+    }
+
+    #[test]
+    fn a_strangers_pid_file_names_only_processes_of_theirs() {
+        if !crate::place::tests::may_give_away("a stranger's pid file") {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        std::fs::write(&path, std::process::id().to_string()).unwrap();
+        assert!(pid_of(&path).is_ok());
+        std::os::unix::fs::chown(&path, Some(64_321), None).unwrap();
+        assert!(pid_of(&path).unwrap_err().contains("belongs to user 64321"));
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! Files of which nobody ever sees half: written beside, synced, renamed.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -10,6 +11,7 @@ use rustix::fs::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
+use crate::place::{Folder, parent};
 
 /// `statfs` types of file systems that live in memory.
 const TMPFS: i64 = 0x0102_1994;
@@ -101,7 +103,9 @@ impl From<Owner> for String {
 /// A file beside the one that is to be, and not yet in its place. Dropped, it goes.
 pub(crate) struct Draft {
     to: PathBuf,
-    beside: PathBuf,
+    folder: Folder,
+    name: OsString,
+    beside: OsString,
     file: Option<File>,
 }
 
@@ -110,22 +114,19 @@ impl Draft {
     pub(crate) fn open(to: &Path, mode: Mode, owner: Option<Owner>) -> Result<Self, AgentError> {
         let failed =
             |error: &dyn std::fmt::Display| AgentError::Output { path: to.to_owned(), reason: error.to_string() };
-        let name = to.file_name().ok_or_else(|| failed(&"it has no name"))?.to_string_lossy();
-        let beside = to.with_file_name(format!(".{name}.{:016x}.new", rand::random::<u64>()));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)
-            .map_err(|error| failed(&about_folder(to, error)))?;
-        let draft = Self { to: to.to_owned(), beside, file: Some(file) };
+        let name = to.file_name().ok_or_else(|| failed(&"it has no name"))?.to_owned();
+        let folder = Folder::of(to).map_err(|error| failed(&about_folder(to, error)))?;
+        let beside = OsString::from(format!(".{}.{:016x}.new", name.display(), rand::random::<u64>()));
+        let file = folder.create(&beside).map_err(|error| failed(&about_folder(to, error)))?;
+        let mut draft = Self { to: to.to_owned(), folder, name, beside, file: None };
+        // By its handle: the name may be somebody else's file by now.
         if let Some(Owner { user, group }) = owner {
-            rustix::fs::chown(&draft.beside, user.map(Uid::from_raw), group.map(Gid::from_raw))
+            rustix::fs::fchown(&file, user.map(Uid::from_raw), group.map(Gid::from_raw))
                 .map_err(|error| failed(&format!("its owner cannot be set: {error}")))?;
         }
         // Exactly, whatever the umask is; and never before the owner is right.
-        std::fs::set_permissions(&draft.beside, std::fs::Permissions::from_mode(mode.0))
-            .map_err(|error| failed(&error))?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode.0)).map_err(|error| failed(&error))?;
+        draft.file = Some(file);
         Ok(draft)
     }
 
@@ -139,10 +140,9 @@ impl Draft {
         file.write_all(content).map_err(|error| failed(&self.to, error))?;
         file.sync_all().map_err(|error| failed(&self.to, error))?;
         drop(file);
-        std::fs::rename(&self.beside, &self.to).map_err(|error| failed(&self.to, error))?;
+        self.folder.rename(&self.beside, &self.name).map_err(|error| failed(&self.to, error))?;
         // So that the new name survives a crash as well.
-        let folder = File::open(folder(&self.to)).and_then(|folder| folder.sync_all());
-        if let Err(error) = folder {
+        if let Err(error) = self.folder.sync() {
             tracing::debug!(%error, "the folder cannot be synced");
         }
         Ok(())
@@ -152,28 +152,20 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // After a commit there is nothing under this name.
-        let _ = std::fs::remove_file(&self.beside);
+        let _ = self.folder.remove(&self.beside);
     }
 }
 
 fn about_folder(to: &Path, error: std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => format!("the folder {} is not there", folder(to).display()),
+        std::io::ErrorKind::NotFound => format!("the folder {} is not there", parent(to).display()),
         _ => error.to_string(),
-    }
-}
-
-/// The folder of a file.
-pub(crate) fn folder(of: &Path) -> &Path {
-    match of.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     }
 }
 
 /// Whether a file there is in memory; none when that cannot be told.
 pub(crate) fn is_in_memory(path: &Path) -> Option<bool> {
-    let kind = rustix::fs::statfs(folder(path)).ok()?.f_type;
+    let kind = rustix::fs::statfs(parent(path)).ok()?.f_type;
     #[allow(clippy::unnecessary_cast, reason = "the type differs between platforms")]
     let kind = kind as i64;
     Some(matches!(kind, TMPFS | RAMFS))
@@ -229,6 +221,39 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "old");
+    }
+
+    #[test]
+    fn what_is_swapped_while_a_draft_is_written_is_replaced_and_never_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let secret = place.path().join("secret");
+        std::fs::write(&secret, "untouched").unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o400)).unwrap();
+        let before = std::fs::metadata(&secret).unwrap();
+        let folder = place.path().join("theirs");
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("x");
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        let draft = Draft::open(&path, "0640".parse().unwrap(), None).unwrap();
+        draft.commit(b"new").unwrap();
+        assert!(std::fs::symlink_metadata(&path).unwrap().is_file(), "the link was replaced");
+        // What an application does that waits for the draft, and puts a link in its place.
+        let draft = Draft::open(&path, "0640".parse().unwrap(), None).unwrap();
+        let beside = folder.join(&draft.beside);
+        std::fs::remove_file(&beside).unwrap();
+        std::os::unix::fs::symlink(&secret, &beside).unwrap();
+        draft.commit(b"newer").unwrap();
+        // Or the whole folder.
+        let draft = Draft::open(&path, "0640".parse().unwrap(), None).unwrap();
+        let (moved, other) = (place.path().join("moved"), place.path().join("other"));
+        std::fs::create_dir(&other).unwrap();
+        std::fs::rename(&folder, &moved).unwrap();
+        std::os::unix::fs::symlink(&other, &folder).unwrap();
+        draft.commit(b"newest").unwrap();
+        assert_eq!((names(&other), std::fs::read(moved.join("x")).unwrap()), (Vec::new(), b"newest".to_vec()));
+        let after = std::fs::metadata(&secret).unwrap();
+        assert_eq!((after.mode(), after.uid(), after.len()), (before.mode(), before.uid(), before.len()));
+        assert_eq!(std::fs::read_to_string(&secret).unwrap(), "untouched");
     }
 
     #[test]

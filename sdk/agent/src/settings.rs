@@ -230,7 +230,12 @@ fn single(args: &CredentialArgs, on_rotate: &[OnRotate], adopt: bool) -> Result<
         target,
     };
     let left = state.map(|state| state.form);
-    let template = args.template.clone().or_else(|| left.as_ref().and_then(|form| form.template.clone()));
+    if let Some(untold) = left.as_ref().and_then(|form| untold(form, args)) {
+        return Err(AgentError::Config(format!(
+            "the file was written with {untold}, which is never taken from the state file: give the same to `renew`, or \
+             remove the state file"
+        )));
+    }
     let format = match (&left, args.format, &args.template) {
         (Some(form), None, None) => form.format,
         _ => format(args.format, args.template.as_deref(), out.as_deref()),
@@ -241,11 +246,26 @@ fn single(args: &CredentialArgs, on_rotate: &[OnRotate], adopt: bool) -> Result<
             (Some(form), None) => form.prefix.clone(),
             (_, given) => prefix(given.as_deref(), format),
         },
-        mode: args.mode.or(left.as_ref().map(|form| form.mode)).unwrap_or_default(),
-        owner: args.owner.or(left.as_ref().and_then(|form| form.owner)),
-        template: template.filter(|_| format == Format::Template),
+        mode: args.mode.unwrap_or_default(),
+        owner: args.owner,
+        template: args.template.clone().filter(|_| format == Format::Template),
     };
     entry(request, args.new_account, out, form, on_rotate.to_vec())
+}
+
+/// What `fetch` was told of the file and `renew` was not. It decides what is read and who may read, so that it comes from
+/// whoever starts the agent.
+fn untold(left: &Form, args: &CredentialArgs) -> Option<String> {
+    match left {
+        Form { template: Some(template), .. } if args.template.is_none() && args.format.is_none() => {
+            Some(format!("--template {}", template.display()))
+        }
+        Form { mode, .. } if *mode != Mode::default() && args.mode.is_none() => {
+            Some(format!("--mode {}", String::from(*mode)))
+        }
+        Form { owner: Some(owner), .. } if args.owner.is_none() => Some(format!("--owner {}", String::from(*owner))),
+        _ => None,
+    }
 }
 
 fn no_target(out: Option<&Path>, adopt: bool) -> AgentError {

@@ -91,7 +91,7 @@ fn renew_takes_from_the_state_what_it_is_not_told() {
     let nothing = single(&args(None, Some(&out)), &[], true).unwrap_err().to_string();
     assert!(nothing.contains("fetch --target TARGET --out") && nothing.contains(".db.env.jit-agent.json"), "{nothing}");
 
-    let form = Form { format: Format::Json, prefix: "X_".into(), mode: Mode(0o640), owner: None, template: None };
+    let form = Form { format: Format::Json, prefix: "X_".into(), mode: Mode(0o600), owner: None, template: None };
     let request = Request::new("inventory_db").role("app_read_only").ttl("1h").metadata("a", "b");
     State::new(request.clone(), form.clone(), credential("v", "x").lease).save(&out).unwrap();
     let taken = single(&args(None, Some(&out)), &[], true).unwrap();
@@ -101,10 +101,37 @@ fn renew_takes_from_the_state_what_it_is_not_told() {
     let other = single(&other, &[], true).unwrap();
     assert_eq!(
         (other.request.ttl.as_deref(), other.form.format, other.form.mode),
-        (Some("5m"), Format::Env, Mode(0o640))
+        (Some("5m"), Format::Env, Mode(0o600))
     );
     let stranger = single(&args(Some("shop_db"), Some(&out)), &[], true).unwrap();
     assert_eq!((stranger.request, stranger.form.mode), (Request::new("shop_db"), Mode::default()));
+}
+
+#[test]
+fn what_decides_over_files_and_rights_is_never_taken_from_the_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("db.env");
+    let plain = Form { format: Format::Env, prefix: "DB_".into(), mode: Mode(0o600), owner: None, template: None };
+    let owner: Owner = "1000:1000".parse().unwrap();
+    // As somebody would write it who wants a file of the agent's rendered where they can read it.
+    let template = Some(folder.path().join("secret"));
+    std::fs::write(folder.path().join("secret"), "not theirs").unwrap();
+    for (form, told) in [
+        (Form { format: Format::Template, template, ..plain.clone() }, "--template"),
+        (Form { mode: Mode(0o640), ..plain.clone() }, "--mode 0640"),
+        (Form { owner: Some(owner), ..plain.clone() }, "--owner 1000:1000"),
+    ] {
+        State::new(Request::new("inventory_db"), form.clone(), credential("v", "x").lease).save(&out).unwrap();
+        let error = single(&args(None, Some(&out)), &[], true).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+        let same = CredentialArgs {
+            mode: Some(form.mode),
+            owner: form.owner,
+            template: form.template.clone(),
+            ..args(None, Some(&out))
+        };
+        assert_eq!(single(&same, &[], true).unwrap().form, form, "the command line says the same");
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! What an agent leaves for the next one, beside the file: which lease, asked for how, written how.
 //!
-//! It holds no secret: the file beside it does. It is written twice for a new account, before the
+//! It holds no secret: the file beside it does. It is read only where nobody but the agent's own user can have
+//! written it; and even then the template, the owner and the permissions of a file are never taken from it: they are
+//! on the command line, or they are the defaults.
+//! It is written twice for a new account, before the
 //! file (`settled: false`) and after it: an agent that finds it unsettled does not know whose
 //! secret the file holds, and makes a new account.
 
@@ -13,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::AgentError;
 use crate::format::Format;
 use crate::output::{Draft, Mode, Owner};
+use crate::place::Folder;
 
 /// The most that is read.
 const MOST: u64 = 64 * 1024;
@@ -55,14 +59,19 @@ impl State {
         out.with_file_name(format!(".{name}.jit-agent.json"))
     }
 
-    /// The state of a file; none when there is none.
+    /// The state of a file; none when there is none, or when somebody else may have written it.
     pub(crate) fn load(out: &Path) -> Result<Option<Self>, AgentError> {
         let path = Self::path(out);
         let wrong = |why: String| {
             AgentError::Config(format!("the state file {}: {why}. Remove it and fetch again", path.display()))
         };
-        let file = match std::fs::File::open(&path) {
-            Ok(file) => file,
+        let opened = Folder::of(&path).and_then(|folder| folder.own(path.file_name().unwrap_or_default()));
+        let file = match opened {
+            Ok(Ok(file)) => file,
+            Ok(Err(foreign)) => {
+                tracing::warn!("the state file {} is ignored: {foreign}", path.display());
+                return Ok(None);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(wrong(error.to_string())),
         };
@@ -71,6 +80,9 @@ impl State {
         let state: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if state.version != 1 {
             return Err(wrong(format!("version {} is not known to this agent", state.version)));
+        }
+        if state.request.target != state.lease.target {
+            return Err(wrong("the target that was asked for is not its lease's".to_owned()));
         }
         Ok(Some(state))
     }
@@ -110,6 +122,37 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_others_may_have_written_is_no_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("db.env");
+        let path = State::path(&out);
+        state().save(&out).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(State::load(&out).unwrap(), None);
+        let elsewhere = folder.path().join("elsewhere");
+        state().save(&out).unwrap();
+        std::fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert_eq!(State::load(&out).unwrap(), None);
+        std::fs::remove_file(&path).unwrap();
+        // Would be waited for, if it were opened as a file.
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        assert_eq!(State::load(&out).unwrap(), None);
+        // The next one that is written takes its place.
+        state().save(&out).unwrap();
+        assert_eq!(State::load(&out).unwrap(), Some(state()));
+    }
+
+    #[test]
+    fn a_state_of_another_target_than_its_leases_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("db.env");
+        State { request: Request::new("vault_db"), ..state() }.save(&out).unwrap();
+        let told = State::load(&out).unwrap_err().to_string();
+        assert!(told.contains("not its lease's"), "{told}");
+    }
+
+    #[test]
     fn what_cannot_be_read_is_told_with_the_way_out() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("db.env");
@@ -120,6 +163,7 @@ pub(crate) mod tests {
             &serde_json::to_string(&state()).unwrap().replace("\"version\":1", "\"version\":2"),
         ] {
             std::fs::write(State::path(&out), content).unwrap();
+            std::fs::set_permissions(State::path(&out), std::fs::Permissions::from_mode(0o600)).unwrap();
             let told = State::load(&out).unwrap_err().to_string();
             assert!(told.contains("Remove it and fetch again"), "{told}");
         }
