@@ -205,3 +205,36 @@ async fn a_state_that_cannot_be_believed_leads_to_a_new_account() {
     assert_eq!(told.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&told.stderr).contains("Remove it and fetch again"));
 }
+
+/// What others may have put there is no state: it is said, and not waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_others_may_have_written_is_ignored() {
+    let stage = Stage::new().await;
+    let (out, state) = (stage.path("db.env"), stage.path(".db.env.jit-agent.json"));
+    stage.fetch(&out, &[]);
+    let first = account(&out);
+    let text = std::fs::read_to_string(&state).unwrap();
+    for (harm, told) in
+        [("pipe", "it is a pipe"), ("link", "it is a symbolic link"), ("open", "others may write to it")]
+    {
+        std::fs::remove_file(&state).unwrap();
+        match harm {
+            "pipe" => assert!(Command::new("mkfifo").arg(&state).status().unwrap().success()),
+            "link" => {
+                std::fs::write(stage.path("elsewhere"), &text).unwrap();
+                std::os::unix::fs::symlink(stage.path("elsewhere"), &state).unwrap();
+            }
+            _ => {
+                std::fs::write(&state, &text).unwrap();
+                std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o666)).unwrap();
+            }
+        }
+        let mut agent = stage.agents.start(&["renew", "--out", &out]);
+        assert_eq!(agent.wait_for_end().code(), Some(3), "without a target there is nothing to do");
+        assert!(agent.log().contains(&format!("is ignored: {told}")), "{harm}: {}", agent.log());
+    }
+    // With a target it begins with an account of its own.
+    let mut agent = stage.agents.start(&["renew", "--out", &out, "--target", "inventory_db", "--revoke-on-exit"]);
+    stage.account_after(&out, &first).await;
+    assert!(agent.stop().success());
+}

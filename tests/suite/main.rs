@@ -4,6 +4,7 @@
 
 mod agent;
 mod agent_faults;
+mod agent_process;
 mod api;
 mod away;
 mod backends;

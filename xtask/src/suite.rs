@@ -18,6 +18,7 @@ const AGAIN_ON_EACH_SERVER: &[&str] = &["story::", "removal::", "conformance::th
 const POSTGRES_ALONE: &[&str] = &[
     "agent",
     "agent_faults",
+    "agent_process",
     "api",
     "away",
     "cli",

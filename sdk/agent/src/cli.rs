@@ -70,8 +70,10 @@ pub(crate) enum Command {
     Renew(RenewArgs),
     /// Run a command with credentials in its environment.
     ///
-    /// Its exit code is the agent's, signals are passed on, and at its end the leases are given back. An
-    /// environment cannot be changed from outside: a command that runs longer than its account can be prolonged
+    /// Its exit code is the agent's, signals are passed on to it and its group of processes, and at its end the leases
+    /// are given back. What it leaves running ends with it: SIGTERM, and SIGKILL after --grace. As process 1 of a
+    /// container, or anywhere else, the agent waits for all processes that end below it: no init is needed beside it.
+    /// An environment cannot be changed from outside: a command that runs longer than its account can be prolonged
     /// needs --on-rotate restart, or --out with a signal.
     #[command(after_help = EXIT_CODES)]
     Exec(ExecArgs),
@@ -140,7 +142,7 @@ pub(crate) struct CredentialArgs {
     /// Its form [default: by its name: .json, .properties, .cnf, .pgpass, .uri; else env].
     #[arg(long, env = "JIT_FORMAT", value_enum)]
     pub(crate) format: Option<Format>,
-    /// What names begin with, in env, properties and exec [default: DB_; none in properties].
+    /// What names begin with, in all env forms, properties and exec [default: DB_; none in properties].
     #[arg(long, env = "JIT_PREFIX")]
     pub(crate) prefix: Option<String>,
     /// A template with {{username}}, {{password | json}} and the like; makes the format template.
@@ -214,7 +216,7 @@ pub(crate) struct ExecArgs {
     /// The names in the command's environment: env (with the prefix) or pgenv (libpq's).
     #[arg(long, env = "JIT_ENV", value_enum, default_value_t = Format::Env)]
     pub(crate) env: Format,
-    /// With --on-rotate restart: how long the command may take to end before it is killed.
+    /// How long the command, and what it leaves running, may take to end after SIGTERM before it is killed.
     #[arg(long, env = "JIT_GRACE", default_value = "30s", value_parser = duration)]
     pub(crate) grace: Duration,
     /// How long to try for the first credentials.

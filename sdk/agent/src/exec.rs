@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jit_client::Credential;
-use rustix::process::{Pid, Signal, kill_process};
+use jit_client::children::Waited;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use secrecy::zeroize::Zeroizing;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::cli::ExecArgs;
+use crate::descendants::{self, Reaper};
 use crate::error::AgentError;
 use crate::format::Fields;
 use crate::health;
@@ -23,21 +24,23 @@ use crate::keep::{Keeper, Origin, Rotated, Terms};
 use crate::notify::OnRotate;
 use crate::run::{all_ended, fetch_all};
 use crate::settings::{ConfigFile, Entry};
+use crate::signals::Signals;
 
 /// How long giving back may take by default, after the command has ended.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 
 /// `jit-agent exec`; the command's exit code.
-pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, AgentError> {
+pub(crate) async fn exec(args: ExecArgs, mut signals: Signals) -> Result<ExitCode, AgentError> {
+    let reaper = Reaper::listen()?;
+    reaper.adopt_orphans();
+    tokio::spawn(reaper.run());
     let config = ConfigFile::read(args.broker.config.as_deref())?;
     let entries = config.entries(&args.credential, &args.keep.on_rotate, false)?;
     let client = config.client(&args.broker, None)?;
-    let mut signals = Signals::listen()?;
-    let credentials = tokio::select! {
-        fetched = fetch_all(&client, &entries, args.patience) => fetched?,
-        () = signals.end() => return Err(AgentError::Ended),
-    };
-    let mut run = Run { credentials: credentials.iter().cloned().map(Arc::new).collect(), entries, args };
+    let exit_grace = args.keep.exit_grace.unwrap_or(EXIT_GRACE);
+    let credentials = fetch_all(&client, &entries, args.patience, &mut signals, exit_grace).await?;
+    let credentials_now = credentials.iter().cloned().map(Arc::new).collect();
+    let mut run = Run { credentials: credentials_now, entries, args, kill_at: None };
     let board = Board::default();
     if let Some(address) = config.health(&run.args.keep) {
         tokio::spawn(health::serve(health::bind(address).await?, board.clone()));
@@ -45,7 +48,6 @@ pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, AgentError> {
     let (stop, stopping) = watch::channel(false);
     let (_never, wishes) = watch::channel(0);
     let (rotated, events) = mpsc::unbounded_channel();
-    let exit_grace = run.args.keep.exit_grace.unwrap_or(EXIT_GRACE);
     let terms = Terms {
         exit_grace,
         interval: config.interval(&run.args.keep)?,
@@ -59,7 +61,9 @@ pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, AgentError> {
         let keeper = Keeper::new(number, entry.clone(), &board, terms.clone());
         keepers.spawn(keeper.run(client.clone(), Origin::Fetched(Box::new(credential))));
     }
-    let ended = run.until_it_ends(signals, events).await;
+    let ended = run.until_it_ends(&mut signals, events).await;
+    // What goes on has credentials that are about to be given back.
+    descendants::end(run.kill_at.unwrap_or_else(|| Instant::now() + run.args.grace)).await;
     let _ = stop.send(true);
     all_ended(keepers, exit_grace).await;
     ended.map(code)
@@ -74,10 +78,20 @@ struct Run {
     args: ExecArgs,
     entries: Vec<Entry>,
     credentials: Vec<Arc<Credential>>,
+    /// When what does not end is killed: after a signal that asks for the end, or for a restart.
+    kill_at: Option<Instant>,
+}
+
+/// The running command.
+struct Running {
+    child: Child,
+    /// Whether it leads a group of processes of its own.
+    leads: bool,
+    _waited: Waited,
 }
 
 impl Run {
-    fn spawn(&self) -> Result<Child, AgentError> {
+    fn spawn(&self, terminal: bool) -> Result<Running, AgentError> {
         let [program, arguments @ ..] = &self.args.argv[..] else {
             return Err(AgentError::Config("which command?".to_owned()));
         };
@@ -87,9 +101,14 @@ impl Run {
         for (name, value) in self.variables()? {
             command.env(name, value.as_str());
         }
-        command
+        // A group of its own, so that signals reach all of it. A terminal speaks to one group alone, which is ours.
+        if !terminal {
+            command.process_group(0);
+        }
+        let child = command
             .spawn()
-            .map_err(|source| AgentError::Command { program: program.to_string_lossy().into_owned(), source })
+            .map_err(|source| AgentError::Command { program: program.to_string_lossy().into_owned(), source })?;
+        Ok(Running { _waited: Waited::of(child.id()), child, leads: !terminal })
     }
 
     fn variables(&self) -> Result<Vec<(String, Zeroizing<String>)>, AgentError> {
@@ -113,15 +132,13 @@ impl Run {
     /// Runs the command, and again where it is restarted, until it ends by itself.
     async fn until_it_ends(
         &mut self,
-        mut signals: Signals,
+        signals: &mut Signals,
         mut events: mpsc::UnboundedReceiver<Rotated>,
     ) -> Result<ExitStatus, AgentError> {
-        let mut child = self.spawn()?;
-        // While it is being restarted: when it is killed if it does not end.
-        let mut restarting: Option<Instant> = None;
-        let mut told_to_end = false;
+        let mut running = self.spawn(signals.terminal)?;
+        let (mut restarting, mut told_to_end, mut was_killed) = (false, false, false);
         loop {
-            let kill_at = restarting;
+            let kill_at = self.kill_at.filter(|_| !was_killed);
             let killed = async {
                 match kill_at {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -129,43 +146,63 @@ impl Run {
                 }
             };
             tokio::select! {
-                status = child.wait() => {
+                status = running.child.wait() => {
                     let status = status.map_err(|source| AgentError::Command { program: "the command".into(), source })?;
-                    if restarting.take().is_none() || told_to_end {
+                    if !restarting || told_to_end {
+                        return Ok(status);
+                    }
+                    if !self.leave_nothing(signals).await {
                         return Ok(status);
                     }
                     tracing::info!("starting the command again, with the new account");
-                    child = self.spawn()?;
+                    (restarting, was_killed, self.kill_at) = (false, false, None);
+                    running = self.spawn(signals.terminal)?;
                 }
                 () = killed => {
                     tracing::warn!("the command did not end in time and is killed");
-                    send(&child, Signal::KILL);
-                    restarting = Some(Instant::now() + Duration::from_secs(3_600));
+                    running.send(Signal::KILL);
+                    was_killed = true;
                 }
-                (signal, passed_on) = signals.next() => {
+                signal = signals.next() => {
                     told_to_end |= matches!(signal, Signal::TERM | Signal::INT);
-                    if passed_on {
-                        send(&child, signal);
+                    if signal == Signal::TERM {
+                        // Not SIGINT, by which a terminal stops what a command is at, and not the command.
+                        self.kill_at = self.kill_at.or_else(|| Some(Instant::now() + self.args.grace));
+                    }
+                    if signals.is_to_be_passed_on(signal) {
+                        running.send(signal);
                     }
                 }
                 Some(Rotated { entry, credential }) = events.recv() => {
                     if let Some(place) = self.credentials.get_mut(entry) {
                         *place = credential;
                     }
-                    if self.tell(entry, &child) && restarting.is_none() {
-                        send(&child, Signal::TERM);
-                        restarting = Some(Instant::now() + self.args.grace);
+                    if self.tell(entry, &running) && !restarting {
+                        running.send(Signal::TERM);
+                        restarting = true;
+                        self.kill_at = self.kill_at.or_else(|| Some(Instant::now() + self.args.grace));
                     }
                 }
             }
         }
     }
 
+    /// Ends what a command has left that is about to be started again; false when a signal asks for the end meanwhile.
+    async fn leave_nothing(&self, signals: &mut Signals) -> bool {
+        let mut all = std::pin::pin!(descendants::end(self.kill_at.unwrap_or_else(Instant::now)));
+        loop {
+            tokio::select! {
+                () = &mut all => return true,
+                signal = signals.next() => if matches!(signal, Signal::TERM | Signal::INT) { return false },
+            }
+        }
+    }
+
     /// Tells the command of a new account; whether it is to be restarted.
-    fn tell(&self, entry: usize, child: &Child) -> bool {
+    fn tell(&self, entry: usize, running: &Running) -> bool {
         let Some(entry) = self.entries.get(entry) else { return false };
         for signal in entry.on_rotate.iter().filter_map(OnRotate::signal_for_child) {
-            send(child, signal);
+            running.send(signal);
         }
         if entry.on_rotate.is_empty() {
             tracing::warn!(
@@ -178,51 +215,14 @@ impl Run {
     }
 }
 
-/// Sends a signal to the command, while it is one: until it was waited for, its number is its own.
-fn send(child: &Child, signal: Signal) {
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
-        tracing::warn!(%error, "the signal did not reach the command");
-    }
-}
-
-/// What is passed on.
-struct Signals([(tokio::signal::unix::Signal, Signal); 6]);
-
-impl Signals {
-    fn listen() -> Result<Self, AgentError> {
-        let on = |kind, name| {
-            let stream = signal(kind).map_err(|error| AgentError::Config(format!("no signals: {error}")))?;
-            Ok::<_, AgentError>((stream, name))
-        };
-        Ok(Self([
-            on(SignalKind::terminate(), Signal::TERM)?,
-            on(SignalKind::interrupt(), Signal::INT)?,
-            on(SignalKind::hangup(), Signal::HUP)?,
-            on(SignalKind::quit(), Signal::QUIT)?,
-            on(SignalKind::user_defined1(), Signal::USR1)?,
-            on(SignalKind::user_defined2(), Signal::USR2)?,
-        ]))
-    }
-
-    /// The first that means the end.
-    async fn end(&mut self) {
-        while !matches!(self.next().await.0, Signal::TERM | Signal::INT) {}
-    }
-
-    /// The next one, and whether it has to be passed on: what a terminal sends, it sends to both.
-    async fn next(&mut self) -> (Signal, bool) {
-        let [one, two, three, four, five, six] = &mut self.0;
-        let signal = tokio::select! {
-            _ = one.0.recv() => one.1,
-            _ = two.0.recv() => two.1,
-            _ = three.0.recv() => three.1,
-            _ = four.0.recv() => four.1,
-            _ = five.0.recv() => five.1,
-            _ = six.0.recv() => six.1,
-        };
-        let from_terminal =
-            matches!(signal, Signal::INT | Signal::QUIT) && std::io::IsTerminal::is_terminal(&std::io::stdin());
-        (signal, !from_terminal)
+impl Running {
+    /// Sends a signal to the command and to what is of its group, while it is one: until it was waited for, its number
+    /// is its own.
+    fn send(&self, signal: Signal) {
+        let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) else { return };
+        let sent = if self.leads { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
+        if let Err(error) = sent {
+            tracing::warn!(%error, "the signal did not reach the command");
+        }
     }
 }

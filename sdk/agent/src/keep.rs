@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jit_client::{
-    Client, Credential, CredentialWatch, FetchOptions, Lease, LeaseState, LeaseWatch, Snapshot, WatchBuilder,
+    Client, Credential, CredentialWatch, Error, FetchOptions, Lease, LeaseState, LeaseWatch, Snapshot, WatchBuilder,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -51,8 +51,14 @@ pub(crate) struct Terms {
     pub(crate) rotated: Option<mpsc::UnboundedSender<Rotated>>,
 }
 
-/// Gets a first credential and writes it. What cannot be written is given back.
-pub(crate) async fn fetch(client: &Client, entry: &Entry, patience: Duration) -> Result<Credential, AgentError> {
+/// Gets a first credential and writes it, until `stop` is true. What cannot be written, and what comes after a stop,
+/// is given back.
+pub(crate) async fn fetch(
+    client: &Client,
+    entry: &Entry,
+    patience: Duration,
+    mut stop: watch::Receiver<bool>,
+) -> Result<Credential, AgentError> {
     let target = entry.target();
     if let Some(out) = &entry.out {
         warn_of_disk(out);
@@ -60,16 +66,26 @@ pub(crate) async fn fetch(client: &Client, entry: &Entry, patience: Duration) ->
         drop(Draft::open(out, entry.form.mode, entry.form.owner)?);
     }
     let options = FetchOptions { patience, ..FetchOptions::default() };
-    let credential =
-        client.fetch_with(&entry.request, options).await.map_err(|error| AgentError::broker(target, error))?;
-    if let Err(error) = write(entry, &credential, &credential.lease) {
-        let revoke = client.revoke(&credential.lease.lease_id);
-        match tokio::time::timeout(ADOPT_DEADLINE, revoke).await {
-            Ok(Ok(())) => tracing::info!(target, "the credential was given back"),
-            _ => {
-                tracing::warn!(target, "the credential was not given back; it ends at {}", credential.lease.expires_at)
+    let stopped = {
+        let mut stop = stop.clone();
+        async move {
+            // Whoever could stop it is gone: it is not stopped any more.
+            if stop.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending().await
             }
         }
+    };
+    let credential = match client.fetch_until(&entry.request, options, stopped).await {
+        Ok(credential) => credential,
+        Err(Error::Closed) => return Err(AgentError::Ended),
+        Err(error) => return Err(AgentError::broker(target, error)),
+    };
+    if *stop.borrow_and_update() {
+        give_back(client, target, &credential.lease).await;
+        return Err(AgentError::Ended);
+    }
+    if let Err(error) = write(entry, &credential, &credential.lease) {
+        give_back(client, target, &credential.lease).await;
         return Err(error);
     }
     let lease = &credential.lease;
@@ -81,6 +97,14 @@ pub(crate) async fn fetch(client: &Client, entry: &Entry, patience: Duration) ->
         lease.expires_at
     );
     Ok(credential)
+}
+
+/// Gives a lease back that nobody is going to use.
+async fn give_back(client: &Client, target: &str, lease: &Lease) {
+    match tokio::time::timeout(ADOPT_DEADLINE, client.revoke(&lease.lease_id)).await {
+        Ok(Ok(())) => tracing::info!(target, "the credential was given back"),
+        _ => tracing::warn!(target, "the credential was not given back; it ends at {}", lease.expires_at),
+    }
 }
 
 /// The file and its state: unsettled, file, settled. Whoever finds it unsettled makes a new account.

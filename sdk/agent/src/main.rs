@@ -9,6 +9,7 @@
 
 mod board;
 mod cli;
+mod descendants;
 mod error;
 mod exec;
 mod format;
@@ -19,6 +20,7 @@ mod output;
 mod place;
 mod run;
 mod settings;
+mod signals;
 mod state;
 
 use std::io::IsTerminal as _;
@@ -27,10 +29,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use cli::{Cli, Command, LogFormat};
+use signals::Signals;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_log(cli.log, cli.log_format);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // For name resolution, one at a time.
@@ -39,15 +40,29 @@ fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!("no runtime: {error}");
+            eprintln!("no runtime: {error}");
             return ExitCode::from(3);
+        }
+    };
+    // Before anything else: a stop that comes while the agent starts is not lost.
+    let listened = {
+        let _inside = runtime.enter();
+        Signals::listen()
+    };
+    let cli = Cli::parse();
+    start_log(cli.log, cli.log_format);
+    let signals = match listened {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!("{error}");
+            return error.exit_code();
         }
     };
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Fetch(args) => run::fetch(args).await.map(|()| ExitCode::SUCCESS),
-            Command::Renew(args) => run::renew(args).await.map(|()| ExitCode::SUCCESS),
-            Command::Exec(args) => exec::exec(args).await,
+            Command::Fetch(args) => run::fetch(args, signals).await.map(|()| ExitCode::SUCCESS),
+            Command::Renew(args) => run::renew(args, signals).await.map(|()| ExitCode::SUCCESS),
+            Command::Exec(args) => exec::exec(args, signals).await,
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "jit-agent", &mut std::io::stdout());
                 Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jit_client::children::Waited;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -149,6 +150,7 @@ async fn run(command: &str, target: &str, out: Option<&std::path::Path>) -> Resu
     // Its output goes with our log: stdout may be somebody's data.
     child.stdin(Stdio::null()).stdout(std::io::stderr()).kill_on_drop(true);
     let mut child = child.spawn().map_err(|error| format!("sh cannot be started: {error}"))?;
+    let _waited = Waited::of(child.id());
     match tokio::time::timeout(COMMAND_DEADLINE, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(format!("it ended with {status}")),

@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use jit_client::{Client, Credential};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::board::Board;
 use crate::cli::{FetchArgs, RenewArgs};
+use crate::descendants::Reaper;
 use crate::error::AgentError;
 use crate::health;
 use crate::keep::{self, Keeper, Origin, Terms};
 use crate::settings::{ConfigFile, Entry};
+use crate::signals::{Signals, is_end};
 use crate::state::State;
 
 /// How long giving back may take by default: SIGTERM ends the agent within a second.
@@ -21,7 +23,7 @@ const EXIT_GRACE: Duration = Duration::from_millis(800);
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
 /// `jit-agent fetch`.
-pub(crate) async fn fetch(args: FetchArgs) -> Result<(), AgentError> {
+pub(crate) async fn fetch(args: FetchArgs, mut signals: Signals) -> Result<(), AgentError> {
     let config = ConfigFile::read(args.broker.config.as_deref())?;
     let entries = config.entries(&args.credential, &[], false)?;
     if let Some(entry) = entries.iter().find(|entry| entry.out.is_none()) {
@@ -31,22 +33,45 @@ pub(crate) async fn fetch(args: FetchArgs) -> Result<(), AgentError> {
         )));
     }
     let client = config.client(&args.broker, Some(args.patience))?;
-    tokio::select! {
-        fetched = fetch_all(&client, &entries, args.patience) => fetched.map(|_| ()),
-        ended = ended() => ended,
-    }
+    fetch_all(&client, &entries, args.patience, &mut signals, GIVE_BACK).await.map(|_| ())
 }
 
-/// All at once; the first failure is the answer, and what was fetched beside it is given back.
+/// All at once, until a signal; the first failure is the answer, and what was fetched beside it is given back. After a
+/// signal no attempt begins, and what is under way is waited for as long as `grace` says.
 pub(crate) async fn fetch_all(
     client: &Client,
     entries: &[Entry],
     patience: Duration,
+    signals: &mut Signals,
+    grace: Duration,
+) -> Result<Vec<Credential>, AgentError> {
+    let (stop, stopping) = watch::channel(false);
+    let mut fetched = std::pin::pin!(fetch_each(client, entries, patience, stopping));
+    tokio::select! {
+        fetched = &mut fetched => return fetched,
+        () = signals.end() => {}
+    }
+    let _ = stop.send(true);
+    match tokio::time::timeout(grace, fetched).await {
+        // All of them came in the moment of the signal, and none was given back.
+        Ok(Ok(credentials)) => give_back(client, &credentials).await,
+        Ok(Err(AgentError::Ended)) => {}
+        Ok(Err(error)) => tracing::error!("{error}"),
+        Err(_) => tracing::warn!("not everything was given back in time; it ends at its time"),
+    }
+    Err(AgentError::Ended)
+}
+
+async fn fetch_each(
+    client: &Client,
+    entries: &[Entry],
+    patience: Duration,
+    stop: watch::Receiver<bool>,
 ) -> Result<Vec<Credential>, AgentError> {
     let mut tasks = JoinSet::new();
     for (number, entry) in entries.iter().cloned().enumerate() {
-        let client = client.clone();
-        tasks.spawn(async move { (number, keep::fetch(&client, &entry, patience).await) });
+        let (client, stop) = (client.clone(), stop.clone());
+        tasks.spawn(async move { (number, keep::fetch(&client, &entry, patience, stop).await) });
     }
     let mut fetched: Vec<Option<Credential>> = entries.iter().map(|_| None).collect();
     let mut failed = None;
@@ -61,40 +86,29 @@ pub(crate) async fn fetch_all(
             Err(error) => failed = failed.or(Some(AgentError::Config(format!("a task failed: {error}")))),
         }
     }
-    let fetched = fetched.into_iter().flatten();
-    let Some(error) = failed else { return Ok(fetched.collect()) };
-    for credential in fetched {
-        let revoke = client.revoke(&credential.lease.lease_id);
-        let _ = tokio::time::timeout(GIVE_BACK, revoke).await;
-    }
+    let fetched: Vec<Credential> = fetched.into_iter().flatten().collect();
+    let Some(error) = failed else { return Ok(fetched) };
+    give_back(client, &fetched).await;
     Err(error)
 }
 
-/// SIGTERM or SIGINT while there is nothing to give back yet.
-async fn ended() -> Result<(), AgentError> {
-    stopped().await?;
-    Err(AgentError::Ended)
-}
-
-/// Waits for SIGTERM or SIGINT.
-async fn stopped() -> Result<(), AgentError> {
-    let on = |kind| signal(kind).map_err(|error| AgentError::Config(format!("no signals: {error}")));
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+async fn give_back(client: &Client, credentials: &[Credential]) {
+    for credential in credentials {
+        let revoke = client.revoke(&credential.lease.lease_id);
+        let _ = tokio::time::timeout(GIVE_BACK, revoke).await;
     }
-    Ok(())
 }
 
 /// `jit-agent renew`.
-pub(crate) async fn renew(args: RenewArgs) -> Result<(), AgentError> {
+pub(crate) async fn renew(args: RenewArgs, mut signals: Signals) -> Result<(), AgentError> {
     let config = ConfigFile::read(args.broker.config.as_deref())?;
     let entries = config.entries(&args.credential, &args.keep.on_rotate, true)?;
     for entry in &entries {
         check(entry)?;
     }
     let client = config.client(&args.broker, None)?;
+    // As process 1 of a container it gets what others leave behind.
+    tokio::spawn(Reaper::listen()?.run());
     let board = Board::default();
     if let Some(address) = config.health(&args.keep) {
         tokio::spawn(health::serve(health::bind(address).await?, board.clone()));
@@ -117,29 +131,36 @@ pub(crate) async fn renew(args: RenewArgs) -> Result<(), AgentError> {
             Some(out) => State::load(out)?.filter(|state| is_for(state, &entry)),
             None => None,
         };
-        let (client, patience) = (client.clone(), args.patience);
+        let (client, patience, stop) = (client.clone(), args.patience, terms.stop.clone());
         keepers.spawn(async move {
             let origin = match left {
                 Some(state) => Origin::Left(Box::new(state)),
-                None => Origin::Fetched(Box::new(keep::fetch(&client, &entry, patience).await?)),
+                None => match keep::fetch(&client, &entry, patience, stop).await {
+                    Ok(credential) => Origin::Fetched(Box::new(credential)),
+                    // What came was given back.
+                    Err(AgentError::Ended) => return Ok(true),
+                    Err(error) => return Err(error),
+                },
             };
             Ok::<_, AgentError>(keeper.run(client, origin).await)
         });
     }
-    let asked = async {
-        let Ok(mut wished) = signal(SignalKind::user_defined1()) else { return std::future::pending().await };
-        while wished.recv().await.is_some() {
-            tracing::info!("SIGUSR1: asking for new accounts");
-            rotate.send_modify(|count| *count += 1);
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::USR1 => {
+                    tracing::info!("SIGUSR1: asking for new accounts");
+                    rotate.send_modify(|count| *count += 1);
+                }
+                end if is_end(end) => break,
+                _ => {}
+            },
+            // A keeper ends before it is stopped only when it could not begin.
+            Some(ended) = keepers.join_next() => {
+                ended.map_err(|error| AgentError::Config(format!("a task failed: {error}")))??;
+                break;
+            }
         }
-    };
-    tokio::select! {
-        stopped = stopped() => stopped?,
-        // A keeper ends before it is stopped only when it could not begin.
-        Some(ended) = keepers.join_next() => {
-            ended.map_err(|error| AgentError::Config(format!("a task failed: {error}")))??;
-        }
-        () = asked => {}
     }
     let _ = stop.send(true);
     all_ended(keepers, exit_grace).await;

@@ -230,15 +230,43 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch`].
     pub async fn fetch_with(&self, request: &Request, options: FetchOptions) -> Result<Credential, Error> {
+        self.fetch_until(request, options, std::future::pending()).await
+    }
+
+    /// A credential, tried as long as the options say, and until `stop` is done: no attempt begins after it. One that
+    /// is under way is not cut off, since the broker may have made an account for it already: its answer is
+    /// returned, and whoever has stopped gives the credential back.
+    ///
+    /// # Errors
+    /// As [`Client::fetch`]; [`Error::Closed`] when it was stopped and there is nothing to give back.
+    pub async fn fetch_until(
+        &self,
+        request: &Request,
+        options: FetchOptions,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Credential, Error> {
         let mut key = IdempotencyKey::generate();
         let begun = self.inner.clock.steady();
         let elapsed = || self.inner.clock.steady().saturating_sub(begun);
         let mut bursts = Bursts::new(options.schedule);
         let mut attempts = 0;
         let mut last = None;
+        let mut stop = std::pin::pin!(stop);
+        let mut stopped = false;
         loop {
             let left = options.patience.saturating_sub(elapsed());
-            let Ok(answer) = tokio::time::timeout(left, self.issue(request, &key)).await else {
+            let answer = {
+                let mut attempt = std::pin::pin!(tokio::time::timeout(left, self.issue(request, &key)));
+                tokio::select! {
+                    biased;
+                    answer = &mut attempt => answer,
+                    () = &mut stop, if !stopped => {
+                        stopped = true;
+                        attempt.await
+                    }
+                }
+            };
+            let Ok(answer) = answer else {
                 let last = last.unwrap_or_else(|| Error::Unreachable {
                     broker: self.inner.base.to_string(),
                     reason: "it took too long".to_owned(),
@@ -256,6 +284,9 @@ impl Client {
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => error,
             };
+            if stopped {
+                return Err(Error::Closed);
+            }
             let wait = bursts.failed(error.retry_after(), false).wait;
             if elapsed() + wait >= options.patience {
                 return Err(Error::GaveUp { attempts, after: elapsed(), last: Box::new(error) });
@@ -266,7 +297,10 @@ impl Client {
                 request.target
             );
             last = Some(error);
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = &mut stop => return Err(Error::Closed),
+            }
         }
     }
 

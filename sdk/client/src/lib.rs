@@ -36,6 +36,7 @@
 //!   as far as the runtime lets it.
 
 mod backoff;
+pub mod children;
 mod client;
 mod clock;
 mod credential;

@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
 use super::{MOST_TOKEN, TokenError, checked};
+use crate::children::Waited;
 
 /// Runs it to its end, its output bounded. What it says on stderr goes where ours goes.
 pub(super) async fn token(argv: &[OsString], deadline: Duration) -> Result<SecretString, TokenError> {
@@ -25,6 +26,7 @@ pub(super) async fn token(argv: &[OsString], deadline: Duration) -> Result<Secre
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let _waited = Waited::of(child.id());
     let stdout = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
     let whole = async {
         let mut bytes = Zeroizing::new(Vec::new());
