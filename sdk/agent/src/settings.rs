@@ -300,7 +300,7 @@ fn entry(
             form.prefix
         )));
     }
-    if form.format == Format::Env && form.prefix.contains('.') {
+    if form.format.is_env() && form.prefix.contains('.') {
         return Err(AgentError::Config(format!("the prefix {:?}: no name of an environment has a dot", form.prefix)));
     }
     let template = form.template.as_deref().map(Template::read).transpose()?;

@@ -17,6 +17,7 @@ use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
+use env::Dialect;
 use template::Template;
 
 /// Forms of a file.
@@ -24,9 +25,24 @@ use template::Template;
 #[serde(rename_all = "lowercase")]
 #[clap(rename_all = "lower")]
 pub(crate) enum Format {
-    /// NAME=value lines for a shell, systemd, or a dotenv library; names begin with the prefix.
+    /// NAME=value lines that a shell, systemd, and dotenv of Node.js and Python read alike; names begin with the
+    /// prefix. What one of them would read differently is refused.
     Env,
-    /// The names that libpq knows: PGUSER, PGPASSWORD, PGHOST, PGPORT, PGDATABASE.
+    /// NAME=value lines for a shell alone.
+    #[serde(rename = "env-sh")]
+    #[clap(name = "env-sh")]
+    EnvSh,
+    /// NAME=value lines for EnvironmentFile= of systemd; a shell reads them too.
+    #[serde(rename = "env-systemd")]
+    #[clap(name = "env-systemd")]
+    EnvSystemd,
+    /// NAME=value lines for dotenv of Node.js and python-dotenv.
+    Dotenv,
+    /// NAME=value lines for --env-file of docker, where nothing is quoted.
+    #[serde(rename = "docker-env")]
+    #[clap(name = "docker-env")]
+    DockerEnv,
+    /// Lines as in env with the names that libpq knows: PGUSER, PGPASSWORD, PGHOST, PGPORT, PGDATABASE.
     Pgenv,
     /// One JSON object.
     Json,
@@ -42,6 +58,13 @@ pub(crate) enum Format {
     MyCnf,
     /// Whatever the template says.
     Template,
+}
+
+impl Format {
+    /// Whether it is `NAME=value` lines with a prefix before the names.
+    pub(crate) const fn is_env(self) -> bool {
+        matches!(self, Self::Env | Self::EnvSh | Self::EnvSystemd | Self::Dotenv | Self::DockerEnv)
+    }
 }
 
 /// The fields of a credential, by the names that templates and JSON use.
@@ -128,7 +151,11 @@ pub(crate) fn render(
     fields: &Fields,
 ) -> Result<Zeroizing<Vec<u8>>, AgentError> {
     let text = match format {
-        Format::Env | Format::Pgenv => env::file(&fields.variables(format, prefix))?,
+        Format::Env | Format::Pgenv => env::file(Dialect::All, &fields.variables(format, prefix))?,
+        Format::EnvSh => env::file(Dialect::Shell, &fields.variables(format, prefix))?,
+        Format::EnvSystemd => env::file(Dialect::Systemd, &fields.variables(format, prefix))?,
+        Format::Dotenv => env::file(Dialect::Dotenv, &fields.variables(format, prefix))?,
+        Format::DockerEnv => env::file(Dialect::Docker, &fields.variables(format, prefix))?,
         Format::Json => json(fields),
         Format::Properties => java::file(prefix, fields),
         Format::Pgpass => pgpass::line(fields)?,
@@ -168,5 +195,7 @@ fn unfit(format: &'static str, reason: impl Into<String>) -> AgentError {
     AgentError::Format { format, reason: reason.into() }
 }
 
+#[cfg(test)]
+mod judges;
 #[cfg(test)]
 pub(crate) mod tests;

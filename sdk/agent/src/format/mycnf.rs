@@ -5,6 +5,9 @@ use secrecy::zeroize::Zeroizing;
 use super::{Fields, unfit};
 use crate::error::AgentError;
 
+/// What the programs read of a line: their buffer has 4,096 bytes, and the rest would be another line.
+const MOST_LINE: usize = 4_000;
+
 pub(super) fn file(fields: &Fields) -> Result<Zeroizing<String>, AgentError> {
     let mut text = Zeroizing::new(String::from("[client]\n"));
     // Not the database: most of the programs do not know it as an option of this section.
@@ -16,9 +19,16 @@ pub(super) fn file(fields: &Fields) -> Result<Zeroizing<String>, AgentError> {
         if value.contains('\0') {
             return Err(unfit("my.cnf", format!("{name} has a zero byte")));
         }
+        let value = quoted(value);
+        if option.len() + value.len() > MOST_LINE {
+            return Err(unfit(
+                "my.cnf",
+                format!("{name} makes a line of more than {MOST_LINE} bytes, which is not read as one"),
+            ));
+        }
         text.push_str(option);
         text.push('=');
-        text.push_str(&quoted(value));
+        text.push_str(&value);
         text.push('\n');
     }
     Ok(text)

@@ -34,7 +34,7 @@ pub(crate) fn credential(username: &str, password: &str) -> Credential {
     }
 }
 
-fn written(format: Format, password: &str) -> Result<String, AgentError> {
+pub(super) fn written(format: Format, password: &str) -> Result<String, AgentError> {
     let fields = Fields::of(&credential("v-app", password));
     render(format, "DB_", None, &fields).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
 }
@@ -79,6 +79,12 @@ fn what_the_target_has_not_is_left_out() {
 fn what_a_form_cannot_hold_is_an_error_that_does_not_show_it() {
     for (format, password) in [
         (Format::Env, "geheim\0"),
+        (Format::Env, "geheim'\""),
+        (Format::Env, "geheim\u{7}"),
+        (Format::EnvSh, "geheim\0"),
+        (Format::EnvSystemd, "geheim\u{7}"),
+        (Format::Dotenv, "geheim\r"),
+        (Format::DockerEnv, "geheim\n"),
         (Format::Pgpass, "geheim\nx"),
         (Format::Pgpass, "geheim\r"),
         (Format::MyCnf, "geheim\0"),
@@ -179,7 +185,7 @@ proptest! {
     #[test]
     fn a_shell_reads_what_was_meant(password in "[^\\x00]{0,40}") {
         prop_assume!(!password.is_empty());
-        prop_assert_eq!(through_sh(&written(Format::Env, &password).unwrap()), password.into_bytes());
+        prop_assert_eq!(through_sh(&written(Format::EnvSh, &password).unwrap()), password.into_bytes());
     }
 }
 
