@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::surroundings;
 
 /// How long anything of the agent may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How agents of a test are started: which broker, which token.
 #[derive(Clone)]
@@ -126,7 +126,7 @@ impl AgentProcess {
     /// SIGTERM, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within a minute.
+    /// When it does not end within two minutes.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.wait_for_end()
@@ -135,7 +135,7 @@ impl AgentProcess {
     /// Waits for the end.
     ///
     /// # Panics
-    /// When it does not come within a minute.
+    /// When it does not come within two minutes.
     pub fn wait_for_end(&mut self) -> ExitStatus {
         self.try_wait_for_end().unwrap_or_else(|error| panic!("{error:#}"))
     }

@@ -9,7 +9,7 @@ use crate::database::Database;
 use crate::world::{World, eventually};
 
 /// The bound for a test that fails; no test waits for it otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 impl World {
     /// Waits until the broker has nothing left to mend, then checks the promises that no fault may

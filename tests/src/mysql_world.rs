@@ -119,7 +119,7 @@ kind = "mysql"
 url = "mysql://{user}@{host}:{port}"
 password = {{ file = "shop.password" }}
 ca = "{authority}"
-connect_timeout = "2s"
+connect_timeout = "5s"
 [policies.allow]
 plugin = "allow-list"
 config = {{ rules = [{{ workload = "payment-*", target = "*", roles = ["*"] }}] }}
@@ -318,7 +318,7 @@ rotating = {{ account = "{account}", period = "{period}", overlap = "{overlap}" 
             if holds(&row) {
                 return row;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "never came true: {what}: {row}");
+            assert!(begun.elapsed() < Duration::from_secs(120), "never came true: {what}: {row}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::http::Reply;
 
 /// How long a reply, or the end of a connection, may take before a test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One TCP connection to a broker. Dropped, it is closed.
 pub struct Wire(TcpStream);

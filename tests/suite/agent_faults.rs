@@ -62,7 +62,7 @@ async fn what_no_retry_betters_ends_it_at_once() {
 async fn a_broker_that_is_down_past_the_expiry_is_told_and_come_back_to() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
-    stage.fetch(&out, &["--ttl", "2s"]);
+    stage.fetch(&out, &["--ttl", "5s"]);
     let first = account(&out);
     let mut agent = stage.agents.start(&["renew", "--out", &out, "--health", "127.0.0.1:0", "--revoke-on-exit"]);
     eventually("it is ready", async || health(&agent, "/readyz").await.0 == 200).await;
@@ -86,7 +86,7 @@ async fn a_broker_that_is_down_past_the_expiry_is_told_and_come_back_to() {
 async fn a_broker_that_is_down_when_the_sidecar_starts_does_not_cost_the_lease() {
     let stage = Stage::new().await;
     let out = stage.path("db.env");
-    stage.fetch(&out, &["--ttl", "6s"]);
+    stage.fetch(&out, &["--ttl", "10s"]);
     let first = account(&out);
     stage.relay.go(Way::Shut);
     let mut agent = stage.agents.start(&["renew", "--out", &out, "--revoke-on-exit"]);

@@ -111,7 +111,7 @@ async fn a_renewal_and_a_revocation_whose_caller_hung_up_are_finished() {
 
 #[tokio::test]
 async fn a_request_that_never_comes_whole_is_given_up() {
-    let world = World::with(Settings { server: "request_timeout = \"1s\"".into(), ..Settings::default() }).await;
+    let world = World::with(Settings { server: "request_timeout = \"4s\"".into(), ..Settings::default() }).await;
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
     let whole = issue(&token, &[]);

@@ -138,7 +138,7 @@ async fn query(pool: &PgPool, in_transaction: bool) -> Result<String, sqlx::Erro
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_query_fails_over_five_new_accounts_and_none_is_left() {
     let stage = Stage::new().await;
-    let watch = stage.watch("4s").rotation(Rotation::NewAccount).start().await.unwrap();
+    let watch = stage.watch("6s").rotation(Rotation::NewAccount).start().await.unwrap();
     let pool = pool::connect(&watch, PgPoolOptions::new().max_connections(6), pool::postgres).await.unwrap();
     let service = Service::over(&pool);
     eventually("five rotations", async || service.accounts() >= 6).await;
@@ -153,13 +153,13 @@ async fn no_query_fails_over_five_new_accounts_and_none_is_left() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewed_lease_keeps_its_account_until_the_cap_and_no_query_fails_then_either() {
-    let target = "max_ttl = \"10s\"".to_owned();
+    let target = "max_ttl = \"15s\"".to_owned();
     let mut world = World::prepared(Settings::default()).await;
     let text = std::fs::read_to_string(world.config()).unwrap().replace("max_ttl = \"8h\"", &target);
-    std::fs::write(world.config(), text.replace("default_ttl = \"1h\"", "default_ttl = \"4s\"")).unwrap();
+    std::fs::write(world.config(), text.replace("default_ttl = \"1h\"", "default_ttl = \"6s\"")).unwrap();
     world.start(&[]).await;
     let stage = Stage::on(world).await;
-    let watch = stage.watch("4s").start().await.unwrap();
+    let watch = stage.watch("6s").start().await.unwrap();
     let first = watch.credential();
     let pool = pool::connect(&watch, PgPoolOptions::new().max_connections(6), pool::postgres).await.unwrap();
     let service = Service::over(&pool);

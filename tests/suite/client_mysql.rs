@@ -15,7 +15,7 @@ async fn no_query_fails_over_three_new_accounts_and_none_is_left() {
     let token = world.folder().join("workload.token");
     std::fs::write(&token, client.token("payment-service").await.unwrap()).unwrap();
     let client = Client::builder(&client.broker).token(TokenSource::file(token)).build().unwrap();
-    let request = Request::new(TARGET).role("app_read_only").ttl("4s");
+    let request = Request::new(TARGET).role("app_read_only").ttl("6s");
     let watch = CredentialWatch::builder(client, request).rotation(Rotation::NewAccount).start().await.unwrap();
     let ca = Administered::of_the_suite(Server::MySql).ca;
     let to_options = move |credential: &jit_client::Credential| {

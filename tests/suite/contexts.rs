@@ -165,8 +165,8 @@ async fn facts_decide_are_on_record_and_are_asked_for_once_while_they_are_fresh(
 #[tokio::test]
 async fn a_provider_that_fails_denies_by_name_or_is_done_without() {
     let facts = Facts::new().await;
-    let closed = facts.world("cache = false\ntimeout = \"1s\"").await;
-    let open = facts.world("cache = false\ntimeout = \"1s\"\non_failure = \"allow\"").await;
+    let closed = facts.world("cache = false\ntimeout = \"3s\"").await;
+    let open = facts.world("cache = false\ntimeout = \"3s\"\non_failure = \"allow\"").await;
     for (world, is_open) in [(&closed, false), (&open, true)] {
         let client = world.client();
         let token = client.token("payment-service").await.unwrap();

@@ -50,7 +50,7 @@ async fn a_server_that_is_stopped_across_an_expiry() {
     world.start(&[]).await;
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
-    let here = json!({"target": "inventory_db", "ttl": "3s"});
+    let here = json!({"target": "inventory_db", "ttl": "8s"});
     let mut disclosed = Vec::new();
     let mut doomed = Vec::new();
     for _ in 0..3 {
@@ -64,7 +64,7 @@ async fn a_server_that_is_stopped_across_an_expiry() {
     server.stop().unwrap();
 
     // Everything else goes on.
-    let elsewhere = client.issue(&token, &json!({"target": "other", "ttl": "2s"})).await.unwrap();
+    let elsewhere = client.issue(&token, &json!({"target": "other", "ttl": "6s"})).await.unwrap();
     assert_eq!(elsewhere.status, 201, "{}", elsewhere.text);
     disclosed.push(elsewhere.lease().to_owned());
     other.login(elsewhere.username(), elsewhere.password()).await.unwrap();
@@ -113,7 +113,7 @@ async fn the_login_lapses_also_while_the_broker_is_dead() {
     let mut world = World::new().await;
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
-    let issued = client.issue(&token, &json!({"target": "inventory_db", "ttl": "3s"})).await.unwrap();
+    let issued = client.issue(&token, &json!({"target": "inventory_db", "ttl": "6s"})).await.unwrap();
     world.database.login(issued.username(), issued.password()).await.unwrap();
     world.process().kill().unwrap();
     eventually("the server refuses", async || {

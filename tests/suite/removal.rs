@@ -292,7 +292,7 @@ async fn a_session_that_does_not_end() {
 #[tokio::test]
 async fn a_table_that_somebody_else_holds_locked() {
     obstacle(
-        Settings { target: "timeout = \"2s\"".to_owned(), ..Settings::default() },
+        Settings { target: "timeout = \"4s\"".to_owned(), ..Settings::default() },
         async |world, stuck| {
             login(world, stuck).await.execute("CREATE TABLE theirs (id int)").await.unwrap();
             // Whoever reads it keeps its owner from being changed: a backup, say.
@@ -313,7 +313,7 @@ async fn a_table_that_somebody_else_holds_locked() {
 /// More that cannot go than are worked on at once, and all of them newer than those that can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_that_cannot_go_do_not_hold_up_the_others() {
-    let world = World::with(Settings { target: "timeout = \"2s\"".to_owned(), ..Settings::default() }).await;
+    let world = World::with(Settings { target: "timeout = \"4s\"".to_owned(), ..Settings::default() }).await;
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
     let mut disclosed = Vec::new();

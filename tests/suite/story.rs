@@ -11,11 +11,11 @@ async fn an_account_lives_exactly_as_long_as_its_lease() {
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
     let issued =
-        client.issue(&token, &json!({"target": "inventory_db", "ttl": "3s", "reason": "story"})).await.unwrap();
+        client.issue(&token, &json!({"target": "inventory_db", "ttl": "6s", "reason": "story"})).await.unwrap();
     assert_eq!(issued.status, 201, "{}", issued.text);
     assert_eq!(issued.headers["cache-control"], "no-store");
     assert_eq!(issued.headers["location"], format!("/v1/leases/{}", issued.lease()));
-    assert_eq!(issued.json["ttl_seconds"], 3);
+    assert_eq!(issued.json["ttl_seconds"], 6);
 
     let mut session = world.database.login(issued.username(), issued.password()).await.unwrap();
     let row = sqlx::query("SELECT count(*) FROM items").fetch_one(&mut session).await.unwrap();

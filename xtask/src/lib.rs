@@ -11,3 +11,4 @@ pub mod plugins;
 pub mod servers;
 pub mod steps;
 pub mod suite;
+pub mod timing;

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: prepares what the suite needs and runs all of it.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -9,6 +9,7 @@ use jit_plugin_build::Progress as _;
 
 use crate::ingredients::{self, Ingredients};
 use crate::servers::{Kind, Surroundings, samba};
+use crate::timing::Timing;
 use crate::{plugins, steps::Steps};
 
 /// What is run again on each further PostgreSQL: what speaks to it.
@@ -187,7 +188,8 @@ fn cargo_test(
     binaries: &Binaries,
     environment: &[(&'static str, String)],
 ) -> Result<()> {
-    let status = cargo()
+    let mut timing = Timing::new(arguments);
+    let mut child = cargo()
         .arg("test")
         .args(which)
         .arg("--")
@@ -198,8 +200,13 @@ fn cargo_test(
         .env("JIT_TEST_AGENT", &binaries.agent)
         .env("JIT_TEST_EXAMPLE_RUST", &binaries.example)
         .env("JIT_TEST_PLUGINS", plugins::folder())
-        .status()
+        .stdout(Stdio::piped())
+        .spawn()
         .context("cannot start cargo")?;
+    let followed = child.stdout.take().map_or(Ok(()), |stdout| timing.follow(stdout));
+    let status = child.wait().context("cannot wait for cargo")?;
+    timing.tell();
+    followed.context("cannot read what the tests print")?;
     if !status.success() {
         bail!("tests failed ({status})");
     }
