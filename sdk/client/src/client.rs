@@ -322,17 +322,6 @@ impl Client {
         self.ask_lease(Method::POST, &["v1", "leases", lease_id, "renew"], Some(&body)).await
     }
 
-    /// Gives a lease back. That may be repeated; the account may still be on its way out after it.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn revoke(&self, lease_id: &str) -> Result<(), Error> {
-        let body = json!({});
-        let path = ["v1", "leases", lease_id, "revoke"];
-        let _: (Seen, serde_json::Value) = self.ask(Method::POST, &path, None, Some(&body)).await?;
-        Ok(())
-    }
-
     /// A lease of one's own.
     ///
     /// # Errors
@@ -347,7 +336,7 @@ impl Client {
         Ok(lease)
     }
 
-    async fn ask<B: Serialize, A: DeserializeOwned>(
+    pub(crate) async fn ask<B: Serialize, A: DeserializeOwned>(
         &self,
         method: Method,
         path: &[&str],

@@ -32,7 +32,7 @@
 //!   beyond the expiry. `Retry-After` is honoured. One Idempotency-Key goes with all attempts at one new
 //!   account, so that a lost answer does not make two.
 //! - **The clock jumps**: times are counted from the broker's answer by a clock that cannot be set.
-//! - **The end**: [`CredentialWatch::close`] gives the lease back; dropped, it does so in the background
+//! - **The end**: [`CredentialWatch::close`] gives its leases back in one request; dropped, it does so in the background
 //!   as far as the runtime lets it.
 
 mod backoff;
@@ -41,6 +41,7 @@ mod client;
 mod clock;
 mod credential;
 mod error;
+mod give_back;
 mod request;
 pub mod token;
 mod watch;
@@ -53,6 +54,7 @@ pub use client::{Client, ClientBuilder, FetchOptions, IdempotencyKey};
 pub use clock::{Clock, Sleep, SystemClock};
 pub use credential::{Connection, Credential, Lease, LeaseState};
 pub use error::{Error, Problem};
+pub use give_back::GivenBack;
 pub use request::Request;
 pub use token::{TokenError, TokenSource};
 pub use watch::{Alert, AlertKind, CredentialWatch, LeaseWatch, Retire, Rotation, Snapshot, State, WatchBuilder};

@@ -24,7 +24,8 @@ const MOST_RETIRED: usize = 16;
 pub(super) trait Ask: Send + Sync + 'static {
     fn issue(&self, request: &Request, key: &IdempotencyKey) -> impl Future<Output = Result<Credential, Error>> + Send;
     fn renew(&self, lease_id: &str, ttl: Option<&str>) -> impl Future<Output = Result<Lease, Error>> + Send;
-    fn revoke(&self, lease_id: &str) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Gives leases back; one that the broker does not know any more is given back.
+    fn revoke(&self, leases: &[String]) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 impl Ask for Client {
@@ -36,8 +37,8 @@ impl Ask for Client {
         Self::renew(self, lease_id, ttl).await
     }
 
-    async fn revoke(&self, lease_id: &str) -> Result<(), Error> {
-        Self::revoke(self, lease_id).await
+    async fn revoke(&self, leases: &[String]) -> Result<(), Error> {
+        self.revoke_all(leases).await.map(drop)
     }
 }
 
@@ -319,16 +320,14 @@ impl<B: Ask> Engine<B> {
             .map(|retired| retired.lease_id.clone())
             .collect();
         self.retired.retain(|retired| !due.contains(&retired.lease_id));
-        for lease_id in due {
-            // Once: a lease that cannot be given back ends at its time.
-            let revoke = self.broker.revoke(&lease_id);
-            match within(&*self.clock, self.settings.close_deadline, revoke).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => {
-                    tracing::warn!(lease_id, error = error.chain(), "the former lease was not given back")
-                }
-                None => tracing::warn!(lease_id, "the former lease was not given back in time"),
-            }
+        if due.is_empty() {
+            return;
+        }
+        // Once: a lease that cannot be given back ends at its time.
+        match within(&*self.clock, self.settings.close_deadline, self.broker.revoke(&due)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::warn!(?due, error = error.chain(), "former leases were not given back"),
+            None => tracing::warn!(?due, "former leases were not given back in time"),
         }
     }
 
@@ -336,23 +335,10 @@ impl<B: Ask> Engine<B> {
     async fn finish(self) -> Result<(), Error> {
         let mut result = Ok(());
         if self.settings.revoke {
-            let leases =
-                self.retired.iter().map(|retired| retired.lease_id.clone()).chain([self.lease.lease_id.clone()]);
-            let all = async {
-                let mut result = Ok(());
-                // The one in use last, whatever became of the others.
-                for lease_id in leases {
-                    let given = self.broker.revoke(&lease_id).await;
-                    // Gone is given back.
-                    if let Err(error) = given
-                        && error.code() != "unknown-lease"
-                    {
-                        result = Err(error);
-                    }
-                }
-                result
-            };
-            result = match within(&*self.clock, self.settings.close_deadline, all).await {
+            let retired = self.retired.iter().map(|retired| retired.lease_id.clone());
+            let leases: Vec<String> = retired.chain([self.lease.lease_id.clone()]).collect();
+            let given = self.broker.revoke(&leases);
+            result = match within(&*self.clock, self.settings.close_deadline, given).await {
                 Some(result) => result,
                 None => Err(Error::GaveUp {
                     attempts: 1,

@@ -98,6 +98,8 @@ struct FakeBroker {
     /// Accounts by key.
     made: Mutex<Vec<(String, Lease)>>,
     revoked: Mutex<Vec<String>>,
+    /// How many leases each request gave back.
+    given_back: Mutex<Vec<usize>>,
     term: u32,
     max: i64,
 }
@@ -126,6 +128,7 @@ impl FakeBroker {
             asked: Mutex::default(),
             made: Mutex::default(),
             revoked: Mutex::default(),
+            given_back: Mutex::default(),
             term,
             max: i64::from(term) * 8,
         })
@@ -228,11 +231,12 @@ impl Ask for Shared {
         }
     }
 
-    async fn revoke(&self, lease_id: &str) -> Result<(), Error> {
+    async fn revoke(&self, leases: &[String]) -> Result<(), Error> {
         if matches!(*locked(&self.always), Act::Hang) {
             std::future::pending().await
         }
-        locked(&self.revoked).push(lease_id.to_owned());
+        locked(&self.revoked).extend(leases.iter().cloned());
+        locked(&self.given_back).push(leases.len());
         Ok(())
     }
 }
@@ -329,6 +333,8 @@ async fn new_accounts_each_time_where_that_is_wanted() {
     let broker = Arc::clone(&stage.broker);
     stage.close().await.unwrap();
     assert!(locked(&broker.revoked).contains(&last));
+    let given_back = locked(&broker.given_back).clone();
+    assert!(given_back.len() == 1 && given_back[0] >= 2, "all of them in one request: {given_back:?}");
 }
 
 #[tokio::test]
