@@ -71,7 +71,7 @@ impl Timing {
     pub fn slowest(&self) -> Vec<(String, Duration)> {
         let mut all: Vec<(String, Duration)> = self.runs.iter().flat_map(|run| run.times(self.threads)).collect();
         all.retain(|(_, time)| *time >= LEAST);
-        all.sort_by(|one, other| other.1.cmp(&one.1));
+        all.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
         all.truncate(MOST);
         all
     }
