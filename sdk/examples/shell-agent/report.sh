@@ -12,7 +12,8 @@ if [ -f "$counts" ]; then
 fi
 
 while [ -z "$stop" ]; do
-    if account=$("${PSQL:-psql}" -XAtq -c 'SELECT current_user FROM items LIMIT 1'); then
+    # A signal reaches the whole process group: what must not be cut off ignores it.
+    if account=$(trap '' TERM INT; "${PSQL:-psql}" -XAtq -c 'SELECT current_user FROM items LIMIT 1'); then
         ok=$((ok + 1))
         if [ "$account" != "$seen" ]; then
             seen=$account accounts=$((accounts + 1))
