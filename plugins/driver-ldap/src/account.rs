@@ -6,6 +6,7 @@ use jit_plugin::{Account, Error, Issued, Ldap, RotationStep, Secret};
 use crate::config::{Flavour, RoleConfig, TargetConfig};
 use crate::failure::{of_account, of_change};
 use crate::flavour::{self, NORMAL, NewEntry, entry_of, replace};
+use crate::identity::Identity;
 use crate::{distinguished, groups, revoke};
 
 /// OpenLDAP: the entry comes with its password and its expiry in one operation, then the groups.
@@ -29,9 +30,13 @@ pub(crate) fn create(
     }
     let name = entry_of(target, &account.name);
     ldap.add(&name, &attributes).map_err(of_change)?;
+    let identity = match Identity::of_new(ldap, target, &name, account) {
+        Ok(identity) => identity,
+        Err(error) => return Err(taken_back(ldap, target, account, None, error)),
+    };
     match equip(ldap, target, role, account, password) {
-        Ok(()) => Ok(issued(target, account)),
-        Err(error) => Err(taken_back(ldap, target, account, error)),
+        Ok(()) => Ok(Issued { external_id: identity.as_ref().map(Identity::text), ..issued(target, account) }),
+        Err(error) => Err(taken_back(ldap, target, account, identity.as_ref(), error)),
     }
 }
 
@@ -61,11 +66,17 @@ fn equip(
 
 /// A creation that went wrong after the entry was made. Without the entry, nothing was done; with it,
 /// the host has to remove it.
-fn taken_back(ldap: &mut dyn Ldap, target: &TargetConfig, account: &Account, error: Error) -> Error {
+fn taken_back(
+    ldap: &mut dyn Ldap,
+    target: &TargetConfig,
+    account: &Account,
+    identity: Option<&Identity>,
+    error: Error,
+) -> Error {
     if matches!(error, Error::OutcomeUnknown(_)) {
         return error;
     }
-    match revoke::revoke(ldap, target, &account.name) {
+    match revoke::revoke(ldap, target, account, identity) {
         Ok(()) => match error {
             // The entry was new; what exists already is something else.
             Error::Conflict(text) | Error::Other(text) => Error::Refused(text),

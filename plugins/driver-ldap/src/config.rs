@@ -9,6 +9,8 @@ use crate::distinguished;
 
 /// More groups than this are a group that should exist in the directory.
 const MAX_GROUPS: usize = 64;
+/// More than this is a list for the directory to have.
+const MAX_PRIVILEGED: usize = 256;
 /// More than this is no template of an entry.
 const MAX_ATTRIBUTES: usize = 64;
 
@@ -72,7 +74,8 @@ pub struct TargetConfig {
     pub name_attribute: Option<String>,
     /// Object classes of an account.
     pub object_classes: Option<Vec<String>>,
-    /// More attributes of an account. `{name}`, `{workload}` and `{lease_id}` stand for its own.
+    /// More attributes of an account. `{name}`, `{workload}` (as a plain name) and `{lease_id}` stand for
+    /// its own.
     #[serde(default)]
     pub attributes: BTreeMap<String, Texts>,
     /// How a password is sent. OpenLDAP only.
@@ -93,6 +96,13 @@ pub struct TargetConfig {
     /// What follows the `@` in Active Directory's `userPrincipalName`; the domain of
     /// `accounts_base` when it is left out.
     pub upn_suffix: Option<String>,
+    /// Groups that no account may be in, neither by its role nor by a group in a group: besides those
+    /// that rule every Active Directory.
+    #[serde(default)]
+    pub privileged_groups: Vec<String>,
+    /// Why it is accepted that every account of the domain can make computer accounts
+    /// (`ms-DS-MachineAccountQuota`), which outlive the lease. Active Directory only.
+    pub accept_machine_accounts: Option<String>,
 }
 
 fn yes() -> bool {
@@ -171,6 +181,14 @@ impl TargetConfig {
                 problem(path, message);
             }
         }
+        for (index, group) in self.privileged_groups.iter().enumerate() {
+            if let Some(message) = wrong_name(group) {
+                problem(&format!("privileged_groups[{index}]"), message);
+            }
+        }
+        if self.privileged_groups.len() > MAX_PRIVILEGED {
+            problem("privileged_groups", format!("has more than {MAX_PRIVILEGED} groups"));
+        }
         if let Some(name) = &self.name_attribute {
             let is_cn = name.eq_ignore_ascii_case("cn");
             if self.flavour == Flavour::ActiveDirectory && !is_cn {
@@ -215,8 +233,12 @@ impl TargetConfig {
         let mut of_openldap = |path: &str| problems.push(ConfigProblem::new(path, "is for OpenLDAP: leave it out"));
         match self.flavour {
             Flavour::OpenLdap => {
-                if self.upn_suffix.is_some() {
-                    problems.push(ConfigProblem::new("upn_suffix", "is for Active Directory: leave it out"));
+                let of_active_directory = [
+                    ("upn_suffix", self.upn_suffix.is_some()),
+                    ("accept_machine_accounts", self.accept_machine_accounts.is_some()),
+                ];
+                for (path, _) in of_active_directory.into_iter().filter(|(_, is_set)| *is_set) {
+                    problems.push(ConfigProblem::new(path, "is for Active Directory: leave it out"));
                 }
             }
             Flavour::ActiveDirectory => {
@@ -234,6 +256,10 @@ impl TargetConfig {
                 }
                 if self.groups_base.is_some() {
                     of_openldap("groups_base");
+                }
+                if self.accept_machine_accounts.as_ref().is_some_and(|why| why.trim().is_empty()) {
+                    let message = "is empty: say why it is accepted, or leave it out";
+                    problems.push(ConfigProblem::new("accept_machine_accounts", message));
                 }
                 match &self.upn_suffix {
                     Some(suffix) if !is_domain(suffix) => {
@@ -315,8 +341,33 @@ fn unknown_place(template: &str) -> Option<&str> {
     template.split('{').skip(1).map(|rest| rest.split('}').next().unwrap_or(rest)).find(|place| !PLACES.contains(place))
 }
 
+/// Most bytes of a workload's name in an attribute.
+const PLAIN_NAME: usize = 64;
+
+/// A workload's name as letters, digits and single hyphens or dots between them: the text is the
+/// issuer's, and in an attribute it must be neither a path (`../..`) nor another one's address
+/// (`root@example.com`).
+fn plain_name(workload: &str) -> String {
+    let mut name = String::with_capacity(PLAIN_NAME);
+    for c in workload.chars() {
+        let separates = name.is_empty() || name.ends_with(['-', '.']);
+        match c {
+            c if c.is_ascii_alphanumeric() => name.push(c),
+            '.' | '-' if !separates => name.push(c),
+            _ if !separates => name.push('-'),
+            _ => {}
+        }
+        if name.len() == PLAIN_NAME {
+            break;
+        }
+    }
+    let name = name.trim_end_matches(['-', '.']);
+    if name.is_empty() { "workload".to_owned() } else { name.to_owned() }
+}
+
 /// The template with an account's own in its places, which are replaced once: what they bring is data.
 pub(crate) fn filled(template: &str, account: &jit_plugin::Account) -> String {
+    let workload = plain_name(&account.workload);
     let mut text = String::with_capacity(template.len() + 64);
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -324,7 +375,7 @@ pub(crate) fn filled(template: &str, account: &jit_plugin::Account) -> String {
         let (place, after) = after.split_once('}').unwrap_or((after, ""));
         text.push_str(match place {
             "name" => &account.name,
-            "workload" => &account.workload,
+            "workload" => &workload,
             _ => &account.lease_id,
         });
         rest = after;

@@ -4,8 +4,9 @@ use jit_plugin::ldap::{Condition, Entry, Query, Scope};
 use jit_plugin::{AccountPage, AccountState, Error, Ldap};
 
 use crate::config::{Flavour, TargetConfig};
-use crate::failure::{NO_SUCH_OBJECT, of_read};
+use crate::failure::of_read;
 use crate::flavour::entry_of;
+use crate::look::read;
 
 /// How many names a page of [`list`] has. Servers give 500 (OpenLDAP) or 1000 (Active Directory)
 /// entries when nobody told them otherwise.
@@ -62,18 +63,7 @@ fn the_entry(
     name: &str,
     attributes: &[&str],
 ) -> Result<Option<Entry>, Error> {
-    let found = ldap.search(&Query {
-        base: &entry_of(target, name),
-        scope: Scope::Base,
-        filter: vec![Condition::Present("objectClass")],
-        attributes,
-        max_entries: 1,
-    });
-    match found {
-        Ok(found) => Ok(found.entries.into_iter().next()),
-        Err(error) if error.code() == Some(NO_SUCH_OBJECT) => Ok(None),
-        Err(error) => Err(of_read(error)),
-    }
+    read(ldap, &entry_of(target, name), attributes).map_err(of_read)
 }
 
 /// As many of them as fit.

@@ -118,15 +118,20 @@ pub(crate) fn expiry(target: &TargetConfig, seconds: u64) -> Option<(&'static st
     }
 }
 
-/// What ends the login, at once.
+/// What ends the login, at once. In OpenLDAP without a password nobody logs in, whatever overlays and
+/// policies there are; ppolicy's own lock says so to whoever looks.
 pub(crate) fn lock(target: &TargetConfig) -> Vec<Change<'static>> {
     match target.flavour {
-        Flavour::OpenLdap if !target.pwd_end_time => Vec::new(),
-        Flavour::OpenLdap => vec![
-            // Holds whatever the policy is; the lock holds where that has pwdLockout.
-            replace("pwdEndTime", Value::GeneralizedTime(1)),
-            replace("pwdAccountLockedTime", Value::Text(LOCKED_FOR_GOOD)),
-        ],
+        Flavour::OpenLdap => {
+            let password = password_attribute(Flavour::OpenLdap);
+            let mut changes = vec![Change { kind: ChangeKind::Replace, attribute: password, values: Vec::new() }];
+            if target.pwd_end_time {
+                // Holds whatever the policy is; the lock holds where that has pwdLockout.
+                changes.push(replace("pwdEndTime", Value::GeneralizedTime(1)));
+                changes.push(replace("pwdAccountLockedTime", Value::Text(LOCKED_FOR_GOOD)));
+            }
+            changes
+        }
         Flavour::ActiveDirectory => vec![replace("userAccountControl", Value::Text(DISABLED))],
     }
 }

@@ -15,8 +15,8 @@ const PAGE: u32 = 200;
 /// How often it is looked again, while groups are found.
 const ROUNDS: usize = 5;
 
-/// What of the group the account is.
-struct Member<'a> {
+/// What of a group an account is.
+pub(crate) struct Member<'a> {
     attribute: &'static str,
     entry: Name,
     name: &'a str,
@@ -24,14 +24,10 @@ struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    fn of(target: &TargetConfig, name: &'a str) -> Self {
+    /// The account of that name, whose entry that is.
+    pub(crate) fn of(target: &TargetConfig, entry: Name, name: &'a str) -> Self {
         let attribute = target.member_attribute;
-        Self {
-            attribute: attribute.name(),
-            entry: entry_of(target, name),
-            name,
-            is_distinguished: attribute != MemberAttribute::MemberUid,
-        }
+        Self { attribute: attribute.name(), entry, name, is_distinguished: attribute != MemberAttribute::MemberUid }
     }
 
     fn value(&self) -> Value<'_> {
@@ -45,7 +41,7 @@ impl<'a> Member<'a> {
 
 /// Makes the account a member.
 pub(crate) fn join(ldap: &mut dyn Ldap, target: &TargetConfig, group: &str, name: &str) -> Result<(), Error> {
-    let member = Member::of(target, name);
+    let member = Member::of(target, entry_of(target, name), name);
     let joined = ldap.modify(&Name::of(group), &[member.change(ChangeKind::Add)]);
     let Err(error) = joined else { return Ok(()) };
     match error.code() {
@@ -59,15 +55,40 @@ pub(crate) fn join(ldap: &mut dyn Ldap, target: &TargetConfig, group: &str, name
     }
 }
 
-/// Takes the account out of every group where removals look; gives what it cannot leave.
-///
-/// Active Directory does this itself when it deletes an account.
-pub(crate) fn leave_all(ldap: &mut dyn Ldap, target: &TargetConfig, name: &str) -> Result<Vec<String>, Error> {
+/// Takes the account out of these groups; gives those that it cannot leave.
+pub(crate) fn leave(ldap: &mut dyn Ldap, groups: &[String], member: &Member<'_>) -> Result<Vec<String>, Error> {
+    let mut stuck = Vec::new();
+    for group in groups {
+        let left = ldap.modify(&Name::of(group), &[member.change(ChangeKind::Delete)]);
+        let Err(error) = left else { continue };
+        match error.code() {
+            Some(NO_SUCH_ATTRIBUTE | NO_SUCH_OBJECT) => {}
+            Some(OBJECT_CLASS_VIOLATION) => {
+                stuck.push(format!("group {group} would be empty, which its class forbids: add a member that stays"))
+            }
+            // One group that does not answer as it should keeps the account in none of the others.
+            Some(_) => stuck.push(format!("group {group}: {}", reason(of_change(error)))),
+            None => return Err(of_change(error)),
+        }
+    }
+    Ok(stuck)
+}
+
+fn reason(error: Error) -> String {
+    match error {
+        Error::Refused(text) | Error::Conflict(text) | Error::Other(text) => text,
+        Error::Retryable(retry) => retry.reason,
+        other => format!("{other:?}"),
+    }
+}
+
+/// Takes the account out of every group below the base where removals look; gives what it cannot leave.
+/// Active Directory has no such base: there an entry names its groups.
+pub(crate) fn leave_all(ldap: &mut dyn Ldap, target: &TargetConfig, member: &Member<'_>) -> Result<Vec<String>, Error> {
     let Some(base) = target.groups_base.as_deref().filter(|_| target.flavour == Flavour::OpenLdap) else {
         return Ok(Vec::new());
     };
     let base = Name::of(base);
-    let member = Member::of(target, name);
     let mut stuck = Vec::new();
     for _ in 0..ROUNDS {
         let found = ldap.search(&Query {
@@ -83,22 +104,8 @@ pub(crate) fn leave_all(ldap: &mut dyn Ldap, target: &TargetConfig, name: &str) 
             Err(error) if error.code() == Some(NO_SUCH_OBJECT) => return Ok(stuck),
             Err(error) => return Err(of_read(error)),
         };
-        stuck.clear();
-        for group in &found.entries {
-            let left = ldap.modify(&Name::of(&group.name), &[member.change(ChangeKind::Delete)]);
-            let Err(error) = left else { continue };
-            match error.code() {
-                Some(NO_SUCH_ATTRIBUTE | NO_SUCH_OBJECT) => {}
-                Some(OBJECT_CLASS_VIOLATION) => stuck.push(format!(
-                    "group {} would be empty, which its class forbids: add a member that stays",
-                    group.name
-                )),
-                _ => match of_change(error) {
-                    Error::Refused(text) => stuck.push(format!("group {}: {text}", group.name)),
-                    other => return Err(other),
-                },
-            }
-        }
+        let names: Vec<String> = found.entries.into_iter().map(|group| group.name).collect();
+        stuck = leave(ldap, &names, member)?;
         if !found.truncated {
             break;
         }

@@ -14,6 +14,9 @@ mod failure;
 mod find;
 mod flavour;
 mod groups;
+mod identity;
+mod look;
+mod powers;
 mod revoke;
 mod validate;
 
@@ -82,7 +85,8 @@ impl LdapDriver for Directory {
     }
 
     fn revoke(ldap: &mut dyn Ldap, target: &Target<TargetConfig>, account: &Account) -> Result<(), Error> {
-        revoke::revoke(ldap, &target.config, &account.name)
+        let identity = account.external_id.as_deref().and_then(identity::Identity::parse);
+        revoke::revoke(ldap, &target.config, account, identity.as_ref())
     }
 
     fn inspect(ldap: &mut dyn Ldap, target: &Target<TargetConfig>, name: &str) -> Result<AccountState, Error> {

@@ -33,17 +33,57 @@ fn server(answer: impl FnMut(&Operation) -> Answer + 'static) -> FakeLdap<'stati
     FakeLdap::new(answer)
 }
 
+const UUID: &str = "0b0e4b2c-7a6a-103f-8a3b-6d1f0f0e6c11";
+const SID: &str = "S-1-5-21-1-2-3-1105";
+const CONTROLLER: &str = "dc1.example.com";
+
+/// A directory that does what it is asked and shows what it made.
+fn obliging() -> FakeLdap<'static> {
+    server(shows)
+}
+
+fn shows(operation: &Operation) -> Answer {
+    Ok(match (operation.verb, operation.name.as_str()) {
+        ("search", "") => vec![entry(
+            "",
+            &[
+                ("dnsHostName", &[CONTROLLER]),
+                ("defaultNamingContext", &["DC=example,DC=com"]),
+                ("namingContexts", &["dc=example,dc=com"]),
+            ],
+        )],
+        ("search", name @ (ENTRY | AD_ENTRY)) => {
+            vec![entry(name, &[("entryUUID", &[UUID]), ("objectGUID", &[UUID]), ("objectSid", &[SID])])]
+        }
+        // Below these there is nothing but what a test puts there.
+        ("search", "ou=jit,dc=example,dc=com" | "OU=jit,DC=example,DC=com") if operation.has("scope base") => {
+            vec![entry(&operation.name, &[])]
+        }
+        _ => vec![],
+    })
+}
+
+/// The account of a lease as the host gives it back.
+fn known(made_by: &str) -> Account {
+    Account { external_id: Some(format!("{UUID};1000;{made_by}")), now: 1_060, ..account(NAME, 4_600) }
+}
+
+fn shown(lines: &[String]) -> Vec<&str> {
+    lines.iter().map(String::as_str).collect()
+}
+
 fn create(ldap: &mut FakeLdap<'_>, target: &Target<TargetConfig>) -> Result<Issued, Error> {
     Directory::create(ldap, target, &a_role(), &account(NAME, 1_800_000_000), secret("pw"))
 }
 
 #[test]
 fn an_openldap_account_comes_with_its_password_and_expiry_at_once() {
-    let mut ldap = server(|_| Ok(vec![]));
+    let mut ldap = obliging();
     let issued =
         create(&mut ldap, &openldap(r#", "attributes": {"description": "{lease_id} of {workload}"}"#)).unwrap();
     assert_eq!(issued.properties, [("dn".to_owned(), ENTRY.to_owned())]);
-    assert_eq!(ldap.steps(), [format!("add {ENTRY}"), format!("modify {GROUP}")]);
+    assert_eq!(ldap.steps(), [format!("add {ENTRY}"), format!("search {ENTRY}"), format!("modify {GROUP}")]);
+    assert!(issued.external_id.unwrap().starts_with(&format!("{UUID};")), "it is known by more than its name");
     assert_eq!(
         ldap.operations[0].lines,
         [
@@ -56,23 +96,26 @@ fn an_openldap_account_comes_with_its_password_and_expiry_at_once() {
             "userPassword: secret:pw:salted-sha1",
         ]
     );
-    assert_eq!(ldap.operations[1].lines, [format!("add member: {ENTRY}")]);
+    assert_eq!(ldap.operations[2].lines, [format!("add member: {ENTRY}")]);
 }
 
 #[test]
 fn an_active_directory_account_can_log_in_only_when_all_is_set() {
-    let mut ldap = server(|_| Ok(vec![]));
+    let mut ldap = obliging();
     let issued = create(&mut ldap, &active_directory()).unwrap();
     let property = |name: &str| issued.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     assert_eq!(property("user_principal_name"), Some("v-payment-4qk2@example.com"));
     assert_eq!(property("sam_account_name"), Some(NAME));
     let entry = format!("modify {AD_ENTRY}");
-    assert_eq!(ldap.steps(), [format!("add {AD_ENTRY}"), entry.clone(), format!("modify {GROUP}"), entry]);
+    let (looked, root) = (format!("search {AD_ENTRY}"), "search ".to_owned());
+    let steps = [format!("add {AD_ENTRY}"), looked, root, entry.clone(), format!("modify {GROUP}"), entry];
+    assert_eq!(ldap.steps(), steps);
+    assert!(issued.external_id.unwrap().ends_with(&format!(";{CONTROLLER}")));
     let lines: Vec<&[String]> = ldap.operations.iter().map(|operation| &operation.lines[..]).collect();
     assert!(ldap.operations[0].has("userAccountControl: 514"));
     assert!(ldap.operations[0].has("accountExpires: filetime:1800000000"));
-    assert_eq!(lines[1], ["replace unicodePwd: secret:pw:utf16le-quoted"]);
-    assert_eq!(lines[3], ["replace userAccountControl: 512"]);
+    assert_eq!(lines[3], ["replace unicodePwd: secret:pw:utf16le-quoted"]);
+    assert_eq!(lines[5], ["replace userAccountControl: 512"]);
 }
 
 #[test]
@@ -85,17 +128,17 @@ fn a_login_of_twenty_characters_is_the_end_of_the_name() {
 
 #[test]
 fn a_dynamic_entry_gets_its_time_to_live() {
-    let mut ldap = server(|_| Ok(vec![]));
+    let mut ldap = obliging();
     create(&mut ldap, &openldap(r#", "dynamic": true"#)).unwrap();
     assert!(ldap.operations[0].has("objectClass: inetOrgPerson | dynamicObject"));
-    assert_eq!(ldap.operations[1].lines, ["ttl 3600"]);
+    assert_eq!(ldap.operations[2].lines, ["ttl 3600"]);
 }
 
 #[test]
 fn a_group_that_refuses_leaves_no_account() {
     let mut ldap = server(|operation| match operation.verb {
         "modify" if operation.name == GROUP => Err(refused(50)),
-        _ => Ok(vec![]),
+        _ => shows(operation),
     });
     let Err(Error::Refused(text)) = create(&mut ldap, &openldap("")) else { panic!() };
     assert!(text.contains(GROUP) && text.contains("docs/drivers"), "{text}");
@@ -105,7 +148,7 @@ fn a_group_that_refuses_leaves_no_account() {
     let mut ldap = server(|operation| match operation.verb {
         "modify" if operation.name == GROUP => Err(refused(32)),
         "delete" => Err(refused(51)),
-        _ => Ok(vec![]),
+        _ => shows(operation),
     });
     let Err(Error::OutcomeUnknown(text)) = create(&mut ldap, &openldap("")) else { panic!() };
     assert!(text.contains("no group") && text.contains("left"), "{text}");
@@ -124,17 +167,18 @@ fn creation_without_an_answer_is_in_doubt_and_without_a_connection_is_not() {
     assert!(matches!(failed(LdapError::Unknown("lost".into())), Error::OutcomeUnknown(_)));
     assert!(matches!(failed(LdapError::Unavailable("down".into())), Error::Retryable(_)));
     let mut ldap = server(|operation| match operation.verb {
-        "add" => Ok(vec![]),
-        _ => Err(LdapError::Unknown("lost".into())),
+        "modify" => Err(LdapError::Unknown("lost".into())),
+        _ => shows(operation),
     });
     assert!(matches!(create(&mut ldap, &openldap("")), Err(Error::OutcomeUnknown(_))));
-    assert_eq!(ldap.operations.len(), 2);
+    assert_eq!(ldap.steps().last().unwrap(), &format!("modify {GROUP}"));
 }
 
 #[test]
 fn a_member_already_is_a_member() {
     for code in [20, 68] {
-        let mut ldap = server(move |operation| if operation.name == GROUP { Err(refused(code)) } else { Ok(vec![]) });
+        let mut ldap =
+            server(move |operation| if operation.name == GROUP { Err(refused(code)) } else { shows(operation) });
         assert!(create(&mut ldap, &openldap("")).is_ok(), "{code}");
     }
 }
@@ -161,76 +205,6 @@ fn rotation_is_its_first_step() {
     assert_eq!(ldap.operations.len(), 1);
     assert_eq!(ldap.operations[0].lines, ["replace userPassword: secret:pw:plain"]);
     assert!(Directory::rotate(&mut ldap, &target, &account, RotationStep::Stage, None).is_err());
-}
-
-#[test]
-fn an_account_is_locked_then_leaves_its_groups_then_goes() {
-    let mut ldap = server(|operation| match operation.verb {
-        "search" => Ok(vec![entry(GROUP, &[])]),
-        _ => Ok(vec![]),
-    });
-    assert_eq!(Directory::revoke(&mut ldap, &openldap(""), &account(NAME, 1)), Ok(()));
-    let steps = [
-        format!("modify {ENTRY}"),
-        "search ou=groups,dc=example,dc=com".to_owned(),
-        format!("modify {GROUP}"),
-        format!("delete {ENTRY}"),
-    ];
-    assert_eq!(ldap.steps(), steps);
-    assert_eq!(ldap.operations[0].lines, ["replace pwdEndTime: time:1", "replace pwdAccountLockedTime: 000001010000Z"]);
-    assert!(ldap.operations[1].has(&format!("member = {ENTRY}")));
-    assert_eq!(ldap.operations[2].lines, [format!("delete member: {ENTRY}")]);
-
-    let mut ldap = server(|_| Ok(vec![]));
-    assert_eq!(Directory::revoke(&mut ldap, &active_directory(), &account(NAME, 1)), Ok(()));
-    assert_eq!(ldap.steps(), [format!("modify {AD_ENTRY}"), format!("delete {AD_ENTRY}")]);
-    assert_eq!(ldap.operations[0].lines, ["replace userAccountControl: 514"]);
-}
-
-#[test]
-fn what_is_gone_is_removed() {
-    let mut ldap = server(|operation| if operation.verb == "search" { Ok(vec![]) } else { Err(refused(32)) });
-    assert_eq!(Directory::revoke(&mut ldap, &openldap(""), &account(NAME, 1)), Ok(()));
-    // A member that is not there any more is no reason to stop.
-    let mut ldap = server(|operation| match (operation.verb, operation.name.as_str()) {
-        ("search", _) => Ok(vec![entry(GROUP, &[])]),
-        ("modify", GROUP) => Err(refused(16)),
-        _ => Ok(vec![]),
-    });
-    assert_eq!(Directory::revoke(&mut ldap, &openldap(""), &account(NAME, 1)), Ok(()));
-}
-
-#[test]
-fn an_account_goes_even_when_its_lock_or_its_group_refuses() {
-    let mut ldap = server(|operation| match (operation.verb, operation.name.as_str()) {
-        ("search", _) => Ok(vec![entry(GROUP, &[])]),
-        ("modify", ENTRY) => Err(refused(17)),
-        ("modify", GROUP) => Err(refused(65)),
-        _ => Ok(vec![]),
-    });
-    let Err(Error::Dependents(left)) = Directory::revoke(&mut ldap, &openldap(""), &account(NAME, 1)) else { panic!() };
-    assert!(left[0].contains(GROUP) && left[0].contains("add a member that stays"), "{left:?}");
-    assert!(ldap.steps().contains(&format!("delete {ENTRY}")));
-}
-
-#[test]
-fn what_stands_below_an_account_is_named() {
-    let child = format!("cn=device,{ENTRY}");
-    let mut ldap = server(move |operation| match operation.verb {
-        "delete" => Err(refused(66)),
-        "search" if operation.name == ENTRY => Ok(vec![entry(&child, &[])]),
-        _ => Ok(vec![]),
-    });
-    let revoked = Directory::revoke(&mut ldap, &openldap(""), &account(NAME, 1));
-    assert_eq!(revoked, Err(Error::Dependents(vec![format!("cn=device,{ENTRY}")])));
-}
-
-#[test]
-fn a_lock_without_an_answer_stops_the_removal_until_it_is_known() {
-    let mut ldap = server(|_| Err(LdapError::Unknown("lost".into())));
-    let revoked = Directory::revoke(&mut ldap, &openldap(""), &account(NAME, 1));
-    assert!(matches!(revoked, Err(Error::OutcomeUnknown(_))));
-    assert_eq!(ldap.operations.len(), 1);
 }
 
 #[test]
@@ -305,3 +279,4 @@ fn names_that_only_differ_in_case_are_not_ours() {
 }
 
 mod configuration;
+mod removal;

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use jit_plugin::driver::of_role;
-use jit_plugin::ldap::{Condition, Entry, LdapError, Name, Query, Scope};
+use jit_plugin::ldap::{Condition, Entry, LdapError, Name, Value};
 use jit_plugin::{ConfigProblem, Error, Ldap, Role, Target, log};
 
 use crate::config::{Flavour, RoleConfig, TargetConfig};
 use crate::distinguished::is_below;
-use crate::failure::{NO_SUCH_OBJECT, of_read};
+use crate::failure::of_read;
+use crate::look::{below, context_of, read};
+use crate::powers::wrong_power;
 
 /// What Active Directory says it is (MS-ADTS, 3.1.1.3.4.3.1).
 const ACTIVE_DIRECTORY: &str = "1.2.840.113556.1.4.800";
@@ -30,12 +32,14 @@ pub(crate) fn validate(
     for role in roles {
         problems.extend(of_role(&role.name, role.config.problems(config)));
     }
-    if problems.is_empty() {
-        problems = Server::ask(ldap)?.problems(ldap, target)?;
+    let server = if problems.is_empty() { Some(Server::ask(ldap)?) } else { None };
+    if let Some(server) = &server {
+        problems = server.problems(ldap, target)?;
     }
     // The rest would only repeat that it is the wrong server.
-    if problems.is_empty() {
+    if let Some(server) = server.filter(|_| problems.is_empty()) {
         problems.extend(base_problems(ldap, config)?);
+        problems.extend(server.context_problems(ldap, target, roles)?);
         let mut known = BTreeMap::new();
         for role in roles {
             let mut found = Vec::new();
@@ -43,7 +47,10 @@ pub(crate) fn validate(
                 let message = match known.get(group) {
                     Some(message) => Option::<String>::clone(message),
                     None => {
-                        let message = wrong_group(ldap, config, group)?;
+                        let message = match wrong_group(ldap, config, group)? {
+                            None => wrong_power(ldap, config, group)?,
+                            message => message,
+                        };
                         known.insert(group.clone(), message.clone());
                         message
                     }
@@ -61,7 +68,14 @@ struct Server(Entry);
 
 impl Server {
     fn ask(ldap: &mut dyn Ldap) -> Result<Self, Error> {
-        let attributes = &["supportedCapabilities", "supportedControl", "dynamicSubtrees", "subschemaSubentry"];
+        let attributes = &[
+            "supportedCapabilities",
+            "supportedControl",
+            "dynamicSubtrees",
+            "subschemaSubentry",
+            "defaultNamingContext",
+            "namingContexts",
+        ];
         let root = read(ldap, &Name::of(""), attributes).map_err(of_read)?;
         root.map(Self).ok_or_else(|| Error::Refused("the server does not show its root entry (root DSE)".into()))
     }
@@ -107,6 +121,35 @@ impl Server {
         Ok(problems)
     }
 
+    /// What the naming context as a whole makes of the accounts.
+    fn context_problems(
+        &self,
+        ldap: &mut dyn Ldap,
+        target: &Target<TargetConfig>,
+        roles: &[Role<RoleConfig>],
+    ) -> Result<Vec<ConfigProblem>, Error> {
+        let context = context_of(&self.0, &target.config).unwrap_or_else(|| target.config.accounts_base.clone());
+        let attributes: &[&str] = match target.config.flavour {
+            Flavour::OpenLdap => &["entryUUID"],
+            Flavour::ActiveDirectory => &["ms-DS-MachineAccountQuota", "lockoutThreshold", "objectSid"],
+        };
+        let root = read(ldap, &Name::of(&context), attributes).map_err(of_read)?;
+        match (target.config.flavour, root) {
+            (Flavour::OpenLdap, Some(_)) => Ok(Vec::new()),
+            (Flavour::OpenLdap, None) => {
+                let message = "the broker's account sees nothing outside of `accounts_base`: an account that somebody \
+                               moves out of there would be taken for removed, see docs/drivers/ldap.md";
+                log::warn(message, &[("target", &target.name), ("hidden", &context)]);
+                Ok(Vec::new())
+            }
+            (Flavour::ActiveDirectory, None) => {
+                let message = format!("{context} is hidden from the broker's account: let that account read it");
+                Ok(vec![ConfigProblem::new("accounts_base", message)])
+            }
+            (Flavour::ActiveDirectory, Some(domain)) => domain_problems(ldap, target, roles, &context, &domain),
+        }
+    }
+
     /// Whether the schema has an attribute.
     fn knows(&self, ldap: &mut dyn Ldap, attribute: &str) -> Result<bool, Error> {
         let Some(place) = self.0.value("subschemaSubentry") else { return Ok(false) };
@@ -121,20 +164,65 @@ impl Server {
     }
 }
 
-/// One entry, if it is there and may be seen.
-fn read(ldap: &mut dyn Ldap, name: &Name, attributes: &[&str]) -> Result<Option<Entry>, LdapError> {
-    let found = ldap.search(&Query {
-        base: name,
-        scope: Scope::Base,
-        filter: vec![Condition::Present("objectClass")],
-        attributes,
-        max_entries: 1,
-    });
-    match found {
-        Ok(found) => Ok(found.entries.into_iter().next()),
-        Err(error) if error.code() == Some(NO_SUCH_OBJECT) => Ok(None),
-        Err(error) => Err(error),
+/// What the domain lets every account do, and what others can do to it.
+fn domain_problems(
+    ldap: &mut dyn Ldap,
+    target: &Target<TargetConfig>,
+    roles: &[Role<RoleConfig>],
+    context: &str,
+    domain: &Entry,
+) -> Result<Vec<ConfigProblem>, Error> {
+    let config = &target.config;
+    let mut problems = Vec::new();
+    match (domain.value("ms-DS-MachineAccountQuota"), &config.accept_machine_accounts) {
+        (Some("0"), _) => {}
+        (quota, Some(why)) => {
+            let quota = quota.unwrap_or("hidden");
+            let message = "every account can make computer accounts, which outlive its lease; that is accepted";
+            log::warn(message, &[("target", &target.name), ("ms-DS-MachineAccountQuota", quota), ("why", why)]);
+        }
+        (quota, None) => {
+            let said = quota.map_or_else(|| "hidden from the broker's account".to_owned(), str::to_owned);
+            let message = format!(
+                "ms-DS-MachineAccountQuota of {context} is {said}: every account could make computer accounts of its \
+                 own, which outlive its lease. Set it to 0 (docs/drivers/ldap.md says how), or write \
+                 `accept_machine_accounts = \"…\"` with the reason"
+            );
+            problems.push(ConfigProblem::new("accept_machine_accounts", message));
+        }
     }
+    // New users are in it, whatever their role.
+    if let Some(sid) = domain.value("objectSid").map(|domain| format!("{domain}-513")) {
+        let condition = Condition::Equals("objectSid", Value::Text(&sid));
+        if let Some(users) = below(ldap, context, condition, &["1.1"], 1)?.first()
+            && let Some(message) = wrong_power(ldap, config, &users.name)?
+        {
+            let message = format!("every account is in Domain Users, which is too powerful: {message}");
+            problems.push(ConfigProblem::new("accounts_base", message));
+        }
+    }
+    if domain.value("lockoutThreshold").is_some_and(|threshold| threshold != "0") {
+        for role in roles {
+            if !has_policy(ldap, &role.config)? {
+                let message = "the domain locks accounts after wrong passwords: whoever knows an account's name can \
+                               lock it out. Put the role's accounts into a group with a password policy that locks \
+                               nobody, see docs/drivers/ldap.md";
+                log::warn(message, &[("target", &target.name), ("role", &role.name)]);
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// Whether a fine-grained password policy holds for one of a role's groups.
+fn has_policy(ldap: &mut dyn Ldap, role: &RoleConfig) -> Result<bool, Error> {
+    for group in &role.groups {
+        let entry = read(ldap, &Name::of(group), &["msDS-PSOApplied"]).map_err(of_read)?;
+        if entry.is_some_and(|entry| entry.value("msDS-PSOApplied").is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn base_problems(ldap: &mut dyn Ldap, config: &TargetConfig) -> Result<Vec<ConfigProblem>, Error> {

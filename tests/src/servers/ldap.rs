@@ -107,8 +107,32 @@ impl Directory {
     /// # Errors
     /// When the connection is lost.
     pub fn modify(&mut self, name: &str, change: Change, changed: &str, values: &[&[u8]]) -> Result<u32> {
-        let change = tlv(0x30, &[tlv(0x0a, &[change as u8]), attribute(changed, values)].concat());
-        self.ask(&tlv(0x66, &[tlv(0x04, name.as_bytes()), tlv(0x30, &change)].concat()))
+        self.modify_all(name, &[(change, changed, values)])
+    }
+
+    /// Changes an entry, all or nothing.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub fn modify_all(&mut self, name: &str, changes: &[(Change, &str, &[&[u8]])]) -> Result<u32> {
+        let changes: Vec<u8> = changes
+            .iter()
+            .flat_map(|(change, changed, values)| {
+                tlv(0x30, &[tlv(0x0a, &[*change as u8]), attribute(changed, values)].concat())
+            })
+            .collect();
+        self.ask(&tlv(0x66, &[tlv(0x04, name.as_bytes()), tlv(0x30, &changes)].concat()))
+    }
+
+    /// Gives an entry another name, in the same place or below another entry.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub fn rename(&mut self, name: &str, new_name: &str, below: Option<&str>) -> Result<u32> {
+        let below = below.map(|below| tlv(0x80, below.as_bytes())).unwrap_or_default();
+        // The old name goes.
+        let body = [tlv(0x04, name.as_bytes()), tlv(0x04, new_name.as_bytes()), tlv(0x01, &[0xff]), below].concat();
+        self.ask(&tlv(0x6c, &body))
     }
 
     /// Removes an entry.

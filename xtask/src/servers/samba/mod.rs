@@ -75,8 +75,8 @@ impl SambaBinaries {
 /// # Errors
 /// When they cannot be had on this machine, with the reason.
 pub fn binaries(steps: &Steps) -> Result<SambaBinaries> {
-    let packages = ["samba", "samba-ad-dc", "samba-ad-provision", "samba-dsdb-modules", "python3-samba"];
-    let tree = Tree::get("samba", Release::Bookworm, &packages, steps, |tree| {
+    let packages = ["samba", "samba-ad-dc", "samba-ad-provision", "samba-dsdb-modules", "python3-samba", "ldb-tools"];
+    let tree = Tree::get("samba-ad", Release::Bookworm, &packages, steps, |tree| {
         make_relocatable(tree)?;
         version(tree).map(drop)
     })?;
@@ -246,7 +246,7 @@ impl SambaServer {
         let (tree, folder) = (&self.binaries.tree, self.place.folder());
         symlink(tree.library_folder()?.join("samba"), folder.join("modules"))?;
         symlink(tree.path("/usr/share/samba/setup"), folder.join("setup"))?;
-        self.write_starter()?;
+        self.write_starters()?;
         let mut provision = self.python()?;
         provision.args(["-c", PROVISION]).arg(self.samba_tool());
         provision.args(["domain", "provision", "--realm=CORP.TEST", "--domain=CORP", "--host-name=dc1"]);
@@ -286,13 +286,17 @@ impl SambaServer {
         self.run(SET_UP, script, SET_UP_DEADLINE)
     }
 
-    /// A script `samba-tool` that runs the tree's.
-    fn write_starter(&self) -> Result<()> {
-        let mut python = self.python()?;
-        python.arg(self.samba_tool());
-        let path = self.place.folder().join("samba-tool");
-        fs::write(&path, Tree::script(&python)?)?;
-        Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?)
+    /// Scripts `samba-tool` and `ldbmodify` that run the tree's.
+    fn write_starters(&self) -> Result<()> {
+        let mut samba_tool = self.python()?;
+        samba_tool.arg(self.samba_tool());
+        let ldbmodify = command(&self.binaries.tree, "/usr/bin/ldbmodify")?;
+        for (name, command) in [("samba-tool", samba_tool), ("ldbmodify", ldbmodify)] {
+            let path = self.place.folder().join(name);
+            fs::write(&path, Tree::script(&command)?)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(())
     }
 
     fn python(&self) -> Result<Command> {

@@ -2,8 +2,8 @@
 
 use crate::bindings::ldap::{Entries, Entry};
 
-use super::name;
 use super::request::{Octets, RawEntry};
+use super::{binary, name};
 
 /// What stands in place of a value that is a secret.
 const WITHHELD: &str = "(withheld: a secret)";
@@ -51,8 +51,9 @@ impl<'a> Collector<'a> {
             let Ok(name) = String::from_utf8(entry.name) else { continue };
             let attributes = entry.attributes.into_iter().filter_map(|(name, values)| {
                 let name = String::from_utf8(name).ok().filter(|name| !name::holds_passwords(name))?;
-                let values = values.into_iter().filter_map(|value| String::from_utf8(value).ok());
-                Some((name, values.map(|value| self.blotted(value)).collect()))
+                let values = values.into_iter().filter_map(|value| binary::shown(&name, value));
+                let values = values.map(|value| self.blotted(value)).collect();
+                Some((name, values))
             });
             let attributes = attributes.collect();
             self.entries.push(Entry { name, attributes });

@@ -23,6 +23,7 @@ use crate::capability::secrets::GuestSecret;
 use crate::driver::Lane;
 use crate::text::escape;
 
+mod binary;
 mod client;
 mod connection;
 mod entries;
@@ -462,15 +463,19 @@ fn plain(value: &Value) -> Result<String, String> {
 
 /// A condition as RFC 4515 writes it.
 fn condition(condition: &Condition) -> Result<String, String> {
-    let escaped = |value: &Value| plain(value).map(|text| ldap3::ldap_escape(text).into_owned());
+    let escaped = |name: &str, value: &Value| {
+        let text = plain(value)?;
+        let bytes = binary::asserted(name, &text);
+        bytes.unwrap_or_else(|| Ok(ldap3::ldap_escape(text).into_owned()))
+    };
     Ok(match condition {
         Condition::Equals((name, value)) => {
             open_attribute(name)?;
-            format!("({name}={})", escaped(value)?)
+            format!("({name}={})", escaped(name, value)?)
         }
         Condition::AtLeast((name, value)) => {
             open_attribute(name)?;
-            format!("({name}>={})", escaped(value)?)
+            format!("({name}>={})", escaped(name, value)?)
         }
         Condition::Present(name) => {
             open_attribute(name)?;
