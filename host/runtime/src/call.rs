@@ -58,6 +58,8 @@ pub(crate) struct Track {
     /// Something was sent to the backend that may have changed it, and the backend has not said
     /// that it did not.
     effect_possible: AtomicBool,
+    /// The last request that may have changed the backend has no answer that says what became of it.
+    in_doubt: AtomicBool,
 }
 
 impl Track {
@@ -85,6 +87,16 @@ impl Track {
     /// Says whether it may; gives what was known before, to go back to when the backend refuses.
     pub(crate) fn set_effect_possible(&self, possible: bool) -> bool {
         self.effect_possible.swap(possible, Ordering::SeqCst)
+    }
+
+    /// Whether it is open what became of the last request that may have changed the backend.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::SeqCst)
+    }
+
+    /// Says whether it is open.
+    pub(crate) fn set_in_doubt(&self, in_doubt: bool) {
+        self.in_doubt.store(in_doubt, Ordering::SeqCst);
     }
 
     /// Drives a call and counts the CPU time of its polls, but not the time it waits. A future

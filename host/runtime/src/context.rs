@@ -127,7 +127,9 @@ impl ContextPlugin {
         if let Some(Connection::Http(connection)) = &scope.connection
             && loaded.grants.contains(&Grant::Http)
         {
-            call.http = Some(HttpSession { connection: Arc::clone(connection), lane: Lane::Live });
+            // A context provider has no verb that changes anything.
+            let (connection, effects) = (Arc::clone(connection), Arc::default());
+            call.http = Some(HttpSession { connection, lane: Lane::Live, effects });
         }
         let track = Arc::clone(&call.track);
         let mut store = call.into_store(&loaded.core.engine, Pace::Gathering);

@@ -18,7 +18,7 @@ use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower,
 use crate::answer::{self, backend_name, pairs, reason, refuse};
 use crate::bindings::{driver, types};
 use crate::call::{Call, Pace, Track, millis};
-use crate::capability::http::HttpSession;
+use crate::capability::http::{Effects, HttpSession};
 use crate::capability::ldap::LdapSession;
 use crate::capability::secrets::GuestSecret;
 use crate::capability::sql::{SqlSession, Templates};
@@ -68,6 +68,7 @@ pub struct DriverPlugin {
 struct Shared {
     description: Description,
     templates: Arc<Templates>,
+    effects: Arc<Effects>,
     listed: Vec<String>,
     validate: ComponentExportIndex,
     create: ComponentExportIndex,
@@ -90,6 +91,8 @@ impl DriverPlugin {
     /// `None` when the interface lacks a function.
     pub(crate) fn new(loaded: Arc<Loaded>, description: Description, templates: Templates) -> Option<Self> {
         let shared = Shared {
+            // Checked with the rest of the description: without what it says, every POST is a change.
+            effects: Arc::new(Effects::of(&description.properties).unwrap_or_default()),
             description,
             listed: templates.texts(),
             templates: Arc::new(templates),
@@ -387,7 +390,8 @@ impl DriverPlugin {
                 });
             }
             Some(Connection::Http(connection)) if granted(Grant::Http) => {
-                call.http = Some(HttpSession { connection, lane: scope.lane });
+                let effects = Arc::clone(&self.shared.effects);
+                call.http = Some(HttpSession { connection, lane: scope.lane, effects });
             }
             Some(Connection::Ldap(connection)) if granted(Grant::Ldap) => {
                 call.ldap = Some(LdapSession::new(connection, scope.lane));
@@ -424,6 +428,14 @@ impl DriverPlugin {
     /// The plugin answered with an error of the contract.
     fn said<T>(&self, error: types::Error, verb: Verb, track: &Track) -> Outcome<T> {
         let limits = &self.loaded.core.limits;
+        if verb == Verb::Changes
+            && track.is_in_doubt()
+            && let Some(text) = nothing_done(&error)
+        {
+            // The capability knows better than the driver: a change was sent, and no answer says that it
+            // was not made.
+            return Outcome::Unknown(reason(text, limits));
+        }
         let refusal = match error {
             types::Error::NotFound => Refusal::NotFound,
             types::Error::Refused(text) => Refusal::Target(reason(&text, limits)),
@@ -448,6 +460,15 @@ impl DriverPlugin {
             types::Error::Other(text) => Refusal::Target(reason(&text, limits)),
         };
         Outcome::Refused(refusal)
+    }
+}
+
+/// The text of an error by which a driver says that nothing was done.
+fn nothing_done(error: &types::Error) -> Option<&str> {
+    match error {
+        types::Error::Refused(text) | types::Error::Conflict(text) => Some(text),
+        types::Error::Retryable(retry) => Some(&retry.reason),
+        _ => None,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::answer::{backend_name, pairs};
 use crate::bindings::{self, PACKAGE, VERSION, driver, policy, statements, usage};
 use crate::call::{Call, Pace};
 use crate::capability::Grant;
+use crate::capability::http::Effects;
 use crate::capability::sql::Templates;
 use crate::capability::sql::dialect::SqlKind;
 use crate::capability::sql::template::{MAX_TEMPLATES, Template, TemplateError};
@@ -666,6 +667,7 @@ fn description(plugin: &str, said: driver::Description, limits: &Limits) -> Resu
             ),
         }
     }
+    Effects::of(&said.properties).map_err(FaultKind::Answer)?;
     let max_name_length = usize::try_from(said.max_name_length).unwrap_or(usize::MAX);
     if !(1..=4_096).contains(&max_name_length) {
         return Err(FaultKind::Answer("max-name-length must be 1 to 4096".to_owned()));

@@ -218,35 +218,94 @@ async fn what_is_withheld_is_a_handle_and_null() {
     assert_eq!(bench.runtime.handles_left_behind(), 0);
 }
 
+/// Answers with the status that the path ends in; as the backend itself where it begins so.
+async fn of_every_status() -> Backend {
+    Backend::start(|seen| {
+        let status = seen.target.rsplit('/').next().unwrap().parse().unwrap_or(503);
+        let (media_type, body) = match seen.target.split('/').nth(2).unwrap() {
+            "own" => ("application/json; charset=utf-8", r#"{"errors":["sealed"]}"#),
+            "other" => ("application/json", r#"{"message":"no healthy upstream"}"#),
+            _ => ("text/html", r#"{"errors":[]}"#),
+        };
+        Reply { status, headers: vec![("content-type", media_type.to_owned())], body: body.into() }
+    })
+    .await
+}
+
+fn sending(method: &str, path: &str, changes: bool) -> Value {
+    json!({ "send": { "method": method, "path": path.split('/').collect::<Vec<_>>(), "changes": changes } })
+}
+
 #[tokio::test]
 async fn an_answers_status_says_whether_something_may_have_changed() {
-    let backend = Backend::start(|seen| reply(seen.target.rsplit('/').next().unwrap().parse().unwrap(), "")).await;
+    let backend = of_every_status().await;
     let (bench, connection) = (bench(), connection(options(&backend.url)));
     let driver = bench.driver("driver-http");
-    let send = |status: u16, changes: bool| json!({ "send": { "method": "post", "path": [status.to_string()], "changes": changes } });
-    for (status, may_have_changed) in [
-        (200, true),
-        (204, true),
-        (302, true),
-        (400, false),
-        (403, false),
-        (404, false),
-        (409, false),
-        (429, false),
-        (500, true),
-        (502, true),
-        (503, false),
-        (504, true),
+    for (path, may_have_changed) in [
+        ("a/200", true),
+        ("a/204", true),
+        ("a/302", true),
+        ("a/400", false),
+        ("a/403", false),
+        ("a/404", false),
+        // A gateway's, after it has passed the request on.
+        ("a/408", true),
+        ("a/409", false),
+        ("a/429", false),
+        ("own/500", true),
+        ("a/502", true),
+        // A 503 is a no only where it is certainly the backend's own.
+        ("own/503", false),
+        ("other/503", true),
+        ("a/503", true),
+        ("own/504", true),
     ] {
-        let told = run(&driver, &connection, json!([send(status, true)])).await;
-        assert_eq!(told.seen[0]["status"], status);
-        assert_eq!(told.may_have_changed, may_have_changed, "{status}");
-        let told = run(&driver, &connection, json!([send(status, false)])).await;
-        assert!(!told.may_have_changed, "{status}");
+        for method in ["post", "put", "patch", "delete"] {
+            let told = run(&driver, &connection, json!([sending(method, path, false)])).await;
+            assert_eq!(told.may_have_changed, may_have_changed, "{method} {path}");
+        }
+        let told = run(&driver, &connection, json!([sending("get", path, true)])).await;
+        assert_eq!(told.may_have_changed, may_have_changed, "{path}");
+        let told = run(&driver, &connection, json!([sending("get", path, false)])).await;
+        assert!(!told.may_have_changed, "{path}");
     }
     // A later no takes nothing back of an earlier yes.
-    let told = run(&driver, &connection, json!([send(200, true), send(404, true), send(404, false)])).await;
-    assert!(told.may_have_changed);
+    let steps =
+        json!([sending("post", "a/200", false), sending("post", "a/404", false), sending("get", "a/404", false)]);
+    assert!(run(&driver, &connection, steps).await.may_have_changed);
+}
+
+/// M11: a driver that forgets to mark a request changes nothing of what it may have done.
+#[tokio::test]
+async fn a_request_has_an_effect_whatever_the_driver_says_of_it() {
+    let backend = of_every_status().await;
+    let (bench, connection) = (bench(), connection(options(&backend.url)));
+    let driver = bench.driver("driver-http");
+    for (path, may_have_changed) in [
+        ("a/200", true),
+        ("harmless/200", true),
+        ("harmless/x/y/login", true),
+        ("login", false),
+        ("harmless/x/login", false),
+    ] {
+        let told = run(&driver, &connection, json!([sending("post", path, false)])).await;
+        assert_eq!(told.may_have_changed, may_have_changed, "{path}");
+    }
+    assert!(run(&driver, &connection, json!([sending("post", "login", true)])).await.may_have_changed);
+    // "Nothing was done" is no word for a change that has no answer; for one that was answered it is.
+    for end in ["refused", "retryable"] {
+        let scope = scope_of(&connection);
+        let ending = async |path: &str| {
+            let steps = json!([sending("post", "a/200", false), sending("post", path, false)]);
+            create(&driver, &scope, json!({ "end": end, "steps": steps })).await
+        };
+        for open in ["a/500", "a/503", "a/408"] {
+            assert!(matches!(ending(open).await, Outcome::Unknown(_)), "{end} {open}");
+        }
+        for answered in ["a/404", "own/503", "a/200"] {
+            assert!(matches!(ending(answered).await, Outcome::Refused(_)), "{end} {answered}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -47,7 +47,8 @@ pub struct Request<'a> {
     pub body: Body<'a>,
     /// JSON Pointers of the answer's secrets; the empty one is the whole body.
     pub withhold: Vec<&'a str>,
-    /// Whether it may change an account or a lease at the backend.
+    /// Whether it may change an account or a lease at the backend although it is a GET. Every other method
+    /// counts as a change, but for POSTs that the description lists as `harmless-posts`.
     pub changes: bool,
 }
 

@@ -27,6 +27,8 @@ pub struct TargetConfig {
     steps: Vec<Step>,
     /// The secret, by its name here, that creation gives as the account's.
     issue: Option<String>,
+    /// What creation makes of it all: `refused` or `retryable` say that nothing was done.
+    end: Option<String>,
 }
 
 /// `[targets.T.roles.R]`: nothing.
@@ -237,7 +239,10 @@ impl HttpDriver for Told {
 
     fn describe() -> Description {
         let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        Description::new(name, version, 63, &[Feature::ListAccounts])
+        let mut description = Description::new(name, version, 63, &[Feature::ListAccounts]);
+        let properties = [("harmless-posts", "login harmless/*/login"), ("own-errors", "/errors")];
+        description.properties.extend(properties.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        description
     }
 
     fn validate(_: &mut dyn Http, _: &Target<TargetConfig>, _: &[Role<RoleConfig>]) -> Result<(), Error> {
@@ -255,7 +260,11 @@ impl HttpDriver for Told {
         let seen = play(http, &target.config.steps, &mut known)?;
         match target.config.issue.as_ref().and_then(|name| known.others.remove(name)) {
             Some(secret) => Ok(Issued { secret: Some(secret), ..Issued::default() }),
-            None => Err(tell(seen)),
+            None => Err(match (target.config.end.as_deref(), tell(seen)) {
+                (Some("refused"), Error::Other(text)) => Error::Refused(text),
+                (Some("retryable"), Error::Other(text)) => Error::retryable(text),
+                (_, told) => told,
+            }),
         }
     }
 

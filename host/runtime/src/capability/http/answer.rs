@@ -57,6 +57,16 @@ impl Answer {
         Ok(Self { status, headers, body })
     }
 
+    /// The first value of a listed header.
+    pub(super) fn header(&self, wanted: &str) -> Option<&str> {
+        self.headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str())
+    }
+
+    /// The body, with the secrets in it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.body
+    }
+
     /// How many bytes it has.
     pub(super) fn len(&self) -> usize {
         self.body.len()

@@ -9,8 +9,6 @@
 
 use std::sync::Arc;
 
-use reqwest::StatusCode;
-
 use crate::bindings::http::{Host, HttpError, Request, Response};
 use crate::call::{Call, Track};
 use crate::driver::Lane;
@@ -20,12 +18,14 @@ mod answer;
 mod blot;
 mod compose;
 mod connection;
+mod effects;
 
 pub use connection::{HttpConnection, HttpConnectionError, HttpConnectionOptions};
 
 use answer::Answer;
 use compose::{Composed, Unfit, compose, size_of};
 use connection::Failure;
+pub(crate) use effects::Effects;
 
 /// A longer body is looked through on a thread for blocking work.
 const INLINE_BODY: usize = 64 << 10;
@@ -34,6 +34,8 @@ const INLINE_BODY: usize = 64 << 10;
 pub(crate) struct HttpSession {
     pub(crate) connection: Arc<HttpConnection>,
     pub(crate) lane: Lane,
+    /// What the driver's description says of its requests.
+    pub(crate) effects: Arc<Effects>,
 }
 
 impl Host for Call {
@@ -57,17 +59,18 @@ impl Call {
     /// # Errors
     /// Traps on a handle that is not the call's, and on a limit.
     async fn exchange(&mut self, request: Request) -> wasmtime::Result<Result<Response, HttpError>> {
-        let Some(HttpSession { connection, lane }) = &self.http else {
+        let Some(HttpSession { connection, lane, effects }) = &self.http else {
             return Ok(Err(HttpError::Denied("this call has no HTTP connection".to_owned())));
         };
-        let (connection, lane) = (Arc::clone(connection), *lane);
+        let (connection, lane, effects) = (Arc::clone(connection), *lane, Arc::clone(effects));
         let Composed { request: composed, placed } = match compose(connection.base(), &request, &self.table) {
             Ok(composed) => composed,
             Err(Unfit::Denied(reason)) => return Ok(Err(HttpError::Denied(reason))),
             Err(Unfit::Handle(error)) => return Err(error.into()),
         };
         let limit = self.bytes_left();
-        let answer = match send(&connection, lane, &self.track, composed, request.changes, limit).await {
+        let changes = effects.may_change(&request).then_some(&*effects);
+        let answer = match send(&connection, lane, &self.track, composed, changes, limit).await {
             Ok(answer) => answer,
             Err(failure) => return Ok(Err(http_error(failure))),
         };
@@ -91,18 +94,19 @@ impl Call {
     }
 }
 
-/// Sends in turn and reads the whole answer.
+/// Sends in turn and reads the whole answer. `changes` says by what rules its effect is judged, where the
+/// request may have one.
 async fn send(
     connection: &HttpConnection,
     lane: Lane,
     track: &Track,
     request: reqwest::Request,
-    changes: bool,
+    changes: Option<&Effects>,
     limit: usize,
 ) -> Result<Answer, Failure> {
     let _turn = connection.turn(lane).await?;
     // From here on it may take effect, until the server says that it did not.
-    let before = if changes { track.set_effect_possible(true) } else { track.effect_possible() };
+    let before = if changes.is_some() { track.set_effect_possible(true) } else { track.effect_possible() };
     let exchange = async {
         let response = connection.head(request).await?;
         Answer::read(response, limit).await.map_err(Failure::Lost)
@@ -114,21 +118,23 @@ async fn send(
             Err(Failure::Lost(format!("no whole answer within {waited} ms")))
         }
     };
-    let nothing_happened = match &result {
-        Ok(answer) => is_refusal(answer.status),
-        Err(Failure::Refused(_) | Failure::NotSent(_)) => true,
-        Err(Failure::Lost(_)) => false,
-    };
-    if changes && nothing_happened {
-        track.set_effect_possible(before);
+    if let Some(effects) = changes {
+        let nothing_happened = match &result {
+            Ok(answer) => effects.is_refusal(answer),
+            Err(Failure::Refused(_) | Failure::NotSent(_)) => true,
+            Err(Failure::Lost(_)) => false,
+        };
+        if nothing_happened {
+            track.set_effect_possible(before);
+        }
+        match &result {
+            Ok(answer) => track.set_in_doubt(effects.is_open(answer)),
+            Err(Failure::Lost(_)) => track.set_in_doubt(true),
+            // Nothing was sent: what became of an earlier request is as open as it was.
+            Err(Failure::Refused(_) | Failure::NotSent(_)) => {}
+        }
     }
     result
-}
-
-/// The server's own no: the request is not at fault for an effect. Another server error may have
-/// come after one.
-fn is_refusal(status: StatusCode) -> bool {
-    status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE
 }
 
 fn http_error(failure: Failure) -> HttpError {
