@@ -146,7 +146,10 @@ impl Conjur<'_> {
         let config = self.config;
         let request = Request::new(Method::Get, ["resources", &config.account, "variable", id]);
         let call = Call { request, asked: Asked { what: id, privilege: "read", changes: false } };
-        let body = self.call(&call)?.json()?;
+        let body = self.call(&call)?.json().unwrap_or_default();
+        if !body.get("secrets").is_some_and(Value::is_array) {
+            return Err(Error::retryable(format!("{id}: no answer of Conjur's own: is something else before it?")));
+        }
         let list = |name: &str| body.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let versions = list("secrets").iter().filter_map(|secret| secret.get("version").and_then(Value::as_u64));
         let is_rotator = |note: &Value| note.get("name").and_then(Value::as_str) == Some("rotation/rotator");
@@ -162,7 +165,8 @@ impl Conjur<'_> {
         let call = Call { request, asked: Asked { what: id, privilege, changes: false } };
         let response = self.send(&call)?;
         match response.status {
-            200..=299 => Ok(true),
+            // Conjur's yes has no content. A page of a gateway's is none.
+            204 => Ok(true),
             403 | 404 => Ok(false),
             _ => Err(failure::of(call.asked, &response)),
         }
@@ -175,6 +179,14 @@ impl Conjur<'_> {
             Request::new(Method::Post, ["secrets", &config.account, "variable", id]).query("expirations", "");
         request.changes = true;
         let call = Call { request, asked: Asked { what: id, privilege: "update", changes: true } };
-        self.call(&call).map(drop)
+        match self.send(&call)? {
+            // As Conjur says it. A page of a gateway's is no rotation.
+            response if response.status == 201 && response.body.is_empty() => Ok(()),
+            response if (200..300).contains(&response.status) => Err(Error::OutcomeUnknown(format!(
+                "{id}: no answer of Conjur's own (status {}): is something else before it?",
+                response.status
+            ))),
+            response => Err(failure::of(call.asked, &response)),
+        }
     }
 }

@@ -41,6 +41,7 @@ impl HttpDriver for ConjurDriver {
             ("servers", "CyberArk Conjur"),
             ("revocation", "none: the accounts stand; with `rotate_on_revoke` the password's rotator is triggered"),
             ("sessions", "stay"),
+            ("harmless-posts", "authn/**/authenticate authn-jwt/**/authenticate"),
         ];
         description.properties.extend(properties.map(|(name, value)| (name.to_owned(), value.to_owned())));
         description

@@ -265,10 +265,15 @@ impl<'c> Vault<'c> {
         let response = self.send_once(&call)?;
         match response.status {
             200 => {}
-            403 => return Ok(None),
+            // A gateway's 403 says nothing of the token, which is not left: its leases would end with it.
+            403 if failure::is_vaults(&response) => return Ok(None),
+            403 => return Err(failure::not_vaults(&call, &response)),
             _ => return Err(failure::of(&call, &response)),
         }
-        let body = response.json()?;
+        let body = response.json().unwrap_or_default();
+        if !body.get("data").is_some_and(Value::is_object) {
+            return Err(failure::not_vaults(&call, &response));
+        }
         let number = |member: &str| body.pointer(member).and_then(Value::as_u64).unwrap_or(0);
         let period = number("/data/period");
         Ok(Some(TokenState {
@@ -280,9 +285,10 @@ impl<'c> Vault<'c> {
     }
 }
 
-/// Where the token is kept. Targets that share a connection share it too, where they log in alike.
+/// Where the token is kept. Targets that share a connection share it too, where they log in alike: with
+/// another secret they are somebody else to Vault.
 pub(crate) fn key(config: &TargetConfig) -> String {
     let (member, value) = config.auth.login_as();
     let namespace = config.namespace.as_deref().unwrap_or_default();
-    http::key("token", &[namespace, config.auth.mount(), member, value])
+    http::key("token", &[namespace, config.auth.mount(), member, value, &config.auth.secret])
 }

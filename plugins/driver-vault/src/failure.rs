@@ -63,8 +63,20 @@ pub(crate) fn is_unknown_lease(response: &Response) -> bool {
         && errors(response).iter().any(|error| matches!(error.as_str(), "lease not found" | "invalid lease"))
 }
 
-/// Whether it is an answer of Vault's, and not one of a proxy before it.
-fn is_vaults(response: &Response) -> bool {
+/// An answer that Vault does not give, whatever its status: nothing is known by it.
+pub(crate) fn not_vaults(call: &Call<'_>, response: &Response) -> Error {
+    let (what, status, words) = (call.shown(), response.status, words(response));
+    let text = format!("{what}: no answer of Vault's own (status {status}): is something else before it? {words}");
+    if call.changes { Error::OutcomeUnknown(text) } else { Error::retryable(text) }
+}
+
+/// Whether it is a success in Vault's own form.
+pub(crate) fn is_vaults_success(response: &Response) -> bool {
+    response.json().is_ok_and(|body| body.get("request_id").is_some_and(Value::is_string))
+}
+
+/// Whether it is a failure of Vault's, and not one of a proxy before it.
+pub(crate) fn is_vaults(response: &Response) -> bool {
     response.json().is_ok_and(|body| body.get("errors").is_some_and(Value::is_array))
 }
 

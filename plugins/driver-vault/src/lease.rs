@@ -135,7 +135,10 @@ fn give_up(vault: &mut Vault<'_>, id: &str) -> Result<(), Error> {
     let call = Call::post(["sys", "leases", "revoke"], json!({"lease_id": id, "sync": true})).changing();
     let response = vault.send(&call)?;
     match response.status {
-        200 | 204 => Ok(()),
+        204 if response.body.is_empty() => Ok(()),
+        // With something to say beside it. A page of a gateway's is no revocation.
+        200 if failure::is_vaults_success(&response) => Ok(()),
+        200..=299 => Err(failure::not_vaults(&call, &response)),
         _ if failure::is_unknown_lease(&response) => Ok(()),
         _ => Err(failure::of(&call, &response)),
     }
@@ -155,8 +158,9 @@ pub(crate) fn inspect(vault: &mut Vault<'_>, config: &TargetConfig, name: &str) 
         _ if failure::is_unknown_lease(&response) => return Err(Error::NotFound),
         _ => return Err(failure::of(&call, &response)),
     }
-    let body = response.json()?;
-    let left = body.pointer("/data/ttl").and_then(Value::as_i64).unwrap_or(0);
+    let body = response.json().unwrap_or_default();
+    let left = body.pointer("/data/ttl").and_then(Value::as_i64);
+    let left = left.ok_or_else(|| failure::not_vaults(&call, &response))?;
     Ok(AccountState {
         can_login: left > 0,
         expires_at: text(&body, "/data/expire_time").and_then(epoch_seconds),

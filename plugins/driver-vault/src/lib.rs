@@ -50,6 +50,11 @@ impl HttpDriver for VaultDriver {
             // Vault's own revocation statements end none, unless somebody wrote such.
             ("sessions", "stay"),
             ("list-accounts", "with `exclusive = true` only"),
+            (
+                "harmless-posts",
+                "v1/auth/**/login v1/auth/token/renew-self v1/sys/capabilities-self v1/sys/leases/lookup",
+            ),
+            ("own-errors", "/errors"),
         ];
         description.properties.extend(properties.map(|(name, value)| (name.to_owned(), value.to_owned())));
         description

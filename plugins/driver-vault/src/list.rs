@@ -76,13 +76,16 @@ fn below(vault: &mut Vault<'_>, config: &TargetConfig, role: Option<&str>) -> Re
     let response = vault.send(&call)?;
     match response.status {
         200 => {}
-        // An empty list.
-        404 => return Ok(Vec::new()),
+        // An empty list, in Vault's own words, which are none. A gateway's 404 says nothing of leases, nor
+        // does one of Vault's with words (no such namespace or mount, at the moment).
+        404 if failure::is_wordless(&response) => return Ok(Vec::new()),
+        404 => return Err(failure::not_vaults(&call, &response)),
         _ => return Err(failure::of(&call, &response)),
     }
-    let body = response.json()?;
-    let keys = body.pointer("/data/keys").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let mut keys: Vec<String> = keys.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let body = response.json().unwrap_or_default();
+    let keys = body.pointer("/data/keys").and_then(Value::as_array);
+    let keys = keys.and_then(|keys| keys.iter().map(|key| key.as_str().map(str::to_owned)).collect());
+    let mut keys: Vec<String> = keys.ok_or_else(|| failure::not_vaults(&call, &response))?;
     keys.sort();
     Ok(keys)
 }

@@ -107,21 +107,8 @@ impl Directory {
     /// # Errors
     /// When the connection is lost.
     pub fn modify(&mut self, name: &str, change: Change, changed: &str, values: &[&[u8]]) -> Result<u32> {
-        self.modify_all(name, &[(change, changed, values)])
-    }
-
-    /// Changes an entry, all or nothing.
-    ///
-    /// # Errors
-    /// When the connection is lost.
-    pub fn modify_all(&mut self, name: &str, changes: &[(Change, &str, &[&[u8]])]) -> Result<u32> {
-        let changes: Vec<u8> = changes
-            .iter()
-            .flat_map(|(change, changed, values)| {
-                tlv(0x30, &[tlv(0x0a, &[*change as u8]), attribute(changed, values)].concat())
-            })
-            .collect();
-        self.ask(&tlv(0x66, &[tlv(0x04, name.as_bytes()), tlv(0x30, &changes)].concat()))
+        let change = tlv(0x30, &[tlv(0x0a, &[change as u8]), attribute(changed, values)].concat());
+        self.ask(&tlv(0x66, &[tlv(0x04, name.as_bytes()), tlv(0x30, &change)].concat()))
     }
 
     /// Gives an entry another name, in the same place or below another entry.

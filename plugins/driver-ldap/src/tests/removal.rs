@@ -159,6 +159,19 @@ fn another_entry_of_the_accounts_name_does_not_stand_for_it() {
     assert_eq!(deleted, [format!("delete {MOVED}"), format!("delete {ENTRY}")]);
 }
 
+/// C1 for a directory: a referral in the account's place is neither followed nor in the way.
+#[test]
+fn a_referral_in_an_accounts_place_hides_nothing() {
+    let mut ldap = server(|operation| match (operation.verb, operation.name.as_str()) {
+        ("modify" | "delete" | "search", ENTRY) => Err(refused(10)),
+        ("search", "dc=example,dc=com") => Ok(vec![entry(MOVED, &[("entryUUID", &[UUID])])]),
+        _ => shows(operation),
+    });
+    let Err(Error::Refused(text)) = revoke(&mut ldap, &openldap(""), &known("")) else { panic!() };
+    assert!(text.contains("LDAP result 10"), "{text}");
+    assert!(ldap.steps().contains(&format!("delete {MOVED}")), "the account itself is gone");
+}
+
 /// S-H4: an account that has made computer accounts stays, locked and without groups, until somebody has
 /// seen to them.
 #[test]

@@ -187,6 +187,26 @@ fn revocation_waits_for_the_deed_and_takes_a_missing_lease_for_success() {
     assert!(text.contains("cannot be dropped"), "{text}");
 }
 
+/// S-M4: a success has a shape.
+#[test]
+fn a_page_of_a_gateway_is_no_revocation() {
+    for page in [
+        Reply::text(200, "<html>maintenance</html>"),
+        Reply::text(204, "x"),
+        Reply::text(202, ""),
+        Reply::json(200, &json!({"status": "ok"})),
+    ] {
+        let mut http = with_token(move |_| Ok(page.clone()));
+        let revoked = VaultDriver::revoke(&mut http, &a_target(), &a_lease());
+        assert!(matches!(revoked, Err(Error::OutcomeUnknown(_))), "{revoked:?}");
+    }
+    let warned = Reply::json(200, &json!({"request_id": "1", "warnings": ["slow"]}));
+    let mut http = with_token(move |_| Ok(warned.clone()));
+    assert_eq!(VaultDriver::revoke(&mut http, &a_target(), &a_lease()), Ok(()));
+    let mut http = with_token(|_| Ok(Reply::text(200, "<html>")));
+    assert!(matches!(VaultDriver::inspect(&mut http, &a_target(), LEASE), Err(Error::Retryable(_))));
+}
+
 #[test]
 fn a_lease_is_looked_at_by_its_id() {
     let mut http = with_token(|sent| Ok(good(sent)));

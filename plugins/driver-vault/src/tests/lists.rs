@@ -97,6 +97,31 @@ fn a_page_asks_for_a_bounded_number_of_roles() {
     assert_eq!((total, cursor), (120, None));
 }
 
+/// S-M4: where nothing was listed, no lease is missing.
+#[test]
+fn an_answer_of_somebody_else_is_no_empty_list() {
+    let page = |reply: Reply| {
+        let mut http = with_token(move |sent| match sent.line().as_str() {
+            "GET /v1/auth/token/lookup-self" => Ok(good(sent)),
+            _ => Ok(reply.clone()),
+        });
+        list(&mut http, &exclusive(&["a"]), None)
+    };
+    for somebody in [
+        Reply::text(404, "default backend - 404"),
+        Reply::json(404, &json!({"message": "no route"})),
+        errors(404, &["no handler for route \"sys/leases/lookup/database/creds/a\". route entry not found."]),
+        Reply::text(200, "<html>please log in</html>"),
+        Reply::json(200, &json!({"data": {}})),
+        Reply::json(200, &json!({"data": {"keys": ["1", 2]}})),
+        Reply::text(403, "<html>forbidden"),
+    ] {
+        let listed = page(somebody.clone());
+        assert!(matches!(&listed, Err(Error::Retryable(_) | Error::Refused(_))), "{somebody:?}: {listed:?}");
+    }
+    assert_eq!(page(errors(404, &[])).unwrap().names, Vec::<String>::new());
+}
+
 #[test]
 fn a_list_that_is_not_allowed_tells_the_line_of_the_policy() {
     let mut http = with_token(|sent| match sent.line().as_str() {

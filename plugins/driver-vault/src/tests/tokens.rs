@@ -56,6 +56,24 @@ fn a_good_token_is_not_left_because_of_a_missing_permission() {
 }
 
 #[test]
+fn a_gateways_refusal_takes_no_token_away() {
+    let mut http = with_token(|_| Ok(Reply::text(403, "<html>forbidden by policy")));
+    assert!(matches!(revoke(&mut http), Err(Error::Retryable(_))));
+    assert_eq!(http.kept_now(KEY), Some(("hvs-kept", 3_000)));
+}
+
+/// S-L1: with another secret it is somebody else to Vault.
+#[test]
+fn a_token_is_kept_for_one_secret() {
+    let of = |secret: &str| {
+        let auth = json!({"method": "jwt", "role": "jit-broker", "secret": secret});
+        crate::client::key(&target_of(&json!({ "auth": auth })).config)
+    };
+    assert_ne!(of("jwt"), of("another"));
+    assert_eq!(of("jwt"), KEY);
+}
+
+#[test]
 fn a_new_token_is_not_replaced_for_a_refusal() {
     let mut http = server(|sent| match sent.line().as_str() {
         "POST /v1/auth/jwt/login" => Ok(good(sent)),
