@@ -22,11 +22,17 @@ const ROTATION: u64 = 300;
 const LOOK_AGAIN: u64 = 3_000;
 
 pub(crate) fn create(conjur: &mut Conjur<'_>, role: &RoleConfig) -> Result<Issued, Error> {
-    let fresh = match role.rotate_before {
-        true => Some(Rotation::ask(conjur, &role.password).map_err(undoubted)?),
-        false => None,
-    };
-    let version = fresh.as_ref().map(|rotation| rotation.version).or(role.version.map(u64::from));
+    if !role.rotate_before {
+        return fetch(conjur, role, role.version.map(u64::from));
+    }
+    let fresh = Rotation::ask(conjur, &role.password).map_err(undoubted)?;
+    // Taken before it is read: of two calls that see the same new password, one gets it.
+    fresh.take(conjur)?;
+    fetch(conjur, role, Some(fresh.version)).inspect_err(|_| fresh.give_back(conjur))
+}
+
+/// What is handed out, at that version of the password.
+fn fetch(conjur: &mut Conjur<'_>, role: &RoleConfig, version: Option<u64>) -> Result<Issued, Error> {
     let (password, values) = match version {
         Some(version) => (pinned(conjur, &role.password, version)?, several(conjur, &readable(role), None)?.1),
         None => several(conjur, &readable(role), Some(&role.password))?,
@@ -46,9 +52,6 @@ pub(crate) fn create(conjur: &mut Conjur<'_>, role: &RoleConfig) -> Result<Issue
         vec![(REVOCATION.to_owned(), if role.rotate_on_revoke { "rotation" } else { "none" }.to_owned())];
     for (name, id) in &role.properties {
         properties.push((name.clone(), value(id)?));
-    }
-    if let Some(rotation) = fresh {
-        rotation.done(conjur);
     }
     Ok(Issued {
         username: Some(username),
@@ -112,7 +115,8 @@ fn pinned(conjur: &mut Conjur<'_>, id: &str, version: u64) -> Result<Option<Owne
 struct Rotation {
     version: u64,
     /// The note that it was asked for.
-    note: Option<(String, OwnedSecret)>,
+    key: String,
+    note: OwnedSecret,
 }
 
 impl Rotation {
@@ -125,27 +129,41 @@ impl Rotation {
         let version = conjur.variable(id)?.version.ok_or_else(empty)?;
         let before = key(conjur, id, version.saturating_sub(1));
         if let Some(note) = conjur.http.kept(&before, 1) {
-            return Ok(Self { version, note: Some((before, note)) });
+            return Ok(Self { version, key: before, note });
         }
         let pending = key(conjur, id, version);
         if conjur.http.kept(&pending, 1).is_none() {
-            conjur.rotate(id)?;
             let token = conjur.token()?;
-            let note = conjur.http.keep(&pending, token.borrow(), ROTATION, 0);
+            // Before it is triggered: without a note, each call that waits would trigger another one.
+            let kept = conjur.http.keep(&pending, token.borrow(), ROTATION, 0);
+            let full = |why: String| Error::Refused(format!("too many passwords are being changed: {why}"));
+            let note = kept.map_err(full)?;
+            if let Err(error) = conjur.rotate(id) {
+                conjur.http.forget(&pending, note.borrow());
+                return Err(error);
+            }
             let after = conjur.variable(id)?.version.ok_or_else(empty)?;
             if after > version {
-                return Ok(Self { version: after, note: Some((pending, note)) });
+                return Ok(Self { version: after, key: pending, note });
             }
         }
         let reason = format!("{id} is being changed: its rotator has not run yet");
         Err(Error::Retryable(Retry { reason, after_ms: Some(LOOK_AGAIN) }))
     }
 
-    /// The new password is handed out: whoever comes next needs another one.
-    fn done(self, conjur: &mut Conjur<'_>) {
-        if let Some((key, note)) = self.note {
-            conjur.http.forget(&key, note.borrow());
+    /// The new password is this call's: whoever comes next needs another one.
+    fn take(&self, conjur: &mut Conjur<'_>) -> Result<(), Error> {
+        if conjur.http.forget(&self.key, self.note.borrow()) {
+            return Ok(());
         }
+        let reason = "another lease has taken the password that was changed".to_owned();
+        Err(Error::Retryable(Retry { reason, after_ms: Some(LOOK_AGAIN) }))
+    }
+
+    /// It was not handed out.
+    fn give_back(&self, conjur: &mut Conjur<'_>) {
+        // Where there is no room any more, the next call has it changed again.
+        let _ = conjur.http.keep(&self.key, self.note.borrow(), ROTATION, 0);
     }
 }
 

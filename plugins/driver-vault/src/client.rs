@@ -196,7 +196,8 @@ impl<'c> Vault<'c> {
     pub(crate) fn keep_for(&mut self, valid_for: u64) {
         if let Some(token) = &self.token {
             // Another call's new login stays: it is there because this one was no longer taken.
-            self.http.keep(&key(self.config), token.borrow(), valid_for, 0);
+            // Where it is no longer kept, there is nothing to move.
+            let _ = self.http.keep(&key(self.config), token.borrow(), valid_for, 0);
         }
     }
 
@@ -254,7 +255,9 @@ impl<'c> Vault<'c> {
             None | Some(0) => ENDLESS,
             Some(seconds) => seconds,
         };
-        let token = self.http.keep(&key(self.config), token.borrow(), valid_for, unless_valid_for);
+        // A token that is not kept is not renewed: its leases would end with it, without a word.
+        let kept = self.http.keep(&key(self.config), token.borrow(), valid_for, unless_valid_for);
+        let token = kept.map_err(|reason| Error::Refused(format!("the token of a login cannot be kept: {reason}")))?;
         Ok(Login { token, valid_for })
     }
 

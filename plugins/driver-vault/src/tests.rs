@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{RoleConfig, TargetConfig};
 
 /// Where the token of [`a_target`] is kept: a hash, so that the store finds it after an upgrade.
-const KEY: &str = "token cb5d41b8a6764517";
+const KEY: &str = "token 875b3f8fda483069";
 const LEASE: &str = "database/creds/app_read_only/uNzONKfcZt82jvIC0z8WRQYt";
 const EXPIRES_AT: u64 = 1_800_003_600;
 

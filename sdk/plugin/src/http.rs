@@ -154,10 +154,20 @@ pub trait Http {
 
     /// Keeps a secret that is valid for so many seconds; gives the one that now holds, which is
     /// another call's where that is valid for longer than `unless_valid_for` seconds.
-    fn keep(&mut self, key: &str, secret: Secret<'_>, valid_seconds: u64, unless_valid_for: u64) -> OwnedSecret;
+    ///
+    /// # Errors
+    /// In words for the operator, when it cannot be kept: too many are, or it is too long.
+    fn keep(
+        &mut self,
+        key: &str,
+        secret: Secret<'_>,
+        valid_seconds: u64,
+        unless_valid_for: u64,
+    ) -> Result<OwnedSecret, String>;
 
-    /// Forgets what is kept under the key, if it is this secret.
-    fn forget(&mut self, key: &str, secret: Secret<'_>);
+    /// Forgets what is kept under the key, if it is this secret. Returns whether it was: of several calls,
+    /// one takes what is kept.
+    fn forget(&mut self, key: &str, secret: Secret<'_>) -> bool;
 }
 
 /// A key to keep something under: what it is, and what it belongs to. The host takes 128 bytes at
@@ -192,16 +202,25 @@ impl Http for HostHttp {
         session::kept(key, at_least_seconds).map(OwnedSecret::of_host)
     }
 
-    fn keep(&mut self, key: &str, secret: Secret<'_>, valid_seconds: u64, unless_valid_for: u64) -> OwnedSecret {
+    fn keep(
+        &mut self,
+        key: &str,
+        secret: Secret<'_>,
+        valid_seconds: u64,
+        unless_valid_for: u64,
+    ) -> Result<OwnedSecret, String> {
         match secret.0 {
-            Handle::Host(handle) => OwnedSecret::of_host(session::keep(key, handle, valid_seconds, unless_valid_for)),
-            Handle::Test(name) => OwnedSecret::of_test(name),
+            Handle::Host(handle) => {
+                session::keep(key, handle, valid_seconds, unless_valid_for).map(OwnedSecret::of_host)
+            }
+            Handle::Test(name) => Ok(OwnedSecret::of_test(name)),
         }
     }
 
-    fn forget(&mut self, key: &str, secret: Secret<'_>) {
-        if let Handle::Host(handle) = secret.0 {
-            session::forget(key, handle);
+    fn forget(&mut self, key: &str, secret: Secret<'_>) -> bool {
+        match secret.0 {
+            Handle::Host(handle) => session::forget(key, handle),
+            Handle::Test(_) => false,
         }
     }
 }

@@ -124,6 +124,8 @@ pub struct FakeHttp<'f> {
     pub sent: Vec<Sent>,
     /// The session's clock, in seconds.
     pub now: u64,
+    /// Nothing more can be kept.
+    pub is_full: bool,
     credentials: BTreeMap<String, String>,
     kept: BTreeMap<String, (String, u64)>,
     meanwhile: VecDeque<(String, String, u64)>,
@@ -142,6 +144,7 @@ impl<'f> FakeHttp<'f> {
         Self {
             sent: Vec::new(),
             now: 1_800_000_000,
+            is_full: false,
             credentials: BTreeMap::new(),
             kept: BTreeMap::new(),
             meanwhile: VecDeque::new(),
@@ -206,22 +209,30 @@ impl Http for FakeHttp<'_> {
         valid.then(|| OwnedSecret::of_test(name))
     }
 
-    fn keep(&mut self, key: &str, secret: Secret<'_>, valid_seconds: u64, unless_valid_for: u64) -> OwnedSecret {
+    fn keep(
+        &mut self,
+        key: &str,
+        secret: Secret<'_>,
+        valid_seconds: u64,
+        unless_valid_for: u64,
+    ) -> Result<OwnedSecret, String> {
+        if self.is_full && !self.kept.contains_key(key) {
+            return Err("too many secrets are kept".to_owned());
+        }
         let name = name(secret);
         if let Some((other, until)) = self.kept.get(key)
             && other != name
             && until.saturating_sub(self.now) > unless_valid_for
         {
-            return OwnedSecret::of_test(other);
+            return Ok(OwnedSecret::of_test(other));
         }
         self.kept.insert(key.to_owned(), (name.to_owned(), self.now.saturating_add(valid_seconds)));
-        OwnedSecret::of_test(name)
+        Ok(OwnedSecret::of_test(name))
     }
 
-    fn forget(&mut self, key: &str, secret: Secret<'_>) {
-        if self.kept.get(key).is_some_and(|(there, _)| there == name(secret)) {
-            self.kept.remove(key);
-        }
+    fn forget(&mut self, key: &str, secret: Secret<'_>) -> bool {
+        let is_it = self.kept.get(key).is_some_and(|(there, _)| there == name(secret));
+        is_it && self.kept.remove(key).is_some()
     }
 }
 
@@ -400,15 +411,21 @@ mod tests {
         let mut http = FakeHttp::new(|_| Ok(Reply::text(204, "")));
         let (first, second) = (OwnedSecret::of_test("first"), OwnedSecret::of_test("second"));
         assert!(http.kept("token", 0).is_none());
-        assert_eq!(name(http.keep("token", first.borrow(), 100, 0).borrow()), "first");
-        assert_eq!(name(http.keep("token", second.borrow(), 500, 50).borrow()), "first");
-        assert!(http.kept("token", 101).is_none());
-        assert_eq!(name(http.keep("token", second.borrow(), 500, 100).borrow()), "second");
-        http.forget("token", first.borrow());
+        let mut keep = |secret: &OwnedSecret, valid, unless| {
+            let holds = http.keep("token", secret.borrow(), valid, unless).unwrap_or_else(|why| panic!("{why}"));
+            name(holds.borrow()).to_owned()
+        };
+        assert_eq!(keep(&first, 100, 0), "first");
+        assert_eq!(keep(&second, 500, 50), "first");
+        assert_eq!(keep(&second, 500, 100), "second");
+        assert!(http.kept("token", 501).is_none());
+        assert!(!http.forget("token", first.borrow()));
         assert_eq!(http.kept_now("token"), Some(("second", 500)));
         http.now += 500;
         assert!(http.kept("token", 0).is_none());
-        http.forget("token", second.borrow());
+        assert!(http.forget("token", second.borrow()) && !http.forget("token", second.borrow()));
         assert!(http.keys().is_empty());
+        http.is_full = true;
+        assert!(http.keep("token", first.borrow(), 1, 0).is_err());
     }
 }

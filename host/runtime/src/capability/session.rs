@@ -95,27 +95,32 @@ impl Host for Call {
         secret: Resource<GuestSecret>,
         valid: u64,
         unless: u64,
-    ) -> wasmtime::Result<Resource<GuestSecret>> {
+    ) -> wasmtime::Result<Result<Resource<GuestSecret>, String>> {
         self.enter_host(key.len())?;
         let mut secret = self.table.get(&secret)?.0.clone();
         if let Some(connection) = self.connection() {
             let track = Arc::clone(&self.track);
-            secret = track.unmetered(connection.kept.keep(&self.plugin, &key, secret, valid, unless)).await;
+            let kept = track.unmetered(connection.kept.keep(&self.plugin, &key, secret, valid, unless)).await;
+            secret = match kept {
+                Ok(holds) => holds,
+                Err(reason) => {
+                    self.count_bytes(reason.len())?;
+                    return Ok(Err(reason));
+                }
+            };
             if self.turn.as_ref().is_some_and(|turn| turn.is_for(&key)) {
                 self.turn = None;
             }
         }
-        self.hand_out(secret)
+        self.hand_out(secret).map(Ok)
     }
 
-    async fn forget(&mut self, key: String, secret: Resource<GuestSecret>) -> wasmtime::Result<()> {
+    async fn forget(&mut self, key: String, secret: Resource<GuestSecret>) -> wasmtime::Result<bool> {
         self.enter_host(key.len())?;
         let secret = self.table.get(&secret)?.0.clone();
-        if let Some(connection) = self.connection() {
-            let track = Arc::clone(&self.track);
-            track.unmetered(connection.kept.forget(&self.plugin, &key, &secret)).await;
-        }
-        Ok(())
+        let Some(connection) = self.connection() else { return Ok(false) };
+        let track = Arc::clone(&self.track);
+        Ok(track.unmetered(connection.kept.forget(&self.plugin, &key, &secret)).await)
     }
 }
 

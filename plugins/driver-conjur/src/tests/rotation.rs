@@ -89,6 +89,44 @@ fn a_password_that_was_changed_and_could_not_be_fetched_is_still_there_for_the_n
     assert_eq!(count(&http, EXPIRE), 1);
 }
 
+/// S-L3: the note is taken before the secret is read.
+#[test]
+fn two_calls_at_once_do_not_get_one_password() {
+    let versions = Rc::new(RefCell::new(vec![1]));
+    let role = role_with(&json!({"rotate_before": true}));
+    let mut http = rotating(&versions, false);
+    assert!(create(&mut http, &role).is_err());
+    versions.borrow_mut().push(2);
+    // While this one reads, nothing is left for another.
+    assert_eq!(http.keys().len(), 2);
+    assert_eq!(password_of(&create(&mut http, &role).unwrap()), "<pw-2>");
+    assert_eq!(http.keys().len(), 1);
+}
+
+/// S-L2: without a note, each poll would trigger another rotation.
+#[test]
+fn without_room_for_a_note_nothing_is_rotated() {
+    let versions = Rc::new(RefCell::new(vec![1]));
+    let mut http = rotating(&versions, false);
+    http.is_full = true;
+    let Err(Error::Refused(text)) = create(&mut http, &role_with(&json!({"rotate_before": true}))) else { panic!() };
+    assert!(text.contains("too many"), "{text}");
+    assert_eq!(count(&http, EXPIRE), 0);
+}
+
+/// S-M4: a page of a gateway is neither a rotation nor a variable.
+#[test]
+fn what_conjur_does_not_say_is_not_done() {
+    for page in [Reply::text(200, "<html>maintenance"), Reply::text(204, ""), Reply::text(201, "<html>")] {
+        let mut http = with_token(move |_| Ok(page.clone()));
+        let ended = ConjurDriver::revoke(&mut http, &a_target(), &ended(Some("rotate/inventory/db/password")));
+        assert!(matches!(ended, Err(Error::OutcomeUnknown(_))), "{ended:?}");
+    }
+    let mut http = with_token(|_| Ok(Reply::text(200, "<html>")));
+    let made = create(&mut http, &role_with(&json!({"rotate_before": true})));
+    assert!(matches!(made, Err(Error::Retryable(_))), "{made:?}");
+}
+
 #[test]
 fn a_rotation_without_an_answer_is_tried_again_and_leaves_no_doubt_of_an_account() {
     for reply in [Err(HttpError::Unknown("cut".into())), Ok(Reply::text(500, ""))] {

@@ -215,13 +215,16 @@ fn play(http: &mut dyn Http, steps: &[Step], known: &mut Known<'_>) -> Result<Ve
                 None => json!("not kept"),
             },
             Step::Keep { key, secret, valid, unless, r#as } => {
-                let holds = http.keep(key, known.get(secret)?, *valid, *unless);
-                known.others.insert(r#as.clone(), holds);
-                json!("holds")
+                match http.keep(key, known.get(secret)?, *valid, *unless) {
+                    Ok(holds) => {
+                        known.others.insert(r#as.clone(), holds);
+                        json!("holds")
+                    }
+                    Err(reason) => json!({ "no_room": reason }),
+                }
             }
             Step::Forget { key, secret } => {
-                http.forget(key, known.get(secret)?);
-                json!("forgotten")
+                json!(if http.forget(key, known.get(secret)?) { "forgotten" } else { "not there" })
             }
             Step::Trap => panic!("as configured"),
         });

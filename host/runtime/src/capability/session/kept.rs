@@ -5,7 +5,7 @@
 //! written after each change; where it fails, that is a warning, and what is lost is lost only at
 //! the next restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,8 +15,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Kept, SessionStore};
 
-/// Most keys of one plugin on one connection.
-const KEYS: usize = 16;
+/// Most keys of one kind of one plugin on one connection, and most kinds. A kind is what stands before
+/// the first space: logins and notes do not take each other's room.
+const KEYS: usize = 64;
+const KINDS: usize = 4;
 
 /// Longest key, in bytes.
 const KEY_BYTES: usize = 128;
@@ -107,6 +109,9 @@ impl KeptSecrets {
     }
 
     /// Keeps a secret and gives the one that now holds.
+    ///
+    /// # Errors
+    /// In words, when it cannot be kept.
     pub(super) async fn keep(
         &self,
         plugin: &Arc<str>,
@@ -114,15 +119,16 @@ impl KeptSecrets {
         secret: SecretString,
         valid: u64,
         unless: u64,
-    ) -> SecretString {
-        let connection = &self.memory.connection;
+    ) -> Result<SecretString, String> {
+        let refused = |reason: String| {
+            tracing::warn!(%plugin, connection = &self.memory.connection, "a secret is not kept: {reason}");
+            Err(reason)
+        };
         if secret.expose_secret().len() > SECRET_BYTES {
-            tracing::warn!(%plugin, connection, "a secret of more than {SECRET_BYTES} bytes is not kept");
-            return secret;
+            return refused(format!("it has more than {SECRET_BYTES} bytes"));
         }
         if !self.memory.recall(plugin, key).await {
-            tracing::warn!(%plugin, connection, "a secret is not kept: at most {KEYS} keys of {KEY_BYTES} bytes are");
-            return secret;
+            return refused(format!("at most {KEYS} keys of a kind are, of {KEY_BYTES} bytes and {KINDS} kinds"));
         }
         {
             let mut slots = self.memory.slots();
@@ -131,28 +137,29 @@ impl KeptSecrets {
                 && !is_same(&there.secret, &secret)
                 && left(there) > unless
             {
-                return there.secret.clone();
+                return Ok(there.secret.clone());
             }
             let valid_until = now().saturating_add(valid).min(LATEST);
             *slot = Some(Kept { secret: secret.clone(), valid_until });
         }
         self.memory.write_through(plugin, key).await;
-        secret
+        Ok(secret)
     }
 
-    /// Forgets what is kept, if it is this secret.
-    pub(super) async fn forget(&self, plugin: &Arc<str>, key: &str, secret: &SecretString) {
+    /// Forgets what is kept, if it is this secret; says whether it was.
+    pub(super) async fn forget(&self, plugin: &Arc<str>, key: &str, secret: &SecretString) -> bool {
         if !self.memory.recall(plugin, key).await {
-            return;
+            return false;
         }
         {
             let mut slots = self.memory.slots();
             match slots.get_mut(&(Arc::clone(plugin), key.to_owned())) {
                 Some(slot) if slot.as_ref().is_some_and(|there| is_same(&there.secret, secret)) => *slot = None,
-                _ => return,
+                _ => return false,
             }
         }
         self.memory.write_through(plugin, key).await;
+        true
     }
 }
 
@@ -171,7 +178,7 @@ impl Memory {
         if self.slots().contains_key(&slot) {
             return true;
         }
-        if !make_room(&mut self.slots(), plugin) {
+        if !make_room(&mut self.slots(), plugin, key) {
             return false;
         }
         let stored = match &self.store {
@@ -188,7 +195,7 @@ impl Memory {
         let mut slots = self.slots();
         // Another call may have been here meanwhile; what it knows is newer.
         if !slots.contains_key(&slot) {
-            if !make_room(&mut slots, plugin) {
+            if !make_room(&mut slots, plugin, key) {
                 return false;
             }
             slots.insert(slot, stored);
@@ -224,13 +231,29 @@ impl Memory {
     }
 }
 
-/// Whether one more key of the plugin fits, once what no longer holds is dropped.
-fn make_room(slots: &mut Slots, plugin: &Arc<str>) -> bool {
-    let count = |slots: &Slots| slots.keys().filter(|(owner, _)| owner == plugin).count();
-    if count(slots) >= KEYS {
+/// Whether this key of the plugin fits too, once what no longer holds is dropped.
+fn make_room(slots: &mut Slots, plugin: &Arc<str>, key: &str) -> bool {
+    let fits = |slots: &Slots| {
+        let kinds = slots.keys().filter(|(owner, _)| owner == plugin).map(|(_, key)| kind(key));
+        let (mut alike, mut others) = (0, BTreeSet::new());
+        for other in kinds {
+            if other == kind(key) {
+                alike += 1;
+            } else {
+                others.insert(other);
+            }
+        }
+        alike < KEYS && others.len() < KINDS
+    };
+    fits(slots) || {
         slots.retain(|(owner, _), kept| owner != plugin || kept.as_ref().is_some_and(|kept| left(kept) > 0));
+        fits(slots)
     }
-    count(slots) < KEYS
+}
+
+/// What a key is for.
+fn kind(key: &str) -> &str {
+    key.split_once(' ').map_or(key, |(kind, _)| kind)
 }
 
 /// A key in the store: two plugins of one connection share nothing. A plugin's name has no `/`.
