@@ -672,7 +672,7 @@ async fn what_is_not_granted_does_not_load_and_what_is_not_there_is_denied() {
     let told = told(create(&driver, &scope(), json!({ "steps": steps })).await);
     assert_eq!(error(&told, "denied"), "this call has no HTTP connection");
     assert_eq!(told.seen[1]["no_credential"], "this call has no connection with secrets");
-    assert_eq!(told.seen[2..], [json!("not kept"), json!("holds"), json!("not kept"), json!("forgotten")]);
+    assert_eq!(told.seen[2..], [json!("not kept"), json!("holds"), json!("not kept"), json!("not there")]);
     assert!(!told.may_have_changed);
 }
 
