@@ -111,6 +111,17 @@ pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Whether a request with that head takes a reply of that media type.
+fn accepts(head: &str, kind: &str) -> bool {
+    let accept = head.lines().filter_map(|line| line.split_once(':'));
+    let accept: Vec<&str> = accept
+        .filter(|(name, _)| name.eq_ignore_ascii_case("accept"))
+        .flat_map(|(_, value)| value.split(','))
+        .collect();
+    let types = accept.iter().map(|item| item.split(';').next().unwrap_or_default().trim());
+    accept.is_empty() || types.into_iter().any(|accepted| [kind, "application/*", "*/*"].contains(&accepted))
+}
+
 async fn answer(mut stream: TcpStream, url: &str, keys: &[Value]) -> Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
@@ -121,13 +132,17 @@ async fn answer(mut stream: TcpStream, url: &str, keys: &[Value]) -> Result<()> 
     }
     let head = String::from_utf8_lossy(&head);
     let path = head.split(' ').nth(1).context("no path")?;
-    let body = match path {
-        "/.well-known/openid-configuration" => json!({"issuer": url, "jwks_uri": format!("{url}/jwks")}),
-        "/jwks" => json!({"keys": keys}),
-        _ => json!(null),
-    }
-    .to_string();
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: ";
+    let (kind, body) = match path {
+        "/.well-known/openid-configuration" => {
+            ("application/json", json!({"issuer": url, "jwks_uri": format!("{url}/jwks")}))
+        }
+        "/jwks" => ("application/jwk-set+json", json!({"keys": keys})),
+        _ => ("application/json", json!(null)),
+    };
+    // As strict as a Kubernetes API server, which has one type for each and says 406 to who does not take it.
+    let (status, body) =
+        if accepts(&head, kind) { ("200 OK", body.to_string()) } else { ("406 Not Acceptable", String::new()) };
+    let head = format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\ncontent-length: ");
     stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).await?;
     Ok(stream.shutdown().await?)
 }

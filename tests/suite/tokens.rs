@@ -186,6 +186,37 @@ async fn an_issuer_that_is_away_refuses_its_own_tokens_and_no_others() {
     assert_eq!(client.issue(&embedded, &json!({"target": "inventory_db"})).await.unwrap().status, 201);
 }
 
+/// No valid signature is needed to wait for an issuer that hangs: who does takes no room from anybody.
+#[tokio::test]
+async fn who_waits_for_a_slow_issuer_takes_no_room_from_others() {
+    let key = Key::generate("key-1").unwrap();
+    let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", hanging.local_addr().unwrap());
+    let settings = Settings { more: entry("slow", &url), server: "max_in_flight = 1".to_owned(), ..Settings::default() };
+    let world = World::with(settings).await;
+    let client = world.client();
+    let claims = json!({"iss": url, "sub": "x", "aud": ["jit-broker"], "exp": now() + 600});
+    let mut strangers = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let header = json!({"alg": "ES256", "typ": "JWT", "kid": format!("k{number}")});
+        let forged = format!("Bearer {}.c2lnbmF0dXJl", message(&header, &claims));
+        let client = client.clone();
+        strangers.spawn(async move { issue(&client, &[forged.as_bytes()]).await });
+    }
+    let (mut asked, _) = hanging.accept().await.unwrap();
+    let token = client.token("payment-service").await.unwrap();
+    for _ in 0..3 {
+        let issued = client.issue(&token, &json!({"target": "inventory_db"})).await.unwrap();
+        assert_eq!(issued.status, 201, "{}", issued.text);
+    }
+    // An answer that is none ends the wait of all of them.
+    tokio::io::AsyncWriteExt::write_all(&mut asked, b"no HTTP\r\n\r\n").await.unwrap();
+    drop((asked, hanging));
+    while let Some(refused) = strangers.join_next().await {
+        refused.unwrap().assert_problem(401, "unauthenticated");
+    }
+}
+
 #[tokio::test]
 async fn two_issuers_workloads_of_one_name_are_two_callers() {
     let key = Key::generate("key-1").unwrap();

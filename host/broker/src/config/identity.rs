@@ -39,12 +39,16 @@ pub struct JwtIssuer {
     /// PEM file with the only authorities that the issuer's TLS certificate may come from.
     pub ca: Option<PathBuf>,
     /// A bearer token that is sent with discovery and key set requests, read at each: Kubernetes'
-    /// API server answers them only to authenticated callers.
+    /// API server answers them only to authenticated callers. Only to the host and port of `jwks_url` or
+    /// else `issuer`.
     pub bearer_token_file: Option<PathBuf>,
     /// Tolerated difference of clocks, 1 to 120 s, by default 30 s.
     pub leeway: Duration,
     /// The longest `exp - iat` of an accepted token; none accepts any.
     pub max_token_lifetime: Option<Ttl>,
+    /// Keys that the issuer has not confirmed for this long are not used any more: `1m` to `30d`, by
+    /// default 24 h.
+    pub max_stale: Duration,
 }
 
 /// A signature that an issuer may use. All are asymmetric: whoever checks a token must not be
@@ -135,6 +139,7 @@ fn issuer(entry: &Section<'_>) -> Option<JwtIssuer> {
         bearer_token_file: entry.path("bearer_token_file"),
         leeway: entry.wait("leeway", 30, 1..=120),
         max_token_lifetime: entry.ttl("max_token_lifetime"),
+        max_stale: entry.wait("max_stale", 24 * 3_600, 60..=30 * 86_400),
         name: name?,
         issuer: issuer?,
         audiences: audiences?,

@@ -338,10 +338,21 @@ async fn discovery(State(issuer): State<DevIssuer>) -> Json<Value> {
     }))
 }
 
-async fn key_set(State(issuer): State<DevIssuer>) -> Json<Value> {
+/// The media type of a key set (RFC 7517 section 8.5).
+const KEY_SET: &str = "application/jwk-set+json";
+
+/// As strict as a Kubernetes API server: who does not take a key set's own media type gets 406, so that
+/// what works here works in a cluster.
+async fn key_set(State(issuer): State<DevIssuer>, headers: HeaderMap) -> Response {
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let types =
+        accept.iter().flat_map(|value| value.split(',')).map(|item| item.split(';').next().unwrap_or("").trim());
+    if !accept.is_empty() && !types.into_iter().any(|accepted| [KEY_SET, "application/*", "*/*"].contains(&accepted)) {
+        return (StatusCode::NOT_ACCEPTABLE, format!("the key set is {KEY_SET}\n")).into_response();
+    }
     let keys = issuer.0.keys.read().unwrap_or_else(PoisonError::into_inner);
     let published: Vec<&Value> = std::iter::once(&keys.current.public).chain(&keys.retired).collect();
-    Json(json!({"keys": published}))
+    ([(header::CONTENT_TYPE, KEY_SET)], json!({"keys": published}).to_string()).into_response()
 }
 
 async fn token_as_text(

@@ -127,9 +127,9 @@ impl Identity {
     /// Verifies a token. May wait for the issuer's keys, at most twice
     /// [`KeyPolicy::fetch_deadline`]; dropping the future loses nothing.
     ///
-    /// Where several entries have the same issuer, those that accept the token's audience are
-    /// tried in the order of the configuration, and the first that accepts the token names the
-    /// principal; when none does, the first one's reason is returned.
+    /// Where several entries have the same issuer, the first one in the order of the configuration that
+    /// accepts the token's audience decides: it names the principal, or its reason is returned. What it
+    /// refuses is not tried with the next one, or else the laxest entry would count.
     ///
     /// # Errors
     /// [`Rejected`], for the log and the metrics. The caller is told nothing but 401.
@@ -142,11 +142,12 @@ impl Identity {
         }
 
         let preview = Preview::read(token.expose())?;
-        let mut reason = None;
+        let mut known = false;
         for (index, issuer) in self.issuers.iter().enumerate() {
             if issuer.issuer() != preview.issuer {
                 continue;
             }
+            known = true;
             match issuer.verify(&preview).await {
                 Ok((verified, generation)) => {
                     let verified = Arc::new(verified);
@@ -155,16 +156,25 @@ impl Identity {
                     return Ok(verified);
                 }
                 // An entry for another audience says nothing about a token that is not for it.
-                Err(Rejected::WrongAudience) => {
-                    reason.get_or_insert(Rejected::WrongAudience);
-                }
-                Err(other) => match &reason {
-                    None | Some(Rejected::WrongAudience) => reason = Some(other),
-                    Some(_) => {}
-                },
+                Err(Rejected::WrongAudience) => {}
+                Err(reason) => return Err(reason),
             }
         }
-        Err(reason.unwrap_or_else(|| Rejected::UnknownIssuer(Quoted::new(&preview.issuer))))
+        Err(if known { Rejected::WrongAudience } else { Rejected::UnknownIssuer(Quoted::new(&preview.issuer)) })
+    }
+
+    /// Asks every issuer for its keys now, side by side, whatever is known of them: for a check of the
+    /// configuration. Returns each entry's name with how many of its published keys can verify a token, or
+    /// with why they cannot be had. Takes at most [`KeyPolicy::fetch_deadline`].
+    pub async fn ask_issuers(&self) -> Vec<(String, Result<usize, String>)> {
+        let asked = self.issuers.iter().map(async |issuer| (issuer.name().to_owned(), issuer.ask().await));
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Fetches keys that are older than [`KeyPolicy::max_age`] whether they are used or not, so that a key
+    /// that its issuer withdrew is not good until its next use. Sets the metric of each set's age.
+    pub fn refresh(&self) {
+        self.issuers.iter().for_each(JwtIssuer::refresh);
     }
 
     fn still_holds(&self, entry: &Remembered) -> bool {

@@ -87,6 +87,12 @@ pub enum Rejected {
         /// What went wrong at the last attempt.
         detail: Arc<str>,
     },
+    /// Too many wait for the issuer's keys already. Not the token's fault: the caller may come back.
+    #[error("too many callers wait for the keys of issuer `{issuer}`")]
+    IssuerBusy {
+        /// The entry's name.
+        issuer: String,
+    },
     /// A verified token's claims do not give what the configuration maps.
     #[error("{mapping}: {problem}")]
     Claim {
@@ -118,6 +124,7 @@ impl Rejected {
             Rejected::AmbiguousKey => "ambiguous_key",
             Rejected::Signature => "signature",
             Rejected::IssuerUnavailable { .. } => "issuer_unavailable",
+            Rejected::IssuerBusy { .. } => "issuer_busy",
             Rejected::Claim { .. } => "claim",
         }
     }

@@ -60,7 +60,8 @@ pub struct JwtIssuerConfig {
     pub ca: Option<PathBuf>,
     /// A file with a bearer token that is sent with discovery and key set requests: Kubernetes'
     /// API server answers them only to authenticated callers. Read at each fetch, because such
-    /// tokens rotate. Only sent to `https` addresses (or loopback in `dev`).
+    /// tokens rotate. Sent only to scheme, host and port of `jwks_url` or else `issuer`, and not to
+    /// another host that a discovery document names.
     #[serde(default)]
     pub bearer_token_file: Option<PathBuf>,
     /// How far clocks may differ: 1 s to 2 min.
@@ -69,6 +70,11 @@ pub struct JwtIssuerConfig {
     /// Refuse tokens that live longer (`exp` − `iat`; from now where `iat` is absent).
     #[serde(default)]
     pub max_token_lifetime: Option<Ttl>,
+    /// Keys that the issuer has not confirmed for this long are not used any more; 24 h unless
+    /// configured. It bounds how long a withdrawn key stays good for somebody who can suppress the
+    /// issuer's answers, and how long tokens are accepted while the issuer is away.
+    #[serde(default)]
+    pub max_stale: Option<Ttl>,
 }
 
 const TOO_LENIENT: &str = "leeway must be at most \"2m\": a longer one keeps expired tokens alive";

@@ -13,8 +13,15 @@ use url::Url;
 use super::config::{IdentityError, JwtIssuerConfig, check_url};
 use super::key_set::{KeyList, KeySetError};
 
-/// The largest discovery document and key set, in bytes. 64 RSA keys of 4096 bits are 60 KiB.
-const MAX_BODY: usize = 256 * 1024;
+/// The largest discovery document and key set, in bytes. 256 RSA keys of 4096 bits with a certificate
+/// each are 750 KiB.
+const MAX_BODY: usize = 1024 * 1024;
+/// What a key set is asked for as. The first is its own type (RFC 7517 section 8.5), and the only one
+/// that a Kubernetes API server has: it answers 406 to who does not take it. The second is what most
+/// others send.
+const KEY_SET_TYPES: &str = "application/jwk-set+json, application/json;q=0.9";
+/// What a discovery document is asked for as (OpenID Connect Discovery section 4.2).
+const DISCOVERY_TYPES: &str = "application/json";
 /// The largest CA file, in bytes.
 const MAX_CA: u64 = 1024 * 1024;
 /// The largest bearer token file, in bytes.
@@ -30,8 +37,8 @@ pub(super) enum FetchError {
         #[source]
         source: reqwest::Error,
     },
-    #[error("{host} answered {status} (redirects are not followed)")]
-    Status { host: String, status: StatusCode },
+    #[error("{host} answered {status}{hint}")]
+    Status { host: String, status: StatusCode, hint: &'static str },
     #[error("{host} sent more than {MAX_BODY} bytes")]
     TooLarge { host: String },
     #[error("the discovery document is not JSON with `issuer` and `jwks_uri`")]
@@ -56,11 +63,16 @@ enum Source {
     KeySet(Url),
 }
 
+/// Where a bearer token may be sent: scheme, host and port of the address that the operator wrote.
+/// What an issuer's discovery document says is the issuer's word, and the token is not the issuer's.
+type Origin = url::Origin;
+
 /// An issuer's addresses and the client for them.
 pub(super) struct KeyEndpoint {
     client: Client,
     source: Source,
     bearer: Option<PathBuf>,
+    bearer_for: Origin,
     allow_http_loopback: bool,
 }
 
@@ -94,9 +106,8 @@ impl KeyEndpoint {
             .referer(false)
             .pool_max_idle_per_host(1)
             .connect_timeout(CONNECT_DEADLINE);
-        let plain = match &source {
-            Source::Discovery { url, .. } | Source::KeySet(url) => url.scheme() == "http",
-        };
+        let (Source::Discovery { url: configured, .. } | Source::KeySet(configured)) = &source;
+        let (plain, bearer_for) = (configured.scheme() == "http", configured.origin());
         if let Some(path) = &config.ca {
             builder = builder.tls_certs_only(certificates(path).map_err(|problem| IdentityError::Ca {
                 name: name(),
@@ -110,10 +121,11 @@ impl KeyEndpoint {
         }
         let client = builder.build().map_err(|source| IdentityError::Client { name: name(), source })?;
         let bearer = config.bearer_token_file.clone();
-        Ok(Self { client, source, bearer, allow_http_loopback })
+        Ok(Self { client, source, bearer, bearer_for, allow_http_loopback })
     }
 
-    /// Fetches the keys: one or two requests, no redirects, all within `deadline`.
+    /// Fetches the keys: one or two requests, all within `deadline`. Redirects are not followed: whoever
+    /// could answer with one would decide where the keys come from. `jwks_url` names another place.
     pub(super) async fn fetch(&self, deadline: Duration) -> Result<KeyList, FetchError> {
         tokio::time::timeout(deadline, self.fetch_unbounded()).await.unwrap_or(Err(FetchError::Deadline(deadline)))
     }
@@ -127,8 +139,9 @@ impl KeyEndpoint {
         let keys_url = match &self.source {
             Source::KeySet(url) => url.clone(),
             Source::Discovery { url, issuer } => {
-                let document = self.get(url).await?;
-                let document: Discovery = serde_json::from_slice(&document).map_err(|_| FetchError::Discovery)?;
+                let document = self.get(url, DISCOVERY_TYPES).await?;
+                let document: Discovery =
+                    serde_json::from_slice(without_mark(&document)).map_err(|_| FetchError::Discovery)?;
                 if document.issuer != *issuer {
                     return Err(FetchError::OtherIssuer);
                 }
@@ -138,20 +151,22 @@ impl KeyEndpoint {
                 url
             }
         };
-        Ok(KeyList::read(&self.get(&keys_url).await?)?)
+        Ok(KeyList::read(without_mark(&self.get(&keys_url, KEY_SET_TYPES).await?))?)
     }
 
-    async fn get(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
+    async fn get(&self, url: &Url, types: &'static str) -> Result<Vec<u8>, FetchError> {
         let host = || url.host_str().unwrap_or_default().to_owned();
         let transport = |source: reqwest::Error| FetchError::Transport { host: host(), source: source.without_url() };
-        let mut request = self.client.get(url.clone()).header("accept", "application/json");
-        if let Some(path) = &self.bearer {
+        let mut request = self.client.get(url.clone()).header("accept", types);
+        let trusted = url.origin() == self.bearer_for;
+        if let Some(path) = self.bearer.as_ref().filter(|_| trusted) {
             let token = bearer(path).await.map_err(FetchError::Bearer)?;
             request = request.bearer_auth(token.expose_secret());
         }
         let mut response = request.send().await.map_err(transport)?;
         if response.status() != StatusCode::OK {
-            return Err(FetchError::Status { host: host(), status: response.status() });
+            let status = response.status();
+            return Err(FetchError::Status { host: host(), status, hint: self.hint(status, trusted) });
         }
         // Counted while it comes: a Content-Length is only a claim.
         let mut body = Vec::new();
@@ -163,6 +178,30 @@ impl KeyEndpoint {
         }
         Ok(body)
     }
+}
+
+impl KeyEndpoint {
+    /// What an operator can do about such an answer.
+    fn hint(&self, status: StatusCode, trusted: bool) -> &'static str {
+        match status {
+            status if status.is_redirection() => {
+                "; redirects are not followed: write the key set's own address as `jwks_url`"
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.bearer.is_none() => {
+                "; where it wants to know who asks, set `bearer_token_file`"
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !trusted => {
+                "; the bearer token is sent only to the issuer's own host and port: if this is the same server, write \
+                 `jwks_url` with the issuer's host, such as \"https://kubernetes.default.svc/openid/v1/jwks\""
+            }
+            _ => "",
+        }
+    }
+}
+
+/// A document without the byte order mark that some servers put before it.
+fn without_mark(document: &[u8]) -> &[u8] {
+    document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document)
 }
 
 async fn bearer(path: &PathBuf) -> std::io::Result<SecretString> {

@@ -3,15 +3,19 @@
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::SigningAlgorithm;
 
-/// The most keys in one set.
-pub(super) const MAX_KEYS: usize = 64;
+/// The most keys of one set that can verify a token.
+pub(super) const MAX_KEYS: usize = 256;
+/// The most keys that are published in one set, those for encryption and of unknown kinds included.
+pub(super) const MAX_PUBLISHED: usize = 4_096;
 /// The most keys that are tried for one token, when several have its `kid`.
 const MAX_CANDIDATES: usize = 4;
 /// RSA moduli that are accepted, in bits. Shorter ones can be factored; longer ones are a way to
@@ -100,26 +104,21 @@ impl Key {
             None => None,
             Some(name) => Some(SigningAlgorithm::from_name(name).ok_or(Unusable::Unsupported)?),
         };
-        let bytes = |text: &Option<String>| {
-            let text = text.as_deref().ok_or(Unusable::NotAKey)?;
-            URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| Unusable::NotAKey)
-        };
+        let bytes = |text: &Option<String>| decode(text.as_deref().ok_or(Unusable::NotAKey)?);
         let (kind, verifier) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("RSA", _) => {
                 let modulus = bytes(&jwk.n)?;
-                let modulus = &modulus[modulus.iter().take_while(|&&byte| byte == 0).count()..];
+                let modulus = significant(&modulus);
                 let unused = modulus.first().map_or(0, |first| first.leading_zeros() as usize);
                 if !RSA_BITS.contains(&(modulus.len() * 8 - unused)) {
                     return Err(Unusable::RsaSize);
                 }
-                (Kind::Rsa, DecodingKey::from_rsa_raw_components(modulus, &bytes(&jwk.e)?))
+                (Kind::Rsa, DecodingKey::from_rsa_raw_components(modulus, significant(&bytes(&jwk.e)?)))
             }
             ("EC", Some(curve @ ("P-256" | "P-384"))) => {
                 let (kind, size) = if curve == "P-256" { (Kind::P256, 32) } else { (Kind::P384, 48) };
-                let (x, y) = (bytes(&jwk.x)?, bytes(&jwk.y)?);
-                if x.len() != size || y.len() != size {
-                    return Err(Unusable::Coordinates);
-                }
+                let coordinate = |text| padded(&bytes(text)?, size).ok_or(Unusable::Coordinates);
+                let (x, y) = (coordinate(&jwk.x)?, coordinate(&jwk.y)?);
                 // An uncompressed point (SEC 1); whether it is on the curve is checked on use.
                 let point: Vec<u8> = [&[4_u8][..], &x, &y].concat();
                 (kind, DecodingKey::from_ec_der(&point))
@@ -144,13 +143,50 @@ impl Key {
     }
 }
 
+/// The bytes of a member. Its right form is base64url without padding (RFC 7518 section 2); issuers also
+/// write base64 with `+` and `/`, with padding, and in lines.
+fn decode(text: &str) -> Result<Vec<u8>, Unusable> {
+    let plain = text.chars().filter(|char| !char.is_ascii_whitespace()).map(|char| match char {
+        '+' => '-',
+        '/' => '_',
+        other => other,
+    });
+    let plain: String = plain.collect();
+    LENIENT.decode(plain.trim_end_matches('=')).map_err(|_| Unusable::NotAKey)
+}
+
+/// base64url that does not mind what the unused bits of the last character are.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// A big-endian number without leading zeros: libraries of signed integers put one before a number whose
+/// first bit is set.
+fn significant(number: &[u8]) -> &[u8] {
+    &number[number.iter().take_while(|&&byte| byte == 0).count()..]
+}
+
+/// A big-endian number in exactly that many bytes, where it fits.
+fn padded(number: &[u8], size: usize) -> Option<Vec<u8>> {
+    let number = significant(number);
+    let zeros = size.checked_sub(number.len())?;
+    // No point of these curves that anybody would publish has a coordinate of half the size.
+    (number.len() * 2 > size).then(|| [vec![0; zeros].as_slice(), number].concat())
+}
+
 /// Why a document is not a key set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KeySetError {
     #[error("the key set is not JSON with a list `keys`")]
     Syntax,
-    #[error("the key set has more than {MAX_KEYS} keys")]
-    TooManyKeys,
+    #[error("the key set has more than {MAX_PUBLISHED} keys")]
+    TooMany,
+    #[error("the key set has more than {MAX_KEYS} keys that can verify a token")]
+    TooManyUsable,
 }
 
 /// The usable keys of a published set. A set without any is a set: an issuer may withdraw all.
@@ -158,20 +194,21 @@ pub(super) enum KeySetError {
 pub(super) struct KeyList(Vec<Key>);
 
 impl KeyList {
-    /// Reads a JWKS document. Keys that cannot be used are left out; a document that is not one,
-    /// or has too many keys, is refused whole.
+    /// Reads a JWKS document. Keys that cannot be used are left out and do not count; a document that is
+    /// not one, or has too many keys, is refused whole.
     pub(super) fn read(document: &[u8]) -> Result<Self, KeySetError> {
         #[derive(Deserialize)]
         struct Document {
             keys: Vec<Value>,
         }
         let document: Document = serde_json::from_slice(document).map_err(|_| KeySetError::Syntax)?;
-        if document.keys.len() > MAX_KEYS {
-            return Err(KeySetError::TooManyKeys);
+        if document.keys.len() > MAX_PUBLISHED {
+            return Err(KeySetError::TooMany);
         }
-        let mut keys = Vec::with_capacity(document.keys.len());
+        let mut keys = Vec::new();
         for value in &document.keys {
             match Key::read(value) {
+                Ok(_) if keys.len() == MAX_KEYS => return Err(KeySetError::TooManyUsable),
                 Ok(key) => keys.push(key),
                 Err(reason) => tracing::debug!(%reason, "a published key is not used"),
             }
@@ -218,6 +255,11 @@ impl KeySet {
         self.generation
     }
 
+    /// How many keys can verify a token.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// How long ago the issuer published this set.
     pub(super) fn age(&self) -> Duration {
         self.fetched.elapsed()
@@ -249,6 +291,7 @@ impl KeySet {
 mod tests {
     #![allow(clippy::unwrap_used)] // a test stops where it fails
 
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
 
     use super::*;
@@ -337,6 +380,58 @@ mod tests {
         assert_eq!(first.generation(), same.generation());
         assert!(same.generation() < fewer.generation() && fewer.generation() < none.generation());
         assert_eq!(list(MAX_KEYS).unwrap().len(), MAX_KEYS);
-        assert_eq!(list(MAX_KEYS + 1).err(), Some(KeySetError::TooManyKeys));
+        assert_eq!(list(MAX_KEYS + 1).err(), Some(KeySetError::TooManyUsable));
+    }
+
+    #[test]
+    fn keys_that_verify_nothing_do_not_count() {
+        let key = |usage: &str, n: usize| json!({"kty": "RSA", "n": modulus(2048), "e": "AQAB", "kid": n.to_string(), "use": usage});
+        let read = |for_encryption: usize, for_signatures: usize| {
+            let encryption = (0..for_encryption).map(|n| key("enc", n));
+            let keys: Vec<_> = encryption.chain((0..for_signatures).map(|n| key("sig", n))).collect();
+            KeyList::read(json!({"keys": keys}).to_string().as_bytes()).map(|list| list.len())
+        };
+        assert_eq!(read(64, 1), Ok(1));
+        assert_eq!(read(MAX_KEYS, MAX_KEYS), Ok(MAX_KEYS));
+        assert_eq!(read(MAX_PUBLISHED, 1), Err(KeySetError::TooMany));
+    }
+
+    #[test]
+    fn one_number_has_many_spellings() {
+        use base64::engine::general_purpose::STANDARD;
+        let number: Vec<u8> = (0..=255_u8).rev().collect();
+        let signed = [&[0][..], &number].concat();
+        let exponent = [0, 0, 1, 0, 1];
+        let lines = STANDARD
+            .encode(&number)
+            .as_bytes()
+            .chunks(64)
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect::<Vec<_>>()
+            .join("\r\n");
+        for n in [
+            URL_SAFE_NO_PAD.encode(&number),
+            URL_SAFE_NO_PAD.encode(&signed),
+            STANDARD.encode(&number),
+            STANDARD.encode(&signed),
+            lines,
+        ] {
+            for e in ["AQAB".to_owned(), URL_SAFE_NO_PAD.encode(exponent), STANDARD.encode([1, 0, 1])] {
+                assert_eq!(unusable(json!({"kty": "RSA", "n": n, "e": e})), None, "{n} {e}");
+            }
+        }
+        // A coordinate whose first byte is zero, in as many bytes as it needs and in one more than it has.
+        let (full, short) = ([9; 32], [9; 31]);
+        let coordinate = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let signed = [&[0][..], &full].concat();
+        for (x, y, answer) in [
+            (coordinate(&full), coordinate(&short), None),
+            (coordinate(&signed), STANDARD.encode(full), None),
+            (coordinate(&[9; 33]), coordinate(&full), Some(Unusable::Coordinates)),
+            (coordinate(&[9; 16]), coordinate(&full), Some(Unusable::Coordinates)),
+            (String::new(), coordinate(&full), Some(Unusable::Coordinates)),
+        ] {
+            assert_eq!(unusable(json!({"kty": "EC", "crv": "P-256", "x": x, "y": y})), answer, "{x} {y}");
+        }
     }
 }

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
+use jit_core::ttl::Ttl;
+use tokio::sync::{Semaphore, watch};
 
 use super::super::rejected::{Quoted, Rejected};
 use super::config::SigningAlgorithm;
@@ -27,8 +28,12 @@ const MAX_UNKNOWN: usize = 1024;
 pub struct KeyPolicy {
     /// Keys older than this are fetched anew in the background while they are used: 10 min.
     pub max_age: Duration,
-    /// Keys older than this are not used any more, whatever the issuer's health: 24 h.
+    /// Keys older than this are not used any more, whatever the issuer's health: 24 h. An entry's own
+    /// `max_stale` replaces it.
     pub max_stale: Duration,
+    /// Callers who may wait for a fetch at once: 128. They need no valid token for it, only one that
+    /// names the issuer, so more are told to come back.
+    pub max_waiters: usize,
     /// Fetches for an unknown `kid`: one per interval (5 s) in the long run …
     pub unknown_kid_interval: Duration,
     /// … and so many (2) at once, so that a rotation soon after another is seen at once.
@@ -48,6 +53,7 @@ impl Default for KeyPolicy {
         Self {
             max_age: Duration::from_secs(10 * 60),
             max_stale: Duration::from_secs(24 * 3600),
+            max_waiters: 128,
             unknown_kid_interval: Duration::from_secs(5),
             unknown_kid_burst: 2,
             unknown_kid_memory: Duration::from_secs(10),
@@ -55,6 +61,14 @@ impl Default for KeyPolicy {
             retry_floor: Duration::from_secs(1),
             retry_ceiling: Duration::from_secs(10),
         }
+    }
+}
+
+impl KeyPolicy {
+    /// With an entry's own bound of the keys' age. Keys are fetched anew well before they are given up.
+    pub(super) fn with_max_stale(&self, own: Option<Ttl>) -> Self {
+        let Some(max_stale) = own.map(Ttl::duration) else { return self.clone() };
+        Self { max_stale, max_age: self.max_age.min(max_stale / 4), ..self.clone() }
     }
 }
 
@@ -89,6 +103,8 @@ struct Refresh {
     /// After a failure: no fetch before this.
     not_before: Option<Instant>,
     last_error: Option<Arc<str>>,
+    /// The operator was told that the keys are old.
+    told_stale: bool,
     /// What is left of the burst, and since when the next one is being earned.
     allowance: u32,
     earning_since: Instant,
@@ -102,6 +118,8 @@ pub(super) struct KeySource {
     policy: KeyPolicy,
     current: ArcSwapOption<KeySet>,
     refresh: Mutex<Refresh>,
+    /// A place for each caller who may wait.
+    waiting: Semaphore,
 }
 
 impl KeySource {
@@ -111,11 +129,20 @@ impl KeySource {
             failures: 0,
             not_before: None,
             last_error: None,
+            told_stale: false,
             allowance: policy.unknown_kid_burst,
             earning_since: Instant::now(),
             unknown: HashMap::new(),
         };
-        Arc::new(Self { name, endpoint, policy, current: ArcSwapOption::empty(), refresh: Mutex::new(refresh) })
+        let waiting = Semaphore::new(policy.max_waiters);
+        Arc::new(Self {
+            name,
+            endpoint,
+            policy,
+            current: ArcSwapOption::empty(),
+            refresh: Mutex::new(refresh),
+            waiting,
+        })
     }
 
     /// The generation of the current keys.
@@ -129,6 +156,38 @@ impl KeySource {
             && let Begun::Started(landing) | Begun::Joined(landing) = self.begin(Wish::NoKeys)
         {
             self.wait(landing).await.ok();
+        }
+    }
+
+    /// Fetches the keys without regard to what is known, and keeps what it brought.
+    pub(super) async fn ask(self: &Arc<Self>) -> Result<usize, String> {
+        let landing = match self.begin(Wish::NoKeys) {
+            Begun::Started(landing) | Begun::Joined(landing) => landing,
+            Begun::Held => {
+                let told = self.refresh().last_error.clone();
+                return Err(told.map_or_else(|| "it failed a moment ago".to_owned(), |told| told.to_string()));
+            }
+        };
+        self.wait(landing).await.map(|set| set.len()).map_err(|detail| detail.to_string())
+    }
+
+    /// Begins a fetch of keys that have come of age, and tells how old they are.
+    pub(super) fn keep_young(self: &Arc<Self>) {
+        let Some(age) = self.current.load().as_ref().map(|set| set.age()) else {
+            self.begin(Wish::NoKeys);
+            return;
+        };
+        metrics::gauge!("jit_identity_keys_age_seconds", "issuer" => self.name.clone()).set(age.as_secs_f64());
+        if age <= self.policy.max_age {
+            return;
+        }
+        self.begin(Wish::Age);
+        // Between fetches that fail one by one, the one line that says what it comes to.
+        let half = self.policy.max_stale / 2;
+        if age > half && !self.refresh().told_stale {
+            self.refresh().told_stale = true;
+            let given_up = self.policy.max_stale.saturating_sub(age).as_secs();
+            tracing::error!(issuer = %self.name, age_seconds = age.as_secs(), seconds_left = given_up, "the issuer has not confirmed its keys for long; when `max_stale` has passed its tokens are refused");
         }
     }
 
@@ -162,6 +221,9 @@ impl KeySource {
                 Begun::Joined(landing) => (landing, false),
                 Begun::Held if set.is_none() => return Err(self.unavailable(None)),
                 Begun::Held => return Err(unknown()),
+            };
+            let Ok(_place) = self.waiting.try_acquire() else {
+                return Err(Rejected::IssuerBusy { issuer: self.name.clone() });
             };
             let fetched = self.wait(landing).await.map_err(|detail| self.unavailable(Some(detail)))?;
             match fetched.matches(algorithm, kid) {
@@ -297,6 +359,7 @@ impl Flight {
         refresh.failures = 0;
         refresh.not_before = None;
         refresh.last_error = None;
+        refresh.told_stale = false;
         drop(refresh);
         if changed {
             tracing::info!(issuer = %source.name, keys = count, "issuer's keys changed");

@@ -51,7 +51,7 @@ impl JwtIssuer {
         let validations =
             config.algorithms.iter().map(|&algorithm| (algorithm, validation(&config, algorithm))).collect();
         let endpoint = KeyEndpoint::new(&config, options.allow_http_loopback)?;
-        let keys = KeySource::new(config.name.clone(), endpoint, options.keys.clone());
+        let keys = KeySource::new(config.name.clone(), endpoint, options.keys.with_max_stale(config.max_stale));
         Ok(Self { config, validations, keys })
     }
 
@@ -73,6 +73,17 @@ impl JwtIssuer {
     /// Fetches the keys if there are none.
     pub(super) async fn warm(&self) {
         self.keys.warm().await;
+    }
+
+    /// Fetches the keys, whatever is known of them. Returns how many can verify a token, or why they
+    /// cannot be had.
+    pub(super) async fn ask(&self) -> Result<usize, String> {
+        self.keys.ask().await
+    }
+
+    /// Fetches keys that are old, and says how old they are.
+    pub(super) fn refresh(&self) {
+        self.keys.keep_young();
     }
 
     /// Verifies a token whose `iss` is this issuer's, cheapest checks first. Returns also the

@@ -141,10 +141,14 @@ pub(super) enum Mode {
     Gate(Arc<Semaphore>),
     /// With 500.
     Error,
+    /// With 401 for the key set.
+    Unauthorized,
     /// To another address, where the right answer would be.
     Redirect,
     /// With half of the right answer.
     Truncated,
+    /// With a key set of exactly these bytes.
+    Keys(Vec<u8>),
     /// With this discovery document.
     Discovery(Value),
     /// With a key set of this many bytes, sent in pieces.
@@ -286,6 +290,13 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: axum::http
     } else {
         json!({"keys": *shared.keys.lock().unwrap()})
     };
+    let kind = if discovery { "application/json" } else { "application/jwk-set+json" };
+    // As strict as a Kubernetes API server, which has one type for each.
+    let accept = headers.get("accept").map_or("*/*", |value| value.to_str().unwrap());
+    let accepted = accept.split(',').map(|item| item.split(';').next().unwrap().trim());
+    if !accepted.into_iter().any(|accepted| [kind, "application/*", "*/*"].contains(&accepted)) {
+        return axum::http::StatusCode::NOT_ACCEPTABLE.into_response();
+    }
     let right = right.to_string();
     let mode = shared.mode.lock().unwrap().clone();
     match mode {
@@ -295,11 +306,13 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: axum::http
             right.into_response()
         }
         Mode::Error => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Mode::Unauthorized if !discovery => axum::http::StatusCode::UNAUTHORIZED.into_response(),
         Mode::Redirect if uri.query().is_none() => {
             let location = format!("{}{}?again", shared.url, uri.path());
             (axum::http::StatusCode::FOUND, [("location", location)]).into_response()
         }
         Mode::Truncated => right[..right.len() / 2].to_owned().into_response(),
+        Mode::Keys(bytes) if !discovery => bytes.into_response(),
         Mode::Discovery(document) if discovery => document.to_string().into_response(),
         Mode::Endless(bytes) if !discovery => {
             let piece = vec![b' '; 16 * 1024];

@@ -7,6 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -268,10 +270,10 @@ async fn documents_that_are_not_what_they_should_be_are_refused() {
     let issuer = Issuer::start().await;
     let good = issuer.config();
     for (mode, told) in [
-        (Mode::Redirect, "302"),
+        (Mode::Redirect, "302 Found; redirects are not followed: write the key set's own address as `jwks_url`"),
         (Mode::Truncated, "discovery document is not JSON"),
         (Mode::Error, "500"),
-        (Mode::Endless(10 * 1024 * 1024), "more than 262144 bytes"),
+        (Mode::Endless(10 * 1024 * 1024), "more than 1048576 bytes"),
         (Mode::Discovery(json!([])), "discovery document is not JSON"),
         (
             Mode::Discovery(json!({"issuer": "https://other.example", "jwks_uri": url(&issuer, "/keys")})),
@@ -294,11 +296,11 @@ async fn a_key_set_that_turned_bad_does_not_replace_the_good_one() {
     let issuer = Issuer::start().await;
     let identity = issuer.identity();
     identity.verify(bearer(&issuer.token())).await.unwrap();
-    let thousand: Vec<Value> = (0..1000).map(|i| json!({"kty": "EC", "crv": "P-256", "kid": i.to_string()})).collect();
-    issuer.publish(thousand);
+    let many: Vec<Value> = (0..5000).map(|i| json!({"kty": "EC", "crv": "P-256", "kid": i.to_string()})).collect();
+    issuer.publish(many);
     let unknown = issuer.key.token_with(&json!({"alg": "ES256", "kid": "k2"}), &issuer.claims());
     let reason = refused(&identity, &unknown).await.to_string();
-    assert!(reason.contains("more than 64 keys"), "{reason}");
+    assert!(reason.contains("more than 4096 keys"), "{reason}");
     identity.verify(bearer(&issuer.token())).await.unwrap();
 }
 
@@ -391,6 +393,122 @@ async fn the_bearer_token_file_is_read_at_each_fetch() {
     let gone = issuer.key.token_with(&json!({"alg": "ES256", "kid": "k9"}), &issuer.claims());
     let reason = refused(&identity, &gone).await.to_string();
     assert!(reason.contains("bearer token file"), "{reason}");
+}
+
+/// A key set as issuers publish it that need the broker to be lenient: another number's spelling, padding,
+/// a byte order mark, more keys for encryption than for signatures.
+#[tokio::test]
+async fn a_large_and_odd_key_set_verifies_all_the_same() {
+    use base64::engine::general_purpose::STANDARD;
+    let issuer = Issuer::start_with(Key::new("k1", "RS256")).await;
+    let mut odd = issuer.key.jwk();
+    let number = |jwk: &Value, field: &str| URL_SAFE_NO_PAD.decode(jwk[field].as_str().unwrap()).unwrap();
+    for field in ["n", "e"] {
+        // With the octet that says of a signed number that it is positive.
+        odd[field] = json!(STANDARD.encode([vec![0], number(&odd, field)].concat()));
+    }
+    let mut keys: Vec<Value> = (0..64)
+        .map(|i| json!({"kty": "RSA", "use": "enc", "kid": format!("enc-{i}"), "n": odd["n"], "e": "AQAB"}))
+        .collect();
+    keys.push(odd);
+    let document = [&b"\xef\xbb\xbf"[..], json!({"keys": keys}).to_string().as_bytes()].concat();
+    issuer.set_mode(Mode::Keys(document));
+    issuer.identity().verify(bearer(&issuer.token())).await.unwrap();
+}
+
+/// The operator's token is for the host that the operator wrote, not for one that a discovery document names.
+#[tokio::test]
+async fn the_bearer_token_goes_to_the_issuers_origin_only() {
+    let (issuer, keys) = (Issuer::start().await, Issuer::start().await);
+    keys.publish(vec![issuer.key.jwk()]);
+    let elsewhere = format!("{}/keys", keys.url());
+    issuer.set_mode(Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": elsewhere})));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "of-the-api-server").unwrap();
+    let mut entry = issuer.config();
+    entry.bearer_token_file = Some(file.path().to_owned());
+    let identity = identity(vec![entry.clone()], &options());
+    identity.verify(bearer(&issuer.token())).await.unwrap();
+    assert_eq!(issuer.authorization().as_deref(), Some("Bearer of-the-api-server"));
+    assert_eq!((keys.key_fetches(), keys.authorization()), (1, None));
+    // A server that wants it there: the operator is told what to write.
+    keys.set_mode(Mode::Unauthorized);
+    let unknown = issuer.key.token_with(&json!({"alg": "ES256", "kid": "k2"}), &issuer.claims());
+    let reason = refused(&identity, &unknown).await.to_string();
+    assert!(reason.contains("401") && reason.contains("`jwks_url` with the issuer's host"), "{reason}");
+    // What the operator wrote is what the operator meant.
+    entry.jwks_url = Some(elsewhere.parse().unwrap());
+    let named = super::issuer::identity(vec![entry], &options());
+    assert_eq!(refused(&named, &issuer.token()).await.label(), "issuer_unavailable");
+    assert_eq!(keys.authorization().as_deref(), Some("Bearer of-the-api-server"));
+}
+
+#[tokio::test]
+async fn withdrawn_keys_go_without_a_token_of_theirs() {
+    let issuer = Issuer::start().await;
+    let mut options = options();
+    options.keys.max_age = Duration::ZERO;
+    options.keys.max_waiters = 2;
+    let identity = identity(vec![issuer.config()], &options);
+    let fetched = async |count: usize| {
+        while issuer.key_fetches() < count {
+            identity.refresh();
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(HANGS, fetched(1)).await.unwrap();
+    identity.verify(bearer(&issuer.token())).await.unwrap();
+    let token = issuer.token();
+    issuer.publish(vec![]);
+    // The second of these began after the keys were withdrawn.
+    timeout(HANGS, fetched(issuer.key_fetches() + 2)).await.unwrap();
+    let gone = async {
+        while identity.verify(bearer(&token)).await.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(HANGS, gone).await.unwrap();
+}
+
+/// No valid signature is needed to wait for an issuer that hangs.
+#[tokio::test]
+async fn only_so_many_wait_for_one_issuer() {
+    let issuer = Issuer::start().await;
+    issuer.set_mode(Mode::Hang);
+    let mut options = options();
+    options.keys.max_waiters = 2;
+    options.keys.fetch_deadline = HANGS;
+    let identity = identity(vec![issuer.config()], &options);
+    let forged = |kid: &str| issuer.key.token_with(&json!({"alg": "ES256", "kid": kid}), &issuer.claims());
+    let tokens = [forged("a"), forged("b"), forged("c")];
+    let mut first = Box::pin(identity.verify(bearer(&tokens[0])));
+    let mut second = Box::pin(identity.verify(bearer(&tokens[1])));
+    assert!(pending_after_one_poll(&mut first).await && pending_after_one_poll(&mut second).await);
+    assert_eq!(refused(&identity, &tokens[2]).await.label(), "issuer_busy");
+    // Who goes away makes room.
+    drop(first);
+    let mut third = Box::pin(identity.verify(bearer(&tokens[2])));
+    assert!(pending_after_one_poll(&mut third).await);
+}
+
+#[tokio::test]
+async fn an_entry_says_itself_how_old_keys_may_be() {
+    let issuer = Issuer::start().await;
+    let mut entry = issuer.config();
+    entry.max_stale = Some("1s".parse().unwrap());
+    let identity = identity(vec![entry], &options());
+    assert_eq!(identity.ask_issuers().await, [("cluster".to_owned(), Ok(1))]);
+    let token = issuer.token();
+    identity.verify(bearer(&token)).await.unwrap();
+    issuer.set_mode(Mode::Error);
+    let given_up = async {
+        while identity.verify(bearer(&issuer.token())).await.is_ok() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(HANGS, given_up).await.unwrap();
+    let (_, asked) = identity.ask_issuers().await.remove(0);
+    assert!(asked.unwrap_err().contains("500"));
 }
 
 #[tokio::test]
