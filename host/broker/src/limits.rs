@@ -12,6 +12,8 @@ use crate::refusal::Refused;
 /// A rate per verified principal. A stranger has no principal, so cannot fill the table.
 pub struct RateLimits {
     limiter: Option<DefaultKeyedRateLimiter<Principal>>,
+    /// For giving access back: it does not use up what may be asked, and asking does not use it up.
+    returns: Option<DefaultKeyedRateLimiter<Principal>>,
     clock: DefaultClock,
 }
 
@@ -20,7 +22,8 @@ impl RateLimits {
     #[must_use]
     pub fn new(per_second: Option<NonZeroU32>, burst: NonZeroU32) -> Self {
         let quota = per_second.map(|rate| Quota::per_second(rate).allow_burst(burst));
-        Self { limiter: quota.map(DefaultKeyedRateLimiter::keyed), clock: DefaultClock::default() }
+        let limiter = || quota.map(DefaultKeyedRateLimiter::keyed);
+        Self { limiter: limiter(), returns: limiter(), clock: DefaultClock::default() }
     }
 
     /// Counts one request.
@@ -35,9 +38,16 @@ impl RateLimits {
         })
     }
 
+    /// Counts one request that gives access back. Returns whether it is within the rate: beyond it, it is
+    /// still taken, put on record and done without the caller.
+    #[must_use]
+    pub fn count_return(&self, principal: &Principal) -> bool {
+        self.returns.as_ref().is_none_or(|limiter| limiter.check_key(principal).is_ok())
+    }
+
     /// Forgets principals that are quiet.
     pub fn sweep(&self) {
-        if let Some(limiter) = &self.limiter {
+        for limiter in self.limiter.iter().chain(&self.returns) {
             limiter.retain_recent();
         }
     }
@@ -55,5 +65,8 @@ mod tests {
         assert!(limits.count(&who("loop")).is_ok());
         assert!(matches!(limits.count(&who("loop")), Err(Refused::RateLimited { .. })));
         assert!(limits.count(&who("calm")).is_ok());
+        // What is given back is counted apart, and never refused.
+        assert!(limits.count_return(&who("loop")) && limits.count_return(&who("loop")));
+        assert!(!limits.count_return(&who("loop")) && limits.count_return(&who("calm")));
     }
 }

@@ -94,19 +94,27 @@ impl Turns {
         };
         match tokio::time::timeout(Duration::from_secs(30), turn.lock_owned()).await {
             Ok(held) => Ok(Turn { turns: self, key: key.to_owned(), held: Some(held) }),
-            Err(_) => Err(Refused::Overloaded),
+            Err(_) => {
+                self.forget(key);
+                Err(Refused::Overloaded)
+            }
+        }
+    }
+
+    /// Takes a key out of the table for which nobody works or waits.
+    fn forget(&self, key: &str) {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One reference is the table's own.
+        if turns.get(key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            turns.remove(key);
         }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut turns = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.held = None;
-        // One reference is the table's own: nobody waits.
-        if turns.get(&self.key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
-            turns.remove(&self.key);
-        }
+        self.turns.forget(&self.key);
     }
 }
 
@@ -159,7 +167,7 @@ async fn reset_password(broker: &Broker, lease: &Lease, request_id: &RequestId) 
         match remover.driver.rotate(&remover.scope, &remover.view, &account, step, Some(&secret)).await {
             Outcome::Done(()) => Ok(()),
             Outcome::Refused(Refusal::Unavailable { reason, .. }) | Outcome::Unknown(reason) => {
-                Err(Refused::TargetUnavailable(reason))
+                Err(Refused::TargetAway(reason))
             }
             Outcome::Refused(refusal) => Err(Refused::TargetRefused(refusal.reason())),
         }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use jit_core::name::{RoleName, TargetName};
-use jit_core::ttl::Ttl;
+use jit_core::ttl::{Ttl, TtlError};
+use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -22,7 +23,7 @@ pub struct IssueRequest {
     pub role: Option<String>,
     /// A duration ("90s", "30m", "1h") or whole seconds; lowered to the target's or a policy's cap.
     #[schema(value_type = Option<String>, example = "30m")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "length")]
     pub ttl: Option<Ttl>,
     /// Why; for policies and the audit log.
     #[schema(max_length = 1024)]
@@ -43,8 +44,100 @@ pub struct IssueRequest {
 pub struct RenewRequest {
     /// As in `/issue`; the target's default when left out.
     #[schema(value_type = Option<String>, example = "30m")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "length")]
     pub ttl: Option<Ttl>,
+}
+
+/// The most leases that one request gives back by name.
+pub const MOST_NAMED: usize = 1_000;
+
+/// The body of `POST /v1/leases/revoke`: either field.
+#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GiveBackRequest {
+    /// These leases: 1 to 1000 ids.
+    #[schema(example = json!(["lease_01jd3x7k2m9v5q8w4r6t0y1z3b"]), min_items = 1, max_items = 1000)]
+    #[serde(default)]
+    pub leases: Option<Vec<String>>,
+    /// `true`: every lease of the caller's.
+    #[serde(default)]
+    pub all: Option<bool>,
+}
+
+/// Which leases are given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenBack {
+    /// These, each once, in the order of the request.
+    Named(Vec<String>),
+    /// All of the caller's.
+    All,
+}
+
+impl GiveBackRequest {
+    /// Checks the fields.
+    ///
+    /// # Errors
+    /// [`Refused::InvalidRequest`] naming the field that is wrong.
+    pub fn check(self) -> Result<GivenBack, Refused> {
+        match (self.leases, self.all) {
+            (None, Some(true)) => Ok(GivenBack::All),
+            (Some(mut leases), None | Some(false)) => {
+                if leases.is_empty() || leases.len() > MOST_NAMED {
+                    return Err(Refused::field("leases", format!("leases must have 1 to {MOST_NAMED} ids")));
+                }
+                let mut seen = std::collections::BTreeSet::new();
+                leases.retain(|lease| seen.insert(lease.clone()));
+                Ok(GivenBack::Named(leases))
+            }
+            _ => Err(Refused::field("leases", "send {\"leases\": [\"lease_…\"]} or {\"all\": true}")),
+        }
+    }
+}
+
+/// A length of time that a caller asks for. What is longer than any lease counts as the longest that there
+/// is, so that the target's cap lowers it: a length above the cap is never refused for that alone.
+fn length<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ttl>, D::Error> {
+    struct Length;
+    impl<'de> Visitor<'de> for Length {
+        type Value = Option<Ttl>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a duration such as \"30m\" or whole seconds")
+        }
+        fn visit_unit<E: de::Error>(self) -> Result<Option<Ttl>, E> {
+            Ok(None)
+        }
+        fn visit_none<E: de::Error>(self) -> Result<Option<Ttl>, E> {
+            Ok(None)
+        }
+        fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Option<Ttl>, D::Error> {
+            from.deserialize_any(Length)
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<Ttl>, E> {
+            lowered(text.parse()).map_err(E::custom)
+        }
+        fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Option<Ttl>, E> {
+            lowered(Ttl::from_seconds(seconds)).map_err(E::custom)
+        }
+        fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Option<Ttl>, E> {
+            lowered(Ttl::from_seconds(i64::try_from(seconds).unwrap_or(i64::MAX))).map_err(E::custom)
+        }
+        // What is no u64 arrives as this, and so does 1e9.
+        fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Option<Ttl>, E> {
+            if seconds.fract() != 0.0 {
+                return Err(E::custom(TtlError::Syntax));
+            }
+            #[allow(clippy::cast_possible_truncation)] // `as` saturates, and all of these are too long
+            lowered(Ttl::from_seconds(seconds as i64)).map_err(E::custom)
+        }
+    }
+    from.deserialize_any(Length)
+}
+
+fn lowered(read: Result<Ttl, TtlError>) -> Result<Option<Ttl>, TtlError> {
+    match read {
+        Err(TtlError::TooLong) => Ok(Some(Ttl::MAX)),
+        other => other.map(Some),
+    }
 }
 
 /// A request whose fields are names, sizes and texts that can go further. Only
@@ -205,6 +298,68 @@ mod tests {
         ] {
             assert!(body(json.clone()).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn a_length_beyond_every_cap_is_the_longest_there_is() {
+        let ttl = |text: &str| {
+            let json = format!("{{\"target\": \"t\", \"ttl\": {text}}}");
+            serde_json::from_str::<IssueRequest>(&json).map(|request| request.ttl.map(Ttl::seconds)).ok()
+        };
+        let most = Some(Some(Ttl::MAX.seconds()));
+        for long in [
+            "1000000000",
+            "9223372036854775807",
+            "9223372036854775808",
+            "18446744073709551615",
+            "18446744073709551616",
+            "1e300",
+            "\"9999h\"",
+            "\"1000000d\"",
+            "\"99999999999999999999d\"",
+            "\"9223372036854775808\"",
+        ] {
+            let got = ttl(long);
+            assert!(got == most || (long == "\"9999h\"" && got == Some(Some(9_999 * 3_600))), "{long}: {got:?}");
+        }
+        assert_eq!((ttl("1e3"), ttl("60.0"), ttl("null")), (Some(Some(1_000)), Some(Some(60)), Some(None)));
+        for wrong in [
+            "0",
+            "-0.0",
+            "0.0",
+            "-1",
+            "-1e300",
+            "-9223372036854775809",
+            "1.5",
+            "\"-99999999999999999999d\"",
+            "\"0d\"",
+            "[]",
+            "true",
+        ] {
+            assert_eq!(ttl(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn giving_back_is_of_named_leases_or_of_all() {
+        let read =
+            |json: serde_json::Value| serde_json::from_value::<GiveBackRequest>(json).map(GiveBackRequest::check);
+        let good = |json| read(json).unwrap().unwrap();
+        assert_eq!(good(serde_json::json!({"all": true})), GivenBack::All);
+        assert_eq!(
+            good(serde_json::json!({"leases": ["a", "b", "a"]})),
+            GivenBack::Named(vec!["a".into(), "b".into()])
+        );
+        for wrong in [
+            serde_json::json!({}),
+            serde_json::json!({"all": false}),
+            serde_json::json!({"leases": []}),
+            serde_json::json!({"leases": ["a"], "all": true}),
+            serde_json::json!({"leases": vec!["a"; MOST_NAMED + 1]}),
+        ] {
+            assert!(read(wrong.clone()).unwrap().is_err(), "{wrong}");
+        }
+        assert!(read(serde_json::json!({"lease": ["a"]})).is_err());
     }
 
     #[test]

@@ -67,24 +67,22 @@ impl FromStr for Ttl {
     type Err = TtlError;
 
     fn from_str(text: &str) -> Result<Self, TtlError> {
-        if let Ok(seconds) = text.parse::<i64>() {
-            return Self::from_seconds(seconds);
-        }
-        let unit_at = text.len().checked_sub(1).filter(|&i| text.is_char_boundary(i)).ok_or(TtlError::Syntax)?;
-        let (number, unit) = text.split_at(unit_at);
-        let scale: i64 = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3_600,
-            "d" => 86_400,
-            _ => return Err(TtlError::Syntax),
+        let (number, scale): (&str, i64) = match text.as_bytes().last() {
+            Some(b's') => (&text[..text.len() - 1], 1),
+            Some(b'm') => (&text[..text.len() - 1], 60),
+            Some(b'h') => (&text[..text.len() - 1], 3_600),
+            Some(b'd') => (&text[..text.len() - 1], 86_400),
+            _ => (text, 1),
         };
-        if number.len() > 20 || !number.trim_start_matches('-').bytes().all(|b| b.is_ascii_digit()) {
+        let digits = number.strip_prefix('-').unwrap_or(number);
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err(TtlError::Syntax);
         }
-        let number: i64 = number.parse().map_err(|_| {
-            if number.trim_start_matches('-').is_empty() { TtlError::Syntax } else { TtlError::TooLong }
-        })?;
+        if digits.len() < number.len() {
+            return Err(TtlError::NotPositive);
+        }
+        // Digits that are no i64 are a number that is too large, however many there are.
+        let number: i64 = digits.parse().map_err(|_| TtlError::TooLong)?;
         Self::from_seconds(number.checked_mul(scale).ok_or(TtlError::TooLong)?)
     }
 }
@@ -144,6 +142,12 @@ mod tests {
             ("", TtlError::Syntax),
             ("h", TtlError::Syntax),
             ("1.5h", TtlError::Syntax),
+            ("-", TtlError::Syntax),
+            ("--5", TtlError::Syntax),
+            ("+5", TtlError::Syntax),
+            ("-99999999999999999999h", TtlError::NotPositive),
+            ("99999999999999999999", TtlError::TooLong),
+            ("9223372036854775808", TtlError::TooLong),
             ("1é", TtlError::Syntax),
             ("1H", TtlError::Syntax),
             (" 1h", TtlError::Syntax),

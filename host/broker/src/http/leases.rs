@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jit_core::id::LeaseId;
-use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::TargetName;
 use serde::Deserialize;
 
@@ -16,13 +15,12 @@ use super::problem::{HttpRefused, Problem};
 use super::views::{LeasePage, LeaseView};
 use crate::broker::Broker;
 use crate::refusal::Refused;
-use crate::removal::{self, Attempt};
 use crate::renew::{own_lease, renew};
 use crate::request::RenewRequest;
 use crate::rotation;
-use crate::store::{LeaseFilter, StoreError};
+use crate::store::LeaseFilter;
 
-fn parse_id(text: &str) -> Result<LeaseId, Refused> {
+pub(super) fn parse_id(text: &str) -> Result<LeaseId, Refused> {
     // A malformed id names no lease.
     text.parse().map_err(|_| Refused::UnknownLease)
 }
@@ -53,7 +51,7 @@ pub async fn get_lease(
 }
 
 /// The lease, with what only its account's rotation knows.
-async fn view(broker: &Broker, lease: &Lease) -> LeaseView {
+pub(super) async fn view(broker: &Broker, lease: &Lease) -> LeaseView {
     let usable_until = rotation::issue::usable_until(broker, lease).await.unwrap_or_else(|error| {
         tracing::warn!(%error, lease = %lease.id, "the store failed; the lease is shown without its password's end");
         None
@@ -171,86 +169,4 @@ pub async fn renew_lease(
         Ok(lease) => axum::Json(LeaseView::from(&lease)).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&id),
     }
-}
-
-/// Revoke a lease. Repeatable.
-#[utoipa::path(
-    post, path = "/v1/leases/{id}/revoke", tag = "leases",
-    params(("id" = String, Path, description = "The lease")), security(("workload_token" = [])),
-    responses(
-        (status = 200, body = LeaseView, description = "The account is gone; or, with `revocable: false`, the lease is over and its account stands"),
-        (status = 202, body = LeaseView, description = "The account is still being removed"),
-        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown-lease"),
-        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate-limited"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "audit-unavailable, overloaded"),
-    )
-)]
-pub async fn revoke_lease(
-    State(app): State<Arc<App>>,
-    Id(id): Id,
-    Caller(caller): Caller,
-    Path(lease): Path<String>,
-) -> Response {
-    let found = async { own_lease(&app.broker, &caller, &parse_id(&lease)?).await };
-    match found.await {
-        Ok(lease) => revoked(&app.broker, lease, Cause::Requested)
-            .await
-            .unwrap_or_else(|refused| HttpRefused::from(refused).reply(&id)),
-        Err(refused) => HttpRefused::from(refused).reply(&id),
-    }
-}
-
-/// Revokes a lease and waits for the first attempt: 200 when the account is gone, 202 when its
-/// removal goes on.
-///
-/// # Errors
-/// When it could not be recorded: the lease is as it was.
-pub async fn revoked(broker: &Arc<Broker>, lease: Lease, cause: Cause) -> Result<Response, Refused> {
-    let owned = Arc::clone(broker);
-    let revoking = broker.tasks.spawn(async move { revoke(&owned, lease, cause).await });
-    let lease = revoking.await.unwrap_or(Err(Refused::Overloaded))?;
-    let status = if lease.state == LeaseState::Revoked { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, axum::Json(view(broker, &lease).await)).into_response())
-}
-
-async fn revoke(broker: &Broker, mut lease: Lease, cause: Cause) -> Result<Lease, Refused> {
-    // Somebody else's step in between is read again; a few times is more than enough.
-    for _ in 0..4 {
-        match lease.state {
-            LeaseState::Revoked | LeaseState::Pending => return Ok(lease),
-            LeaseState::Active => match removal::begin(broker, &lease, cause, Vec::new()).await {
-                Ok(revoking) => {
-                    lease = revoking;
-                    continue;
-                }
-                Err(StoreError::Stale(_)) => {}
-                Err(error) => return Err(error.into()),
-            },
-            LeaseState::Revoking | LeaseState::Doubtful => {
-                let due = lease.removal.as_ref().is_none_or(|removal| removal.attempts == 0);
-                if !due {
-                    broker.wake.removal.notify_one();
-                    return Ok(lease);
-                }
-                match removal::attempt(broker, &lease).await {
-                    Ok(Attempt::Removed(removed)) => return Ok(removed),
-                    Ok(Attempt::Failed { lease, .. }) => {
-                        broker.wake.removal.notify_one();
-                        return Ok(lease);
-                    }
-                    Ok(Attempt::InProgress) => return Ok(lease),
-                    Err(StoreError::Stale(_)) => {}
-                    // The removal is on record and goes on by itself.
-                    Err(error) => {
-                        tracing::warn!(%error, lease = %lease.id, "the store failed in the middle of a removal");
-                        broker.wake.removal.notify_one();
-                        return Ok(lease);
-                    }
-                }
-            }
-        }
-        lease = broker.store.lease(&lease.id).await?.ok_or(Refused::UnknownLease)?;
-    }
-    Ok(lease)
 }

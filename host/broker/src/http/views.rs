@@ -240,6 +240,32 @@ pub struct LeasePage {
     pub next_cursor: Option<String>,
 }
 
+/// The reply to `POST /v1/leases/revoke`.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct GivenBackReply {
+    /// Each lease that was named, in that order; or all of the caller's that were not over.
+    pub leases: Vec<GivenBackLease>,
+    /// There are more leases than one request gives back: ask again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// What became of a lease that was given back.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct GivenBackLease {
+    /// The lease, as it was named.
+    pub lease_id: String,
+    /// `revoked`: its account is gone; `revoking` and `doubtful`: it is being removed; `pending`: it was
+    /// not issued yet, so there was nothing to give back. Left out with a `code`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "revoked")]
+    pub state: Option<LeaseState>,
+    /// `unknown-lease`: the caller has no such lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "unknown-lease")]
+    pub code: Option<&'static str>,
+}
+
 /// The reply to `POST /v1/simulate`.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct SimulateReply {
