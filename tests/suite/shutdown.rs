@@ -12,6 +12,49 @@ use sqlx::Executor as _;
 
 use crate::outage::{on, own_server};
 
+/// How often a broker is started and stopped at another moment; far more often with `JIT_TEST_STOPS`.
+const STOPS: u64 = 8;
+
+/// SIGTERM at any moment of a start and after it ends the process, and what it leaves is in order.
+#[tokio::test]
+async fn a_stop_at_any_moment_ends_the_process() {
+    let mut world = World::new().await;
+    world.process().stop().unwrap();
+    world.broker = None;
+    let stops = std::env::var("JIT_TEST_STOPS").ok().and_then(|text| text.parse().ok()).unwrap_or(STOPS);
+    for number in 0..stops {
+        let log = std::fs::OpenOptions::new().append(true).open(world.log_path()).unwrap();
+        let mut broker = Command::new(world.binary())
+            .args(["dev", "--issuer", "127.0.0.1:0", "--config"])
+            .arg(world.config())
+            .stdout(std::process::Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        // Spread over two seconds, in an order that comes near every moment.
+        tokio::time::sleep(Duration::from_millis(number * 1_237 % 2_000)).await;
+        let pid = broker.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let begun = std::time::Instant::now();
+        let status = loop {
+            if let Some(status) = broker.try_wait().unwrap() {
+                break status;
+            }
+            if begun.elapsed() > Duration::from_secs(90) {
+                broker.kill().unwrap();
+                panic!("SIGTERM after {} ms was lost", number * 1_237 % 2_000);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        // So early that nothing was there to be ended in order.
+        let at_once = std::os::unix::process::ExitStatusExt::signal(&status) == Some(15);
+        assert!(status.success() || at_once, "{status}");
+    }
+    world.start(&[]).await;
+    world.assert_log_is_intact();
+    world.assert_settled(&[]).await;
+}
+
 fn signal(world: &mut World, name: &str) {
     let pid = world.process().pid().to_string();
     assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jit_tests::http::reply;
+use jit_tests::world::eventually;
 use jit_tests::{Settings, Wire, World};
 use serde_json::json;
 
@@ -16,7 +17,7 @@ pub(crate) fn certificates() -> PathBuf {
 /// A world whose broker serves with TLS.
 async fn with_tls() -> World {
     let from = certificates();
-    let server = "tls = { cert = \"server.pem\", key = \"server.key\" }".to_owned();
+    let server = "tls = { cert = \"server.pem\", key = \"server.key\" }\nhead_timeout = \"5s\"".to_owned();
     let mut world = World::prepared(Settings { server, ..Settings::default() }).await;
     for file in ["server.pem", "server.key"] {
         let to = world.folder.path().join(file);
@@ -60,6 +61,9 @@ async fn plain_text_on_a_tls_port_is_cut_off_and_hurts_nobody() {
     for bytes in [
         format!("POST /issue HTTP/1.1\r\nhost: broker\r\nauthorization: Bearer {token}\r\n\r\n").into_bytes(),
         vec![0x16, 0x03, 0x01, 0xff, 0xff],
+        // The beginning of a handshake, and nothing after it.
+        vec![0x16, 0x03, 0x01, 0x00, 0xc8, 0x01],
+        Vec::new(),
         vec![0; 100_000],
     ] {
         let mut wire = Wire::connect(&client.broker).await.unwrap();
@@ -95,6 +99,44 @@ async fn listening_beyond_this_machine_takes_tls_or_a_word_that_somebody_else_do
     // With TLS, but without its files.
     let told = check("listen = \"0.0.0.0:8700\"\ntls = { cert = \"no.pem\", key = \"no.key\" }");
     assert!(told.contains("no.pem is not there") && told.contains("no.key is not there"), "{told}");
+}
+
+/// As cert-manager does it: both files are replaced while the broker serves.
+#[tokio::test]
+async fn a_renewed_certificate_is_served_without_a_restart_and_a_broken_one_is_not() {
+    let from = certificates();
+    let server = "tls = { cert = \"server.pem\", key = \"server.key\" }".to_owned();
+    let mut world = World::prepared(Settings { server, watch: true, ..Settings::default() }).await;
+    for file in ["server.pem", "server.key"] {
+        std::fs::copy(from.join(file), world.folder.path().join(file)).unwrap();
+    }
+    world.start(&[]).await;
+    let live = format!("{}/livez", world.client().broker.replace("http://", "https://"));
+    let answers = async |client: &reqwest::Client| reply(client.get(&live)).await.is_ok_and(|reply| reply.status == 200);
+    let old = || trusting(&std::fs::read(certificates().join("ca.pem")).unwrap());
+    assert!(answers(&old()).await);
+
+    let new = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let put = |file: &str, text: &str| jit_tests::world::put(&world.folder.path().join(file), text.as_bytes());
+    put("server.key", &new.signing_key.serialize_pem());
+    put("server.pem", &new.cert.pem());
+    // A client of its own for each question: an open connection keeps what it began with.
+    let renewed = || trusting(new.cert.pem().as_bytes());
+    eventually("the new certificate is served", async || answers(&renewed()).await).await;
+    assert!(!answers(&old()).await);
+
+    put("server.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n");
+    let told = "the old one stays";
+    let log = world.log_path();
+    eventually("the log says why", async || jit_tests::world::read(&log).unwrap().contains(told)).await;
+    assert!(answers(&renewed()).await);
+    // A key that belongs to another certificate.
+    put("server.pem", &std::fs::read_to_string(from.join("server.pem")).unwrap());
+    eventually("it is told as well", async || {
+        jit_tests::world::read(&log).unwrap().contains("do not belong together")
+    })
+    .await;
+    assert!(answers(&renewed()).await);
 }
 
 #[tokio::test]

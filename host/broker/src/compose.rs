@@ -130,6 +130,7 @@ fn verifier(entry: &config::JwtIssuer) -> anyhow::Result<JwtIssuerConfig> {
         "bearer_token_file": entry.bearer_token_file,
         "leeway": entry.leeway.as_secs(),
         "max_token_lifetime": entry.max_token_lifetime,
+        "max_stale": entry.max_stale.as_secs(),
     });
     serde_json::from_value(json).with_context(|| format!("[[identity.jwt]] {}", entry.name))
 }

@@ -254,7 +254,7 @@ async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refus
         }
     }
     match refusal {
-        Refusal::Unavailable { reason, .. } => Refused::TargetUnavailable(reason),
+        Refusal::Unavailable { reason, .. } => Refused::TargetAway(reason),
         other => Refused::TargetRefused(other.reason()),
     }
 }

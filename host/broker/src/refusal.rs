@@ -73,9 +73,12 @@ pub enum Refused {
     /// The backend said no; its words.
     #[error("the target refused: {0}")]
     TargetRefused(String),
-    /// The backend cannot be reached.
+    /// The target cannot be used now, in the broker's words.
     #[error("the target cannot be reached: {0}")]
     TargetUnavailable(String),
+    /// The backend cannot be reached; the words are the backend's or the network's.
+    #[error("the target cannot be reached: {0}")]
+    TargetAway(String),
     /// The store or audit log cannot be written: nothing is handed out.
     #[error("the audit log cannot be written; nothing was handed out")]
     AuditUnavailable,
@@ -108,7 +111,7 @@ impl Refused {
             Self::LeaseNotActive { .. } | Self::LeaseNotRenewable { .. } => "lease-not-active",
             Self::RateLimited { .. } => "rate-limited",
             Self::TargetRefused(_) => "target-refused",
-            Self::TargetUnavailable(_) => "target-unavailable",
+            Self::TargetUnavailable(_) | Self::TargetAway(_) => "target-unavailable",
             Self::AuditUnavailable => "audit-unavailable",
             Self::Overloaded => "overloaded",
             Self::TargetTimeout(_) => "target-timeout",

@@ -21,6 +21,8 @@ use tokio::sync::Mutex;
 use crate::broker::Broker;
 use crate::compose::{self, Mode};
 use crate::config::{Config, ConfigErrors};
+use crate::http::server::Operator;
+use crate::http::tls::Tls;
 use crate::store::{Change, Maker};
 use crate::target::Serving;
 use crate::watch::contents::Contents;
@@ -36,7 +38,7 @@ pub enum Trigger {
     /// SIGHUP.
     Signal,
     /// An operator, through the admin socket.
-    Admin,
+    Admin(Operator),
 }
 
 impl Trigger {
@@ -46,7 +48,7 @@ impl Trigger {
         match self {
             Self::File => "file",
             Self::Signal => "signal",
-            Self::Admin => "admin",
+            Self::Admin(_) => "admin",
         }
     }
 }
@@ -86,6 +88,8 @@ pub struct Reloader {
     sessions: Option<Arc<dyn SessionStore>>,
     source: Source,
     mode: Mode,
+    /// The listener's certificate, which is read again at each reload.
+    tls: Option<Arc<Tls>>,
     /// What is in force. Held through a reload: one after the other.
     current: Mutex<Current>,
 }
@@ -112,7 +116,13 @@ impl Reloader {
         read: Contents,
     ) -> Self {
         let current = Mutex::new(Current { config, read, refused: None });
-        Self { broker, runtime, sessions, source, mode, current }
+        Self { broker, runtime, sessions, source, mode, tls: None, current }
+    }
+
+    /// Reads also the listener's certificate again at each reload, whatever becomes of the configuration.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Reads the configuration anew and serves it.
@@ -157,6 +167,9 @@ impl Reloader {
         trigger: Trigger,
         force: bool,
     ) -> anyhow::Result<Report> {
+        if let Some(tls) = &self.tls {
+            tls.reload().await;
+        }
         let before = std::mem::replace(&mut current.read, contents);
         let config = (self.source)();
         if let Ok(config) = &config {
@@ -354,5 +367,8 @@ fn events(report: &Report, trigger: Trigger, old: &Serving, new: &Serving) -> Ve
             .with("needs_restart", report.needs_restart.clone())
             .with("orphans", report.orphans.clone()),
     );
+    if let Trigger::Admin(operator) = trigger {
+        events = events.into_iter().map(|event| operator.sign(event)).collect();
+    }
     events
 }

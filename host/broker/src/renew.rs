@@ -90,7 +90,7 @@ pub async fn renew(
                 Err(Refused::TargetRefused("the account is no longer there".to_owned()))
             }
             Outcome::Refused(Refusal::Unavailable { reason, .. }) | Outcome::Unknown(reason) => {
-                Err(Refused::TargetUnavailable(reason))
+                Err(Refused::TargetAway(reason))
             }
             Outcome::Refused(refusal) => Err(Refused::TargetRefused(refusal.reason())),
         }

@@ -1,22 +1,29 @@
 //! The life of the process: start, serve, stop in order.
 
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum_server::Handle;
 use jiff::Timestamp;
 use jit_core::event::{AuditEvent, EventKind};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::sync::{Notify, Semaphore};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::export;
 use crate::broker::Broker;
 use crate::compose::{self, Composed, Mode};
-use crate::config::Export;
-use crate::http::{self, App, server};
+use crate::config::{self, Config, Export};
+use crate::http::connection::Bounds;
+use crate::http::operator::Readiness;
+use crate::http::places::{self, Places};
+use crate::http::server::{self, Door};
+use crate::http::tls::Tls;
+use crate::http::{self, App};
 use crate::reload::{self, Reloader, Source, Trigger};
 use crate::removal;
 use crate::store::Change;
@@ -32,90 +39,230 @@ const SECONDS: &[f64] =
 /// # Errors
 /// When something that serving needs cannot be had; with what to do about it.
 pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::SocketAddr)) -> anyhow::Result<()> {
+    // First of all: a signal that comes from here on ends the start, or the serving, in order.
+    let mut signals = Signals::listen()?;
+    let Some(started) = start(source, mode, &mut signals).await? else {
+        tracing::info!("stopped before anything was served");
+        return Ok(());
+    };
+    started.run(signals, ready).await
+}
+
+/// The signals that the broker listens to, from before anything is opened.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("the system does not let this process listen to signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT.
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Does a step of the start; none when a stop was asked for before it was done.
+    async fn unless_stopped<T>(&mut self, step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Option<T>> {
+        tokio::select! {
+            biased;
+            signal = self.stop() => {
+                tracing::info!(signal, "stopping in the middle of the start");
+                Ok(None)
+            }
+            done = step => done.map(Some),
+        }
+    }
+}
+
+/// A broker that is about to serve.
+struct Started {
+    config: Config,
+    source: Source,
+    mode: Mode,
+    contents: Contents,
+    metrics: PrometheusHandle,
+    doors: Doors,
+    admin: UnixListener,
+    composed: Composed,
+    /// Leases that the last stop left unsettled.
+    recovered: usize,
+}
+
+/// The TCP listeners.
+struct Doors {
+    public: TcpListener,
+    operators: Option<TcpListener>,
+    tls: Option<Arc<Tls>>,
+    room: usize,
+}
+
+impl Doors {
+    async fn open(config: &Config) -> anyhow::Result<Self> {
+        let room = places::room(config, places::raise_descriptors())?;
+        let public = server::bind(config.server.listen, "listen")?;
+        let operators =
+            config.server.operator_listen.map(|listen| server::bind(listen, "operator_listen")).transpose()?;
+        let tls = match &config.server.tls {
+            Some(files) => Some(Tls::load(&files.cert, &files.key).await?),
+            None => None,
+        };
+        Ok(Self { public, operators, tls, room })
+    }
+}
+
+/// Opens everything and takes up what the last stop left; none when a stop was asked for meanwhile.
+async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Result<Option<Started>> {
     // Before the reading that counts, so that no change in between is missed.
     let contents = Contents::of(source()?.served_files()).await;
     let config = source()?;
     let metrics = install_metrics()?;
     // The port first: a second broker is told before it touches anything.
-    let listener = server::bind(config.server.listen)?;
-    let address = listener.local_addr()?;
-    let tls = match &config.server.tls {
-        Some(tls) => Some(server::tls(&tls.cert, &tls.key).await?),
-        None => None,
+    let doors = Doors::open(&config).await?;
+    let Some(composed) = signals.unless_stopped(compose::compose(&config, mode)).await? else { return Ok(None) };
+    let broker = Arc::clone(&composed.broker);
+    let opened = async {
+        // Before anybody is told that it serves: the commands work from then on.
+        let admin = server::bind_admin(&config.server.admin_socket)?;
+        compose::record_start(&broker).await?;
+        compose::warn_of_weak_ends(&broker.serving.load());
+        reload::tell_orphans(&broker).await;
+        let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
+        Ok((admin, recovered))
     };
-    let Composed { broker, store, runtime, sessions } = compose::compose(&config, mode).await?;
-    // Before anybody is told that it serves: the commands work from then on.
-    let admin_path = config.server.admin_socket.clone();
-    let admin_listener = server::bind_admin(&admin_path)?;
-    compose::record_start(&broker).await?;
-    compose::warn_of_weak_ends(&broker.serving.load());
-    reload::tell_orphans(&broker).await;
-    let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
+    let Some((admin, recovered)) = signals.unless_stopped(opened).await? else {
+        let _never_announced = std::fs::remove_file(&config.server.admin_socket);
+        stop(&broker, &mut JoinSet::new(), config.server.shutdown_grace).await;
+        composed.store.close().await;
+        return Ok(None);
+    };
     if recovered > 0 {
         tracing::warn!(leases = recovered, "leases that the last stop left unsettled; their accounts are removed");
     }
+    Ok(Some(Started { config, source, mode, contents, metrics, doors, admin, composed, recovered }))
+}
 
-    let handle = Handle::new();
-    let stop_admin = Arc::new(Notify::new());
-    let mut background = JoinSet::new();
-    background.spawn(tasks::removal::run(Arc::clone(&broker)));
-    background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval, recovered > 0));
-    background.spawn(tasks::maintain::run(Arc::clone(&broker)));
-    background.spawn(tasks::rotation::run(Arc::clone(&broker)));
-    background.spawn(tasks::housekeeping::run(Arc::clone(&broker), config.store.keep_revoked));
-    for Export::Jsonl { path } in config.audit.export.clone() {
-        let options = export::JsonlOptions::new(path);
-        let (store, wake, stop) = (Arc::clone(&broker.store), store.log_size(), broker.stopping.clone());
-        background.spawn(async move { export::run(store, options, wake, stop).await });
-    }
-    background.spawn(upkeep(metrics.clone(), Arc::clone(&broker)));
-    background.spawn(look_at_targets(Arc::clone(&broker)));
-
-    let reloader = Reloader::new(Arc::clone(&broker), runtime, sessions, source, mode, config.clone(), contents);
-    let reloader = Arc::new(reloader);
-    background.spawn(reload_on_signal(Arc::clone(&reloader), Arc::clone(&broker)));
-    if config.server.watch {
-        background.spawn(watch::run(Arc::clone(&reloader), broker.stopping.clone()));
-    }
-
-    let app = Arc::new(App {
-        broker: Arc::clone(&broker),
-        metrics,
-        openapi: http::openapi(),
-        in_flight: Semaphore::new(config.server.max_in_flight as usize),
-        request_timeout: config.server.request_timeout,
-    });
-    let ended = CancellationToken::new();
-    let public = async {
-        let served = server::serve(listener, tls, http::router(app), handle.clone()).await;
-        stop_admin.notify_one();
-        ended.cancel();
-        served
-    };
-    let admin = async {
-        let router = http::admin::router(Arc::clone(&broker), Arc::clone(&reloader));
-        let served = server::serve_admin(admin_listener, &admin_path, router, Arc::clone(&stop_admin)).await;
-        if served.is_err() {
-            handle.shutdown();
+impl Started {
+    /// Serves until a signal.
+    async fn run(self, signals: Signals, ready: impl FnOnce(std::net::SocketAddr)) -> anyhow::Result<()> {
+        let Self { config, source, mode, contents, metrics, doors, admin, composed, recovered } = self;
+        let Composed { broker, store, runtime, sessions } = composed;
+        let Signals { mut terminate, mut interrupt, hangup } = signals;
+        let mut background = JoinSet::new();
+        background.spawn(tasks::removal::run(Arc::clone(&broker)));
+        background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval, recovered > 0));
+        background.spawn(tasks::maintain::run(Arc::clone(&broker)));
+        background.spawn(tasks::rotation::run(Arc::clone(&broker)));
+        background.spawn(tasks::housekeeping::run(Arc::clone(&broker), config.store.keep_revoked));
+        for Export::Jsonl { path } in config.audit.export.clone() {
+            let options = export::JsonlOptions::new(path);
+            let (store, wake, stop) = (Arc::clone(&broker.store), store.log_size(), broker.stopping.clone());
+            background.spawn(async move { export::run(store, options, wake, stop).await });
         }
-        served
-    };
-    let stopper = async {
-        tokio::select! {
-            signal = stop_signal() => {
-                tracing::info!(signal, "stopping: requests in flight are finished");
-                handle.graceful_shutdown(Some(config.server.shutdown_grace));
+        background.spawn(upkeep(metrics.clone(), Arc::clone(&broker)));
+        background.spawn(look_at_targets(Arc::clone(&broker)));
+        background.spawn(keep_keys_young(Arc::clone(&broker)));
+
+        let Doors { public, operators, tls, room } = doors;
+        let reloader = Reloader::new(Arc::clone(&broker), runtime, sessions, source, mode, config.clone(), contents);
+        let reloader = Arc::new(reloader.with_tls(tls.clone()));
+        background.spawn(reload_on_signal(hangup, Arc::clone(&reloader), Arc::clone(&broker)));
+        if config.server.watch {
+            background.spawn(watch::run(Arc::clone(&reloader), broker.stopping.clone()));
+        }
+
+        let address = public.local_addr()?;
+        let with_tls = tls.is_some();
+        let app = app(&config.server, &broker, metrics);
+        let bounds = Bounds {
+            head: config.server.head_timeout,
+            idle: config.server.idle_timeout,
+            write: config.server.write_timeout,
+        };
+        let places = Places::new(room, config.server.max_connections_per_address as usize);
+        let public =
+            Door { listener: public, router: http::router(Arc::clone(&app), operators.is_none()), tls, places, bounds };
+        let operators_address = operators.as_ref().map(TcpListener::local_addr).transpose()?;
+        let operators = operators.map(|listener| Door {
+            listener,
+            router: http::operators_router(app),
+            tls: None,
+            places: Places::new(OPERATOR_CONNECTIONS, OPERATOR_CONNECTIONS / 2),
+            bounds,
+        });
+
+        let closing = CancellationToken::new();
+        let admin_closing = CancellationToken::new();
+        let grace = config.server.shutdown_grace;
+        let serve_public = async {
+            let served = public.serve(closing.clone(), grace).await;
+            // Whatever ended it, everything ends with it.
+            closing.cancel();
+            admin_closing.cancel();
+            served
+        };
+        let serve_operators = async {
+            match operators {
+                // Probes and metrics are answered for as long as requests are finished.
+                Some(door) => door.serve(admin_closing.clone(), OPERATORS_GRACE).await,
+                None => Ok(()),
             }
-            () = ended.cancelled() => {}
-        }
-    };
-    tracing::info!(%address, tls = config.server.tls.is_some(), admin_socket = %admin_path.display(), "serving");
-    ready(address);
-    let (public, admin, ()) = tokio::join!(public, admin, stopper);
-    stop(&broker, &mut background, config.server.shutdown_grace).await;
-    store.close().await;
-    public.context("the listener failed")?;
-    admin.context("the admin socket failed")
+        };
+        let admin_path = config.server.admin_socket.clone();
+        let serve_admin = async {
+            let router = http::admin::router(Arc::clone(&broker), Arc::clone(&reloader));
+            let served = server::serve_admin(admin, &admin_path, router, admin_closing.clone()).await;
+            closing.cancel();
+            served
+        };
+        let stopper = async {
+            tokio::select! {
+                _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping: requests in flight are finished"),
+                _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping: requests in flight are finished"),
+                () = closing.cancelled() => {}
+            }
+            closing.cancel();
+        };
+        tracing::info!(%address, tls = with_tls, admin_socket = %admin_path.display(), operators = operators_address.map(tracing::field::display), "serving");
+        ready(address);
+        let (public, operators, admin, ()) = tokio::join!(serve_public, serve_operators, serve_admin, stopper);
+        stop(&broker, &mut background, grace).await;
+        store.close().await;
+        public.context("the listener failed")?;
+        operators.context("the operators' listener failed")?;
+        admin.context("the admin socket failed")
+    }
+}
+
+/// Connections of the operators' own listener: probes and who collects metrics.
+const OPERATOR_CONNECTIONS: usize = 64;
+/// How long their requests have to end at a stop.
+const OPERATORS_GRACE: Duration = Duration::from_secs(2);
+/// Their requests for metrics and the API's description at once.
+const OPERATOR_REQUESTS: usize = 4;
+
+fn app(settings: &config::Server, broker: &Arc<Broker>, metrics: PrometheusHandle) -> Arc<App> {
+    Arc::new(App {
+        broker: Arc::clone(broker),
+        metrics,
+        openapi: http::openapi().into(),
+        in_flight: Arc::new(Semaphore::new(settings.max_in_flight as usize)),
+        returning: Arc::new(Semaphore::new(http::MOST_RETURNING)),
+        operators: Semaphore::new(OPERATOR_REQUESTS),
+        readiness: Readiness::default(),
+        request_timeout: settings.request_timeout,
+    })
 }
 
 /// What is at work is finished or handed to the next start: nothing is forgotten either way.
@@ -142,26 +289,12 @@ async fn stop(broker: &Arc<Broker>, background: &mut JoinSet<()>, grace: Duratio
 }
 
 /// SIGHUP reads the configuration anew. What comes of it is logged and on record.
-async fn reload_on_signal(reloader: Arc<Reloader>, broker: Arc<Broker>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+async fn reload_on_signal(mut hangup: Signal, reloader: Arc<Reloader>, broker: Arc<Broker>) {
     loop {
         tokio::select! {
             () = broker.stopping.cancelled() => return,
             _ = hangup.recv() => drop(reloader.reload(Trigger::Signal, false).await),
         }
-    }
-}
-
-/// SIGTERM or SIGINT.
-async fn stop_signal() -> &'static str {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        },
-        _ => std::future::pending().await,
     }
 }
 
@@ -176,6 +309,21 @@ async fn upkeep(metrics: PrometheusHandle, broker: Arc<Broker>) {
         tokio::select! {
             () = broker.stopping.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+    }
+}
+
+/// How often issuers are asked for their keys again, where these have come of age.
+const KEYS_PACE: Duration = Duration::from_secs(30);
+
+/// Fetches the issuers' keys before the first caller needs them, and then so often that a withdrawn key
+/// does not stay good for want of a caller.
+async fn keep_keys_young(broker: Arc<Broker>) {
+    loop {
+        broker.identity.load().refresh();
+        tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            () = tokio::time::sleep(KEYS_PACE) => {}
         }
     }
 }

@@ -126,6 +126,7 @@ fn version() -> &'static str {
 /// Runs the command line and gives the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
+    keep_memory_private();
     let cli = Cli::parse();
     // One crypto provider in the process; a second installation cannot happen.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -143,6 +144,17 @@ pub fn run() -> ExitCode {
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// No other process of the user may look into this one, and no crash writes its memory to a disk: it holds
+/// passwords, whatever started it. A system that refuses is told of, and does not stop the command.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
+    let dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if let Err(error) = dumpable.and_then(|()| setrlimit(Resource::Core, no_core)) {
+        eprintln!("jit-broker: a crash could write this process's memory to a disk: {error}");
     }
 }
 

@@ -132,7 +132,8 @@ impl Config {
         Path::new(&self.source.name)
     }
 
-    /// The files whose content decides what is served: this one, the plugins, who vouches for them.
+    /// The files whose content decides what is served: this one, the plugins, who vouches for them, the
+    /// listener's certificate and key, and what connections were opened with.
     #[must_use]
     pub fn served_files(&self) -> BTreeSet<PathBuf> {
         let plugins = self.plugins.values().map(|plugin| plugin.path.clone());
@@ -140,6 +141,13 @@ impl Config {
         if self.signing.required {
             files.extend(self.plugins.values().map(|plugin| signature_path(&plugin.path)));
             files.extend(self.signing.files().cloned());
+        }
+        files.extend(self.server.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()]));
+        for connection in self.connections.values() {
+            files.extend(connection.ca.clone());
+            if let Some(SecretRef::File(password)) = connection.protocol.password() {
+                files.insert(password.clone());
+            }
         }
         files.insert(self.file().to_owned());
         files

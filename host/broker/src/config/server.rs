@@ -27,6 +27,18 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// Requests at the same time, 1 to 100,000, by default 1024; more are told `overloaded`.
     pub max_in_flight: u32,
+    /// A listener of its own for `/metrics` and `/openapi.json`, which then are not on `listen`. Plain HTTP.
+    pub operator_listen: Option<SocketAddr>,
+    /// Open connections, 16 to 1,000,000, by default 4096; fewer where the system allows too few open files.
+    pub max_connections: u32,
+    /// Open connections of one address (of one /64 network with IPv6), by default a quarter of all.
+    pub max_connections_per_address: u32,
+    /// From accept to the first whole request head, `1s` to `2m`, by default 10 s.
+    pub head_timeout: Duration,
+    /// How long a connection may stay open without a request, `1s` to `1h`, by default 60 s.
+    pub idle_timeout: Duration,
+    /// How long a caller may take nothing of its reply, `1s` to `10m`, by default 20 s.
+    pub write_timeout: Duration,
     /// Whether a changed configuration, plugin or signature is served without a command, by default yes.
     pub watch: bool,
 }
@@ -76,21 +88,25 @@ pub struct PluginLimits {
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
+/// An address to listen on.
+fn address(section: &Section<'_>, key: &'static str) -> Option<SocketAddr> {
+    section.parsed(key, "an IP address and port such as \"127.0.0.1:8700\" or \"[::1]:8700\"", |text| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            if text.strip_prefix("localhost:").is_some_and(|port| port.parse::<u16>().is_ok()) {
+                format!("write \"127.0.0.1{}\" for localhost", &text["localhost".len()..])
+            } else if text.starts_with(':') && text[1..].parse::<u16>().is_ok() {
+                format!("write \"0.0.0.0{text}\" for all addresses")
+            } else if text.parse::<IpAddr>().is_ok() {
+                "the port is missing".to_owned()
+            } else {
+                "it is neither".to_owned()
+            }
+        })
+    })
+}
+
 pub(super) fn server(section: &Section<'_>) -> Option<Server> {
-    let listen =
-        section.parsed("listen", "an IP address and port such as \"127.0.0.1:8700\" or \"[::1]:8700\"", |text| {
-            text.parse::<SocketAddr>().map_err(|_| {
-                if text.strip_prefix("localhost:").is_some_and(|port| port.parse::<u16>().is_ok()) {
-                    format!("write \"127.0.0.1{}\" for localhost", &text["localhost".len()..])
-                } else if text.starts_with(':') && text[1..].parse::<u16>().is_ok() {
-                    format!("write \"0.0.0.0{text}\" for all addresses")
-                } else if text.parse::<IpAddr>().is_ok() {
-                    "the port is missing".to_owned()
-                } else {
-                    "it is neither".to_owned()
-                }
-            })
-        });
+    let listen = address(section, "listen");
     let listen_wrong = listen.is_none() && section.entry("listen").is_some();
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
     let tls_there = section.entry("tls").is_some();
@@ -114,6 +130,8 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
             ),
         );
     }
+    let max_connections = section.count("max_connections", 16..=1_000_000).unwrap_or(4_096);
+    let each = section.count("max_connections_per_address", 1..=1_000_000);
     let server = Server {
         listen,
         admin_socket: section.path("admin_socket").unwrap_or_else(|| section.reading.folder.join("run/admin.sock")),
@@ -122,6 +140,12 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
         request_timeout: section.wait("request_timeout", 60, 1..=600),
         shutdown_grace: section.wait("shutdown_grace", 30, 1..=600),
         max_in_flight: section.count("max_in_flight", 1..=100_000).unwrap_or(1_024),
+        operator_listen: address(section, "operator_listen"),
+        max_connections,
+        max_connections_per_address: each.unwrap_or((max_connections / 4).max(1)),
+        head_timeout: section.wait("head_timeout", 10, 1..=120),
+        idle_timeout: section.wait("idle_timeout", 60, 1..=3_600),
+        write_timeout: section.wait("write_timeout", 20, 1..=600),
         watch: section.flag("watch").unwrap_or(true),
     };
     // A Unix socket's path has room for 107 bytes (unix(7), sun_path).

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
@@ -14,8 +14,10 @@ use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_runtime::Plugin;
 use serde::{Deserialize, Serialize};
 
-use super::leases::{ListQuery, revoked};
+use super::give_back::revoked;
+use super::leases::ListQuery;
 use super::problem::HttpRefused;
+use super::server::Operator;
 use crate::broker::Broker;
 use crate::config::ConfigErrors;
 use crate::refusal::Refused;
@@ -185,7 +187,7 @@ pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
 pub(super) fn reply<T: Serialize>(result: Result<T, Refused>) -> Response {
     match result {
         Ok(body) => axum::Json(body).into_response(),
-        Err(refused) => HttpRefused::from(refused).reply(&RequestId::generate(Timestamp::now())),
+        Err(refused) => HttpRefused::from(refused).reply_in_full(&RequestId::generate(Timestamp::now())),
     }
 }
 
@@ -210,29 +212,34 @@ async fn show(State(broker): State<Arc<Broker>>, Path(id): Path<String>) -> Resp
 
 async fn revoke(
     State(broker): State<Arc<Broker>>,
+    ConnectInfo(operator): ConnectInfo<Operator>,
     Path(id): Path<String>,
     Query(query): Query<RevokeQuery>,
 ) -> Response {
     let result = async {
         let lease = find(&broker, &id).await?;
-        let event = AuditEvent::of_lease(EventKind::AdminRevoke, Timestamp::now(), &lease);
+        let event = operator.sign(AuditEvent::of_lease(EventKind::AdminRevoke, Timestamp::now(), &lease));
         broker.commit(Change { events: vec![event], ..Change::default() }).await?;
         if query.rotate {
             // First: when it fails, the lease still says whose password it was.
-            operate::rotate_away(&broker, &lease).await?;
+            operate::rotate_away(&broker, &lease, operator).await?;
         }
-        revoked(&broker, lease, Cause::Operator).await
+        revoked(&broker, lease, Cause::Operator, true).await
     };
     match result.await {
         Ok(reply) => reply,
-        Err(refused) => HttpRefused::from(refused).reply(&RequestId::generate(Timestamp::now())),
+        Err(refused) => HttpRefused::from(refused).reply_in_full(&RequestId::generate(Timestamp::now())),
     }
 }
 
-async fn reconcile_now(State(broker): State<Arc<Broker>>, Query(query): Query<ReconcileQuery>) -> Response {
+async fn reconcile_now(
+    State(broker): State<Arc<Broker>>,
+    ConnectInfo(operator): ConnectInfo<Operator>,
+    Query(query): Query<ReconcileQuery>,
+) -> Response {
     let result = async {
         let event = AuditEvent::new(EventKind::AdminReconcile, Timestamp::now()).with("dry_run", query.dry_run);
-        broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+        broker.commit(Change { events: vec![operator.sign(event)], ..Change::default() }).await?;
         let report = reconcile::reconcile(&broker, query.dry_run).await;
         if report.targets.iter().any(|target| target.suspects > 0) {
             // The task looks too, and again when it can tell a suspect from a ghost.
@@ -243,9 +250,13 @@ async fn reconcile_now(State(broker): State<Arc<Broker>>, Query(query): Query<Re
     reply(result.await)
 }
 
-async fn reload(State(reloader): State<Arc<Reloader>>, Query(query): Query<ReloadQuery>) -> Response {
+async fn reload(
+    State(reloader): State<Arc<Reloader>>,
+    ConnectInfo(operator): ConnectInfo<Operator>,
+    Query(query): Query<ReloadQuery>,
+) -> Response {
     // To its end, also when the operator does not wait for it.
-    let reloading = tokio::spawn(async move { reloader.reload(Trigger::Admin, query.force).await });
+    let reloading = tokio::spawn(async move { reloader.reload(Trigger::Admin(operator), query.force).await });
     let reloaded = reloading.await.unwrap_or_else(|error| Err(error.into()));
     reply(reloaded.map_err(|error| {
         let detail = match error.downcast_ref::<ConfigErrors>() {

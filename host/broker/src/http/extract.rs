@@ -1,7 +1,7 @@
 //! What a request is made of, each part checked where it enters: the request's id, the verified
 //! caller, a JSON body.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,10 +13,11 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use jit_core::id::RequestId;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::HttpRefused;
 use super::{App, MOST_BODY};
-use crate::identity::{Unverified, Verified};
+use crate::identity::{Rejected, Unverified, Verified};
 use crate::refusal::Refused;
 use crate::request::IdempotencyKey;
 
@@ -38,33 +39,87 @@ impl<S: Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// A caller whose token was verified and who has not asked too much.
+/// A request's place among those at work, held until its reply is made. It is taken once the caller is
+/// known: a stranger takes no place from anybody.
+#[derive(Debug, Clone, Default)]
+pub struct Slot(Arc<OnceLock<OwnedSemaphorePermit>>);
+
+impl Slot {
+    /// Keeps the place for as long as the request lasts.
+    fn hold(parts: &Parts, place: OwnedSemaphorePermit) {
+        if let Some(Slot(slot)) = parts.extensions.get::<Slot>() {
+            let _one_for_each_request = slot.set(place);
+        }
+    }
+}
+
+/// A caller whose token was verified, who has not asked too much, and for whom there is room.
 pub struct Caller(pub Arc<Verified>);
 
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
-        let Ok(Id(id)) = Id::from_request_parts(parts, app).await;
+        let (caller, id) = verified(parts, app).await?;
         let refuse = |refused: Refused| HttpRefused::from(refused).reply(&id);
-        let rejected = |reason: &dyn std::fmt::Display, word: &'static str| {
-            metrics::counter!("jit_auth_rejected_total", "reason" => word).increment(1);
-            tracing::info!(request_id = %id, %reason, "a workload token was not accepted");
-            refuse(Refused::Unauthenticated)
-        };
-        let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (headers.next(), headers.next()) else {
-            return Err(rejected(&"not exactly one Authorization header", "no-token"));
-        };
-        let Ok(value) = value.to_str() else {
-            return Err(rejected(&"the Authorization header is not ASCII", "malformed"));
-        };
-        let token = Unverified::from_header(value).map_err(|reason| rejected(&reason, reason.label()))?;
-        let identity = app.broker.identity.load_full();
-        let verified = identity.verify(token).await.map_err(|reason| rejected(&reason, reason.label()))?;
-        app.broker.limits.count(&verified.principal).map_err(refuse)?;
-        Ok(Self(verified))
+        app.broker.limits.count(&caller.principal).map_err(refuse)?;
+        let place = Arc::clone(&app.in_flight).try_acquire_owned().map_err(|_| {
+            metrics::counter!("jit_overloaded_total").increment(1);
+            refuse(Refused::Overloaded)
+        })?;
+        Slot::hold(parts, place);
+        Ok(Self(caller))
     }
+}
+
+/// A verified caller who gives access back. There is no rate at which that is refused, and it waits for its
+/// turn in a room of its own: whatever else there is to do.
+pub struct Returning {
+    /// Who it is.
+    pub caller: Arc<Verified>,
+    /// Whether it is within the rate at which it is done while the caller waits.
+    pub at_once: bool,
+}
+
+impl FromRequestParts<Arc<App>> for Returning {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        let (caller, id) = verified(parts, app).await?;
+        let at_once = app.broker.limits.count_return(&caller.principal);
+        // Waits for no longer than any request may last. Closed it is never.
+        let place = Arc::clone(&app.returning).acquire_owned().await;
+        Slot::hold(parts, place.map_err(|_| HttpRefused::from(Refused::Overloaded).reply(&id))?);
+        Ok(Self { caller, at_once })
+    }
+}
+
+/// The caller whom the request's one bearer token proves.
+async fn verified(parts: &mut Parts, app: &Arc<App>) -> Result<(Arc<Verified>, RequestId), Response> {
+    let Ok(Id(id)) = Id::from_request_parts(parts, app).await;
+    let refuse = |refused: Refused| HttpRefused::from(refused).reply(&id);
+    let rejected = |reason: &dyn std::fmt::Display, word: &'static str| {
+        metrics::counter!("jit_auth_rejected_total", "reason" => word).increment(1);
+        tracing::info!(request_id = %id, %reason, "a workload token was not accepted");
+        refuse(Refused::Unauthenticated)
+    };
+    let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (headers.next(), headers.next()) else {
+        return Err(rejected(&"not exactly one Authorization header", "no-token"));
+    };
+    let Ok(value) = value.to_str() else {
+        return Err(rejected(&"the Authorization header is not ASCII", "malformed"));
+    };
+    let token = Unverified::from_header(value).map_err(|reason| rejected(&reason, reason.label()))?;
+    let identity = app.broker.identity.load_full();
+    let verified = identity.verify(token).await.map_err(|reason| match reason {
+        Rejected::IssuerBusy { .. } => {
+            metrics::counter!("jit_auth_rejected_total", "reason" => reason.label()).increment(1);
+            refuse(Refused::Overloaded)
+        }
+        reason => rejected(&reason, reason.label()),
+    })?;
+    Ok((verified, id))
 }
 
 /// A JSON body of at most [`MOST_BODY`] bytes.

@@ -2,21 +2,27 @@
 //! pipeline's answers to replies; it decides nothing.
 
 pub mod admin;
+pub mod connection;
 pub mod delivery;
 pub mod extract;
+pub mod give_back;
 pub mod issue;
 pub mod leases;
 pub mod operator;
+pub mod pace;
+pub mod places;
 pub mod problem;
 pub mod rotation;
 pub mod server;
-pub mod silence;
+pub mod tls;
+pub mod told;
 pub mod views;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -37,6 +43,9 @@ use problem::HttpRefused;
 /// The most bytes of a request's body.
 pub const MOST_BODY: usize = 64 * 1024;
 
+/// The most requests that give access back at once. The store and the targets set the pace; others wait.
+pub const MOST_RETURNING: usize = 256;
+
 /// What the handlers work with.
 pub struct App {
     /// The pipeline's state.
@@ -44,9 +53,15 @@ pub struct App {
     /// The metrics as Prometheus reads them.
     pub metrics: PrometheusHandle,
     /// The OpenAPI document.
-    pub openapi: String,
-    /// Requests that may be at work at once.
-    pub in_flight: Semaphore,
+    pub openapi: Bytes,
+    /// Requests of verified callers that may be at work at once.
+    pub in_flight: Arc<Semaphore>,
+    /// Requests at work at once that give access back; more wait for their turn.
+    pub returning: Arc<Semaphore>,
+    /// Requests for metrics and the API's description at once.
+    pub operators: Semaphore,
+    /// Whether the store answered, not long ago.
+    pub readiness: operator::Readiness,
     /// How long a request may take, its body included.
     pub request_timeout: Duration,
 }
@@ -80,18 +95,31 @@ impl utoipa::Modify for TokenScheme {
     }
 }
 
-/// The routes with their documentation.
-fn documented() -> OpenApiRouter<Arc<App>> {
+/// What callers ask, with its documentation.
+fn asked_by_callers() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(issue::post_issue))
         .routes(routes!(issue::post_simulate))
         .routes(routes!(leases::list_leases))
         .routes(routes!(leases::get_lease))
         .routes(routes!(leases::renew_lease))
-        .routes(routes!(leases::revoke_lease))
-        .routes(routes!(operator::livez))
-        .routes(routes!(operator::readyz))
-        .routes(routes!(operator::metrics))
+        .routes(routes!(give_back::revoke_lease))
+        .routes(routes!(give_back::revoke_leases))
+}
+
+/// What probes ask: on every listener, since they ask whether that one answers.
+fn asked_by_probes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(operator::livez)).routes(routes!(operator::readyz))
+}
+
+/// What operators ask: it names targets, policies and issuers.
+fn asked_by_operators() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(operator::metrics))
+}
+
+/// The routes with their documentation.
+fn documented() -> OpenApiRouter<Arc<App>> {
+    asked_by_callers().merge(asked_by_probes()).merge(asked_by_operators())
 }
 
 /// The OpenAPI document, as JSON.
@@ -109,40 +137,47 @@ pub fn openapi() -> String {
     document.to_pretty_json().unwrap_or_default()
 }
 
-/// The whole API with its layers.
-pub fn router(app: Arc<App>) -> Router {
-    let (routes, _) = documented().split_for_parts();
+/// The API with its layers; with what operators ask, unless they have a listener of their own.
+pub fn router(app: Arc<App>, with_operators: bool) -> Router {
+    let mut routes = asked_by_callers().merge(asked_by_probes());
+    if with_operators {
+        routes = routes.merge(asked_by_operators()).route("/openapi.json", get(operator::openapi));
+    }
+    layered(routes.route("/issue", post(issue::post_issue)), app)
+}
+
+/// What the operators' own listener answers.
+pub fn operators_router(app: Arc<App>) -> Router {
+    let routes = asked_by_probes().merge(asked_by_operators());
+    layered(routes.route("/openapi.json", get(operator::openapi)), app)
+}
+
+fn layered(routes: OpenApiRouter<Arc<App>>, app: Arc<App>) -> Router {
+    let (routes, _) = routes.split_for_parts();
     routes
-        .route("/issue", post(issue::post_issue))
-        .route("/openapi.json", get(operator::openapi))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(MOST_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
         .with_state(app)
 }
 
-/// Around every request: its id, a bound on how many are at work, and problem+json for whatever
-/// the framework itself refuses.
+/// Around every request: its id, the time that it has, and problem+json for whatever the framework itself
+/// refuses. Holds what room the request takes once its caller is known.
 async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = RequestId::generate(Timestamp::now());
     request.extensions_mut().insert(extract::Id(id.clone()));
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    // Health and metrics answer also when there is too much to do.
-    let bounded = !matches!(path.as_str(), "/livez" | "/readyz" | "/metrics");
-    let slot = if bounded { app.in_flight.try_acquire().ok() } else { None };
-    let mut reply = if bounded && slot.is_none() {
-        metrics::counter!("jit_overloaded_total").increment(1);
-        HttpRefused::from(Refused::Overloaded).reply(&id)
-    } else {
-        match tokio::time::timeout(app.request_timeout, next.run(request)).await {
-            Ok(reply) => as_problem(reply, &id),
-            // The pipeline's own deadlines are shorter: this is a caller that does not finish its
-            // body, or a broker that has too much to do.
-            Err(_) => HttpRefused::from(Refused::Overloaded).reply(&id),
-        }
+    let slot = extract::Slot::default();
+    request.extensions_mut().insert(slot.clone());
+    let mut reply = match tokio::time::timeout(app.request_timeout, next.run(request)).await {
+        Ok(reply) => as_problem(reply, &id),
+        // The pipeline's own deadlines are shorter: this is a caller that does not finish its
+        // body, or a broker that has too much to do.
+        Err(_) => HttpRefused::from(Refused::Overloaded).reply(&id),
     };
+    drop(slot);
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         reply.headers_mut().insert("x-request-id", value);
     }
@@ -194,6 +229,7 @@ mod tests {
             "/v1/leases/{id}",
             "/v1/leases/{id}/renew",
             "/v1/leases/{id}/revoke",
+            "/v1/leases/revoke",
             "/livez",
             "/readyz",
             "/metrics",

@@ -1,13 +1,17 @@
 //! For operators: health, metrics, the API's description.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::App;
+use super::extract::Id;
+use super::problem::{HttpRefused, Problem};
+use crate::broker::Broker;
+use crate::refusal::Refused;
 
 /// The process runs.
 #[utoipa::path(get, path = "/livez", tag = "operators", responses((status = 200, description = "It runs", body = String)))]
@@ -24,22 +28,48 @@ pub async fn livez() -> &'static str {
     )
 )]
 pub async fn readyz(State(app): State<Arc<App>>) -> Response {
-    let store = tokio::time::timeout(Duration::from_secs(2), app.broker.store.next_due()).await;
-    let (status, text) = match store {
-        _ if app.broker.stopping.is_cancelled() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        Ok(Ok(_)) => (StatusCode::OK, "ready\n"),
-        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
+    let stopping = app.broker.stopping.is_cancelled();
+    let (status, text) = match stopping {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        false if app.readiness.of(&app.broker).await => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"),
     };
     // Not a problem document: a probe reads the status alone.
-    (status, [(header::CONTENT_TYPE, "application/json")], format!("\"{}\"\n", text.trim())).into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], format!("\"{text}\"\n")).into_response()
+}
+
+/// How long an answer of the store holds.
+const READY_FOR: Duration = Duration::from_secs(1);
+/// How long it may take.
+const STORE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Whether the store answers. It is asked once a second at most, however many want to know: nobody needs a
+/// token for that.
+#[derive(Default)]
+pub struct Readiness(tokio::sync::Mutex<Option<(Instant, bool)>>);
+
+impl Readiness {
+    async fn of(&self, broker: &Broker) -> bool {
+        let mut known = self.0.lock().await;
+        if let Some((_, ready)) = known.filter(|(asked, _)| asked.elapsed() < READY_FOR) {
+            return ready;
+        }
+        let ready = matches!(tokio::time::timeout(STORE_DEADLINE, broker.store.next_due()).await, Ok(Ok(_)));
+        *known = Some((Instant::now(), ready));
+        ready
+    }
 }
 
 /// Metrics for Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "operators",
-    responses((status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"))
+    responses(
+        (status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "overloaded"),
+    )
 )]
-pub async fn metrics(State(app): State<Arc<App>>) -> Response {
+pub async fn metrics(State(app): State<Arc<App>>, Id(id): Id) -> Response {
+    let Ok(_place) = app.operators.try_acquire() else { return HttpRefused::from(Refused::Overloaded).reply(&id) };
     let kind = HeaderValue::from_static("text/plain; version=0.0.4");
     ([(header::CONTENT_TYPE, kind)], app.metrics.render()).into_response()
 }

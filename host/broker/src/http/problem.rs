@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use jit_core::id::RequestId;
 use serde::Serialize;
 
+use super::told;
 use crate::refusal::Refused;
 
 /// A `application/problem+json` body.
@@ -85,7 +86,9 @@ fn row(refused: &HttpRefused) -> (StatusCode, &'static str, &'static str, Option
                     (StatusCode::TOO_MANY_REQUESTS, "Rate limited", Some(retry_after.as_secs() + 1))
                 }
                 Refused::TargetRefused(_) => (StatusCode::BAD_GATEWAY, "Target refused", None),
-                Refused::TargetUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "Target unavailable", Some(2)),
+                Refused::TargetUnavailable(_) | Refused::TargetAway(_) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "Target unavailable", Some(2))
+                }
                 Refused::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Audit log unavailable", Some(5)),
                 Refused::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded", Some(1)),
                 Refused::TargetTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "Target timeout", None),
@@ -102,17 +105,40 @@ impl HttpRefused {
         row(self).1
     }
 
-    /// The reply.
+    /// The reply to a caller, who is not told of the backend's insides. What it said is in the log, under
+    /// the request's id.
     #[must_use]
     pub fn reply(self, request_id: &RequestId) -> Response {
-        let (status, code, title, retry) = row(&self);
         let detail = match &self {
+            Self::Pipeline(Refused::TargetRefused(words)) => {
+                let told = told::without_places(words);
+                tracing::warn!(%request_id, reason = words, "a target refused");
+                Some(Refused::TargetRefused(told).to_string())
+            }
+            Self::Pipeline(Refused::TargetAway(words)) => {
+                tracing::warn!(%request_id, reason = words, "a target could not be reached");
+                Some("the target cannot be reached; the operators find the reason under this request_id".to_owned())
+            }
+            _ => None,
+        };
+        self.reply_with(request_id, detail)
+    }
+
+    /// The reply to an operator, who is told everything but secrets.
+    #[must_use]
+    pub fn reply_in_full(self, request_id: &RequestId) -> Response {
+        self.reply_with(request_id, None)
+    }
+
+    fn reply_with(self, request_id: &RequestId, detail: Option<String>) -> Response {
+        let (status, code, title, retry) = row(&self);
+        let detail = detail.unwrap_or_else(|| match &self {
             Self::Pipeline(refused) => refused.to_string(),
             Self::PayloadTooLarge => format!("a request has at most {} bytes", super::MOST_BODY),
             Self::UnsupportedMediaType => "send the body as application/json".to_owned(),
             Self::NoSuchPath => "see GET /openapi.json for the paths".to_owned(),
             Self::MethodNotAllowed => "see GET /openapi.json for the methods of this path".to_owned(),
-        };
+        });
         let mut problem = Problem {
             kind: format!("urn:jit-broker:problem:{code}"),
             title,
@@ -170,6 +196,7 @@ mod tests {
             Refused::RateLimited { retry_after: std::time::Duration::from_millis(10) },
             Refused::TargetRefused("x".into()),
             Refused::TargetUnavailable("x".into()),
+            Refused::TargetAway("x".into()),
             Refused::AuditUnavailable,
             Refused::Overloaded,
             Refused::TargetTimeout(id),

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::admin::reply;
+use super::server::Operator;
 use crate::broker::Broker;
 use crate::rotation::operate;
 
@@ -23,6 +24,10 @@ async fn list(State(broker): State<Arc<Broker>>) -> Response {
     reply(operate::list(&broker).await.map_err(Into::into))
 }
 
-async fn now(State(broker): State<Arc<Broker>>, Path((target, role)): Path<(String, String)>) -> Response {
-    reply(operate::rotate_now(&broker, &target, &role).await)
+async fn now(
+    State(broker): State<Arc<Broker>>,
+    ConnectInfo(operator): ConnectInfo<Operator>,
+    Path((target, role)): Path<(String, String)>,
+) -> Response {
+    reply(operate::rotate_now(&broker, &target, &role, operator).await)
 }

@@ -9,73 +9,133 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use hyper_util::rt::TokioTimer;
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use jit_core::event::AuditEvent;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::silence::SpeakSoon;
+use super::connection::{Bounds, Shared};
+use super::places::Places;
+use super::tls::Tls;
 
-/// How long a client may take to say anything, and then to send its request's head.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// The most bytes of a request's head.
-const MOST_HEAD: usize = 64 * 1024;
-/// How long a TLS handshake may take.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long nothing is accepted after the system could not: it may be out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How often the log tells of connections for which there is no room.
+const TELL_PACE: Duration = Duration::from_secs(10);
 
-/// Binds the TCP listener, so that a taken port is told before anything else starts.
+/// Binds a TCP listener, so that a taken port is told before anything else starts. `key` is its name in the
+/// configuration.
 ///
 /// # Errors
 /// When the address cannot be had.
-pub fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+pub fn bind(listen: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(listen)
-        .with_context(|| format!("cannot listen on {listen}: is another broker running? See [server] listen"))?;
+        .with_context(|| format!("cannot listen on {listen}: is another broker running? See [server] {key}"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Serves until the handle says stop.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    tls: Option<RustlsConfig>,
-    router: Router,
-    handle: Handle<SocketAddr>,
-) -> anyhow::Result<()> {
-    match tls {
-        None => {
-            let acceptor = SpeakSoon::new(NoDelayAcceptor::new(), HEAD_DEADLINE);
-            let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle);
-            bound_requests(server.http_builder());
-            server.serve(router.into_make_service()).await?;
+/// A listener with everything that its connections need.
+pub struct Door {
+    /// Where they come in.
+    pub listener: TcpListener,
+    /// What answers them.
+    pub router: Router,
+    /// With TLS.
+    pub tls: Option<Arc<Tls>>,
+    /// How many there may be.
+    pub places: Arc<Places>,
+    /// How long they may wait for their peer.
+    pub bounds: Bounds,
+}
+
+impl Door {
+    /// Serves until `stop`; then what is under way has `grace` to end.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub async fn serve(self, stop: CancellationToken, grace: Duration) -> anyhow::Result<()> {
+        let Self { listener, router, tls, places, bounds } = self;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let cut = CancellationToken::new();
+        let shared = Arc::new(Shared { router, tls, bounds, stop: stop.clone(), cut: cut.clone() });
+        let connections = TaskTracker::new();
+        let mut told: Option<std::time::Instant> = None;
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // One that was reset before it was taken is no reason to wait.
+                    if error.kind() != std::io::ErrorKind::ConnectionAborted {
+                        tracing::error!(%error, "no connection can be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    continue;
+                }
+            };
+            match places.take(peer) {
+                Ok(place) => {
+                    let shared = Arc::clone(&shared);
+                    connections.spawn(async move {
+                        let _place = place;
+                        shared.serve(stream, peer).await;
+                    });
+                }
+                Err(full) => {
+                    drop(stream);
+                    metrics::counter!("jit_connections_refused_total", "reason" => full.as_str()).increment(1);
+                    if told.is_none_or(|told| told.elapsed() > TELL_PACE) {
+                        told = Some(std::time::Instant::now());
+                        tracing::warn!(%peer, reason = full.as_str(), connections = places.taken(), "no room for a connection; see max_connections and max_connections_per_address of [server]");
+                    }
+                }
+            }
         }
-        Some(tls) => {
-            let acceptor =
-                RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_DEADLINE).acceptor(NoDelayAcceptor::new());
-            let acceptor = SpeakSoon::new(acceptor, HEAD_DEADLINE);
-            let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle);
-            bound_requests(server.http_builder());
-            server.serve(router.into_make_service()).await?;
+        drop(listener);
+        connections.close();
+        if tokio::time::timeout(grace, connections.wait()).await.is_err() {
+            cut.cancel();
+            connections.wait().await;
+        }
+        Ok(())
+    }
+}
+
+/// Who sits at the other end of the admin socket, as the system says (`SO_PEERCRED`): whoever may open it is an
+/// operator, and the record says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operator {
+    /// The user of the process that opened the socket.
+    pub uid: u32,
+    /// The process.
+    pub pid: Option<i32>,
+}
+
+impl Operator {
+    /// Writes it into the record of what the operator asked for.
+    #[must_use]
+    pub fn sign(self, event: AuditEvent) -> AuditEvent {
+        let event = event.with("operator_uid", self.uid);
+        match self.pid {
+            Some(pid) => event.with("operator_pid", pid),
+            None => event,
         }
     }
-    Ok(())
 }
 
-fn bound_requests(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(MOST_HEAD);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
-}
-
-/// Reads certificate chain and key.
-///
-/// # Errors
-/// When a file cannot be read or they do not belong together.
-pub async fn tls(certificate: &Path, key: &Path) -> anyhow::Result<RustlsConfig> {
-    RustlsConfig::from_pem_file(certificate, key)
-        .await
-        .with_context(|| format!("TLS: cannot use certificate {} with key {}", certificate.display(), key.display()))
+impl Connected<IncomingStream<'_, tokio::net::UnixListener>> for Operator {
+    fn connect_info(stream: IncomingStream<'_, tokio::net::UnixListener>) -> Self {
+        match stream.io().peer_cred() {
+            Ok(peer) => Self { uid: peer.uid(), pid: peer.pid() },
+            // The overflow user: nobody that the system can name.
+            Err(_) => Self { uid: 65_534, pid: None },
+        }
+    }
 }
 
 /// Serves administration on the socket of [`bind_admin`].
@@ -86,11 +146,11 @@ pub async fn serve_admin(
     listener: UnixListener,
     path: &Path,
     router: Router,
-    stop: Arc<tokio::sync::Notify>,
+    stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    axum::serve(listener, router.into_make_service())
-        .with_graceful_shutdown(async move { stop.notified().await })
+    axum::serve(listener, router.into_make_service_with_connect_info::<Operator>())
+        .with_graceful_shutdown(stop.cancelled_owned())
         .await?;
     let _ = std::fs::remove_file(path);
     Ok(())

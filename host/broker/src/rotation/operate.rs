@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::state::{self, Envelope, Record};
 use super::{Site, patience, task};
 use crate::broker::Broker;
+use crate::http::server::Operator;
 use crate::refusal::Refused;
 use crate::store::{Change, StoreError};
 
@@ -99,7 +100,7 @@ fn row(
 ///
 /// # Errors
 /// For what is no rotating role, or when the wish could not be recorded.
-pub async fn rotate_now(broker: &Arc<Broker>, target: &str, role: &str) -> Result<Row, Refused> {
+pub async fn rotate_now(broker: &Arc<Broker>, target: &str, role: &str, operator: Operator) -> Result<Row, Refused> {
     let site = find(broker, target, role)?;
     let working = broker.rotations.of(&site.name);
     let Some(sealer) = broker.sealer.clone() else {
@@ -112,8 +113,8 @@ pub async fn rotate_now(broker: &Arc<Broker>, target: &str, role: &str) -> Resul
         };
         let rotation = state::load(&*broker.store, &site.name).await?.map(|record| record.rotation).unwrap_or_default();
         let asked = rotation.ask();
-        let mut change =
-            Change { events: vec![task::event(EventKind::AdminRotate, &site, &rotation)], ..Change::default() };
+        let event = operator.sign(task::event(EventKind::AdminRotate, &site, &rotation));
+        let mut change = Change { events: vec![event], ..Change::default() };
         if asked != rotation {
             change.sealed = vec![Record::at(&site, asked.clone()).write(&site.name, &sealer)?];
         }
@@ -155,12 +156,16 @@ fn find(broker: &Broker, target: &str, role: &str) -> Result<Site, Refused> {
 ///
 /// # Errors
 /// As [`rotate_now`].
-pub async fn rotate_away(broker: &Arc<Broker>, lease: &jit_core::lease::Lease) -> Result<Option<Row>, Refused> {
+pub async fn rotate_away(
+    broker: &Arc<Broker>,
+    lease: &jit_core::lease::Lease,
+    operator: Operator,
+) -> Result<Option<Row>, Refused> {
     let Some(generation) = lease.rotating else { return Ok(None) };
     let record = state::load(&*broker.store, &super::name(&lease.driver, &lease.account)).await?;
     let current = record.and_then(|record| record.rotation.current).map(|held| held.generation);
     if current != Some(generation) {
         return Ok(None);
     }
-    rotate_now(broker, lease.target.as_str(), lease.role.as_str()).await.map(Some)
+    rotate_now(broker, lease.target.as_str(), lease.role.as_str(), operator).await.map(Some)
 }
