@@ -147,8 +147,14 @@ async fn operators_have_a_listener_of_their_own() {
     let (_, after) = log.split_once("operators=").unwrap_or_else(|| panic!("no address in {log}"));
     let operators = format!("http://{}", after.split_whitespace().next().unwrap());
     let get = async |base: &str, path: &str| reply(client.raw().get(format!("{base}{path}"))).await.unwrap();
-    for (path, public, own) in [("/livez", 200, 200), ("/readyz", 200, 200), ("/metrics", 404, 200), ("/openapi.json", 404, 200)] {
-        assert_eq!((get(&client.broker, path).await.status, get(&operators, path).await.status), (public, own), "{path}");
+    for (path, public, own) in
+        [("/livez", 200, 200), ("/readyz", 200, 200), ("/metrics", 404, 200), ("/openapi.json", 404, 200)]
+    {
+        assert_eq!(
+            (get(&client.broker, path).await.status, get(&operators, path).await.status),
+            (public, own),
+            "{path}"
+        );
     }
     assert!(get(&operators, "/metrics").await.text.contains("jit_"));
     let token = client.token("payment-service").await.unwrap();

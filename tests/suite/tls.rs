@@ -112,7 +112,8 @@ async fn a_renewed_certificate_is_served_without_a_restart_and_a_broken_one_is_n
     }
     world.start(&[]).await;
     let live = format!("{}/livez", world.client().broker.replace("http://", "https://"));
-    let answers = async |client: &reqwest::Client| reply(client.get(&live)).await.is_ok_and(|reply| reply.status == 200);
+    let answers =
+        async |client: &reqwest::Client| reply(client.get(&live)).await.is_ok_and(|reply| reply.status == 200);
     let old = || trusting(&std::fs::read(certificates().join("ca.pem")).unwrap());
     assert!(answers(&old()).await);
 
@@ -132,10 +133,8 @@ async fn a_renewed_certificate_is_served_without_a_restart_and_a_broken_one_is_n
     assert!(answers(&renewed()).await);
     // A key that belongs to another certificate.
     put("server.pem", &std::fs::read_to_string(from.join("server.pem")).unwrap());
-    eventually("it is told as well", async || {
-        jit_tests::world::read(&log).unwrap().contains("do not belong together")
-    })
-    .await;
+    eventually("it is told as well", async || jit_tests::world::read(&log).unwrap().contains("do not belong together"))
+        .await;
     assert!(answers(&renewed()).await);
 }
 

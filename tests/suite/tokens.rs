@@ -192,7 +192,8 @@ async fn who_waits_for_a_slow_issuer_takes_no_room_from_others() {
     let key = Key::generate("key-1").unwrap();
     let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", hanging.local_addr().unwrap());
-    let settings = Settings { more: entry("slow", &url), server: "max_in_flight = 1".to_owned(), ..Settings::default() };
+    let settings =
+        Settings { more: entry("slow", &url), server: "max_in_flight = 1".to_owned(), ..Settings::default() };
     let world = World::with(settings).await;
     let client = world.client();
     let claims = json!({"iss": url, "sub": "x", "aud": ["jit-broker"], "exp": now() + 600});

@@ -197,7 +197,7 @@ fn who_vouches_for_plugins_stands_beside_them() {
     let signed = |keys: &str| changed("[plugins.postgres]", &format!("[plugins]\n{keys}\n[plugins.postgres]"));
     let config = parse(BASE).unwrap();
     assert!(!config.signing.required && config.signing.keys() == Ok(None) && config.server.watch);
-    assert_eq!(config.served_files().len(), 3, "itself and two plugins: {:?}", config.served_files());
+    assert_eq!(config.served_files().len(), 4, "itself, two plugins, a password: {:?}", config.served_files());
 
     let text = signed(&format!("require_signature = true\ntrusted_keys = [\"{VERIFIER}\", {{ file = \"no.pub\" }}]"));
     let config = parse(&text).unwrap();
@@ -207,7 +207,7 @@ fn who_vouches_for_plugins_stands_beside_them() {
     let (index, wrong) = config.signing.keys().unwrap_err();
     assert!(index == 1 && wrong.contains("no.pub: cannot be read"), "{wrong}");
     let files = config.served_files();
-    assert_eq!(files.len(), 6, "with two signatures and a key: {files:?}");
+    assert_eq!(files.len(), 7, "with two signatures and a key: {files:?}");
     assert!(files.iter().any(|file| file.ends_with("driver-postgres.wasm.sig")), "{files:?}");
 
     let idle = parse(&signed(&format!("trusted_keys = [\"{VERIFIER}\"]"))).unwrap();

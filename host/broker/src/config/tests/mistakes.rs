@@ -278,8 +278,9 @@ fn plain_output_shows_the_line_and_the_allowed_keys() {
     let expected = "broker.toml:2:2: unknown key `lisen` in [server]: did you mean `listen`?\n\
                     \x20 2 |  lisen = \"127.0.0.1:8700\"\n\
                     \x20   |  ^^^^^\n\
-                    \x20   allowed here: account_prefix, admin_socket, allow_plaintext, listen, max_in_flight, \
-                    request_timeout, shutdown_grace, tls, watch\n\
+                    \x20   allowed here: account_prefix, admin_socket, allow_plaintext, head_timeout, idle_timeout, \
+                    listen, max_connections, max_connections_per_address, max_in_flight, operator_listen, \
+                    request_timeout, shutdown_grace, tls, watch, write_timeout\n\
                     broker.toml: 1 mistake\n";
     assert_eq!(shown, expected);
 }

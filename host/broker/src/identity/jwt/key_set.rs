@@ -22,6 +22,9 @@ const MAX_CANDIDATES: usize = 4;
 /// make verification slow.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
+/// The most zero bytes that a coordinate may begin with.
+const MOST_ZEROS: usize = 4;
+
 /// A JWK as published. Members that are not listed are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Jwk {
@@ -174,8 +177,8 @@ fn significant(number: &[u8]) -> &[u8] {
 fn padded(number: &[u8], size: usize) -> Option<Vec<u8>> {
     let number = significant(number);
     let zeros = size.checked_sub(number.len())?;
-    // No point of these curves that anybody would publish has a coordinate of half the size.
-    (number.len() * 2 > size).then(|| [vec![0; zeros].as_slice(), number].concat())
+    // More zeros than that no coordinate begins with by chance: it is of another curve.
+    (zeros <= MOST_ZEROS).then(|| [vec![0; zeros].as_slice(), number].concat())
 }
 
 /// Why a document is not a key set.
