@@ -65,7 +65,7 @@ async fn whatever_is_said_and_then_left_unsaid_the_connection_ends() {
     let greedy = TcpSocket::new_v4().unwrap();
     greedy.set_recv_buffer_size(4_096).unwrap();
     let mut greedy = greedy.connect(broker).await.unwrap();
-    greedy.write_all(&b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(100)).await.unwrap();
+    greedy.write_all(&b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1_000)).await.unwrap();
     let (ours, theirs) = (greedy.local_addr().unwrap().port(), broker.port());
     // As proc_pid_net(5) has it: addresses of theirs, then of ours, each with its port in hex; 01 is established.
     let socket = format!("0100007F:{theirs:04X} 0100007F:{ours:04X} 01");
@@ -130,6 +130,13 @@ async fn strangers_who_open_all_connections_do_not_stop_a_removal() {
     let revoked = world.cli(&["lease", "revoke", issued.lease()]);
     assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
     eventually("the account is gone", async || world.accounts().await.is_empty()).await;
+    // Which operator it was is on record, as the kernel says.
+    let record = &world.events("admin.revoke")[0];
+    assert_eq!(record["operator_uid"], rustix::process::getuid().as_raw(), "{record}");
+    assert!(record["operator_pid"].as_i64().is_some_and(|pid| pid > 1), "{record}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", world.process().pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert!(core.split_whitespace().rev().skip(1).take(2).all(|limit| limit == "0"), "{core}");
     world.assert_log_is_intact();
     drop(kept);
     eventually("there is room again", async || {
