@@ -189,7 +189,6 @@ async fn an_issuer_that_is_away_refuses_its_own_tokens_and_no_others() {
 /// No valid signature is needed to wait for an issuer that hangs: who does takes no room from anybody.
 #[tokio::test]
 async fn who_waits_for_a_slow_issuer_takes_no_room_from_others() {
-    let key = Key::generate("key-1").unwrap();
     let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", hanging.local_addr().unwrap());
     let settings =

@@ -104,7 +104,7 @@ pub async fn revoke_leases(
 /// One of the leases that were named.
 enum Named {
     /// The caller's.
-    Own(Lease),
+    Own(Box<Lease>),
     /// Another identity's, or none.
     Unknown(String),
 }
@@ -119,13 +119,13 @@ async fn give_back(
         GivenBack::Named(ids) => (named(broker, caller, ids).await?, false),
         GivenBack::All => {
             let (leases, more) = all(broker, caller).await?;
-            (leases.into_iter().map(Named::Own).collect(), more)
+            (leases.into_iter().map(Box::new).map(Named::Own).collect(), more)
         }
     };
     // All are on record before the first is worked at: from here on they end, whatever happens.
     let recorded: Vec<Named> = stream::iter(named)
         .map(async |named| match named {
-            Named::Own(lease) => revoke(broker, lease, Cause::Requested, false).await.map(Named::Own),
+            Named::Own(lease) => revoke(broker, *lease, Cause::Requested, false).await.map(Box::new).map(Named::Own),
             unknown => Ok(unknown),
         })
         .buffered(RECORDING)
@@ -152,7 +152,7 @@ async fn named(broker: &Broker, caller: &Verified, ids: Vec<String>) -> Result<V
     let found = stream::iter(ids).map(async |id| {
         let own = async { own_lease(broker, caller, &parse_id(&id)?).await };
         match own.await {
-            Ok(lease) => Ok(Named::Own(lease)),
+            Ok(lease) => Ok(Named::Own(Box::new(lease))),
             Err(Refused::UnknownLease) => Ok(Named::Unknown(id)),
             Err(refused) => Err(refused),
         }
@@ -191,7 +191,7 @@ async fn all(broker: &Broker, caller: &Verified) -> Result<(Vec<Lease>, bool), R
 /// Tries each once, for as long as there is patience; what is under way then goes on.
 async fn attempt_all(broker: &Arc<Broker>, recorded: &[Named]) {
     let own = recorded.iter().filter_map(|named| match named {
-        Named::Own(lease) if lease.state != LeaseState::Revoked => Some(lease.clone()),
+        Named::Own(lease) if lease.state != LeaseState::Revoked => Some(Lease::clone(lease)),
         _ => None,
     });
     let (leases, owner) = (own.collect::<Vec<_>>(), Arc::clone(broker));
