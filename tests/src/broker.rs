@@ -46,6 +46,8 @@ impl BrokerProcess {
             .args(["dev", "--config"])
             .arg(config)
             .args(["--issuer", issuer])
+            // All workloads of a test are in one namespace.
+            .args(["--workload", "{kubernetes.io.serviceaccount.name}"])
             .env_remove("JIT_FAILPOINTS")
             .envs(env.iter().copied())
             .stdin(Stdio::null())

@@ -82,7 +82,15 @@ impl Client {
     /// # Errors
     /// When the issuer does not answer.
     pub async fn token(&self, workload: &str) -> Result<String> {
-        let url = format!("{}/token?workload={workload}&namespace=shop", self.issuer);
+        self.token_in("shop", workload).await
+    }
+
+    /// A token of a workload in a namespace.
+    ///
+    /// # Errors
+    /// When the issuer does not answer.
+    pub async fn token_in(&self, namespace: &str, workload: &str) -> Result<String> {
+        let url = format!("{}/token?workload={workload}&namespace={namespace}", self.issuer);
         Ok(self.http.get(url).send().await?.error_for_status()?.text().await?.trim().to_owned())
     }
 

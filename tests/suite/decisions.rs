@@ -174,3 +174,39 @@ async fn every_reply_is_as_the_apis_own_description_says() {
     post("/v1/leases/{id}/renew", id, &token, &json!({}), 409).await;
     post("/v1/leases/{id}/renew", id, &token, &json!({"ttl": 0}), 400).await;
 }
+
+/// Denials do not fill the disk: beyond a workload's budget they are counted, and each count is on record.
+#[tokio::test]
+async fn beyond_its_budget_a_workload_s_denials_are_recorded_as_counts() {
+    let mut world = World::prepared(Settings::default()).await;
+    world.rewrite("[limits]\n", "[limits]\ndenials_in_full = 5\n");
+    world.start(&[]).await;
+    let client = world.client();
+    let token = client.token("batch").await.unwrap();
+    let metadata: serde_json::Map<String, Value> =
+        (0..16).map(|n| (format!("k{n:02}{}", "m".repeat(50)), json!("x".repeat(256)))).collect();
+    let body = json!({"target": "inventory_db", "reason": "y".repeat(1_000), "metadata": metadata});
+    for _ in 0..40 {
+        client.issue(&token, &body).await.unwrap().assert_problem(403, "policy-denied");
+    }
+    // Another workload's denial is its own, and in full.
+    let other = client.token("reporting").await.unwrap();
+    client.issue(&other, &body).await.unwrap().assert_problem(403, "policy-denied");
+    world.process().stop().unwrap();
+
+    let denied = world.events("issue.denied");
+    let (counts, full): (Vec<_>, Vec<_>) = denied.iter().partition(|record| record.get("count").is_some());
+    let of =
+        |records: &[&Value], workload: &str| records.iter().filter(|record| record["workload"] == workload).count();
+    assert_eq!(of(&full, "reporting"), 1);
+    // One more may have been due meanwhile.
+    let in_full = of(&full, "batch");
+    assert!((5..20).contains(&in_full), "{in_full}");
+    let counted: u64 = counts.iter().filter_map(|record| record["count"].as_u64()).sum();
+    assert_eq!(in_full as u64 + counted, 40, "none is lost");
+    for record in counts {
+        assert!(record.to_string().len() < 1_500, "{record}");
+        assert!(record["input_sha256"].is_string() && record["policy"].is_string(), "{record}");
+    }
+    world.assert_log_is_intact();
+}

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::time::Duration;
 
+use jit_tests::world::eventually;
 use jit_tests::{Reply, Settings, World};
 use serde_json::{Value, json};
 
@@ -382,4 +383,20 @@ async fn granted_at_last(world: &World) -> String {
         assert!(begun.elapsed() < Duration::from_secs(60), "the store never came back");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// A store that cannot be written keeps nobody's access alive: the driver is called all the same, and the end is
+/// on record once the store is back.
+#[tokio::test]
+async fn an_expired_account_goes_while_nothing_can_be_recorded() {
+    let mut world = prepared().await;
+    world.start(&[("JIT_FAILPOINTS", "revoke.begin=fail")]).await;
+    let lease = granted(&world, None, &body("2s")).await;
+    eventually("the account is gone", async || world.accounts().await.is_empty()).await;
+    assert_eq!(world.lease(lease.lease())["state"], "active", "the store could not be told");
+    assert_eq!(world.records_of(lease.lease(), "lease.expired"), 0);
+    world.start(&[]).await;
+    world.lease_becomes(lease.lease(), "revoked").await;
+    assert_eq!(world.records_of(lease.lease(), "lease.expired"), 1);
+    world.assert_settled(&[lease.lease().to_owned()]).await;
 }

@@ -21,6 +21,9 @@ async fn the_same_key_twice_is_one_lease_with_one_password_and_one_account() {
     assert_eq!(world.accounts().await, [first.username()]);
     assert_eq!(world.leases().len(), 1);
     assert_eq!(world.events("issue.granted").len(), 1);
+    let replayed = world.events("issue.replayed");
+    assert_eq!(replayed.len(), 2, "each time that the secret left is on record");
+    assert_eq!((&replayed[0]["lease_id"], &replayed[0]["password_reset"]), (&json!(first.lease()), &json!(false)));
 
     let other = json!({"target": "inventory_db", "ttl": "11m", "reason": "nightly"});
     let conflict = client.issue_with_key(&token, "job-7", &other).await.unwrap();
@@ -84,13 +87,37 @@ async fn after_a_kill_the_same_key_gives_the_same_lease_with_a_new_password() {
     assert_eq!(third.json, second.json);
 
     let replayed = world.events("issue.replayed");
-    assert_eq!(replayed.len(), 1);
+    assert_eq!(replayed.len(), 2);
     assert_eq!(replayed[0]["lease_id"], first.lease());
     assert_eq!(replayed[0]["request_id"], second.headers["x-request-id"].to_str().unwrap());
+    assert_eq!((&replayed[0]["password_reset"], &replayed[1]["password_reset"]), (&json!(true), &json!(false)));
+    assert_eq!(replayed[0]["policies"][0]["verdict"], "allow", "the policies were asked before the reset");
     let conflict = client.issue_with_key(&token, "survivor", &json!({"target": "inventory_db", "ttl": 60})).await;
     conflict.unwrap().assert_problem(409, "idempotency-conflict");
     assert_eq!(world.accounts().await.len(), 1);
     world.assert_settled(&[first.lease().to_owned()]).await;
+}
+
+/// A new password is a new grant: whom the policies deny by now gets none, and the account keeps the old one.
+#[tokio::test]
+async fn after_a_restart_the_policies_decide_whether_a_retry_resets_the_password() {
+    let mut world = World::new().await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let body = json!({"target": "inventory_db", "ttl": "10m"});
+    let first = client.issue_with_key(&token, "denied-by-now", &body).await.unwrap();
+    assert_eq!(first.status, 201, "{}", first.text);
+    world.process().stop().unwrap();
+    world.rewrite(r#"workload = "payment-*""#, r#"workload = "reporting""#);
+    world.start(&[]).await;
+
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let denied = client.issue_with_key(&token, "denied-by-now", &body).await.unwrap();
+    denied.assert_problem(403, "policy-denied");
+    assert!(world.events("issue.replayed").is_empty());
+    assert_eq!(world.events("issue.denied").len(), 1);
+    assert!(world.database.login(first.username(), first.password()).await.is_ok(), "nothing was reset");
 }
 
 #[tokio::test]

@@ -214,3 +214,85 @@ async fn every_command_there_is_has_a_text_and_the_readme_names_no_other() {
         assert!(script.contains("jit-broker") && script.contains("reconcile"), "{shell}: {script}");
     }
 }
+
+/// Below a mark of free space nothing new is handed out, and what was handed out can still be taken back.
+#[tokio::test]
+async fn on_a_disk_that_is_nearly_full_only_removals_go_on() {
+    let mut world = World::new().await;
+    let token = world.client().token("payment-service").await.unwrap();
+    let body = json!({"target": "inventory_db"});
+    let held = world.client().issue(&token, &body).await.unwrap();
+    assert_eq!(held.status, 201, "{}", held.text);
+    world.process().stop().unwrap();
+    // No disk has as much: what is free is below each mark.
+    world.rewrite("[store]\n", "[store]\nlow_space_mib = 1000000000\nstop_space_mib = 1000000000\n");
+    world.start(&[]).await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let refused = client.issue(&token, &body).await.unwrap();
+    refused.assert_problem(503, "audit-unavailable");
+    assert!(refused.headers.contains_key("retry-after"));
+    let path = format!("/v1/leases/{}", held.lease());
+    let renewed = client.post(&format!("{path}/renew"), &token, &json!({})).await.unwrap();
+    renewed.assert_problem(503, "audit-unavailable");
+    let ready = client.raw().get(format!("{}/readyz", client.broker)).send().await.unwrap();
+    let status = ready.status();
+    let told = ready.text().await.unwrap();
+    assert!(status.is_success() && told.contains("nearly full"), "{told}");
+    assert!(client.metric("jit_disk_room", &[]).await.unwrap() > 1.5, "the second mark");
+    let revoked = client.post(&format!("{path}/revoke"), &token, &json!({})).await.unwrap();
+    assert_eq!(revoked.status, 200, "{}", revoked.text);
+    assert_eq!(world.records_of(held.lease(), "lease.revoked"), 1);
+
+    // Between the marks leases are issued, and denials are only counted.
+    world.process().stop().unwrap();
+    world.rewrite("stop_space_mib = 1000000000", "stop_space_mib = 0");
+    world.start(&[]).await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    assert_eq!(client.issue(&token, &body).await.unwrap().status, 201);
+    let other = client.token("reporting").await.unwrap();
+    client.issue(&other, &body).await.unwrap().assert_problem(403, "policy-denied");
+    eventually("the denial is counted", async || !world.events("issue.denied").is_empty()).await;
+    let denied = world.events("issue.denied");
+    assert_eq!((&denied[0]["count"], denied[0].get("input")), (&json!(1), None), "{denied:?}");
+}
+
+/// The log's oldest records leave the store for segments, on record, and the two are verified as one log.
+#[tokio::test]
+async fn the_log_is_closed_into_segments_that_verification_joins() {
+    let mut world = World::prepared(Settings::default()).await;
+    world.rewrite("[audit]\n", "[audit]\narchive = { path = \"archive\", keep = \"30d\" }\n");
+    world.start(&[]).await;
+    let token = world.client().token("payment-service").await.unwrap();
+    for _ in 0..3 {
+        let reply = world.client().issue(&token, &json!({"target": "inventory_db"})).await.unwrap();
+        assert_eq!(reply.status, 201, "{}", reply.text);
+    }
+    // A signed checkpoint is kept each minute, and when the broker stops.
+    world.process().stop().unwrap();
+    world.start(&[]).await;
+    let all = world.audit().len();
+    eventually("something was archived", async || {
+        let output = world.cli(&["audit", "archive", "--keep", "1s", "--format", "json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let segments: Value = serde_json::from_slice(&output.stdout).unwrap();
+        segments.as_array().is_some_and(|segments| !segments.is_empty())
+    })
+    .await;
+    let archived = world.events("audit.archived");
+    let (file, to) = (archived[0]["file"].as_str().unwrap(), archived[0]["to"].as_u64().unwrap());
+    assert!(to >= 1, "{archived:?}");
+    assert_eq!(std::fs::read_to_string(world.folder.path().join(file)).unwrap().lines().count() as u64, to);
+    assert!(!world.events("admin.archive").is_empty());
+    assert!((world.audit().len() as u64) < all as u64, "they left the store");
+    let output = world.cli(&["audit", "verify"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && !told.contains("not read"), "{told}");
+    // Nothing else is different: the broker goes on, also after a restart.
+    world.process().stop().unwrap();
+    world.start(&[]).await;
+    let reply = world.client().issue(&token, &json!({"target": "inventory_db"})).await.unwrap();
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    world.assert_log_is_intact();
+}

@@ -6,17 +6,24 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use jit_core::event::AuditEvent;
+use jit_core::name::Principal;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::archive::Exported;
+use crate::config::Archive as ArchivePlan;
+use crate::denials::{DenialBudget, Denials};
 use crate::identity::Identity;
 use crate::limits::RateLimits;
-use crate::removal::InProgress;
+use crate::refusal::Refused;
+use crate::removal::{InProgress, Unrecorded};
 use crate::replay::{Abandoned, Handovers, Turns};
 use crate::rotation::Rotations;
 use crate::sealing::Sealer;
-use crate::store::{Change, Store, StoreError};
+use crate::space::{Room, Space};
+use crate::store::{Change, Settled, Store, StoreError};
 use crate::target::Serving;
 use crate::tasks::reconcile::Listings;
 
@@ -29,18 +36,30 @@ pub struct Broker {
     pub store: Arc<dyn Store>,
     /// What is served now; swapped whole at a reload.
     pub serving: ArcSwap<Serving>,
+    /// Room on the disk of store and exports.
+    pub space: Space,
     /// Who may ask; swapped whole at a reload.
     pub identity: ArcSwap<Identity>,
     /// How much one workload may ask.
     pub limits: RateLimits,
+    /// How many denials of one workload are recorded in full.
+    pub denials: Denials,
     /// Secrets of the last minutes.
     pub handovers: Handovers,
     /// Requests with the same Idempotency-Key.
     pub turns: Turns,
     /// Replies that did not arrive and may be fetched.
     pub abandoned: Abandoned,
+    /// How far each export is.
+    pub exported: Vec<Arc<Exported>>,
+    /// Where the log's oldest records are closed into segments; none where they stay.
+    pub archive: Option<ArchivePlan>,
+    /// One run at a time.
+    pub archiving: tokio::sync::Mutex<()>,
     /// Removals at work.
     pub removing: InProgress,
+    /// Removals that could not be recorded.
+    pub unrecorded: Unrecorded,
     /// What the reconciliations saw.
     pub listings: Listings,
     /// Seals what the store may hold of passwords; none without a sealing key.
@@ -60,12 +79,20 @@ pub struct Broker {
 pub struct Parts {
     /// Leases and audit log.
     pub store: Arc<dyn Store>,
+    /// Room on the disk.
+    pub space: Space,
+    /// How many exports there are.
+    pub exports: usize,
+    /// Where the log is archived.
+    pub archive: Option<ArchivePlan>,
     /// What is served.
     pub serving: Serving,
     /// Who may ask.
     pub identity: Identity,
     /// How much one workload may ask.
     pub limits: RateLimits,
+    /// How many denials of one workload are recorded in full.
+    pub denials: DenialBudget,
     /// Seals what the store may hold of passwords.
     pub sealer: Option<Arc<Sealer>>,
 }
@@ -76,13 +103,19 @@ impl Broker {
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             store: parts.store,
+            space: parts.space,
             serving: ArcSwap::from_pointee(parts.serving),
             identity: ArcSwap::from_pointee(parts.identity),
             limits: parts.limits,
+            denials: Denials::new(parts.denials),
             handovers: Handovers::default(),
             turns: Turns::default(),
             abandoned: Abandoned::default(),
+            exported: (0..parts.exports).map(|_| Arc::default()).collect(),
+            archive: parts.archive,
+            archiving: tokio::sync::Mutex::default(),
             removing: InProgress::default(),
+            unrecorded: Unrecorded::default(),
             listings: Listings::default(),
             sealer: parts.sealer,
             rotations: Rotations::default(),
@@ -99,12 +132,50 @@ impl Broker {
         self.this.upgrade()
     }
 
+    /// Looks at the room on the disk, and has denials recorded as that allows.
+    pub async fn look_at_disk(&self) {
+        let Some(broker) = self.handle() else { return };
+        let looked = tokio::task::spawn_blocking(move || {
+            let room = broker.space.look();
+            broker.denials.be_brief(room > Room::Ample);
+        });
+        // A file system that does not answer is not waited for.
+        let _ended = tokio::time::timeout(Duration::from_secs(2), looked).await;
+    }
+
+    /// That something new may be handed out.
+    ///
+    /// # Errors
+    /// [`Refused::NoRoom`] when the disk is nearly full: what is left is for the removals' records.
+    pub fn has_room(&self) -> Result<(), Refused> {
+        if self.space.room() == Room::Stop { Err(Refused::NoRoom) } else { Ok(()) }
+    }
+
+    /// Puts a denial on record, or counts it where its owner has had enough of them ([`crate::denials`]).
+    ///
+    /// # Errors
+    /// As [`Broker::commit`].
+    pub async fn deny(
+        &self,
+        owner: &Principal,
+        events: Vec<AuditEvent>,
+        settled: Vec<Settled>,
+    ) -> Result<(), StoreError> {
+        let events = self.denials.admit(owner, events);
+        self.commit(Change { events, settled, ..Change::default() }).await
+    }
+
     /// Makes a change durable, within a deadline.
     ///
     /// # Errors
     /// [`StoreError::Failed`] also when the deadline passed: the change may have become durable.
     pub async fn commit(&self, change: Change) -> Result<(), StoreError> {
         match tokio::time::timeout(COMMIT_DEADLINE, self.store.commit(change)).await {
+            Ok(Err(error @ StoreError::Failed(_))) => {
+                // It may be the disk: the reserve is for the removals that follow.
+                self.look_at_disk().await;
+                Err(error)
+            }
             Ok(result) => result,
             Err(_) => Err(StoreError::Failed(format!("no answer within {COMMIT_DEADLINE:?}"))),
         }

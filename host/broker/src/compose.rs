@@ -12,6 +12,7 @@ use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::policy::Mode as PolicyMode;
+use jit_core::rollout::ShareKey;
 use jit_core::usage::checked_windows;
 use jit_runtime::{
     ConfigFault, Connection, ContextScope, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions,
@@ -26,9 +27,11 @@ use crate::audit;
 use crate::broker::{Broker, COMMIT_DEADLINE, Parts};
 use crate::config::{self, Config, ConfigErrors, RejectedPlugin};
 use crate::connection::{Connected, usual_port};
+use crate::denials::DenialBudget;
 use crate::facts::ContextLink;
 use crate::identity::{Identity, IdentityOptions, JwtIssuerConfig};
 use crate::limits::RateLimits;
+use crate::space::Space;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Change, Store as _};
 use crate::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
@@ -82,13 +85,23 @@ pub async fn compose(config: &Config, mode: Mode) -> anyhow::Result<Composed> {
         }
     };
     warn_of_lost_sessions(config, sealer.is_some());
+    let config::StoreKind::Sqlite(path) = &config.store.kind;
+    let exports = config.audit.export.iter().map(|config::Export::Jsonl { path }| path);
+    let space = Space::new(path, exports, config.store.marks);
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
     let broker = Broker::new(Parts {
         store: Arc::clone(&store) as Arc<dyn crate::store::Store>,
+        space,
+        exports: config.audit.export.len(),
+        archive: config.audit.archive.clone(),
         serving,
         identity,
         limits: RateLimits::new(NonZeroU32::new(limits.requests_per_second), burst),
+        denials: DenialBudget {
+            burst: NonZeroU32::new(limits.denials_in_full).unwrap_or(NonZeroU32::MIN),
+            ..DenialBudget::default()
+        },
         sealer,
     });
     Ok(Composed { broker, store, runtime, sessions })
@@ -464,12 +477,22 @@ fn policy_chain(config: &Config, serving: &Serving, names: &[String]) -> Result<
             }
             None => continue,
         };
+        let draws = policy.rollout.as_ref().is_some_and(|rollout| rollout.share.draws());
+        let share_key = match draws.then(|| audit_key(&config.audit.signing_key, Mode::default())).transpose() {
+            Ok(key) => key.as_ref().map(ShareKey::of),
+            Err(error) => {
+                let message = format!("whom the share reaches is drawn with a secret of audit.signing_key: {error:#}");
+                problems.push(config.explain(&format!("{at}.rollout"), message));
+                continue;
+            }
+        };
         let json = policy.config.to_string();
         match plugin.validate(&json) {
             Ok(()) => chain.push(ChainLink {
                 name: name.clone(),
                 mode: policy.mode,
                 rollout: policy.rollout.clone(),
+                share_key,
                 plugin,
                 config_sha256: config_sha256(&json),
                 config: json,

@@ -61,21 +61,19 @@ pub async fn issue(
     key: Option<IdempotencyKey>,
     request_id: RequestId,
 ) -> Result<Disclosure, Refused> {
+    broker.has_room()?;
     let idempotency = key.map(|key| Idempotency { key: key.digest(&caller.principal), body: request.digest.clone() });
     let _turn = match &idempotency {
         Some(idempotency) => Some(broker.turns.take(&idempotency.key).await?),
         None => None,
     };
     if let Some(idempotency) = &idempotency
-        && let Some(same_answer) = replay::same_answer(broker, idempotency, &request_id).await?
+        && let Some(same_answer) = replay::same_answer(broker, &caller, &request, idempotency, &request_id).await?
     {
         return Ok(same_answer);
     }
-    let asked = match resolve(broker, Arc::clone(&caller), request.clone(), request_id.clone(), Operation::Issue) {
-        Ok(asked) => asked,
-        Err(refused) => return Err(not_offered(broker, &caller, &request, &request_id, refused).await),
-    };
-    let permit = permitted(broker, asked).await?;
+    let asked = offered(broker, &caller, &request, &request_id).await?;
+    let permit = permitted(broker, asked, Counting::Count).await?;
     let granted = permit.decision.asked.target.roles.get(&permit.role);
     if let Some(rotating) = granted.and_then(|role| role.rotating.clone()) {
         return rotation::issue::hand_out(broker, permit, &rotating, idempotency).await;
@@ -83,6 +81,19 @@ pub async fn issue(
     let intended = intend(broker, permit, idempotency).await?;
     let created = create(broker, intended).await?;
     settle(broker, created).await
+}
+
+/// What is asked for is offered; a request for what is not is on record before the caller hears it.
+pub(crate) async fn offered(
+    broker: &Broker,
+    caller: &Arc<Verified>,
+    request: &CheckedRequest,
+    request_id: &RequestId,
+) -> Result<Asked, Refused> {
+    match resolve(broker, Arc::clone(caller), request.clone(), request_id.clone(), Operation::Issue) {
+        Ok(asked) => Ok(asked),
+        Err(refused) => Err(not_offered(broker, caller, request, request_id, refused).await),
+    }
 }
 
 /// The target exists, offers the role, and caps the length.
@@ -115,22 +126,23 @@ async fn not_offered(
     let kind = EventKind::IssueDenied;
     let event = AuditEvent { role, ..request_event(kind, Timestamp::now(), caller, request, request_id) };
     let event = event.with("code", refused.code()).with_error(refused.to_string());
-    match broker.commit(Change { events: vec![event], ..Change::default() }).await {
+    match broker.deny(&caller.principal, vec![event], Vec::new()).await {
         Ok(()) => refused,
         Err(error) => error.into(),
     }
 }
 
 /// The policies say yes; a no is on record before the caller hears it.
-async fn permitted(broker: &Broker, asked: Asked) -> Result<Permit, Refused> {
-    match decide(broker, asked, Counting::Count).await? {
+pub(crate) async fn permitted(broker: &Broker, asked: Asked, counting: Counting) -> Result<Permit, Refused> {
+    match decide(broker, asked, counting).await? {
         Ok(permit) => Ok(permit),
         Err(denial) => {
             let kind = EventKind::IssueDenied;
             let event =
                 denial.decision.event(kind).with("policy", denial.policy.clone()).with_error(denial.reason.clone());
             let events = std::iter::once(event).chain(denial.decision.shadow_events()).collect();
-            broker.commit(Change { events, settled: denial.decision.settles(), ..Change::default() }).await?;
+            let owner = &denial.decision.asked.caller.principal;
+            broker.deny(owner, events, denial.decision.settles(false)).await?;
             Err(denial.refused())
         }
     }
@@ -181,7 +193,7 @@ async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency
     let max_name = asked.target.driver.description().max_name_length;
     let account = asked.target.prefix.generate(&asked.caller.principal.workload, max_name);
     let lease = draft(&permit, account, idempotency);
-    let settled = permit.decision.settles();
+    let settled = permit.decision.settles(true);
     let change = Change { leases: vec![LeaseWrite::Insert(lease.clone())], settled, ..Change::default() };
     let intended = fault::step("issue.intend", StoreError::at_failpoint, broker.commit(change)).await;
     match intended {

@@ -60,11 +60,17 @@ mod tests {
     #[test]
     fn a_loop_of_one_workload_does_not_slow_another() {
         let limits = RateLimits::new(NonZeroU32::new(1), NonZeroU32::new(2).unwrap());
-        let who = |workload: &str| Principal { issuer: "i".into(), workload: workload.into() };
+        let of = |workload: &str, subject: &str| Principal {
+            issuer: "i".into(),
+            workload: workload.into(),
+            subject: subject.into(),
+        };
+        let who = |workload: &str| of(workload, "s");
         assert!(limits.count(&who("loop")).is_ok());
         assert!(limits.count(&who("loop")).is_ok());
         assert!(matches!(limits.count(&who("loop")), Err(Refused::RateLimited { .. })));
         assert!(limits.count(&who("calm")).is_ok());
+        assert!(limits.count(&of("loop", "its namesake")).is_ok());
         // What is given back is counted apart, and never refused.
         assert!(limits.count_return(&who("loop")) && limits.count_return(&who("loop")));
         assert!(!limits.count_return(&who("loop")) && limits.count_return(&who("calm")));

@@ -18,6 +18,7 @@ use crate::facts;
 use crate::identity::Verified;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
+use crate::store::{Counted, Settled};
 use crate::target::Target;
 
 /// How long a decision waits for room.
@@ -81,7 +82,7 @@ pub struct Decision {
     pub narrowed_by: Vec<String>,
     /// Policies in shadow mode that would have decided otherwise: name and reason.
     pub shadow_diffs: Vec<(String, String)>,
-    /// Whether the request counts as a lease to be.
+    /// Whether the request was counted, and waits to be settled.
     held: bool,
 }
 
@@ -140,8 +141,9 @@ impl Decision {
     /// What the change that makes its lease, or says that there will be none, settles
     /// ([`crate::store::Change::settled`]).
     #[must_use]
-    pub fn settles(&self) -> Vec<RequestId> {
-        if self.held { vec![self.asked.request_id.clone()] } else { Vec::new() }
+    pub fn settles(&self, granted: bool) -> Vec<Settled> {
+        let settled = || Settled { request_id: self.asked.request_id.clone(), granted };
+        self.held.then(settled).into_iter().collect()
     }
 
     /// One event for each policy in shadow mode that would have decided otherwise.
@@ -167,6 +169,7 @@ pub fn request_event(
         request_id: Some(request_id.to_string()),
         workload: Some(caller.principal.workload.clone()),
         identity_issuer: Some(caller.principal.issuer.clone()),
+        identity_subject: Some(caller.principal.subject.clone()),
         k8s_namespace: caller.attributes.get("k8s_namespace").cloned(),
         k8s_pod: caller.attributes.get("k8s_pod").cloned(),
         target_db: Some(request.target.to_string()),
@@ -191,6 +194,8 @@ pub enum Counting {
     Count,
     /// It does not: nobody gets anything.
     Peek,
+    /// It did already: the numbers have it.
+    Again,
 }
 
 type Decided = Result<Result<Permit, Box<Denial>>, Refused>;
@@ -233,8 +238,8 @@ pub async fn decide(broker: &Broker, asked: Asked, counting: Counting) -> Decide
     })
 }
 
-/// Where a policy of the target wants it, counts the request and adds the numbers to the input. Gives
-/// whether it is held as a lease to be from now on.
+/// Where a policy of the target wants it, counts the request and adds the numbers to the input. Returns
+/// whether it waits to be settled from now on.
 async fn count(broker: &Broker, asked: &Asked, counting: Counting, input: &mut PolicyRequest) -> Result<bool, Refused> {
     let principal = asked.caller.principal.clone();
     let counted = asked.target.counted(asked.request_id.clone(), principal, asked.at, asked.operation);
@@ -242,9 +247,10 @@ async fn count(broker: &Broker, asked: &Asked, counting: Counting, input: &mut P
     let usage = match counting {
         Counting::Count => broker.store.count(&counted).await?,
         Counting::Peek => broker.store.usage(&counted).await?,
+        Counting::Again => broker.store.usage(&Counted { again: true, ..counted }).await?,
     };
     input.facts.extend(usage.facts());
-    Ok(counted.holds && counting == Counting::Count)
+    Ok(counting == Counting::Count)
 }
 
 fn ask_chain(mut decision: Decision) -> Decided {

@@ -64,6 +64,14 @@ pub enum Refused {
         /// Why, and what to do.
         reason: &'static str,
     },
+    /// The lease is active, but what it handed out is no longer what the same key would get.
+    #[error("lease {id} cannot be handed out again: {reason}")]
+    NotAgain {
+        /// The lease.
+        id: LeaseId,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
     /// Too much too fast by one workload.
     #[error("too many requests by this workload")]
     RateLimited {
@@ -82,6 +90,9 @@ pub enum Refused {
     /// The store or audit log cannot be written: nothing is handed out.
     #[error("the audit log cannot be written; nothing was handed out")]
     AuditUnavailable,
+    /// The disk is nearly full: nothing new is handed out, so that removals can still be recorded.
+    #[error("the broker's disk is nearly full; nothing is handed out until there is room")]
+    NoRoom,
     /// More work than the broker takes on at once.
     #[error("the broker has too much to do; try again shortly")]
     Overloaded,
@@ -107,12 +118,13 @@ impl Refused {
             Self::UnknownTarget(_) => "unknown-target",
             Self::UnknownLease => "unknown-lease",
             Self::IdempotencyConflict(_) => "idempotency-conflict",
-            // One code: for a client both mean that it has to ask for a new lease.
-            Self::LeaseNotActive { .. } | Self::LeaseNotRenewable { .. } => "lease-not-active",
+            // One code: for a client all mean that it has to ask for a new lease.
+            Self::LeaseNotActive { .. } | Self::LeaseNotRenewable { .. } | Self::NotAgain { .. } => "lease-not-active",
             Self::RateLimited { .. } => "rate-limited",
             Self::TargetRefused(_) => "target-refused",
             Self::TargetUnavailable(_) | Self::TargetAway(_) => "target-unavailable",
-            Self::AuditUnavailable => "audit-unavailable",
+            // To a caller the same: nothing can be put on record now.
+            Self::AuditUnavailable | Self::NoRoom => "audit-unavailable",
             Self::Overloaded => "overloaded",
             Self::TargetTimeout(_) => "target-timeout",
         }

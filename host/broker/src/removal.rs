@@ -1,9 +1,9 @@
 //! NO-GHOST: the one way in which accounts go. Expiry, revocation on request, doubtful creations,
 //! crashes, abandoned replies and ghosts all end in [`attempt`]; it is idempotent and never gives up.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jit_core::driver::Feature;
@@ -72,6 +72,75 @@ pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<Aud
     }
 }
 
+/// Expired accounts that a driver was asked to remove while the store could not be written.
+#[derive(Default)]
+pub struct Unrecorded(Mutex<HashMap<LeaseId, Tried>>);
+
+/// What came of it so far.
+struct Tried {
+    attempts: u32,
+    last: Instant,
+    gone_at: Option<Timestamp>,
+}
+
+/// The most that are remembered; those beyond it are asked for again at each sweep.
+const MOST_UNRECORDED: usize = 100_000;
+
+impl Unrecorded {
+    fn is_due(&self, lease: &LeaseId) -> bool {
+        let tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tried.get(lease).is_none_or(|tried| {
+            tried.gone_at.is_none() && tried.last.elapsed() >= jit_core::lease::Removal::backoff(tried.attempts)
+        })
+    }
+
+    fn put(&self, lease: &LeaseId, gone_at: Option<Timestamp>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < MOST_UNRECORDED || all.contains_key(lease) {
+            let tried = all.entry(lease.clone()).or_insert(Tried { attempts: 0, last: Instant::now(), gone_at: None });
+            *tried = Tried { attempts: tried.attempts.saturating_add(1), last: Instant::now(), gone_at };
+        }
+        metrics::gauge!("jit_removals_unrecorded")
+            .set(all.values().filter(|tried| tried.gone_at.is_some()).count() as f64);
+    }
+
+    /// Since when the account has been gone, if it went unrecorded. From here on the store knows.
+    fn take(&self, lease: &LeaseId) -> Option<Timestamp> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.is_empty() {
+            return None;
+        }
+        let tried = all.remove(lease);
+        metrics::gauge!("jit_removals_unrecorded")
+            .set(all.values().filter(|tried| tried.gone_at.is_some()).count() as f64);
+        tried.and_then(|tried| tried.gone_at)
+    }
+}
+
+/// The store cannot be written, and a lease's time is over. Its end is durable already: the expiry stands in
+/// the store, and is past. So the driver is asked all the same, and the removal goes on record when the store
+/// is back: then the driver finds nothing, which is success.
+pub async fn expire_unrecorded(broker: &Broker, lease: &Lease) {
+    let now = Timestamp::now();
+    if lease.expires_at > now || lease.rotating.is_some() || !broker.unrecorded.is_due(&lease.id) {
+        return;
+    }
+    let Some(_mine) = broker.removing.begin(&lease.id) else { return };
+    // In memory only: what the driver is asked depends on the step that could not be recorded.
+    let Ok(revoking) = lease.begin_revocation(Cause::Expired, now) else { return };
+    broker.handovers.forget(&lease.id);
+    match call_driver(broker, &revoking).await {
+        Ok(_) => {
+            broker.unrecorded.put(&lease.id, Some(Timestamp::now()));
+            tracing::warn!(lease = %lease.id, account = lease.login(), target = %lease.target, "the store cannot be written; an expired account was removed all the same, and that will be recorded later");
+        }
+        Err((reason, _)) => {
+            broker.unrecorded.put(&lease.id, None);
+            tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the store cannot be written, and an expired account could not be removed; it will be tried again");
+        }
+    }
+}
+
 /// Tries once to remove the account of a lease that is revoking or doubtful.
 ///
 /// # Errors
@@ -87,6 +156,10 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
         Settled::Removed(unseen) => {
             let removed = lease.removed().map_err(|_| StoreError::Stale(lease.id.clone()))?;
             let event = removed_event(&removed, now, unseen);
+            let event = match broker.unrecorded.take(&lease.id) {
+                Some(gone_at) => event.with("account_removed_at", gone_at.to_string()),
+                None => event,
+            };
             let change =
                 Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event], ..Change::default() };
             fault::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;

@@ -37,6 +37,7 @@ pub async fn renew(
     ask: RenewRequest,
     request_id: RequestId,
 ) -> Result<Lease, Refused> {
+    broker.has_room()?;
     let lease = own_lease(broker, &caller, id).await?;
     if lease.state != LeaseState::Active || lease.expires_at <= Timestamp::now() {
         return Err(Refused::LeaseNotActive { id: lease.id, state: lease.state });
@@ -59,7 +60,7 @@ pub async fn renew(
         let reason = "the target was moved to another backend since; ask for a new lease, this one ends at its time";
         let mut event = AuditEvent::of_lease(EventKind::RenewDenied, at, &lease).with_error(reason);
         event.request_id = Some(request_id.to_string());
-        broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+        broker.deny(&lease.principal, vec![event], Vec::new()).await?;
         return Err(Refused::LeaseNotRenewable { id: lease.id, reason });
     }
     let permit = match decide(broker, asked, Counting::Count).await? {
@@ -67,13 +68,15 @@ pub async fn renew(
         Ok(permit) => {
             let reason = chain::only_narrower(&permit.role);
             let event = permit.decision.event(EventKind::RenewDenied).with_error(reason.clone());
-            broker.commit(Change { events: vec![about(event, &lease)], ..Change::default() }).await?;
+            let settled = permit.decision.settles(false);
+            broker.deny(&lease.principal, vec![about(event, &lease)], settled).await?;
             return Err(Refused::PolicyDenied { policy: chain::CHAIN.to_owned(), reason });
         }
         Err(denial) => {
             let event = denial.decision.event(EventKind::RenewDenied).with("policy", denial.policy.clone());
             let event = event.with_error(denial.reason.clone());
-            broker.commit(Change { events: vec![about(event, &lease)], ..Change::default() }).await?;
+            let settled = denial.decision.settles(false);
+            broker.deny(&lease.principal, vec![about(event, &lease)], settled).await?;
             return Err(denial.refused());
         }
     };
@@ -105,7 +108,8 @@ pub async fn renew(
     event.request_id = Some(request_id.to_string());
     let event = permit.decision.complete(event);
     let events = std::iter::once(event).chain(permit.decision.shadow_events()).collect();
-    let change = Change { leases: vec![LeaseWrite::Update(next.clone())], events, ..Change::default() };
+    let settled = permit.decision.settles(true);
+    let change = Change { leases: vec![LeaseWrite::Update(next.clone())], events, settled, ..Change::default() };
     match fault::step("renew.record", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => Ok(next),
         Err(StoreError::Stale(id)) => {
@@ -136,7 +140,7 @@ fn later(lease: &Lease, at: Timestamp, ttl: Ttl) -> Result<Lease, Refused> {
 /// [`Refused::UnknownLease`].
 pub async fn own_lease(broker: &Broker, caller: &Verified, id: &LeaseId) -> Result<Lease, Refused> {
     match broker.store.lease(id).await? {
-        Some(lease) if lease.principal == caller.principal => Ok(lease),
+        Some(lease) if caller.principal.owns(&lease.principal) => Ok(lease),
         _ => Err(Refused::UnknownLease),
     }
 }

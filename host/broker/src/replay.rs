@@ -2,7 +2,8 @@
 //!
 //! Requests with one key take turns ([`Turns`]). The one that comes second finds the lease in the
 //! store: while its secret is still in memory ([`Handovers`]) it gets the very same reply; after a
-//! restart the account's password is reset and the new one handed out, on record.
+//! restart the policies are asked again, the account's password is reset, and the new one handed out. Each
+//! reply is on record. Of a rotating account only the password that the lease handed out is given again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +19,13 @@ use jit_core::secret::generate_password;
 use secrecy::SecretString;
 
 use crate::broker::Broker;
+use crate::chain;
 use crate::fault;
-use crate::issue::Disclosure;
+use crate::identity::Verified;
+use crate::issue::{Disclosure, offered, permitted};
+use crate::permit::{Counting, Permit};
 use crate::refusal::Refused;
+use crate::request::CheckedRequest;
 use crate::rotation;
 use crate::store::{Change, StoreError};
 use crate::target::account_view;
@@ -118,13 +123,17 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// The answer that this key already has, if it has one.
+/// The answer that this key already has, if it has one. It never gives more than the first answer did, and
+/// each time it is on record before the secret leaves.
 ///
 /// # Errors
 /// [`Refused::IdempotencyConflict`] for another request under the same key,
-/// [`Refused::LeaseNotActive`] when its lease is over.
+/// [`Refused::LeaseNotActive`] when its lease is over, [`Refused::NotAgain`] when what it handed out has
+/// changed since, [`Refused::PolicyDenied`] when the policies would no longer grant it.
 pub async fn same_answer(
     broker: &Broker,
+    caller: &Arc<Verified>,
+    request: &CheckedRequest,
     idempotency: &Idempotency,
     request_id: &RequestId,
 ) -> Result<Option<Disclosure>, Refused> {
@@ -147,15 +156,68 @@ pub async fn same_answer(
     }
     let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
     let handover = match broker.handovers.get(&lease.id) {
-        Some(handover) => handover,
-        None => reset_password(broker, &lease, request_id).await?,
+        Some(handover) => {
+            record(broker, replayed(&lease, request_id).with("password_reset", false)).await?;
+            handover
+        }
+        None => {
+            let permit = permitted_again(broker, caller, request, &lease, request_id).await?;
+            reset_password(broker, &lease, &permit, request_id).await?
+        }
     };
     broker.abandoned.picked_up(&lease.id);
     Ok(Some(Disclosure { lease, handover, endpoint, previous_valid_until: None }))
 }
 
+/// That a secret is handed out once more, by this request.
+#[must_use]
+pub fn replayed(lease: &Lease, request_id: &RequestId) -> AuditEvent {
+    let event = AuditEvent::of_lease(EventKind::IssueReplayed, Timestamp::now(), lease);
+    AuditEvent { request_id: Some(request_id.to_string()), ..event }
+}
+
+async fn record(broker: &Broker, event: AuditEvent) -> Result<(), Refused> {
+    let change = Change { events: vec![event], ..Change::default() };
+    Ok(fault::step("replay.record", StoreError::at_failpoint, broker.commit(change)).await?)
+}
+
+/// A new password is a new grant: the policies are asked whether they would still give what the lease gave.
+/// The request was counted when it came first, so it is not counted again.
+async fn permitted_again(
+    broker: &Broker,
+    caller: &Arc<Verified>,
+    request: &CheckedRequest,
+    lease: &Lease,
+    request_id: &RequestId,
+) -> Result<Permit, Refused> {
+    let asked = offered(broker, caller, request, request_id).await?;
+    let at = asked.at;
+    let permit = permitted(broker, asked, Counting::Again).await?;
+    let reason = if permit.role != lease.role {
+        format!("the policies now grant only role {}", permit.role)
+    } else if at + permit.ttl.duration() + ROUNDING < lease.expires_at {
+        format!("the policies now grant only {}", permit.ttl)
+    } else {
+        return Ok(permit);
+    };
+    let reason = format!("{reason}; ask for a new lease with another Idempotency-Key");
+    let policy = chain::CHAIN.to_owned();
+    let event = permit.decision.event(EventKind::IssueDenied).with("policy", policy.clone());
+    let event = AuditEvent { lease_id: Some(lease.id.to_string()), ..event.with_error(reason.clone()) };
+    broker.deny(&caller.principal, vec![event], Vec::new()).await?;
+    Err(Refused::PolicyDenied { policy, reason })
+}
+
+/// Leases end at whole seconds.
+const ROUNDING: Duration = Duration::from_secs(2);
+
 /// The secret is no longer in memory: the account gets a new one, on record before it leaves.
-async fn reset_password(broker: &Broker, lease: &Lease, request_id: &RequestId) -> Result<Handover, Refused> {
+async fn reset_password(
+    broker: &Broker,
+    lease: &Lease,
+    permit: &Permit,
+    request_id: &RequestId,
+) -> Result<Handover, Refused> {
     let remover = broker.serving.load().remover(&lease.target, &lease.driver).map_err(Refused::TargetUnavailable)?;
     if !remover.driver.description().has(Feature::Rotate) {
         return Err(Refused::LeaseNotActive { id: lease.id.clone(), state: lease.state });
@@ -175,10 +237,7 @@ async fn reset_password(broker: &Broker, lease: &Lease, request_id: &RequestId) 
     // A reset whose outcome is unknown is harmless: nobody holds either password, and the next
     // retry resets again.
     fault::step("replay.rotate", || Refused::TargetUnavailable("failpoint".to_owned()), call).await?;
-    let mut event = AuditEvent::of_lease(EventKind::IssueReplayed, Timestamp::now(), lease);
-    event.request_id = Some(request_id.to_string());
-    let change = Change { events: vec![event.with("password_reset", true)], ..Change::default() };
-    fault::step("replay.record", StoreError::at_failpoint, broker.commit(change)).await?;
+    record(broker, permit.decision.complete(replayed(lease, request_id)).with("password_reset", true)).await?;
     let handover = Handover { username: lease.login().to_owned(), secret, properties: Vec::new() };
     broker.handovers.keep(&lease.id, handover.clone());
     Ok(handover)

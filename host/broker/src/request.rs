@@ -234,11 +234,11 @@ impl IdempotencyKey {
         }
     }
 
-    /// The digest under which the store keeps it: one workload's keys never meet another's.
+    /// The digest under which the store keeps it: one owner's keys never meet another's (ONE-OWNER).
     #[must_use]
     pub fn digest(&self, principal: &jit_core::name::Principal) -> String {
         let mut hash = Sha256::new();
-        for part in [principal.issuer.as_str(), &principal.workload, &self.0] {
+        for part in [principal.issuer.as_str(), &principal.workload, &principal.subject, &self.0] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
@@ -374,10 +374,13 @@ mod tests {
     #[test]
     fn keys_of_two_workloads_never_meet() {
         let key = IdempotencyKey::new(b"abc").unwrap();
-        let principal = |issuer: &str, workload: &str| jit_core::name::Principal {
+        let of = |issuer: &str, workload: &str, subject: &str| jit_core::name::Principal {
             issuer: issuer.into(),
             workload: workload.into(),
+            subject: subject.into(),
         };
+        let principal = |issuer: &str, workload: &str| of(issuer, workload, "s");
+        assert_ne!(key.digest(&of("a", "payment", "shop")), key.digest(&of("a", "payment", "evil")));
         assert_ne!(key.digest(&principal("a", "bc")), key.digest(&principal("ab", "c")));
         for bad in [&b""[..], b"a b", b"a\n", "é".as_bytes(), &[b'x'; 129]] {
             assert!(IdempotencyKey::new(bad).is_err(), "{bad:?}");

@@ -159,17 +159,20 @@ impl Started {
         let Self { config, source, mode, contents, metrics, doors, admin, composed, recovered } = self;
         let Composed { broker, store, runtime, sessions } = composed;
         let Signals { mut terminate, mut interrupt, hangup } = signals;
+        broker.look_at_disk().await;
         let mut background = JoinSet::new();
         background.spawn(tasks::removal::run(Arc::clone(&broker)));
         background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval, recovered > 0));
         background.spawn(tasks::maintain::run(Arc::clone(&broker)));
         background.spawn(tasks::rotation::run(Arc::clone(&broker)));
         background.spawn(tasks::housekeeping::run(Arc::clone(&broker), config.store.keep_revoked));
-        for Export::Jsonl { path } in config.audit.export.clone() {
+        let exports = config.audit.export.clone().into_iter().zip(broker.exported.clone());
+        for (Export::Jsonl { path }, exported) in exports {
             let options = export::JsonlOptions::new(path);
             let (store, wake, stop) = (Arc::clone(&broker.store), store.log_size(), broker.stopping.clone());
-            background.spawn(async move { export::run(store, options, wake, stop).await });
+            background.spawn(async move { export::run(store, options, exported, wake, stop).await });
         }
+        background.spawn(tasks::archive::run(Arc::clone(&broker)));
         background.spawn(upkeep(metrics.clone(), Arc::clone(&broker)));
         background.spawn(look_at_targets(Arc::clone(&broker)));
         background.spawn(keep_keys_young(Arc::clone(&broker)));
@@ -278,7 +281,9 @@ async fn stop(broker: &Arc<Broker>, background: &mut JoinSet<()>, grace: Duratio
         tracing::warn!("work in flight did not end in time; the next start takes it up");
     }
     let event = AuditEvent::new(EventKind::BrokerStopped, Timestamp::now()).with("version", env!("CARGO_PKG_VERSION"));
-    if let Err(error) = broker.commit(Change { events: vec![event], ..Change::default() }).await {
+    let mut events = broker.denials.take();
+    events.push(event);
+    if let Err(error) = broker.commit(Change { events, ..Change::default() }).await {
         tracing::error!(%error, "the stop could not be recorded");
     }
     let ended = async { while background.join_next().await.is_some() {} };

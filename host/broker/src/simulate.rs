@@ -34,6 +34,9 @@ pub struct Question {
     /// The issuer's configured name.
     #[serde(default)]
     pub issuer: String,
+    /// The token's `sub`: whose requests and leases are counted. Empty counts all of that name.
+    #[serde(default)]
+    pub subject: String,
     /// Attributes of the identity.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
@@ -85,8 +88,9 @@ pub struct Explanation {
 impl Question {
     fn check(&self) -> Result<(), Refused> {
         let fits = |text: &str| text.len() <= MOST_TEXT && !text.chars().any(char::is_control);
-        if self.workload.is_empty() || !fits(&self.workload) || !fits(&self.issuer) {
-            return Err(Refused::field("workload", "workload and issuer are texts of at most 1 KiB"));
+        if self.workload.is_empty() || ![&self.workload, &self.issuer, &self.subject].into_iter().all(|text| fits(text))
+        {
+            return Err(Refused::field("workload", "workload, issuer and subject are texts of at most 1 KiB"));
         }
         for (field, pairs) in [("attributes", &self.attributes), ("facts", &self.facts)] {
             if pairs.len() > MOST_PAIRS || !pairs.iter().all(|(name, value)| fits(name) && fits(value)) {
@@ -129,7 +133,11 @@ pub async fn explain(serving: &Serving, store: Option<&dyn Store>, question: Que
     let asked = target.contexts.iter().filter(|link| !question.gives(&link.name));
     let gathered = facts::gather(asked, &input).await;
     if let (Some(store), false) = (store, question.gives("usage")) {
-        let principal = Principal { issuer: question.issuer.clone(), workload: question.workload.clone() };
+        let principal = Principal {
+            issuer: question.issuer.clone(),
+            workload: question.workload.clone(),
+            subject: question.subject.clone(),
+        };
         if let Some(counted) = target.counted(RequestId::generate(at), principal, at, question.operation) {
             input.facts.extend(store.usage(&counted).await?.facts());
         }

@@ -13,7 +13,7 @@ use jit_core::id::RequestId;
 use jit_core::lease::{DriverRef, Lease};
 use jit_core::name::{Principal, RoleName, TargetName};
 use jit_core::policy::{Mode, Operation, PolicyRequest};
-use jit_core::rollout::Rollout;
+use jit_core::rollout::{Rollout, ShareKey};
 use jit_core::ttl::Ttl;
 use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PolicyPlugin};
 use tokio::sync::Semaphore;
@@ -37,6 +37,8 @@ pub struct ChainLink {
     pub mode: Mode,
     /// For whom it counts already; none is everybody.
     pub rollout: Option<Rollout>,
+    /// By which its share is drawn; none where no share is.
+    pub share_key: Option<ShareKey>,
     /// The component.
     pub plugin: PolicyPlugin,
     /// Its configuration, as JSON.
@@ -52,7 +54,7 @@ impl ChainLink {
     pub fn reaches(&self, request: &PolicyRequest) -> (Mode, Option<bool>) {
         match &self.rollout {
             Some(rollout) if self.mode == Mode::Enforce => {
-                let reached = rollout.reaches(&self.name, request);
+                let reached = rollout.reaches(self.share_key.as_ref(), &self.name, request);
                 (if reached { Mode::Enforce } else { Mode::Shadow }, Some(reached))
             }
             _ => (self.mode, None),
@@ -180,6 +182,7 @@ impl Target {
             windows: self.usage_windows.clone()?,
             // A renewal's lease is among the live ones already.
             holds: operation == Operation::Issue,
+            again: false,
         })
     }
 

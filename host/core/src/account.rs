@@ -102,7 +102,7 @@ impl AccountPrefix {
     pub fn generate(&self, workload: &str, max_length: usize) -> AccountName {
         let room = max_length.saturating_sub(self.0.len() + TAIL).min(24);
         let mut name = self.0.clone();
-        let slug = slug(workload, room);
+        let slug = readable(workload, room);
         if !slug.is_empty() {
             name.push_str(&slug);
             name.push('-');
@@ -143,6 +143,17 @@ fn check_digit(random: &[u8]) -> u8 {
     ALPHABET[sum % 32]
 }
 
+/// What of a workload's name a person reads first: all of it where it fits, else its last part, since
+/// `team-of-a-long-name/payment-service` is about the payment service.
+fn readable(workload: &str, room: usize) -> String {
+    let whole = slug(workload, usize::MAX);
+    if whole.len() <= room {
+        return whole;
+    }
+    let last = workload.rsplit(['/', ':']).find(|part| part.chars().any(|c| c.is_ascii_alphanumeric()));
+    slug(last.unwrap_or(workload), room)
+}
+
 /// The workload's name as lower-case letters, digits and single hyphens.
 fn slug(workload: &str, room: usize) -> String {
     let mut slug = String::new();
@@ -171,6 +182,11 @@ mod tests {
         assert!(name.as_str().starts_with("v-payment-service-"), "{name}");
         assert!(prefix.owns(name.as_str()));
         assert_ne!(name, prefix.generate("payment-service", 63));
+        let with = |workload: &str, max: usize| prefix.generate(workload, max).to_string();
+        assert!(with("shop/payment-service", 63).starts_with("v-shop-payment-service-"));
+        assert!(with("a-namespace-of-a-long-name/payment-service", 63).starts_with("v-payment-service-"));
+        assert!(with("system:serviceaccount:shop:payment-service", 63).starts_with("v-payment-service-"));
+        assert!(with("shop/payment-service", 32).starts_with("v-payment-"), "where there is little room");
     }
 
     #[test]

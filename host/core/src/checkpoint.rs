@@ -212,6 +212,17 @@ impl LogKey {
         Zeroizing::new(format!("{KEY_LABEL}{}\n", self.seed_text().as_str()))
     }
 
+    /// A secret of this broker's own for another purpose, which tells nothing about the key: stable as long as
+    /// the key is.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let mut hash = Sha256::new();
+        hash.update(b"jit-broker derived secret v1");
+        hash.update(self.0.as_bytes());
+        hash.update(purpose.as_bytes());
+        Zeroizing::new(hash.finalize().into())
+    }
+
     /// What others need to check this key's signatures under that name.
     #[must_use]
     pub fn verifier(&self, origin: &Origin) -> VerifierKey {

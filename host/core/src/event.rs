@@ -57,6 +57,10 @@ pub enum EventKind {
     AdminReconcile,
     /// An operator asked for a rotation before its time.
     AdminRotate,
+    /// An operator asked to archive the oldest records.
+    AdminArchive,
+    /// The oldest records left the store for a file.
+    LogArchived,
     /// The broker serves.
     BrokerStarted,
     /// The broker stopped in order.
@@ -91,6 +95,8 @@ impl EventKind {
             Self::AdminRevoke => "admin.revoke",
             Self::AdminReconcile => "admin.reconcile",
             Self::AdminRotate => "admin.rotate",
+            Self::LogArchived => "audit.archived",
+            Self::AdminArchive => "admin.archive",
             Self::BrokerStarted => "broker.started",
             Self::BrokerStopped => "broker.stopped",
         }
@@ -124,6 +130,9 @@ pub struct AuditEvent {
     /// The configured name of the issuer that verified it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity_issuer: Option<String>,
+    /// The token's `sub`: whose it is, where two workloads have one name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_subject: Option<String>,
     /// Of the identity's attributes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub k8s_namespace: Option<String>,
@@ -181,6 +190,7 @@ impl AuditEvent {
             lease_id: None,
             workload: None,
             identity_issuer: None,
+            identity_subject: None,
             k8s_namespace: None,
             k8s_pod: None,
             target_db: None,
@@ -206,6 +216,7 @@ impl AuditEvent {
             lease_id: Some(lease.id.to_string()),
             workload: Some(lease.principal.workload.clone()),
             identity_issuer: Some(lease.principal.issuer.clone()),
+            identity_subject: Some(lease.principal.subject.clone()).filter(|subject| !subject.is_empty()),
             k8s_namespace: lease.attributes.get("k8s_namespace").cloned(),
             k8s_pod: lease.attributes.get("k8s_pod").cloned(),
             target_db: Some(lease.target.to_string()),
@@ -261,6 +272,7 @@ mod tests {
             "lease_id",
             "workload",
             "identity_issuer",
+            "identity_subject",
             "target_db",
             "role",
             "ephemeral_id",

@@ -404,7 +404,11 @@ pub(crate) mod tests {
             id: LeaseId::generate(now),
             version: 0,
             state: LeaseState::Pending,
-            principal: Principal { issuer: "cluster".into(), workload: "payment-service".into() },
+            principal: Principal {
+                issuer: "cluster".into(),
+                workload: "payment-service".into(),
+                subject: "system:serviceaccount:shop:payment-service".into(),
+            },
             attributes: BTreeMap::new(),
             target: TargetName::new("inventory_db").unwrap(),
             role: RoleName::new("app_read_only").unwrap(),

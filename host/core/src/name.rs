@@ -91,14 +91,29 @@ name! {
     RoleName
 }
 
-/// Who a verified token speaks for: the issuer's configured name and the workload's name there.
-/// Two issuers may both know a `payment-service`; they are different principals.
+/// Who a verified token speaks for: the issuer's configured name, the workload's name there, and the
+/// subject that the issuer vouches for. Two issuers may both know a `payment-service`; they are different
+/// principals. So are two subjects of one issuer that the configuration gives one name (ONE-OWNER).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Principal {
     /// The name of the `[[identity.*]]` entry that verified the token.
     pub issuer: String,
     /// The workload's name, from the claims by configuration.
     pub workload: String,
+    /// The token's `sub`, which its issuer gives to nobody else. Empty in leases of an earlier release and
+    /// in an operator's question: there the name alone counts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+}
+
+impl Principal {
+    /// Whether what is recorded under `other` belongs to this principal (ONE-OWNER): issuer, name and
+    /// subject are the same. What has no subject is of an earlier release and goes by name until it ends.
+    #[must_use]
+    pub fn owns(&self, other: &Self) -> bool {
+        let same_subject = self.subject == other.subject || other.subject.is_empty();
+        self.issuer == other.issuer && self.workload == other.workload && same_subject
+    }
 }
 
 impl fmt::Display for Principal {
@@ -120,6 +135,18 @@ mod tests {
         for bad in ["", "a b", "a\0", "a'b", "a\"b", "a\nb", "é", "😀", "-a", ".", "a;drop", &long] {
             assert!(TargetName::new(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_two_subjects_share_makes_no_common_owner() {
+        let of = |subject: &str| Principal { issuer: "c".into(), workload: "payment".into(), subject: subject.into() };
+        let (shop, evil) = (of("system:serviceaccount:shop:payment"), of("system:serviceaccount:evil:payment"));
+        assert!(shop.owns(&shop) && !evil.owns(&shop) && !shop.owns(&evil));
+        let before: Principal = serde_json::from_str(r#"{"issuer": "c", "workload": "payment"}"#).unwrap();
+        assert!(shop.owns(&before), "of an earlier release: by name");
+        assert!(!before.owns(&shop), "nobody without a subject owns what has one");
+        let renamed = Principal { workload: "other".into(), ..shop.clone() };
+        assert!(!renamed.owns(&shop) && !renamed.owns(&before));
     }
 
     #[test]

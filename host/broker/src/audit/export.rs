@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::archive::Exported;
 use super::export_file::{Cursor, ExportFile};
 use crate::store::{Store, StoreError};
 
@@ -84,6 +85,7 @@ pub struct JsonlExport {
 pub async fn run(
     store: Arc<dyn Store>,
     options: JsonlOptions,
+    exported: Arc<Exported>,
     mut wake: watch::Receiver<u64>,
     shutdown: CancellationToken,
 ) {
@@ -93,6 +95,7 @@ pub async fn run(
         let Some(round) = finished(export.round(&*store), &shutdown).await else { return };
         let wait = match round {
             Ok(()) => {
+                exported.set(export.next);
                 failures = 0;
                 PAUSE
             }
@@ -206,7 +209,8 @@ impl JsonlExport {
             }
             // A new file in the place of one that was moved away goes on where that one ended.
             Cursor { .. } if moved_away => {}
-            Cursor { next, last: None } => self.next = next,
+            // What was archived before this export began is in the archive.
+            Cursor { next, last: None } => self.next = next.max(store.frontier().await?.size()),
         }
         Ok(file)
     }

@@ -150,8 +150,13 @@ async fn follows_until_it_is_told_to_stop_and_leaves_nothing_out() {
     let (folder, store) = opened().await;
     let options = options(folder.path());
     let shutdown = CancellationToken::new();
-    let following =
-        tokio::spawn(run(Arc::clone(&store) as Arc<dyn Store>, options.clone(), store.log_size(), shutdown.clone()));
+    let following = tokio::spawn(run(
+        Arc::clone(&store) as Arc<dyn Store>,
+        options.clone(),
+        Arc::default(),
+        store.log_size(),
+        shutdown.clone(),
+    ));
     grow(&store, 3).await;
     while std::fs::read_to_string(&options.path).unwrap_or_default() != whole(&store).await {
         tokio::task::yield_now().await;

@@ -1,9 +1,10 @@
 //! The audit log outside the store: its signing key, its verification without the broker, its
-//! export to others.
+//! export to others, its closing into archived segments.
 //!
 //! Out of scope: writing records. Only the store does, in the transaction of the change that they
 //! are about ([`crate::store`]).
 
+pub mod archive;
 pub mod export;
 pub(crate) mod export_file;
 pub mod key;

@@ -45,6 +45,16 @@ pub(super) struct Scan {
 }
 
 impl Scan {
+    /// Goes on after records that were not read.
+    pub(super) fn after(range: CompactRange) -> Self {
+        Self { range, ..Self::default() }
+    }
+
+    /// Whether the tree is that one.
+    pub(super) fn is_at(&self, other: &CompactRange) -> bool {
+        self.range.size() == other.size() && self.range.nodes() == other.nodes()
+    }
+
     /// What the tree must be at that size. Two signed checkpoints that differ at one size are two
     /// histories; the one that came first here is then the one that counts.
     pub(super) fn expect(&mut self, size: u64, root: Hash) -> Result<(), Finding> {

@@ -7,13 +7,14 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use jit_core::checkpoint::MAX_NOTE;
+use jit_core::merkle::CompactRange;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions as _, Row as _};
 
 use super::export_file::{MAX_LINE, checkpoint_path};
 use super::scan::Found;
 use super::verify::{Source, VerifyError};
-use crate::store::schema;
+use crate::store::{log, schema};
 
 /// Records of one page.
 const PAGE: u64 = 1_000;
@@ -47,6 +48,15 @@ impl Reader {
         }
     }
 
+    /// The tree over the records that are in an archive; without any, one without leaves.
+    pub(super) async fn frontier(&mut self) -> Result<CompactRange, VerifyError> {
+        let Self::Database { connection, .. } = self else { return Ok(CompactRange::new()) };
+        let statement = "SELECT count(*) FROM sqlite_schema WHERE name = 'archived'";
+        let known: i64 = sqlx::query_scalar(statement).fetch_one(&mut *connection).await?;
+        // An earlier release had no archives.
+        if known == 0 { Ok(CompactRange::new()) } else { Ok(log::frontier(connection).await?) }
+    }
+
     /// The newest checkpoint and the number of records.
     pub(crate) async fn tail(&mut self) -> Result<Tail, VerifyError> {
         match self {
@@ -57,6 +67,7 @@ impl Reader {
                 let note: Option<Vec<u8>> = row.try_get(0)?;
                 let last: Option<i64> = row.try_get(1)?;
                 let records = last.map_or(0, |last| u64::try_from(last).map_or(0, |last| last.saturating_add(1)));
+                let records = records.max(self.frontier().await?.size());
                 Ok(Tail { note: note.map(|note| String::from_utf8_lossy(&note).into_owned()), records })
             }
             Self::Export { checkpoint, lines, read, .. } => {
@@ -156,7 +167,7 @@ async fn open_database(path: &Path) -> Result<SqliteConnection, VerifyError> {
     }
 }
 
-fn read_note(path: &Path) -> Result<Option<String>, VerifyError> {
+pub(super) fn read_note(path: &Path) -> Result<Option<String>, VerifyError> {
     let failed = |source| VerifyError::File { path: path.to_owned(), source };
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -176,12 +187,12 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    fn open(path: &Path) -> Result<Self, VerifyError> {
+    pub(super) fn open(path: &Path) -> Result<Self, VerifyError> {
         let file = File::open(path).map_err(|source| VerifyError::File { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), reader: BufReader::with_capacity(256 * 1024, file), waiting: VecDeque::new() })
     }
 
-    fn next(&mut self) -> Result<Option<Vec<u8>>, VerifyError> {
+    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, VerifyError> {
         if let Some(line) = self.waiting.pop_front() {
             return Ok(Some(line));
         }

@@ -7,13 +7,16 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jit_core::checkpoint::{Checkpoint, NoteError, VerifierKey};
-use jit_core::merkle::Hash;
+use jit_core::merkle::{CompactRange, Hash};
 
-use super::scan::Scan;
-use super::sources::Reader;
+use super::archive;
+use super::export_file::checkpoint_path;
+use super::scan::{Found, Scan};
+use super::sources::{Lines, Reader, read_note};
+use crate::store::log::LogError;
 use crate::store::schema::SchemaError;
 
 /// What is verified.
@@ -39,6 +42,8 @@ pub struct Options {
     pub verifier: VerifierKey,
     /// The signed note of a checkpoint that was kept elsewhere.
     pub kept: Option<String>,
+    /// The folder of the archived segments; none leaves them unread, and begins where the store does.
+    pub archive: Option<PathBuf>,
 }
 
 /// How far verification is.
@@ -134,6 +139,20 @@ pub enum Finding {
         /// Why.
         error: NoteError,
     },
+    /// The checkpoint is about records that were not read.
+    #[error(
+        "the checkpoint that was kept elsewhere is about {size} records, and those are archived: --archive names the folder"
+    )]
+    NeedsArchive {
+        /// How many.
+        size: u64,
+    },
+    /// The segments are not what the store says was archived.
+    #[error("the archived records before {size} are not those that the store let go of")]
+    OtherArchive {
+        /// How many were archived.
+        size: u64,
+    },
     /// There are records, or an earlier checkpoint, and no newest one.
     #[error("the newest checkpoint is missing")]
     Unsigned,
@@ -148,6 +167,8 @@ pub struct Report {
     pub root: Hash,
     /// The newest checkpoint, if its signature is valid.
     pub checkpoint: Option<Checkpoint>,
+    /// How many of them are archived and were not read: that they are as signed rests on the tree over them.
+    pub unread: u64,
     /// How many checkpoints agreed with the records.
     pub checkpoints: u64,
     /// What is wrong: checkpoints first, then the first thing that is wrong with the records.
@@ -182,10 +203,16 @@ pub enum VerifyError {
          that can be written to", .0.display()
     )]
     WriteAheadLog(PathBuf),
+    /// What the store says of its archive is unreadable.
+    #[error("the store")]
+    Log(#[from] LogError),
     /// The database said no.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
+
+/// How often verification begins again because a running broker archived what was being read.
+const AGAIN: usize = 3;
 
 /// Verifies the whole log. `progress` is called now and then. Reading blocks the thread: this is
 /// for a command, not for the serving broker.
@@ -193,15 +220,55 @@ pub enum VerifyError {
 /// # Errors
 /// [`VerifyError`] when the log could not be read; what is wrong with it is in the [`Report`].
 pub async fn verify(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Report, VerifyError> {
-    let mut reader = Reader::open(&options.source).await?;
-    let mut scan = Scan::default();
+    let mut tries = 0;
+    loop {
+        let mut reader = Reader::open(&options.source).await?;
+        let frontier = reader.frontier().await?;
+        let archived = frontier.size();
+        let report = verify_from(options, &mut reader, frontier, &mut progress).await?;
+        tries += 1;
+        if report.is_intact() || tries == AGAIN || reader.frontier().await?.size() == archived {
+            return Ok(report);
+        }
+    }
+}
+
+async fn verify_from(
+    options: &Options,
+    reader: &mut Reader,
+    frontier: CompactRange,
+    mut progress: impl FnMut(Progress),
+) -> Result<Report, VerifyError> {
     let mut findings = Vec::new();
+    let mut unread = 0;
+    let mut scan = match &options.archive {
+        Some(folder) => {
+            let mut scan = Scan::default();
+            findings.extend(read_archive(options, folder, &frontier, &mut scan)?);
+            if !findings.is_empty() {
+                let (records, root) = (scan.size(), scan.root());
+                return Ok(Report { records, root, checkpoint: None, unread, checkpoints: scan.checked(), findings });
+            }
+            scan
+        }
+        None => {
+            unread = frontier.size();
+            Scan::after(frontier)
+        }
+    };
     let mut tail = reader.tail().await?;
     let mut latest = open_latest(options, &tail.note, &mut findings);
     expect(&mut scan, latest.as_ref(), &mut findings);
-    read_history(&mut reader, options, &mut scan, &mut findings).await?;
+    read_history(reader, options, &mut scan, &mut findings).await?;
     if let Some(note) = &options.kept {
         match options.verifier.open(note) {
+            Ok(checkpoint) if checkpoint.size < scan.size() => {
+                let size = checkpoint.size;
+                // With the archive it was checked on the way.
+                if unread > 0 {
+                    findings.push(Finding::NeedsArchive { size });
+                }
+            }
             Ok(checkpoint) => expect(&mut scan, Some(&checkpoint), &mut findings),
             Err(error) => findings.push(Finding::Signature { which: Which::Kept, error }),
         }
@@ -214,8 +281,7 @@ pub async fn verify(options: &Options, mut progress: impl FnMut(Progress)) -> Re
     for round in 0..2 {
         let until = latest.as_ref().map_or(u64::MAX, |checkpoint| checkpoint.size);
         let total = latest.as_ref().map_or(0, |checkpoint| checkpoint.size);
-        if let Some(finding) =
-            read_records(&mut reader, &mut scan, until, |done| progress(Progress { done, total })).await?
+        if let Some(finding) = read_records(reader, &mut scan, until, |done| progress(Progress { done, total })).await?
         {
             findings.push(finding);
             break;
@@ -236,7 +302,56 @@ pub async fn verify(options: &Options, mut progress: impl FnMut(Progress)) -> Re
         }
         break;
     }
-    Ok(Report { records: scan.size(), root: scan.root(), checkpoint: latest, checkpoints: scan.checked(), findings })
+    let (records, root) = (scan.size(), scan.root());
+    Ok(Report { records, root, checkpoint: latest, unread, checkpoints: scan.checked(), findings })
+}
+
+/// Reads the archived records, segment by segment, and each one's checkpoint; returns the first thing that is
+/// wrong. They have to come to the tree that the store goes on from.
+fn read_archive(
+    options: &Options,
+    folder: &Path,
+    frontier: &CompactRange,
+    scan: &mut Scan,
+) -> Result<Option<Finding>, VerifyError> {
+    let failed = |source| VerifyError::File { path: folder.to_owned(), source };
+    let segments = archive::segments(folder).map_err(failed)?;
+    // Before any record: a kept checkpoint within the archive is checked on the way.
+    if let Some(Ok(kept)) = options.kept.as_ref().map(|note| options.verifier.open(note))
+        && let Err(finding) = scan.expect(kept.size, kept.root)
+    {
+        return Ok(Some(finding));
+    }
+    while scan.size() < frontier.size() {
+        let from = scan.size();
+        // What a crash left is there again, perhaps with another end.
+        let next = segments.iter().filter(|segment| segment.from == from && segment.to <= frontier.size());
+        let Some(segment) = next.max_by_key(|segment| segment.to) else {
+            return Ok(Some(Finding::Missing { seq: from }));
+        };
+        let mut lines = Lines::open(&segment.path)?;
+        while scan.size() < segment.to {
+            let Some(record) = lines.next()? else {
+                return Ok(Some(Finding::Truncated { found: scan.size(), expected: segment.to }));
+            };
+            if let Err(finding) = scan.record(&Found { row: None, record, leaf: None }) {
+                return Ok(Some(finding));
+            }
+        }
+        let Some(note) = read_note(&checkpoint_path(&segment.path))? else { continue };
+        let agrees = match options.verifier.open(&note) {
+            Ok(checkpoint) if checkpoint.size == scan.size() => scan.expect(checkpoint.size, checkpoint.root),
+            Ok(_) => Err(Finding::OtherArchive { size: scan.size() }),
+            Err(error) => {
+                let size = i64::try_from(scan.size()).unwrap_or(i64::MAX);
+                Err(Finding::Signature { which: Which::History(size), error })
+            }
+        };
+        if let Err(finding) = agrees {
+            return Ok(Some(finding));
+        }
+    }
+    Ok((!scan.is_at(frontier)).then(|| Finding::OtherArchive { size: frontier.size() }))
 }
 
 fn open_latest(options: &Options, note: &Option<String>, findings: &mut Vec<Finding>) -> Option<Checkpoint> {

@@ -8,6 +8,7 @@ use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use super::*;
+use crate::audit::archive::{Exported, archive};
 use crate::audit::export::{JsonlExport, JsonlOptions};
 use crate::store::Change;
 use crate::store::Store as _;
@@ -72,7 +73,7 @@ impl Log {
     }
 
     async fn report_of(&self, source: Source, kept: Option<String>) -> Report {
-        let options = Options { source, verifier: self.verifier(), kept };
+        let options = Options { source, verifier: self.verifier(), kept, archive: None };
         verify(&options, |_| {}).await.unwrap()
     }
 
@@ -104,7 +105,8 @@ async fn grow(store: &SqliteStore, records: i64) {
 async fn an_intact_log_is_intact() {
     let log = Log::new().await;
     let mut seen = Vec::new();
-    let options = Options { source: Source::Database(log.database()), verifier: log.verifier(), kept: None };
+    let options =
+        Options { source: Source::Database(log.database()), verifier: log.verifier(), kept: None, archive: None };
     let report = verify(&options, |progress| seen.push(progress)).await.unwrap();
     assert!(report.is_intact(), "{:?}", report.findings);
     assert_eq!((report.records, report.checkpoint.unwrap().size), (10, 10));
@@ -348,11 +350,82 @@ async fn what_is_no_log_is_an_error_and_not_a_finding() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
     let verifier = LogKey::generate().verifier(&origin());
-    let options = |source| Options { source, verifier: verifier.clone(), kept: None };
+    let options = |source| Options { source, verifier: verifier.clone(), kept: None, archive: None };
     let missing = verify(&options(Source::Database(path.clone())), |_| {}).await;
     assert!(matches!(missing, Err(VerifyError::File { .. })));
     std::fs::write(&path, "no database".repeat(100)).unwrap();
     let foreign = verify(&options(Source::Database(path.clone())), |_| {}).await;
     assert!(matches!(foreign, Err(VerifyError::Schema(_))), "{foreign:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was made beside it");
+}
+
+/// The log may be closed into segments: together with the store it is still one log, and whatever is changed in
+/// either is found.
+#[tokio::test]
+async fn archived_segments_and_the_store_are_one_log() {
+    let log = Log::new().await;
+    log.add(5).await;
+    let folder = log.folder.path().join("archive");
+    let later = jiff::Timestamp::now() + std::time::Duration::from_secs(1);
+    let keep = std::time::Duration::ZERO;
+    let store = log.open().await;
+    let exported = Exported::default();
+    let none = archive(&store, &folder, keep, [&exported], later).await.unwrap();
+    assert!(none.is_empty(), "what an export has not written yet stays");
+    exported.set(15);
+    let segments = archive(&store, &folder, keep, [&exported], later).await.unwrap();
+    assert_eq!((segments.len(), segments[0].from, segments[0].to), (1, 0, 10));
+    assert_eq!(store.records(0, 100).await.unwrap()[0].seq, 10);
+    let kept = store.kept_checkpoints(0, later).await.unwrap();
+    assert!(kept.iter().all(|(size, _)| *size >= 10));
+    let lines = std::fs::read_to_string(&segments[0].path).unwrap();
+    assert_eq!(lines.lines().count(), 10);
+    grow(&store, 3).await;
+    JsonlExport::new(JsonlOptions::new(log.lines())).round(&store).await.unwrap();
+    store.close().await;
+
+    let report = async |folder: Option<&Path>, kept: Option<String>| {
+        let source = Source::Database(log.database());
+        let options = Options { source, verifier: log.verifier(), kept, archive: folder.map(Path::to_owned) };
+        verify(&options, |_| {}).await.unwrap()
+    };
+    let alone = report(None, None).await;
+    assert!(alone.is_intact(), "{:?}", alone.findings);
+    assert_eq!((alone.records, alone.unread), (19, 10), "the archiving is a record too");
+    let joined = report(Some(&folder), None).await;
+    assert!(joined.is_intact(), "{:?}", joined.findings);
+    assert_eq!((joined.records, joined.unread, joined.root), (19, 0, alone.root));
+    let exported = log.export_report().await;
+    assert!(exported.is_intact(), "an export is whole without the archive: {:?}", exported.findings);
+
+    // A checkpoint that was kept elsewhere speaks of what is archived.
+    let note = std::fs::read_to_string(super::checkpoint_path(&segments[0].path)).unwrap();
+    assert!(report(Some(&folder), Some(note.clone())).await.is_intact());
+    assert_eq!(report(None, Some(note)).await.findings, []);
+
+    let archived = std::fs::read_to_string(&segments[0].path).unwrap();
+    let tampered = |text: String| std::fs::write(&segments[0].path, text).unwrap();
+    tampered(archived.replacen("payment-service", "another-service", 1));
+    assert!(!report(Some(&folder), None).await.is_intact(), "a record of a segment was changed");
+    tampered(archived.lines().take(9).map(|line| format!("{line}\n")).collect());
+    assert_eq!(report(Some(&folder), None).await.findings, [Finding::Truncated { found: 9, expected: 10 }]);
+    std::fs::remove_file(&segments[0].path).unwrap();
+    assert_eq!(report(Some(&folder), None).await.findings, [Finding::Missing { seq: 0 }]);
+    // What the store goes on from cannot be replaced either.
+    log.tamper("UPDATE archived SET nodes = zeroblob(length(nodes))").await;
+    assert!(!report(None, None).await.is_intact());
+}
+
+/// Records that are not what was signed do not leave the store.
+#[tokio::test]
+async fn only_what_was_signed_is_archived() {
+    let log = Log::new().await;
+    log.tamper("UPDATE audit SET record = replace(record, 'payment-service', 'another') WHERE seq = 4").await;
+    let folder = log.folder.path().join("archive");
+    let store = log.open().await;
+    let later = jiff::Timestamp::now() + std::time::Duration::from_secs(1);
+    let error = archive(&store, &folder, std::time::Duration::ZERO, [], later).await.unwrap_err();
+    assert!(error.to_string().contains("not what was signed"), "{error}");
+    assert_eq!(store.records(0, 100).await.unwrap().len(), 10);
+    store.close().await;
 }

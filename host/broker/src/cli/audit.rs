@@ -7,10 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use jit_core::checkpoint::{Checkpoint, LogKey, Origin, VerifierKey};
+use jit_core::ttl::Ttl;
 use serde_json::Value;
 
 use super::admin::table;
+use super::client::{AdminClient, SocketArg};
 use super::{ConfigArg, Format, Stop, block_on};
+use crate::audit::archive::Segment;
 use crate::audit::export_file;
 use crate::audit::key;
 use crate::audit::read::Records;
@@ -60,6 +63,23 @@ pub(super) enum AuditCommand {
         /// A checkpoint that was kept elsewhere.
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,
+        /// The folder of archived segments; by default the one of [audit] archive.
+        #[arg(long, value_name = "DIR", conflicts_with = "jsonl")]
+        archive: Option<PathBuf>,
+    },
+    /// Close the oldest records into segments now; the broker does so by itself every ten minutes.
+    #[command(
+        after_help = "Examples:\n  jit-broker audit archive              # what is older than [audit] archive says\n  jit-broker audit archive --keep 30d"
+    )]
+    Archive {
+        #[command(flatten)]
+        socket: SocketArg,
+        /// Records younger than this stay in the store.
+        #[arg(long, value_name = "DURATION")]
+        keep: Option<Ttl>,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
     },
     /// Write all records as JSON lines, and the signed checkpoint beside them.
     #[command(after_help = "Example:\n  jit-broker audit export --out audit.jsonl    # and audit.jsonl.checkpoint")]
@@ -93,7 +113,10 @@ pub(super) fn run(command: AuditCommand) -> Result<(), Stop> {
             block_on(show(&config, last, filter, format))?;
             Ok(())
         }
-        AuditCommand::Verify { config, jsonl, key, against } => verify_log(&config, jsonl, key, against),
+        AuditCommand::Verify { config, jsonl, key, against, archive } => {
+            verify_log(&config, jsonl, key, against, archive)
+        }
+        AuditCommand::Archive { socket, keep, format } => block_on(async { Ok(archive(&socket, keep, format).await) })?,
         AuditCommand::Export { config, out } => Ok(block_on(export_log(&config, out))?),
         AuditCommand::Key { file, show, origin } => Ok(signing_key(&file, show, &origin)?),
     }
@@ -173,6 +196,7 @@ fn verify_log(
     jsonl: Option<PathBuf>,
     key: Option<String>,
     against: Option<PathBuf>,
+    mut archive: Option<PathBuf>,
 ) -> Result<(), Stop> {
     let (source, verifier) = match (jsonl, key) {
         (Some(records), Some(key)) => (Source::Export { records, checkpoint: None }, trusted(&key)?),
@@ -186,6 +210,8 @@ fn verify_log(
                     compose::audit_key(&config.audit.signing_key, Mode::default())?.verifier(&origin)
                 }
             };
+            let configured = config.audit.archive.as_ref().map(|archive| archive.path.clone());
+            archive = archive.or(configured.filter(|folder| folder.is_dir()));
             (Source::Database(database(&config)), verifier)
         }
     };
@@ -196,10 +222,13 @@ fn verify_log(
         }
         None => None,
     };
-    let options = Options { source, verifier, kept };
+    let options = Options { source, verifier, kept, archive };
     let report = block_on(async { Ok(verify(&options, |_| ()).await) })??;
     if report.is_intact() {
         println!("intact: {} records, {} checkpoints agree, root {}", report.records, report.checkpoints, report.root);
+        if report.unread > 0 {
+            println!("the first {} are archived and were not read: --archive names their folder", report.unread);
+        }
         return Ok(());
     }
     println!("NOT INTACT: {} records are in order before the first that is not", report.records);
@@ -207,6 +236,24 @@ fn verify_log(
         println!("  - {finding}");
     }
     Err(Stop::FoundWrong)
+}
+
+async fn archive(socket: &SocketArg, keep: Option<Ttl>, format: Format) -> Result<(), Stop> {
+    let query = keep.map_or_else(String::new, |keep| format!("?keep={keep}"));
+    let segments: Vec<Segment> = AdminClient::new(socket)?.post(&format!("/admin/archive{query}")).await?;
+    match format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&segments)?),
+        Format::Table if segments.is_empty() => {
+            println!("nothing to archive: all records are younger, or not yet exported")
+        }
+        Format::Table => {
+            for segment in &segments {
+                println!("{}: records {} to {}", segment.path.display(), segment.from, segment.to - 1);
+            }
+            println!("keep the segments with their checkpoints: `jit-broker audit verify` joins them with the store");
+        }
+    }
+    Ok(())
 }
 
 fn trusted(key: &str) -> anyhow::Result<VerifierKey> {

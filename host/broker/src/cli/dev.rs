@@ -53,6 +53,13 @@ pub(super) struct DevArgs {
     /// Where the embedded issuer listens: a loopback address.
     #[arg(long, default_value = "127.0.0.1:8701")]
     issuer: SocketAddr,
+    /// How a workload is named by the claims of the embedded issuer's tokens.
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        default_value = "{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}"
+    )]
+    workload: String,
 }
 
 pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
@@ -63,7 +70,8 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
     block_on(async {
         let (issuer, address) = DevIssuer::bind(args.issuer).await?;
         let (file, url) = (path.clone(), issuer.issuer_url().to_owned());
-        let source = Box::new(move || with_issuer(&file, &url));
+        let workload = args.workload.clone();
+        let source = Box::new(move || with_issuer(&file, &url, &workload));
         let first = source()?;
         start_log(first.log_format);
         tell_warnings(&first.warnings);
@@ -84,7 +92,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
 }
 
 /// The configuration with the embedded issuer beside its own.
-fn with_issuer(path: &Path, issuer: &str) -> Result<Config, ConfigErrors> {
+fn with_issuer(path: &Path, issuer: &str, workload: &str) -> Result<Config, ConfigErrors> {
     let Ok(mut text) = std::fs::read_to_string(path) else {
         // Says what is wrong with the file.
         return Config::load(path);
@@ -99,9 +107,10 @@ fn with_issuer(path: &Path, issuer: &str) -> Result<Config, ConfigErrors> {
 name = "dev"
 issuer = "{issuer}"
 audiences = ["jit-broker"]
-workload = "{{kubernetes.io.serviceaccount.name}}"
+workload = {}
 attributes = {{ k8s_namespace = "kubernetes.io.namespace", k8s_pod = "kubernetes.io.pod.name", env = "env" }}
-"#
+"#,
+        quoted(workload)
     );
     Config::parse(&text, &path.display().to_string())
 }

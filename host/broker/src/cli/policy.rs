@@ -50,6 +50,9 @@ pub(super) struct SimulateArgs {
     /// The issuer's name in the configuration.
     #[arg(long, default_value = "")]
     issuer: String,
+    /// The token's `sub`: whose requests and leases are counted. Without it, all of that name.
+    #[arg(long, default_value = "")]
+    subject: String,
     /// An attribute of the identity; repeat for more.
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = pair)]
     attributes: Vec<(String, String)>,
@@ -106,6 +109,7 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
         operation: if args.renew { Operation::Renew } else { Operation::Issue },
         workload: args.workload,
         issuer: args.issuer,
+        subject: args.subject,
         attributes: map(args.attributes),
         request: IssueRequest {
             target: args.target,

@@ -23,7 +23,7 @@ impl Config {
             problem.help = Some(
                 "write, for example:\n[[identity.jwt]]\nname = \"cluster-prod\"\n\
                  issuer = \"https://kubernetes.default.svc\"\naudiences = [\"jit-broker\"]\n\
-                 workload = \"{kubernetes.io.serviceaccount.name}\""
+                 workload = \"{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}\""
                     .to_owned(),
             );
             check.found.push(problem);

@@ -128,8 +128,14 @@ fn issuer(entry: &Section<'_>) -> Option<JwtIssuer> {
             "`audiences` must have at least one: a token that was made for another service is not for this one";
         entry.error("audiences", message, None);
     }
-    let workload =
-        entry.parsed("workload", "claim paths in braces such as \"{kubernetes.io.serviceaccount.name}\"", template);
+    let such = "claim paths in braces such as \"{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}\"";
+    let workload = entry.parsed("workload", such, template);
+    if workload.as_deref().is_some_and(without_namespace) {
+        let message = "`workload` names the service account without its namespace: service accounts of all namespaces \
+                       with that name are one workload for the policies and in the records";
+        let help = "write \"{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}\"";
+        entry.reading.warn(entry.span_of("workload"), message, Some(help.to_owned()));
+    }
     let jwks_url = entry.parsed("jwks_url", "the https URL of the key set", |text| web_url(text, true));
     let read = JwtIssuer {
         attributes: attributes(entry),
@@ -146,6 +152,13 @@ fn issuer(entry: &Section<'_>) -> Option<JwtIssuer> {
         workload: workload?,
     };
     Some(read)
+}
+
+/// Whether anybody who may make a service account in some namespace chooses the workload's name with it.
+fn without_namespace(template: &str) -> bool {
+    template.contains("kubernetes.io.serviceaccount.name")
+        && !template.contains("kubernetes.io.namespace")
+        && !template.contains("{sub}")
 }
 
 /// A URL from which keys may come: whoever can change its answers can be any workload.

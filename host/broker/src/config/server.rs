@@ -59,6 +59,9 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Requests at once before that limit holds, 1 to 1,000,000, by default 100.
     pub burst: u32,
+    /// Denials of one workload that are recorded in full at once, 1 to 10,000, by default 60; after them one
+    /// each 10 s, and the rest as counts.
+    pub denials_in_full: u32,
 }
 
 /// `[log]`.
@@ -172,7 +175,8 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
     let given = section.count("requests_per_second", 1..=1_000_000);
     let requests_per_second = given.unwrap_or(50);
     let burst = section.count("burst", 1..=1_000_000);
-    Limits { requests_per_second, burst: burst.unwrap_or(requests_per_second.saturating_mul(2)) }
+    let denials_in_full = section.count("denials_in_full", 1..=10_000).unwrap_or(60);
+    Limits { requests_per_second, burst: burst.unwrap_or(requests_per_second.saturating_mul(2)), denials_in_full }
 }
 
 pub(super) fn log(section: &Section<'_>) -> LogFormat {

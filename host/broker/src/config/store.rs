@@ -5,6 +5,7 @@ use std::path::{Component, PathBuf};
 use jit_core::ttl::Ttl;
 
 use crate::sealing::MAX_FORMER;
+use crate::space::Marks;
 
 use super::field::Wrong;
 use super::secret::SecretRef;
@@ -18,6 +19,8 @@ pub struct Store {
     pub kind: StoreKind,
     /// How long a lease is kept after its account is gone, by default `7d`.
     pub keep_revoked: Ttl,
+    /// Below how much free disk space something is no longer done.
+    pub marks: Marks,
     /// Seals what the store may hold of passwords; rotating roles need it.
     pub sealing_key: Option<SecretRef>,
     /// Keys that were the sealing key before: they only unseal.
@@ -49,6 +52,17 @@ pub struct Audit {
     pub origin: String,
     /// Where the records are copied to.
     pub export: Vec<Export>,
+    /// Where the oldest records go; none where all stay in the store.
+    pub archive: Option<Archive>,
+}
+
+/// `audit.archive`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// The folder of the segments.
+    pub path: PathBuf,
+    /// How long a record stays in the store, by default `90d`.
+    pub keep: Ttl,
 }
 
 /// One entry of `audit.export`.
@@ -74,8 +88,14 @@ pub(super) fn store(section: &Section<'_>) -> Option<Store> {
     if section.entry("sealing_key").is_none() && !former_sealing_keys.is_empty() {
         section.error("former_sealing_keys", "`former_sealing_keys` only unseal: `sealing_key` is missing", None);
     }
+    let mib = |key: &'static str| section.count(key, 0..=1_000_000_000).map(|mib| u64::from(mib) * 1024 * 1024);
+    let marks = Marks { low: mib("low_space_mib"), stop: mib("stop_space_mib"), reserve: mib("reserve_mib") };
+    if marks.low.zip(marks.stop).is_some_and(|(low, stop)| low < stop) {
+        let message = "`low_space_mib` is below `stop_space_mib`: leases would stop before denials are cut short";
+        section.error("low_space_mib", message, None);
+    }
     let kind = StoreKind::Sqlite(section.reading.folder.join(path?));
-    Some(Store { kind, keep_revoked, sealing_key, former_sealing_keys })
+    Some(Store { kind, keep_revoked, marks, sealing_key, former_sealing_keys })
 }
 
 fn former_sealing_keys(section: &Section<'_>) -> Vec<SecretRef> {
@@ -109,6 +129,12 @@ fn sqlite_path(url: &str) -> Result<String, &'static str> {
     Ok(path.to_owned())
 }
 
+fn archive(section: &Section<'_>) -> Option<Archive> {
+    section.demand("path", "archive = { path = \"data/archive\" }");
+    let keep = section.ttl("keep").or_else(|| Ttl::from_seconds(90 * 86_400).ok());
+    Some(Archive { path: section.path("path")?, keep: keep? })
+}
+
 pub(super) fn audit(section: &Section<'_>) -> Option<Audit> {
     section.demand("signing_key", "signing_key = { file = \"data/audit.key\" }");
     let signing_key = section.secret("signing_key");
@@ -139,5 +165,6 @@ pub(super) fn audit(section: &Section<'_>) -> Option<Audit> {
         signing_key: signing_key?,
         origin: origin.unwrap_or_else(|| "jit-broker".to_owned()),
         export: export.into_iter().flatten().map(|(path, _)| Export::Jsonl { path }).collect(),
+        archive: section.optional_section("archive", archive).flatten(),
     })
 }

@@ -63,7 +63,7 @@ async fn its_tokens_are_verified_like_any_issuers() {
     assert_eq!(status, 200);
     let verified = identity.verify(unverified(&token)).await.unwrap();
     assert_eq!(verified.principal.to_string(), "dev/payment-service");
-    assert_eq!(verified.subject, "system:serviceaccount:default:payment-service");
+    assert_eq!(verified.principal.subject, "system:serviceaccount:default:payment-service");
     assert_eq!(verified.attributes["k8s_pod"], "payment-service-dev");
     assert!(!verified.attributes.contains_key("env"));
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::ttl::Ttl;
 use jit_runtime::Plugin;
 use serde::{Deserialize, Serialize};
 
@@ -19,13 +20,14 @@ use super::leases::ListQuery;
 use super::problem::HttpRefused;
 use super::server::Operator;
 use crate::broker::Broker;
+use crate::compose::with_causes;
 use crate::config::ConfigErrors;
 use crate::refusal::Refused;
 use crate::reload::{Reloader, Trigger};
 use crate::rotation::operate;
 use crate::simulate::{Question, explain};
 use crate::store::Change;
-use crate::tasks::reconcile;
+use crate::tasks::{self, reconcile};
 
 /// A lease as operators see it: with whose it is and how its removal goes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub struct AdminLease {
     pub workload: String,
     /// The issuer's configured name.
     pub issuer: String,
+    /// The token's `sub`; empty in a lease of an earlier release.
+    #[serde(default)]
+    pub subject: String,
     /// The target.
     pub target: String,
     /// The role.
@@ -79,6 +84,7 @@ impl From<Lease> for AdminLease {
             state: lease.state,
             workload: lease.principal.workload,
             issuer: lease.principal.issuer,
+            subject: lease.principal.subject,
             target: lease.target.to_string(),
             role: lease.role.to_string(),
             account,
@@ -169,6 +175,13 @@ struct ReloadQuery {
     force: bool,
 }
 
+/// Parameters of an archiving.
+#[derive(Debug, Default, Deserialize)]
+struct ArchiveQuery {
+    /// How long a record stays; by default as configured.
+    keep: Option<Ttl>,
+}
+
 /// The administration's routes.
 pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
     Router::new()
@@ -178,6 +191,7 @@ pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
         .route("/admin/reconcile", post(reconcile_now))
         .route("/admin/plugins", get(plugins))
         .route("/admin/simulate", post(simulate))
+        .route("/admin/archive", post(archive))
         .with_state(Arc::clone(&broker))
         .merge(super::rotation::router(broker))
         .merge(Router::new().route("/admin/reload", post(reload)).with_state(reloader))
@@ -265,6 +279,24 @@ async fn reload(
         };
         Refused::InvalidRequest { field: None, detail }
     }))
+}
+
+async fn archive(State(broker): State<Arc<Broker>>, Query(query): Query<ArchiveQuery>) -> Response {
+    let archived = async {
+        let event = AuditEvent::new(EventKind::AdminArchive, Timestamp::now());
+        let event = match query.keep {
+            Some(keep) => event.with("keep", keep.to_string()),
+            None => event,
+        };
+        broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+        let detail = match tasks::archive::once(&broker, query.keep).await {
+            Some(Ok(segments)) => return Ok(segments),
+            Some(Err(error)) => with_causes(&error),
+            None => "the configuration names no archive: [audit] archive = { path = \"data/archive\" }".to_owned(),
+        };
+        Err(Refused::InvalidRequest { field: None, detail })
+    };
+    reply(archived.await)
 }
 
 async fn simulate(State(broker): State<Arc<Broker>>, axum::Json(question): axum::Json<Question>) -> Response {

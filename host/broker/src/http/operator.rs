@@ -12,6 +12,7 @@ use super::extract::Id;
 use super::problem::{HttpRefused, Problem};
 use crate::broker::Broker;
 use crate::refusal::Refused;
+use crate::space::Room;
 
 /// The process runs.
 #[utoipa::path(get, path = "/livez", tag = "operators", responses((status = 200, description = "It runs", body = String)))]
@@ -31,7 +32,12 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     let stopping = app.broker.stopping.is_cancelled();
     let (status, text) = match stopping {
         true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        false if app.readiness.of(&app.broker).await => (StatusCode::OK, "ready"),
+        // Ready all the same: leases can still be revoked, and another replica would not have more room.
+        false if app.readiness.of(&app.broker).await => match app.broker.space.room() {
+            Room::Ample => (StatusCode::OK, "ready"),
+            Room::Low => (StatusCode::OK, "ready; the disk has little room"),
+            Room::Stop => (StatusCode::OK, "ready to revoke only: the disk is nearly full"),
+        },
         false => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"),
     };
     // Not a problem document: a probe reads the status alone.

@@ -82,6 +82,7 @@ fn row(refused: &HttpRefused) -> (StatusCode, &'static str, &'static str, Option
                 Refused::IdempotencyConflict(_) => (StatusCode::CONFLICT, "Idempotency conflict", None),
                 Refused::LeaseNotActive { .. } => (StatusCode::CONFLICT, "Lease not active", None),
                 Refused::LeaseNotRenewable { .. } => (StatusCode::CONFLICT, "Lease cannot be renewed", None),
+                Refused::NotAgain { .. } => (StatusCode::CONFLICT, "Lease cannot be handed out again", None),
                 Refused::RateLimited { retry_after } => {
                     (StatusCode::TOO_MANY_REQUESTS, "Rate limited", Some(retry_after.as_secs() + 1))
                 }
@@ -90,6 +91,7 @@ fn row(refused: &HttpRefused) -> (StatusCode, &'static str, &'static str, Option
                     (StatusCode::SERVICE_UNAVAILABLE, "Target unavailable", Some(2))
                 }
                 Refused::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Audit log unavailable", Some(5)),
+                Refused::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "Audit log nearly full", Some(60)),
                 Refused::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded", Some(1)),
                 Refused::TargetTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "Target timeout", None),
             };
@@ -158,7 +160,8 @@ impl HttpRefused {
                 Refused::IdempotencyConflict(id)
                 | Refused::TargetTimeout(id)
                 | Refused::LeaseNotActive { id, .. }
-                | Refused::LeaseNotRenewable { id, .. },
+                | Refused::LeaseNotRenewable { id, .. }
+                | Refused::NotAgain { id, .. },
             ) => problem.lease_id = Some(id.to_string()),
             _ => {}
         }
@@ -193,11 +196,13 @@ mod tests {
             Refused::IdempotencyConflict(id.clone()),
             Refused::LeaseNotActive { id: id.clone(), state: jit_core::lease::LeaseState::Revoked },
             Refused::LeaseNotRenewable { id: id.clone(), reason: "r" },
+            Refused::NotAgain { id: id.clone(), reason: "r" },
             Refused::RateLimited { retry_after: std::time::Duration::from_millis(10) },
             Refused::TargetRefused("x".into()),
             Refused::TargetUnavailable("x".into()),
             Refused::TargetAway("x".into()),
             Refused::AuditUnavailable,
+            Refused::NoRoom,
             Refused::Overloaded,
             Refused::TargetTimeout(id),
         ];

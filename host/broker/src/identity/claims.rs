@@ -21,7 +21,9 @@ pub enum ClaimPathError {
     #[error("a claim path must have 1 to {MAX_PATH} bytes and at most {MAX_DOTS} dots")]
     Length,
     /// A brace in a path, or one without its partner in a template.
-    #[error("braces must come in pairs around a claim path, as in \"{{kubernetes.io.serviceaccount.name}}\"")]
+    #[error(
+        "braces must come in pairs around a claim path, as in \"{{kubernetes.io.namespace}}/{{kubernetes.io.serviceaccount.name}}\""
+    )]
     Brace,
     /// Every token of the issuer would be the same workload.
     #[error("the workload must name at least one claim, as in \"{{sub}}\"")]

@@ -80,10 +80,9 @@ impl Proof {
 /// [`crate::identity`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// Who: the issuer's configured name and the workload's name there.
+    /// Who: the issuer's configured name, the workload's name there, and the token's `sub`, which is
+    /// never empty, at most 1 KiB, and printable.
     pub principal: Principal,
-    /// The token's `sub`, at most 1 KiB, printable.
-    pub subject: String,
     /// What policies see of the claims: by configured name, at most 64 of at most 1 KiB each.
     pub attributes: BTreeMap<String, String>,
     /// The token's `exp`. The token may be accepted for the configured leeway beyond it.
@@ -96,6 +95,6 @@ impl Verified {
     /// The bytes of text that came from the token, roughly.
     pub(in crate::identity) fn mapped_bytes(&self) -> usize {
         let attributes: usize = self.attributes.iter().map(|(k, v)| k.len() + v.len()).sum();
-        self.principal.workload.len() + self.subject.len() + attributes
+        self.principal.workload.len() + self.principal.subject.len() + attributes
     }
 }

@@ -20,7 +20,7 @@ use crate::issue::{Disclosure, draft};
 use crate::permit::Permit;
 use crate::refusal::Refused;
 use crate::removal;
-use crate::replay::Handover;
+use crate::replay::{self, Handover};
 use crate::sealing::Sealer;
 use crate::store::{Change, LeaseWrite, StoreError};
 
@@ -62,7 +62,7 @@ pub async fn hand_out(
         .with("generation", current.generation.number());
     let granted = permit.decision.complete(granted);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
-    let settled = permit.decision.settles();
+    let settled = permit.decision.settles(true);
     let change = Change { leases: vec![LeaseWrite::Insert(active.clone())], events, settled, ..Change::default() };
     match fault::step("rotation.grant", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => {}
@@ -123,11 +123,11 @@ fn no_key() -> Refused {
     Refused::TargetUnavailable("the broker has no sealing key".to_owned())
 }
 
-/// A retry of a live lease with its Idempotency-Key (SAME-ANSWER): the same password, or, where it
-/// was rotated meanwhile, the one that is current now, on record before it leaves.
+/// A retry of a live lease with its Idempotency-Key (SAME-ANSWER): the same password, on record before it
+/// leaves. The next one is another grant, which lives longer: for it the policies are to be asked.
 ///
 /// # Errors
-/// [`Refused`]; then nothing was handed out.
+/// [`Refused::NotAgain`] when the password was rotated meanwhile; whatever the error, nothing was handed out.
 pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestId) -> Result<Disclosure, Refused> {
     let sealer = broker.sealer.as_deref().ok_or_else(no_key)?;
     let name = name(&lease.driver, &lease.account);
@@ -137,12 +137,12 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
         return Err(Refused::TargetUnavailable("the account's password cannot be unsealed".to_owned()));
     };
     if lease.rotating != Some(current.generation) {
-        let mut event = AuditEvent::of_lease(EventKind::IssueReplayed, Timestamp::now(), &lease);
-        event.request_id = Some(request_id.to_string());
-        let event = event.with("generation", current.generation.number());
-        let change = Change { events: vec![event], ..Change::default() };
-        fault::step("rotation.regrant", StoreError::at_failpoint, broker.commit(change)).await?;
+        let reason = "the account's password was changed since; ask for a new lease with another Idempotency-Key";
+        return Err(Refused::NotAgain { id: lease.id, reason });
     }
+    let event = replay::replayed(&lease, request_id).with("generation", current.generation.number());
+    let change = Change { events: vec![event], ..Change::default() };
+    fault::step("rotation.regrant", StoreError::at_failpoint, broker.commit(change)).await?;
     let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
     let handover = handover(&lease.account, current.secret);
     Ok(Disclosure { lease, handover, endpoint, previous_valid_until: current.previous_valid_until })

@@ -12,14 +12,16 @@ use jit_core::checkpoint::{Checkpoint, VerifierKey};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, DriverRef, Idempotency, Lease, LeaseState};
-use jit_core::merkle::{Hash, root};
+use jit_core::merkle::{CompactRange, Hash, root};
 use jit_core::name::{Principal, RoleName, TargetName};
 
-use super::{Change, LeaseFilter, LeaseWrite, SealedWrite, Store, StoreError};
+use super::{Change, Frontier, LeaseFilter, LeaseWrite, SealedWrite, Store, StoreError};
 
 #[path = "contract_usage.rs"]
 mod usage;
-pub(crate) use usage::{counts_each_request_once, holds_a_request_until_it_is_a_lease};
+pub(crate) use usage::{
+    counts_each_request_once, counts_for_a_target_only_what_was_granted, holds_a_request_until_it_is_a_lease,
+};
 
 /// A place where a store can be opened again and again.
 pub(crate) trait Harness {
@@ -48,7 +50,11 @@ pub(crate) fn lease_at(second: i64) -> Lease {
         id,
         version: 0,
         state: LeaseState::Pending,
-        principal: Principal { issuer: "cluster".into(), workload: "payment-service".into() },
+        principal: Principal {
+            issuer: "cluster".into(),
+            workload: "payment-service".into(),
+            subject: "system:serviceaccount:shop:payment-service".into(),
+        },
         attributes: BTreeMap::from([("env".into(), "prod".into())]),
         target: TargetName::new("inventory_db").unwrap(),
         role: RoleName::new("app_read_only").unwrap(),
@@ -370,6 +376,9 @@ pub(crate) async fn lists_page_by_page<H: Harness>(harness: H) {
     all[3].principal.workload = "other".into();
     all[4].principal.issuer = "other".into();
     all[5].target = TargetName::new("other").unwrap();
+    // Another owner by the same name, and one of an earlier release.
+    all[7].principal.subject = "system:serviceaccount:evil:payment-service".into();
+    all[8].principal.subject = String::new();
     for lease in &all {
         store.commit(insert(lease)).await.unwrap();
     }
@@ -391,7 +400,10 @@ pub(crate) async fn lists_page_by_page<H: Harness>(harness: H) {
         change(&mut filter);
         ids(&*store, filter)
     };
-    assert_eq!(of(|f| f.principal = Some(lease_at(0).principal)).await.len(), 23);
+    assert_eq!(of(|f| f.principal = Some(lease_at(0).principal)).await.len(), 22);
+    let evil = Principal { subject: "system:serviceaccount:evil:payment-service".into(), ..lease_at(0).principal };
+    let evils = LeaseFilter { principal: Some(evil), limit: 100, ..LeaseFilter::default() };
+    assert_eq!(ids(&*store, evils).await, [all[16].id.clone(), all[17].id.clone()], "a name is no owner");
     assert_eq!(of(|f| f.target = TargetName::new("other").ok()).await.len(), 1);
     assert_eq!(of(|f| f.state = Some(LeaseState::Active)).await.len(), 1);
     assert_eq!(of(|f| f.limit = 0).await.len(), 1, "at least one");
@@ -420,6 +432,50 @@ pub(crate) async fn forgets_only_what_is_over<H: Harness>(harness: H) {
     assert_eq!(store.forget_revoked(time(9_999), 10).await.unwrap(), 0);
     assert_eq!(ids(&*store, LeaseFilter { limit: 10, ..LeaseFilter::default() }).await.len(), 2);
     assert_eq!(check_log(&*store, &harness.verifier()).await, 4);
+    harness.close(store).await;
+}
+
+/// Records that were archived leave, those after them stay, and the log goes on as one log.
+pub(crate) async fn lets_go_of_what_was_archived<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let mut leaves = Vec::new();
+    for second in 0..7 {
+        let lease = lease_at(second);
+        store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
+    }
+    let tree = |leaves: &[Hash]| {
+        let mut range = CompactRange::new();
+        range.extend(leaves.iter().copied());
+        range
+    };
+    for record in store.records(0, 100).await.unwrap() {
+        leaves.push(Hash::of_leaf(record.json.as_bytes()));
+    }
+    assert_eq!(store.frontier().await.unwrap().size(), 0);
+    let leave = |size: usize| Change { archived: Some(Frontier(tree(&leaves[..size]))), ..Change::default() };
+    store.commit(Change { events: vec![granted(&lease_at(8))], ..leave(5) }).await.unwrap();
+    let left: Vec<u64> = store.records(0, 100).await.unwrap().iter().map(|record| record.seq).collect();
+    assert_eq!(left, [5, 6, 7]);
+    assert_eq!(store.frontier().await.unwrap().nodes(), tree(&leaves[..5]).nodes());
+    // It never moves back.
+    store.commit(leave(3)).await.unwrap();
+    assert_eq!(store.frontier().await.unwrap().size(), 5);
+    harness.close(store).await;
+    let store = harness.open().await;
+    store.commit(Change { events: vec![granted(&lease_at(9))], ..Change::default() }).await.unwrap();
+    for record in store.records(7, 100).await.unwrap() {
+        leaves.push(Hash::of_leaf(record.json.as_bytes()));
+    }
+    let signed = harness.verifier().open(&store.checkpoint().await.unwrap().unwrap()).unwrap();
+    assert_eq!((signed.size, signed.root), (9, root(&leaves)));
+    // All of it: the next record is still the next.
+    let leave = Change { archived: Some(Frontier(tree(&leaves))), ..Change::default() };
+    store.commit(leave).await.unwrap();
+    assert!(store.records(0, 100).await.unwrap().is_empty());
+    harness.close(store).await;
+    let store = harness.open().await;
+    store.commit(Change { events: vec![granted(&lease_at(10))], ..Change::default() }).await.unwrap();
+    assert_eq!(store.records(0, 100).await.unwrap()[0].seq, 9);
     harness.close(store).await;
 }
 
@@ -564,9 +620,10 @@ macro_rules! for_store {
         $crate::store::contract::for_store!(
             $harness: keeps_what_it_was_given, keeps_sealed_values, refuses_a_stale_step_whole, takes_several_steps_at_once,
             guards_idempotency_keys, a_removal_never_fails_for_a_key, tells_what_is_due, knows_its_accounts,
-            knows_what_backends_named_and_who_made_it, lists_page_by_page, forgets_only_what_is_over, serves_many_at_once, opens_where_it_was_closed,
+            knows_what_backends_named_and_who_made_it, lists_page_by_page, forgets_only_what_is_over, lets_go_of_what_was_archived, serves_many_at_once, opens_where_it_was_closed,
             keeps_hostile_texts,
             counts_each_request_once,
+            counts_for_a_target_only_what_was_granted,
             holds_a_request_until_it_is_a_lease
         );
     };

@@ -28,6 +28,21 @@ pub enum LogError {
     Database(#[from] sqlx::Error),
 }
 
+/// The tree over the records that were archived.
+pub(crate) async fn frontier(connection: &mut SqliteConnection) -> Result<CompactRange, LogError> {
+    let row = sqlx::query("SELECT size, nodes FROM archived").fetch_optional(connection).await?;
+    let Some(row) = row else { return Ok(CompactRange::new()) };
+    let (size, nodes): (i64, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
+    let nodes = nodes.chunks(Hash::BYTES).map(Hash::from_slice).collect::<Option<Vec<_>>>();
+    let range = nodes.and_then(|nodes| CompactRange::from_parts(u64::try_from(size).ok()?, nodes).ok());
+    range.ok_or(LogError::Changed("the tree over its archived records is unreadable"))
+}
+
+/// The nodes of a tree as a column has them.
+pub(super) fn nodes_of(range: &CompactRange) -> Vec<u8> {
+    range.nodes().iter().flat_map(|node| *node.as_bytes()).collect()
+}
+
 /// The log as of the last commit.
 #[derive(Debug, Clone)]
 pub(super) struct LogState {
@@ -52,8 +67,9 @@ impl LogState {
     /// Reads it back and checks, without reading the records, that the last signed checkpoint is
     /// over exactly the tree that is remembered and as many records as there are.
     pub(super) async fn load(connection: &mut SqliteConnection, verifier: &VerifierKey) -> Result<Self, LogError> {
+        let archived = i64::try_from(frontier(connection).await?.size()).unwrap_or(i64::MAX);
         let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM audit").fetch_one(&mut *connection).await?;
-        let records = last.map_or(0, |last| last.saturating_add(1));
+        let records = last.map_or(0, |last| last.saturating_add(1)).max(archived);
         let row = sqlx::query("SELECT size, note, nodes FROM checkpoint").fetch_optional(&mut *connection).await?;
         let range = match row {
             None if records == 0 => CompactRange::new(),
@@ -86,7 +102,7 @@ impl LogState {
     pub(super) fn sign(&mut self, key: &LogKey, origin: &Origin, now: Timestamp) -> Signed {
         let size = self.range.size();
         let note = key.sign(&Checkpoint { origin: origin.clone(), size, root: self.range.root() });
-        let nodes = self.range.nodes().iter().flat_map(|node| *node.as_bytes()).collect();
+        let nodes = nodes_of(&self.range);
         let now = nanos(now);
         let due = now.saturating_sub(self.history_at) >= HISTORY_INTERVAL;
         let history_at = due.then(|| {

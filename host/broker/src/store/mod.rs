@@ -9,8 +9,9 @@
 
 #[cfg(test)]
 pub(crate) mod contract;
+mod files;
 mod ground;
-mod log;
+pub(crate) mod log;
 mod rows;
 pub mod schema;
 mod sealed;
@@ -27,6 +28,7 @@ use jit_core::account::AccountName;
 use jit_core::event::AuditEvent;
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{DriverRef, Lease, LeaseState};
+use jit_core::merkle::CompactRange;
 use jit_core::name::{Principal, TargetName};
 use jit_core::usage::Usage;
 
@@ -39,9 +41,24 @@ pub struct Change {
     pub events: Vec<AuditEvent>,
     /// Sealed values, new or replaced: of several to one name, the last holds.
     pub sealed: Vec<SealedWrite>,
-    /// Requests that were counted as a lease to be ([`Counted::holds`]) and have their lease now, or
-    /// will never have one.
-    pub settled: Vec<RequestId>,
+    /// Requests that were counted ([`Store::count`]) and are decided now.
+    pub settled: Vec<Settled>,
+    /// Records before this are in an archive and leave the store ([`crate::audit::archive`]).
+    pub archived: Option<Frontier>,
+}
+
+/// Where the store's records begin: the tree over all that were archived before.
+#[derive(Debug, Clone)]
+pub struct Frontier(pub CompactRange);
+
+/// How a request that was counted ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Which.
+    pub request_id: RequestId,
+    /// Whether it got what it asked for. What was denied does not count for its target: whoever may not
+    /// use a target cannot use up what others may have of it.
+    pub granted: bool,
 }
 
 /// A sealed value: the store cannot read it ([`crate::sealing`]).
@@ -71,10 +88,12 @@ pub struct Counted {
     /// Whether it may become a lease: then it counts as one from now on, until a change settles it or
     /// [`Counted::HOLD`] has passed.
     pub holds: bool,
+    /// For [`Store::usage`] only: the request was counted before, and nothing is added for it.
+    pub again: bool,
 }
 
 impl Counted {
-    /// How long a request that died undecided counts as a lease.
+    /// How long a request that died undecided counts for its target, and as a lease.
     pub const HOLD: Duration = Duration::from_secs(60);
 }
 
@@ -215,7 +234,14 @@ pub trait Store: Send + Sync + 'static {
     /// All sealed values of a purpose, by name; at most ten thousand.
     async fn sealed_of(&self, purpose: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
-    /// Audit records from `from_seq` on.
+    /// The tree over the records that were archived; the store has those from its size on.
+    async fn frontier(&self) -> Result<CompactRange, StoreError>;
+
+    /// Signed checkpoints that were kept, over more than `after` records and of a time before `before`: size
+    /// and note, the smallest first, at most a thousand.
+    async fn kept_checkpoints(&self, after: u64, before: Timestamp) -> Result<Vec<(u64, String)>, StoreError>;
+
+    /// Audit records from `from_seq` on; those that were archived are not there.
     async fn records(&self, from_seq: u64, limit: usize) -> Result<Vec<StoredRecord>, StoreError>;
 
     /// The newest signed checkpoint (a C2SP signed note), if there is a record.

@@ -13,7 +13,7 @@ use jit_core::lease::{Lease, LeaseState};
 use jit_core::merkle::Hash;
 
 use super::sealed::SealedRow;
-use super::{Change, LeaseWrite, StoreError};
+use super::{Change, Frontier, LeaseWrite, StoreError};
 
 /// The longest audit record or lease, in bytes. What goes into them is bounded where it enters;
 /// this keeps a slip there from filling the store.
@@ -25,8 +25,10 @@ pub(super) struct Prepared {
     pub(super) leases: Vec<LeaseRow>,
     pub(super) events: Vec<EventRow>,
     pub(super) sealed: Vec<SealedRow>,
-    /// Ids of requests whose holds end.
-    pub(super) settled: Vec<String>,
+    /// Requests whose holds end, and whether they were granted.
+    pub(super) settled: Vec<(String, bool)>,
+    /// Records before this leave the store: size and nodes of the tree over them.
+    pub(super) archived: Option<(i64, Vec<u8>)>,
 }
 
 /// One lease, new or stepped on.
@@ -95,13 +97,21 @@ impl Prepared {
             leases: change.leases.iter().map(LeaseRow::new).collect::<Result<_, _>>()?,
             events: change.events.iter().map(EventRow::new).collect::<Result<_, _>>()?,
             sealed: change.sealed.iter().map(SealedRow::new).collect::<Result<_, _>>()?,
-            settled: change.settled.iter().map(ToString::to_string).collect(),
+            settled: change.settled.iter().map(|one| (one.request_id.to_string(), one.granted)).collect(),
+            archived: change
+                .archived
+                .as_ref()
+                .map(|Frontier(range)| (i64::try_from(range.size()).unwrap_or(i64::MAX), super::log::nodes_of(range))),
         })
     }
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.leases.is_empty() && self.events.is_empty() && self.sealed.is_empty() && self.settled.is_empty()
+        self.leases.is_empty()
+            && self.events.is_empty()
+            && self.sealed.is_empty()
+            && self.settled.is_empty()
+            && self.archived.is_none()
     }
 
     /// About how many bytes it adds to a transaction.
@@ -133,6 +143,7 @@ impl LeaseRow {
             lease.state.as_str(),
             column(&lease.principal.issuer),
             column(&lease.principal.workload),
+            column(&lease.principal.subject),
             lease.target.as_str(),
             column(lease.account.as_str()),
             nanos(lease.issued_at),

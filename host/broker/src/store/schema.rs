@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Executor as _};
 
 /// The version of the tables that this program writes (`PRAGMA user_version`).
-pub const VERSION: i64 = 3;
+pub const VERSION: i64 = 5;
 /// "JITB" in the file's header (`PRAGMA application_id`): another program's file is not touched.
 pub const APPLICATION_ID: i64 = 0x4a49_5442;
 
@@ -96,6 +96,51 @@ CREATE TABLE usage_holds (
 CREATE INDEX leases_live_of ON leases (issuer, workload, target) WHERE state <> 'revoked';
 CREATE INDEX leases_live_in ON leases (target) WHERE state <> 'revoked';
 ",
+    // 4: a lease and a count belong to issuer and subject, not to a name that two may share; what is
+    // counted for a target is what was granted. What was there before has no subject, and goes by name.
+    "
+ALTER TABLE leases ADD COLUMN subject TEXT NOT NULL DEFAULT '';
+DROP INDEX leases_live_of;
+CREATE INDEX leases_live_of ON leases (issuer, workload, target, subject) WHERE state <> 'revoked';
+ALTER TABLE usage RENAME TO usage_before;
+CREATE TABLE usage (
+    issuer TEXT NOT NULL,
+    workload TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    target TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    granted INTEGER NOT NULL,
+    PRIMARY KEY (issuer, workload, at, target, subject)
+) STRICT, WITHOUT ROWID;
+INSERT INTO usage SELECT issuer, workload, '', target, at, requests, requests FROM usage_before;
+DROP TABLE usage_before;
+CREATE INDEX usage_target ON usage (target, at, granted);
+CREATE INDEX usage_at ON usage (at);
+DROP TABLE usage_holds;
+CREATE TABLE usage_holds (
+    request_id TEXT NOT NULL PRIMARY KEY,
+    until INTEGER NOT NULL,
+    issuer TEXT NOT NULL,
+    workload TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    target TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    lease INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+",
+    // 5: records that were archived: the tree over them. Only such a record may leave the table.
+    "
+CREATE TABLE archived (
+    one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    size INTEGER NOT NULL,
+    nodes BLOB NOT NULL
+) STRICT;
+DROP TRIGGER audit_keeps_records;
+CREATE TRIGGER audit_keeps_records BEFORE DELETE ON audit
+    WHEN old.seq >= coalesce((SELECT size FROM archived), 0)
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+",
 ];
 
 /// Why a file cannot be used as the store.
@@ -151,6 +196,21 @@ pub(crate) fn reading(path: &Path) -> SqliteConnectOptions {
         .pragma("query_only", "ON")
         .pragma("trusted_schema", "OFF")
         .thread_name(|id| format!("store-reader-{id}"))
+}
+
+/// How many audit records the file has by itself, where a write-ahead log lies beside it; none where there is
+/// none, or the file alone cannot be read.
+pub(super) async fn records_without_log(path: &Path) -> Option<u64> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if std::fs::metadata(log).map_or(0, |found| found.len()) == 0 {
+        return None;
+    }
+    let mut connection = options(path).read_only(true).immutable(true).connect().await.ok()?;
+    let size: Option<i64> =
+        sqlx::query_scalar("SELECT size FROM checkpoint").fetch_optional(&mut connection).await.ok()?;
+    let _closed = sqlx::Connection::close(connection).await;
+    Some(size.map_or(0, i64::unsigned_abs))
 }
 
 /// Makes the tables in a new file, or checks that an existing one is ours and not newer, and brings

@@ -1,9 +1,7 @@
 //! The embedded store: one SQLite file, written by one task, read by a few connections.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +10,7 @@ use jit_core::account::AccountName;
 use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Lease, LeaseState};
+use jit_core::merkle::CompactRange;
 use jit_core::name::TargetName;
 use jit_core::usage::Usage;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
@@ -19,7 +18,8 @@ use sqlx::{QueryBuilder, Row as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::rows::{Prepared, column, nanos};
+use super::files::{self, Prepared};
+use super::rows::{self, column, nanos};
 use super::schema;
 use super::sealed;
 use super::usage;
@@ -57,6 +57,18 @@ pub enum OpenError {
     /// Another broker has it open.
     #[error("the store {} is in use by another jit-broker: two on one file would undo each other's work", .0.display())]
     InUse(PathBuf),
+    /// The file has another name.
+    #[error(
+        "the store {} is a file with {names} names (hard links): whoever opens it by another name does not see \
+         the changes that wait beside this one, and would undo them. Remove the other name, or copy the file: \
+         find / -xdev -samefile {} finds them", path.display(), path.display()
+    )]
+    OtherNames {
+        /// Which file.
+        path: PathBuf,
+        /// How many names it has.
+        names: u64,
+    },
     /// The file system said no.
     #[error("the store's file {}", path.display())]
     File {
@@ -111,8 +123,9 @@ impl SqliteStore {
     /// audit log that does not fit its last signed checkpoint.
     pub async fn open(options: SqliteOptions) -> Result<Self, OpenError> {
         let SqliteOptions { path, signer, origin } = options;
-        let lock = prepare_files(&path)?;
+        let Prepared { path, lock } = files::prepare(&path)?;
         let verifier = signer.verifier(&origin);
+        let alone = schema::records_without_log(&path).await;
         let (connection, log) = Writer::connect(&path, &verifier).await.map_err(|failure| {
             let path = path.clone();
             match failure {
@@ -121,6 +134,7 @@ impl SqliteStore {
                 OpenFailure::Database(source) => OpenError::Database { path, source },
             }
         })?;
+        files::tell_of_left_over_log(&path, alone, log.range.size());
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(DEADLINE)
@@ -186,35 +200,6 @@ impl SqliteStore {
     }
 }
 
-/// Makes the folder (0700) and the file (0600), and takes the lock that keeps a second broker out.
-fn prepare_files(path: &Path) -> Result<File, OpenError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| OpenError::File { path, source }
-    };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
-    }
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push(".lock");
-    let lock_path = PathBuf::from(lock_path);
-    let open = |path: &Path| OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-    let lock = open(&lock_path).map_err(failed(&lock_path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
-    }
-    // SQLite gives its side files (-wal, -shm) the permissions of this one.
-    let file = open(path).map_err(failed(path))?;
-    let mode = file.metadata().map_err(failed(path))?.permissions().mode();
-    if mode & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), "the store was readable by others: now only by its owner");
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed(path))?;
-    }
-    Ok(lock)
-}
-
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         Self::Failed(error.to_string())
@@ -237,7 +222,7 @@ fn decode_all(documents: Vec<String>) -> Vec<Lease> {
     readable.collect()
 }
 
-fn rows(limit: usize) -> i64 {
+fn most(limit: usize) -> i64 {
     i64::try_from(limit.clamp(1, MAX_ROWS)).unwrap_or(1)
 }
 
@@ -250,7 +235,7 @@ impl Store for SqliteStore {
     /// When it fails with [`StoreError::Failed`], and also when the caller does not wait for the
     /// end, the change may or may not be made.
     async fn commit(&self, change: Change) -> Result<(), StoreError> {
-        let prepared = Prepared::new(&change)?;
+        let prepared = rows::Prepared::new(&change)?;
         if prepared.is_empty() {
             return Ok(());
         }
@@ -276,6 +261,8 @@ impl Store for SqliteStore {
         if let Some(principal) = &filter.principal {
             query.push(" AND issuer = ").push_bind(column(&principal.issuer));
             query.push(" AND workload = ").push_bind(column(&principal.workload));
+            // Without a subject: of an earlier release.
+            query.push(" AND subject IN ('', ").push_bind(column(&principal.subject)).push(")");
         }
         if let Some(target) = &filter.target {
             query.push(" AND target = ").push_bind(target.as_str());
@@ -286,11 +273,11 @@ impl Store for SqliteStore {
         if let Some(before) = &filter.before {
             query.push(" AND id < ").push_bind(before.as_str());
         }
-        query.push(" ORDER BY id DESC LIMIT ").push_bind(rows(filter.limit));
+        query.push(" ORDER BY id DESC LIMIT ").push_bind(most(filter.limit));
         let documents = query.build_query_scalar().fetch_all(&self.readers).await?;
         let mut leases = decode_all(documents);
         if let Some(principal) = &filter.principal {
-            leases.retain(|lease| lease.principal == *principal);
+            leases.retain(|lease| principal.owns(&lease.principal));
         }
         Ok(leases)
     }
@@ -303,7 +290,7 @@ impl Store for SqliteStore {
                  WHERE place <= ?)
             ORDER BY due_at, id";
         let documents =
-            sqlx::query_scalar(statement).bind(nanos(now)).bind(rows(per_target)).fetch_all(&self.readers).await?;
+            sqlx::query_scalar(statement).bind(nanos(now)).bind(most(per_target)).fetch_all(&self.readers).await?;
         Ok(decode_all(documents))
     }
 
@@ -311,7 +298,7 @@ impl Store for SqliteStore {
         let statement =
             "SELECT doc FROM leases WHERE state = 'pending' AND issued_at < ? ORDER BY issued_at, id LIMIT ?";
         let documents =
-            sqlx::query_scalar(statement).bind(nanos(before)).bind(rows(limit)).fetch_all(&self.readers).await?;
+            sqlx::query_scalar(statement).bind(nanos(before)).bind(most(limit)).fetch_all(&self.readers).await?;
         Ok(decode_all(documents))
     }
 
@@ -352,7 +339,7 @@ impl Store for SqliteStore {
             FROM leases WHERE state <> 'revoked' AND doc ->> '$.rotating' IS NULL
             GROUP BY target, driver ORDER BY target, driver LIMIT ?";
         let mut makers = Vec::new();
-        for row in sqlx::query(statement).bind(rows(MAX_ROWS)).fetch_all(&self.readers).await? {
+        for row in sqlx::query(statement).bind(most(MAX_ROWS)).fetch_all(&self.readers).await? {
             let (target, driver, last): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
             let unreadable = |what: &str| StoreError::Failed(format!("a lease in it has no readable {what}"));
             makers.push(Maker {
@@ -384,7 +371,7 @@ impl Store for SqliteStore {
     }
 
     async fn forget_revoked(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
-        self.ask(|reply| Job::Forget(nanos(before), rows(limit), reply)).await
+        self.ask(|reply| Job::Forget(nanos(before), most(limit), reply)).await
     }
 
     async fn count(&self, request: &Counted) -> Result<Usage, StoreError> {
@@ -407,10 +394,27 @@ impl Store for SqliteStore {
         sealed::all(&self.readers, purpose).await
     }
 
+    async fn frontier(&self) -> Result<CompactRange, StoreError> {
+        let mut connection = self.readers.acquire().await?;
+        super::log::frontier(&mut connection).await.map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    async fn kept_checkpoints(&self, after: u64, before: Timestamp) -> Result<Vec<(u64, String)>, StoreError> {
+        let statement =
+            "SELECT size, note FROM checkpoint_history WHERE size > ? AND taken_at < ? ORDER BY size LIMIT ?";
+        let found = sqlx::query(statement)
+            .bind(i64::try_from(after).unwrap_or(i64::MAX))
+            .bind(nanos(before))
+            .bind(most(MAX_ROWS))
+            .fetch_all(&self.readers)
+            .await?;
+        found.into_iter().map(|row| Ok((row.try_get::<i64, _>(0)?.unsigned_abs(), row.try_get(1)?))).collect()
+    }
+
     async fn records(&self, from_seq: u64, limit: usize) -> Result<Vec<StoredRecord>, StoreError> {
         let Ok(from) = i64::try_from(from_seq) else { return Ok(Vec::new()) };
         let statement = "SELECT seq, record FROM audit WHERE seq >= ? ORDER BY seq LIMIT ?";
-        let found = sqlx::query(statement).bind(from).bind(rows(limit)).fetch_all(&self.readers).await?;
+        let found = sqlx::query(statement).bind(from).bind(most(limit)).fetch_all(&self.readers).await?;
         let record = |row: sqlx::sqlite::SqliteRow| {
             Ok(StoredRecord { seq: row.try_get::<i64, _>(0)?.unsigned_abs(), json: row.try_get(1)? })
         };

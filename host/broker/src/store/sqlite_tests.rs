@@ -342,6 +342,7 @@ async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
     // As that release left it.
     tamper(&file.path(), "DROP TABLE sealed; DROP TABLE usage; DROP TABLE usage_holds").await;
     tamper(&file.path(), "DROP INDEX leases_live_of; DROP INDEX leases_live_in").await;
+    tamper(&file.path(), "ALTER TABLE leases DROP COLUMN subject; DROP TABLE archived").await;
     tamper(&file.path(), "PRAGMA user_version = 1").await;
     for _ in 0..2 {
         let store = file.open().await;
@@ -358,9 +359,9 @@ async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
 async fn foreign_and_newer_files_are_left_alone() {
     let file = File::new();
     file.close(file.open().await).await;
-    tamper(&file.path(), "PRAGMA user_version = 4").await;
+    tamper(&file.path(), "PRAGMA user_version = 999").await;
     let error = SqliteStore::open(file.options()).await.unwrap_err();
-    assert!(matches!(error, OpenError::Schema { source: SchemaError::Newer { found: 4 }, .. }), "{error}");
+    assert!(matches!(error, OpenError::Schema { source: SchemaError::Newer { found: 999 }, .. }), "{error}");
 
     let foreign = File::new();
     std::fs::create_dir(foreign.path().parent().unwrap()).unwrap();
@@ -443,7 +444,7 @@ async fn frequent_questions_use_an_index() {
             "leases_live_of",
         ),
         ("SELECT count(*) FROM leases WHERE state <> 'revoked' AND target = 't'", "leases_live_in"),
-        ("SELECT sum(requests) FROM usage WHERE target = 't' AND at > 5", "usage_target"),
+        ("SELECT sum(granted) FROM usage WHERE target = 't' AND at > 5", "usage_target"),
         ("SELECT id FROM leases WHERE ended_at < 5 AND ended_at IS NOT NULL ORDER BY ended_at", "leases_ended"),
     ] {
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {question}"));
@@ -451,4 +452,57 @@ async fn frequent_questions_use_an_index() {
         let plan: Vec<String> = plan.iter().map(|row| sqlx::Row::get(row, 3)).collect();
         assert!(plan.iter().any(|line| line.contains(index)), "{question}: {plan:?}");
     }
+}
+
+/// The lock is on the file, not on one of its names.
+#[tokio::test]
+async fn one_store_under_two_names_is_one_store() {
+    let file = File::new();
+    let store = file.open().await;
+    store.commit(settled_new()).await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let linked = other.path().join("broker.db");
+    std::os::unix::fs::symlink(file.path(), &linked).unwrap();
+    let error = SqliteStore::open(options(&linked, &file.key)).await.unwrap_err();
+    assert!(matches!(error, OpenError::InUse(_)), "{error}");
+    // A hard link is another name of the same bytes, with another write-ahead log: never, open or not.
+    let hard = file.path().with_file_name("hard.db");
+    std::fs::hard_link(file.path(), &hard).unwrap();
+    let error = SqliteStore::open(options(&hard, &file.key)).await.unwrap_err();
+    assert!(matches!(error, OpenError::InUse(_)), "{error}");
+    store.commit(settled_new()).await.unwrap();
+    file.close(store).await;
+    let error = SqliteStore::open(options(&hard, &file.key)).await.unwrap_err();
+    assert!(matches!(error, OpenError::OtherNames { names: 2, .. }), "{error}");
+    std::fs::remove_file(&hard).unwrap();
+    // By a symbolic link it is the same store, with its side files in one place.
+    let store = SqliteStore::open(options(&linked, &file.key)).await.unwrap();
+    assert_eq!(check_log(&store, &file.verifier()).await, 2);
+    store.commit(settled_new()).await.unwrap();
+    assert!(!other.path().join("broker.db-wal").exists());
+    store.close().await;
+    assert_eq!(check_log(&*file.open().await, &file.verifier()).await, 3);
+}
+
+/// A backup that was put back beside the write-ahead log of the store that it replaces is not the backup: told.
+#[tokio::test]
+async fn a_write_ahead_log_that_changes_what_is_served_is_told() {
+    let file = File::new();
+    let store = file.open().await;
+    store.commit(settled_new()).await.unwrap();
+    file.close(store).await;
+    assert_eq!(crate::store::schema::records_without_log(&file.path()).await, None, "it was closed in order");
+    let backup = std::fs::read(file.path()).unwrap();
+    let store = file.open().await;
+    store.commit(settled_new()).await.unwrap();
+    // As a crash leaves it: the log is there, and the file is put back.
+    let log = std::fs::read(file.path().with_file_name("broker.db-wal")).unwrap();
+    file.close(store).await;
+    std::fs::write(file.path(), &backup).unwrap();
+    std::fs::write(file.path().with_file_name("broker.db-wal"), &log).unwrap();
+    let _ = std::fs::remove_file(file.path().with_file_name("broker.db-shm"));
+    assert_eq!(crate::store::schema::records_without_log(&file.path()).await, Some(1));
+    let store = file.open().await;
+    assert_eq!(check_log(&*store, &file.verifier()).await, 2);
+    file.close(store).await;
 }

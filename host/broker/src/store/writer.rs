@@ -6,7 +6,6 @@
 //! any failure nothing is assumed: the connection is opened anew and the log's state read back, so
 //! that a commit which failed and one which failed but took effect end the same way.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::StoreError;
+use super::files::Lock;
 use super::ground::Ground;
 use super::log::{LogError, LogState, Signed};
 use super::rows::{LeaseRow, Prepared};
@@ -75,7 +75,7 @@ pub(super) struct Writer {
     /// How many records the log has.
     pub(super) size: watch::Sender<u64>,
     /// Held as long as the file is written to.
-    pub(super) lock: File,
+    pub(super) lock: Lock,
     #[cfg(test)]
     pub(super) fault: super::sqlite::tests::CommitFault,
 }
@@ -182,7 +182,8 @@ impl Writer {
         let mut log = self.log.clone();
         let mut records = String::new();
         let mut sealed = SealedGroup::default();
-        let mut settled: Vec<&str> = Vec::new();
+        let mut settled: Vec<&(String, bool)> = Vec::new();
+        let mut archived = None;
         let mut verdicts = Vec::with_capacity(group.len());
         for change in group {
             let verdict = ground.admit(&change.leases);
@@ -192,7 +193,8 @@ impl Writer {
                     log.range.push(leaf);
                 }
                 sealed.add(&change.sealed);
-                settled.extend(change.settled.iter().map(String::as_str));
+                settled.extend(&change.settled);
+                archived = change.archived.as_ref().or(archived);
             }
             verdicts.push(verdict);
         }
@@ -201,10 +203,13 @@ impl Writer {
             records.push(']');
             log.sign(&self.key, &self.origin, Timestamp::now())
         });
-        if leases.is_empty() && signed.is_none() && sealed.is_empty() && settled.is_empty() {
+        if leases.is_empty() && signed.is_none() && sealed.is_empty() && settled.is_empty() && archived.is_none() {
             return Ok(verdicts);
         }
         put(connection, leases, &sealed, &settled, records, signed).await?;
+        if let Some((size, nodes)) = archived {
+            archive(connection, *size, nodes).await?;
+        }
         let end = async { sqlx::query("COMMIT").execute(connection).await.map(|_| ()) };
         #[cfg(test)]
         let end = self.fault.around(end);
@@ -397,27 +402,46 @@ async fn stand<'g>(
     Ok(())
 }
 
+/// Lets go of the records that are in an archive, and of the checkpoints over less. The frontier goes first:
+/// it is what the table's guard against slips looks at. It only moves forward, and never past the log's end.
+async fn archive(connection: &mut SqliteConnection, size: i64, nodes: &[u8]) -> Result<(), sqlx::Error> {
+    let forward = "INSERT INTO archived (one, size, nodes) SELECT 1, ?1, ?2
+            WHERE ?1 > coalesce((SELECT size FROM archived), 0) AND ?1 <= (SELECT size FROM checkpoint)
+        ON CONFLICT (one) DO UPDATE SET size = excluded.size, nodes = excluded.nodes";
+    if sqlx::query(forward).bind(size).bind(nodes).execute(&mut *connection).await?.rows_affected() == 0 {
+        return Ok(());
+    }
+    sqlx::query("DELETE FROM audit WHERE seq < ?").bind(size).execute(&mut *connection).await?;
+    sqlx::query("DELETE FROM checkpoint_history WHERE size < ?").bind(size).execute(connection).await?;
+    Ok(())
+}
+
 /// Begins the transaction and writes everything, all leases by one statement and all records by
 /// one. Sent as one text: each statement of its own would be a hop to SQLite's thread and back.
 async fn put(
     connection: &mut SqliteConnection,
     leases: String,
     sealed: &SealedGroup<'_>,
-    settled: &[&str],
+    settled: &[&(String, bool)],
     records: String,
     signed: Option<Signed>,
 ) -> Result<(), sqlx::Error> {
     const BEGIN: &str = "BEGIN IMMEDIATE;";
     const LEASES: &str = "
-        INSERT INTO leases (id, version, state, issuer, workload, target, account, issued_at, due_at, owed_since, ended_at, doc, idem_key)
+        INSERT INTO leases (id, version, state, issuer, workload, subject, target, account, issued_at, due_at, owed_since, ended_at, doc, idem_key)
         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, value->>9,
-            value->>10, value->>11, value->>12
+            value->>10, value->>11, value->>12, value->>13
         FROM jsonb_each(?) WHERE true
         ON CONFLICT (id) DO UPDATE SET version = excluded.version, state = excluded.state, account = excluded.account,
             due_at = excluded.due_at, owed_since = excluded.owed_since, ended_at = excluded.ended_at,
             doc = excluded.doc, idem_key = excluded.idem_key;";
     const SETTLED: &str = "
-        DELETE FROM usage_holds WHERE request_id IN (SELECT value FROM json_each(?));";
+        INSERT INTO usage (issuer, workload, subject, target, at, requests, granted)
+            SELECT held.issuer, held.workload, held.subject, held.target, held.at, 0, 1
+            FROM jsonb_each(?) AS settled JOIN usage_holds AS held ON held.request_id = settled.value->>0
+            WHERE settled.value->>1
+            ON CONFLICT DO UPDATE SET granted = granted + 1;
+        DELETE FROM usage_holds WHERE request_id IN (SELECT value->>0 FROM jsonb_each(?));";
     const RECORDS: &str = "
         INSERT INTO audit (seq, record, leaf) SELECT value->>0, value->>1, unhex(value->>2) FROM jsonb_each(?);
         INSERT INTO checkpoint (one, size, note, nodes) VALUES (1, ?, ?, ?)
@@ -447,7 +471,8 @@ async fn put(
         query = query.bind(array.clone()).bind(array);
     }
     if !settled.is_empty() {
-        query = query.bind(serde_json::json!(settled).to_string());
+        let settled = serde_json::json!(settled).to_string();
+        query = query.bind(settled.clone()).bind(settled);
     }
     if let Some(Signed { size, note, nodes, .. }) = signed {
         query = query.bind(records).bind(size).bind(note.clone()).bind(nodes);

@@ -11,6 +11,7 @@ use jit_core::ttl::Ttl;
 
 use crate::broker::Broker;
 use crate::removal;
+use crate::store::Change;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);
@@ -23,8 +24,11 @@ const FORGET_AT_ONCE: usize = 1_000;
 pub async fn run(broker: Arc<Broker>, keep_revoked: Ttl) {
     let mut gauges = Gauges::default();
     loop {
+        broker.look_at_disk().await;
         broker.handovers.sweep();
         broker.limits.sweep();
+        broker.denials.sweep();
+        record_denials(&broker).await;
         give_up_abandoned(&broker, false).await;
         let before = Timestamp::now() - keep_revoked.duration();
         match broker.store.forget_revoked(before, FORGET_AT_ONCE).await {
@@ -38,6 +42,18 @@ pub async fn run(broker: Arc<Broker>, keep_revoked: Ttl) {
             () = broker.stopping.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
+    }
+}
+
+/// Puts on record how many denials were only counted.
+async fn record_denials(broker: &Broker) {
+    let events = broker.denials.take();
+    if events.is_empty() {
+        return;
+    }
+    if let Err(error) = broker.commit(Change { events: events.clone(), ..Change::default() }).await {
+        tracing::warn!(%error, "the number of denials could not be recorded; it is tried again");
+        broker.denials.put_back(events);
     }
 }
 

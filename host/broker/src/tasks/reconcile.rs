@@ -229,7 +229,7 @@ async fn haunt(
         version: 0,
         state: LeaseState::Pending,
         // No configured issuer can have this name: the lease belongs to no workload.
-        principal: Principal { issuer: "-".to_owned(), workload: "-".to_owned() },
+        principal: Principal { issuer: "-".to_owned(), workload: "-".to_owned(), subject: "-".to_owned() },
         attributes: std::collections::BTreeMap::new(),
         target: target.name.clone(),
         role,

@@ -19,7 +19,7 @@ use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_core::name::TargetName;
 
 use crate::broker::Broker;
-use crate::removal::{Attempt, attempt, begin};
+use crate::removal::{Attempt, attempt, begin, expire_unrecorded};
 use crate::store::{LeaseFilter, StoreError};
 
 /// How often a target that is away is tried.
@@ -95,7 +95,7 @@ pub async fn run(broker: Arc<Broker>) {
         let sleep = match sweep(&broker, &memory).await {
             Ok(sleep) => sleep,
             Err(error) => {
-                tracing::error!(%error, "the store failed; accounts that are due will go when it is back");
+                tracing::error!(%error, "the store failed; accounts that are due go as far as it can be read, and are recorded when it is back");
                 Duration::from_secs(1)
             }
         };
@@ -128,7 +128,8 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, S
         }
         work.entry(lease.target.clone()).or_default().push(lease);
     }
-    end_rotating(broker, rotating).await?;
+    // A store that cannot be written holds up no removal: what follows goes on, and the error is told at the end.
+    let mut written = end_rotating(broker, rotating).await;
     let mut waiting = false;
     for target in memory.to_probe() {
         let mut leases = match work.remove(&target) {
@@ -141,17 +142,18 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, S
             memory.is_back(&target);
             continue;
         };
-        mark_expired(broker, &leases[1..]).await?;
+        written = written.and(mark_expired(broker, &leases[1..]).await);
         let (at, known) = (target.clone(), Arc::clone(memory));
         start(broker, memory, target, Queue::Probe, async move |broker| probe(&broker, &known, &at, &first).await);
     }
     for (target, leases) in work {
         if memory.away_since_probe(&target).is_some() {
-            mark_expired(broker, &leases).await?;
+            written = written.and(mark_expired(broker, &leases).await);
         } else {
             waiting |= !enqueue(broker, memory, &target, leases);
         }
     }
+    written?;
     if memory.any_away() || waiting {
         return Ok(PROBE_EVERY / 2);
     }
@@ -285,7 +287,10 @@ async fn one(broker: &Broker, lease: &Lease) -> Result<bool, StoreError> {
             Ok(lease) => lease,
             // Renewed or revoked a moment ago: the next sweep sees it as it is.
             Err(StoreError::Stale(_)) => return Ok(false),
-            Err(error) => return Err(error),
+            Err(error) => {
+                expire_unrecorded(broker, lease).await;
+                return Err(error);
+            }
         }
     } else {
         lease.clone()

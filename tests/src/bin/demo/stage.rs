@@ -104,7 +104,7 @@ impl<B: Backend> Stage<B> {
         let (out, log) = (self.folder.join("broker.out"), self.log());
         // In a group of its own: Ctrl-C is for the demo, which then stops it in order.
         let broker = Command::new(self.binary())
-            .args(["dev", "--issuer", "127.0.0.1:0", "--config"])
+            .args(["dev", "--issuer", "127.0.0.1:0", "--workload", "{kubernetes.io.serviceaccount.name}", "--config"])
             .arg(self.config())
             .env("NO_COLOR", "1")
             .env_remove("JIT_FAILPOINTS")

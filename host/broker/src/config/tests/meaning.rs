@@ -19,7 +19,7 @@ fn the_example_is_right_and_has_no_warnings() {
     assert_eq!(config.audit.export, [Export::Jsonl { path: "/etc/jit-broker/data/audit.jsonl".into() }]);
     let issuer = &config.identity.jwt[0];
     assert_eq!(issuer.issuer, "https://kubernetes.default.svc");
-    assert_eq!(issuer.workload, "{kubernetes.io.serviceaccount.name}");
+    assert_eq!(issuer.workload, "{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}");
     assert_eq!(issuer.attributes["k8s_pod"], "kubernetes.io.pod.name");
     let connection = &config.connections["inventory"];
     let password = Some(SecretRef::File("/etc/jit-broker/secrets/inventory".into()));
@@ -233,5 +233,17 @@ fn a_key_in_a_file_is_one_line_and_the_public_half() {
         std::fs::write(&file, content).unwrap();
         let (_, wrong) = signing.keys().unwrap_err();
         assert!(wrong.contains(says) && !wrong.contains("c2Vj"), "{wrong}");
+    }
+}
+
+#[test]
+fn a_template_that_leaves_out_the_namespace_is_warned_of() {
+    let with = |template: &str| parse(&changed("\"{sub}\"", &format!("\"{template}\""))).unwrap().warnings;
+    let warnings = with("{kubernetes.io.serviceaccount.name}");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].message.contains("without its namespace"), "{}", warnings[0].message);
+    for whole in ["{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}", "{sub}", "{kubernetes.io.pod.name}"]
+    {
+        assert!(with(whole).is_empty(), "{whole}");
     }
 }

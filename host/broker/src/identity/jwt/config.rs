@@ -26,7 +26,7 @@ const MAX_ATTRIBUTES: usize = 64;
 /// name = "cluster-prod"
 /// issuer = "https://kubernetes.default.svc"
 /// audiences = ["jit-broker"]
-/// workload = "{kubernetes.io.serviceaccount.name}"
+/// workload = "{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}"
 /// attributes = { k8s_namespace = "kubernetes.io.namespace", env = "env" }
 /// ```
 #[derive(Debug, Clone, Deserialize)]
@@ -38,8 +38,9 @@ pub struct JwtIssuerConfig {
     pub issuer: String,
     /// A token must be for one of these. At least one.
     pub audiences: Vec<String>,
-    /// The workload's name. Two workloads that map to one name are one caller, with one set of
-    /// leases: name whatever makes them different, as in
+    /// The workload's name, for policies and records. A lease belongs to the token's `sub` as well, so two
+    /// workloads with one name never share a lease (ONE-OWNER); but the policies cannot tell them apart:
+    /// name whatever makes them different, as in
     /// `"{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}"`.
     pub workload: WorkloadTemplate,
     /// What policies see: attribute name to claim path. A claim that is absent gives no

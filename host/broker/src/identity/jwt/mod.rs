@@ -154,8 +154,7 @@ impl JwtIssuer {
             }
         }
         Ok(Verified {
-            principal: Principal { issuer: self.config.name.clone(), workload },
-            subject,
+            principal: Principal { issuer: self.config.name.clone(), workload, subject },
             attributes,
             expires_at: timestamp(exp),
             proof: Proof::of_verification(),

@@ -7,7 +7,7 @@ const GOOD: &str = r#"
 name = "cluster"
 issuer = "https://kubernetes.default.svc"
 audiences = ["jit-broker"]
-workload = "{kubernetes.io.serviceaccount.name}"
+workload = "{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}"
 jwks_url = "https://kubernetes.default.svc/keys"
 "#;
 

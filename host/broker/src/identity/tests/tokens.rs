@@ -28,7 +28,7 @@ async fn a_good_token_names_the_workload_and_its_attributes() {
     let issuer = Issuer::start().await;
     let verified = issuer.identity().verify(bearer(&issuer.token())).await.unwrap();
     assert_eq!(verified.principal.to_string(), "cluster/payment");
-    assert_eq!(verified.subject, "system:serviceaccount:shop:payment");
+    assert_eq!(verified.principal.subject, "system:serviceaccount:shop:payment");
     let attributes: Vec<_> = verified.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let expected = [("env", "test"), ("k8s_namespace", "shop"), ("k8s_pod", "payment-7")];
     assert_eq!(attributes, expected);
