@@ -238,7 +238,7 @@ async fn call_driver(target: &Target, lease: &Lease, password: &SecretString) ->
     };
     let Ok(Ok(_slot)) = tokio::time::timeout(target.timeout, role.slots.acquire()).await else {
         let reason = format!("all slots of role {} are busy", lease.role);
-        return Outcome::Refused(Refusal::Unavailable { reason, after_ms: None });
+        return Outcome::Refused(Refusal::Unavailable { reason, answered: false, after_ms: None });
     };
     let account = account_view(lease);
     let scope = target.scope(Lane::Live);

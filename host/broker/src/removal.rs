@@ -284,7 +284,10 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, (String, 
     let call = async {
         match remover.driver.revoke(&remover.scope, &remover.view, &account).await {
             Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Ok(answer),
-            Outcome::Refused(refusal) => Err((refusal.reason(), matches!(refusal, Refusal::Unavailable { .. }))),
+            // A backend that answered is there: what stands in the way is this account's.
+            Outcome::Refused(refusal) => {
+                Err((refusal.reason(), matches!(refusal, Refusal::Unavailable { answered: false, .. })))
+            }
             // One statement without an answer: a lock may hold it up. Where the server is away, the
             // next attempt finds that out.
             Outcome::Unknown(reason) => Err((reason, false)),

@@ -157,8 +157,10 @@ pub enum RotationStep {
     Stage,
     /// Make it the current one.
     Commit,
-    /// Drop the old one.
+    /// Drop the old one, and what was opened with it.
     Discard,
+    /// Set the new password in place of every other and end the account's sessions.
+    Replace,
 }
 
 /// One page of account names.

@@ -23,10 +23,13 @@ pub enum Refusal {
     NotFound,
     /// The name is taken.
     Conflict(String),
-    /// The backend cannot be reached or is too busy; the same call may work later.
+    /// Not now; the same call may work later.
     Unavailable {
-        /// For operators and the caller: what could not be reached.
+        /// For operators and the caller: what stands in the way.
         reason: String,
+        /// The backend answered in this call: the trouble is this account's, and others may go.
+        /// Otherwise it is away, and all its calls would fail alike.
+        answered: bool,
         /// What the driver advised, in milliseconds.
         after_ms: Option<u64>,
     },
@@ -46,6 +49,7 @@ impl Refusal {
             Self::Target(text) => text.clone(),
             Self::NotFound => "the account does not exist".to_owned(),
             Self::Conflict(text) => format!("the name is taken: {text}"),
+            Self::Unavailable { reason, answered: true, .. } => format!("not now: {reason}"),
             Self::Unavailable { reason, .. } => format!("unavailable: {reason}"),
             Self::Dependents(list) => format!("held in place by {}", list.join(", ")),
             Self::Configuration(text) => format!("configuration: {text}"),

@@ -60,6 +60,8 @@ pub(crate) struct Track {
     effect_possible: AtomicBool,
     /// The last request that may have changed the backend has no answer that says what became of it.
     in_doubt: AtomicBool,
+    /// The backend answered the last that was sent to it: it is there.
+    answered: AtomicBool,
 }
 
 impl Track {
@@ -97,6 +99,16 @@ impl Track {
     /// Says whether it is open.
     pub(crate) fn set_in_doubt(&self, in_doubt: bool) {
         self.in_doubt.store(in_doubt, Ordering::SeqCst);
+    }
+
+    /// Whether the backend is there, as far as this call has seen.
+    pub(crate) fn answered(&self) -> bool {
+        self.answered.load(Ordering::SeqCst)
+    }
+
+    /// Notes that the backend answered, or that it could not be reached.
+    pub(crate) fn set_answered(&self, answered: bool) {
+        self.answered.store(answered, Ordering::SeqCst);
     }
 
     /// Drives a call and counts the CPU time of its polls, but not the time it waits. A future

@@ -56,6 +56,25 @@ pub struct DriverScope {
     pub lane: Lane,
 }
 
+impl DriverScope {
+    /// Whether a login with that name and password succeeds now. None where the connection cannot try.
+    ///
+    /// # Errors
+    /// When the backend neither lets it in nor says that name or password are wrong.
+    pub async fn authenticate(&self, user: &str, password: &SecretString) -> Option<Result<bool, String>> {
+        match &self.connection {
+            Some(Connection::Sql(connection)) => {
+                let tried = tokio::time::timeout(self.deadline, connection.authenticate(user, password)).await;
+                Some(tried.map_or_else(
+                    |_| Err(format!("the login was not answered within {} ms", millis(self.deadline))),
+                    |tried| tried.map_err(|unavailable| unavailable.0),
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A loaded driver. Each call runs on a fresh instance. Dropping a call's future ends the call; a
 /// statement that was under way is then ended in the server before anything else is run there.
 #[derive(Debug, Clone)]
@@ -199,6 +218,7 @@ impl DriverPlugin {
             RotationStep::Stage => driver::RotationStep::Stage,
             RotationStep::Commit => driver::RotationStep::Commit,
             RotationStep::Discard => driver::RotationStep::Discard,
+            RotationStep::Replace => driver::RotationStep::Replace,
         };
         let params = (target_to_wire(target), account_to_wire(account));
         self.run(
@@ -331,7 +351,7 @@ impl DriverPlugin {
         let end = Instant::now() + scope.deadline;
         let slot = tokio::time::timeout_at(end, self.loaded.core.driver_slot(scope.lane)).await;
         let Ok(Ok(_slot)) = slot else {
-            return self.failed(FaultKind::Overloaded, verb, false);
+            return self.failed(FaultKind::Overloaded, verb, &Track::default());
         };
 
         let mut call = self.loaded.call();
@@ -340,7 +360,7 @@ impl DriverPlugin {
         let pushed = secret.map(|secret| call.table.push(GuestSecret(secret.clone()))).transpose();
         let Ok(handle) = pushed else {
             let limit = call.limits.resources;
-            return self.failed(FaultKind::Resources { limit }, verb, false);
+            return self.failed(FaultKind::Resources { limit }, verb, &Track::default());
         };
         let borrowed = handle.as_ref().map(|handle| Resource::new_borrow(handle.rep()));
         let params = params(borrowed);
@@ -358,18 +378,18 @@ impl DriverPlugin {
             Ok(Ok((answer,))) => answer,
             Ok(Err(error)) => {
                 let kind = store.data_mut().fault(&error);
-                return self.failed(kind, verb, track.effect_possible());
+                return self.failed(kind, verb, &track);
             }
             Err(_) => {
                 let limit_ms = millis(scope.deadline);
-                return self.failed(FaultKind::CallDeadline { limit_ms }, verb, track.effect_possible());
+                return self.failed(FaultKind::CallDeadline { limit_ms }, verb, &track);
             }
         };
         let call = store.data_mut();
         let outcome = match answer {
             Ok(value) => match check(value, call) {
                 Ok(value) => Outcome::Done(value),
-                Err(kind) => self.failed(kind, verb, track.effect_possible()),
+                Err(kind) => self.failed(kind, verb, &track),
             },
             Err(error) => self.said(error, verb, &track),
         };
@@ -413,13 +433,14 @@ impl DriverPlugin {
     }
 
     /// The plugin failed.
-    fn failed<T>(&self, kind: FaultKind, verb: Verb, effect_possible: bool) -> Outcome<T> {
+    fn failed<T>(&self, kind: FaultKind, verb: Verb, track: &Track) -> Outcome<T> {
         let transient = matches!(kind, FaultKind::Overloaded | FaultKind::CallDeadline { .. });
         let text = self.loaded.fault(kind).to_string();
-        if effect_possible && verb == Verb::Changes {
+        if track.effect_possible() && verb == Verb::Changes {
             Outcome::Unknown(text)
         } else if transient {
-            Outcome::Refused(Refusal::Unavailable { reason: text, after_ms: None })
+            // The plugin or this machine was too slow. Where the backend is away, its connection says so.
+            Outcome::Refused(Refusal::Unavailable { reason: text, answered: track.answered(), after_ms: None })
         } else {
             Outcome::Refused(Refusal::Plugin(text))
         }
@@ -442,7 +463,7 @@ impl DriverPlugin {
             types::Error::Retryable(retry) => {
                 // More than an hour is the host's own choice of pace to make.
                 let after_ms = retry.after_ms.filter(|ms| *ms <= 3_600_000);
-                Refusal::Unavailable { reason: reason(&retry.reason, limits), after_ms }
+                Refusal::Unavailable { reason: reason(&retry.reason, limits), answered: track.answered(), after_ms }
             }
             types::Error::Dependents(list) => Refusal::Dependents(answer::dependents(list)),
             types::Error::Conflict(text) => Refusal::Conflict(reason(&text, limits)),
@@ -452,7 +473,7 @@ impl DriverPlugin {
             }
             // A verb that only reads has no unknown outcome: it can be asked again.
             types::Error::OutcomeUnknown(text) => {
-                Refusal::Unavailable { reason: reason(&text, limits), after_ms: None }
+                Refusal::Unavailable { reason: reason(&text, limits), answered: track.answered(), after_ms: None }
             }
             types::Error::Other(text) if verb == Verb::Changes && track.effect_possible() => {
                 return Outcome::Unknown(reason(&text, limits));

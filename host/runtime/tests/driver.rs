@@ -65,7 +65,7 @@ async fn each_error_of_the_contract_has_its_outcome() {
     let text = || "as configured".to_owned();
     for (end, refusal) in [
         ("refused", Refusal::Target(text())),
-        ("retryable", Refusal::Unavailable { reason: text(), after_ms: Some(1) }),
+        ("retryable", Refusal::Unavailable { reason: text(), answered: false, after_ms: Some(1) }),
         ("conflict", Refusal::Conflict(text())),
         ("not-found", Refusal::NotFound),
         ("dependents", Refusal::Dependents(vec![text()])),

@@ -48,7 +48,7 @@ pub(crate) fn rotate(
     step: RotationStep,
     password: Option<Secret<'_>>,
 ) -> Result<(), Error> {
-    if step != RotationStep::Stage {
+    if !matches!(step, RotationStep::Stage | RotationStep::Replace) {
         return Ok(());
     }
     let Some(password) = password else {

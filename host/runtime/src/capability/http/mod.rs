@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use reqwest::StatusCode;
+
 use crate::bindings::http::{Host, HttpError, Request, Response};
 use crate::call::{Call, Track};
 use crate::driver::Lane;
@@ -134,7 +136,18 @@ async fn send(
             Err(Failure::Refused(_) | Failure::NotSent(_)) => {}
         }
     }
+    match &result {
+        Ok(answer) => track.set_answered(!is_away(answer.status)),
+        Err(Failure::NotSent(_)) => track.set_answered(false),
+        Err(Failure::Refused(_) | Failure::Lost(_)) => {}
+    }
     result
+}
+
+/// What a gateway or a server says that answers nobody now (RFC 9110, RFC 6585).
+fn is_away(status: StatusCode) -> bool {
+    use StatusCode as S;
+    matches!(status, S::BAD_GATEWAY | S::SERVICE_UNAVAILABLE | S::GATEWAY_TIMEOUT | S::TOO_MANY_REQUESTS)
 }
 
 fn http_error(failure: Failure) -> HttpError {

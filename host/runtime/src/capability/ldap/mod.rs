@@ -39,7 +39,7 @@ use connection::{MESSAGE, Refused, describe};
 use entries::Collector;
 use request::{
     Answer, INAPPROPRIATE_AUTHENTICATION, INVALID_CREDENTIALS, Kind, Octets, Request, SIZE_LIMIT_EXCEEDED, SUCCESS,
-    Search, Values,
+    Search, UNAVAILABLE, Values,
 };
 
 /// Most attributes or changes of one operation, conditions of a filter, attributes of a search.
@@ -158,6 +158,12 @@ impl Call {
 
     /// Counts what an error takes to the guest.
     fn ldap_answered<T>(&mut self, result: Result<T, LdapError>) -> wasmtime::Result<Result<T, LdapError>> {
+        match &result {
+            Ok(_) => self.track.set_answered(true),
+            Err(LdapError::Refused(error)) => self.track.set_answered(error.code != UNAVAILABLE),
+            Err(LdapError::Unavailable(_)) => self.track.set_answered(false),
+            Err(LdapError::Unknown(_) | LdapError::Denied(_)) => {}
+        }
         let bytes = match &result {
             Ok(_) => 0,
             Err(LdapError::Refused(error)) => error.message.len(),

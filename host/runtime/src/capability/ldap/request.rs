@@ -10,6 +10,8 @@ use zeroize::Zeroizing;
 /// Result codes (RFC 4511, appendix A.2).
 pub(crate) const SUCCESS: u32 = 0;
 pub(crate) const SIZE_LIMIT_EXCEEDED: u32 = 4;
+/// The server answers nobody now.
+pub(crate) const UNAVAILABLE: u32 = 52;
 pub(crate) const INAPPROPRIATE_AUTHENTICATION: u32 = 48;
 pub(crate) const INVALID_CREDENTIALS: u32 = 49;
 

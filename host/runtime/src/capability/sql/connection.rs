@@ -269,7 +269,7 @@ impl SqlConnection {
         }
         let mut session = match session {
             Some(session) => session,
-            None => self.connect(None).await?,
+            None => self.connect(None, lane).await?,
         };
         self.settle_abandoned(&mut session).await?;
         Ok(SqlLease { pool, session: Some(session), _permit: permit })
@@ -278,7 +278,7 @@ impl SqlConnection {
     /// A connection to another database of the server, for one call.
     pub(crate) async fn elsewhere(&self, database: &str) -> Result<(Session, OwnedSemaphorePermit), Unavailable> {
         let permit = self.permit(&self.elsewhere).await?;
-        let mut session = self.connect(Some(database)).await?;
+        let mut session = self.connect(Some(database), Lane::Live).await?;
         self.settle_abandoned(&mut session).await?;
         Ok((session, permit))
     }
@@ -298,8 +298,8 @@ impl SqlConnection {
         matches!(tokio::time::timeout(self.connect_timeout, session.wire.ping()).await, Ok(Ok(())))
     }
 
-    async fn connect(&self, database: Option<&str>) -> Result<Session, Unavailable> {
-        let open = self.dialer.connect(self.password.as_ref(), database);
+    async fn connect(&self, database: Option<&str>, lane: Lane) -> Result<Session, Unavailable> {
+        let open = self.dialer.connect(self.password.as_ref(), database, lane);
         let place = format!("{}:{}", self.endpoint.host, self.endpoint.port);
         match tokio::time::timeout(self.connect_timeout, open).await {
             Ok(Ok((wire, backend))) => Ok(Session { wire, backend, opened: Instant::now() }),

@@ -10,6 +10,7 @@ use super::quote::QuoteError;
 use super::{RowBounds, StatementText, mysql, postgres};
 use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Rows, ServerError};
+use crate::driver::Lane;
 
 /// Which dialect the server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -153,11 +154,13 @@ impl Dialer {
         }
     }
 
-    /// Opens a connection with everything set that quoting and deadlines rely on.
+    /// Opens a connection with everything set that quoting and deadlines rely on. A removal does not
+    /// wait long for a lock: what holds it may be the very session that it is to end.
     pub(crate) async fn connect(
         &self,
         password: Option<&SecretString>,
         database: Option<&str>,
+        lane: Lane,
     ) -> Result<(Wire, Backend), sqlx::Error> {
         match self {
             Self::Postgres(dialer) => {
@@ -165,7 +168,7 @@ impl Dialer {
                 Ok((Wire::Postgres(connection), Backend::Postgres(backend)))
             }
             Self::MySql(dialer) => {
-                let (connection, backend) = dialer.connect(password, database).await?;
+                let (connection, backend) = dialer.connect(password, database, lane).await?;
                 Ok((Wire::MySql(connection), Backend::MySql(backend)))
             }
         }

@@ -204,6 +204,11 @@ impl Host for Call {
 impl Call {
     /// Counts what an error takes to the guest.
     fn answered<T>(&mut self, result: Result<T, SqlError>) -> wasmtime::Result<Result<T, SqlError>> {
+        match &result {
+            Ok(_) | Err(SqlError::Refused(_)) => self.track.set_answered(true),
+            Err(SqlError::Unavailable(_)) => self.track.set_answered(false),
+            Err(SqlError::Unknown(_) | SqlError::Denied(_)) => {}
+        }
         let bytes = match &result {
             Ok(_) => 0,
             Err(SqlError::Refused(error)) => error.code.len() + error.message.len(),

@@ -19,6 +19,7 @@ use super::connection::{Endpoint, SETTLE, SqlConnectionOptions};
 use super::dialect::QueryEnd;
 use super::{RowBounds, StatementText};
 use crate::bindings::sql::Rows;
+use crate::driver::Lane;
 
 pub(crate) mod bounds;
 pub(crate) mod error;
@@ -102,6 +103,7 @@ impl Dialer {
         &self,
         password: Option<&SecretString>,
         database: Option<&str>,
+        lane: Lane,
     ) -> Result<(MySqlConnection, Backend), sqlx::Error> {
         let mut options = self.options.clone();
         if let Some(password) = password {
@@ -115,7 +117,7 @@ impl Dialer {
         let id = text(&row, 0)?.parse().map_err(|_| sqlx::Error::Protocol("not a connection id".to_owned()))?;
         let is_mariadb = text(&row, 3)?.to_ascii_lowercase().contains("mariadb");
         let backend = Backend { id, user: text(&row, 1)?, host: text(&row, 2)?, is_mariadb };
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(session(is_mariadb, self.statement_timeout)))).await?;
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(session(is_mariadb, self.statement_timeout, lane)))).await?;
         Ok((connection, backend))
     }
 
@@ -167,18 +169,31 @@ const WHO_AM_I: &str = "SELECT CAST(p.id AS CHAR), p.user, p.host, VERSION() \
 const MODES: &str = "ONLY_FULL_GROUP_BY,STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,\
                      ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
 
+/// How long a statement of a removal waits for a lock, in whole seconds. An account may hold one that
+/// is in the way: its driver then ends the sessions first and comes back.
+const REMOVAL_LOCK_WAIT: u64 = 2;
+
+/// The same for MariaDB's whole statements: some of its waits for a lock end by no other limit
+/// (`ALTER USER` under `FLUSH TABLES WITH READ LOCK`).
+const REMOVAL_STATEMENT: u64 = 4;
+
 /// What a connection needs before anything else is sent on it.
-fn session(is_mariadb: bool, statement_timeout: Duration) -> String {
+fn session(is_mariadb: bool, statement_timeout: Duration, lane: Lane) -> String {
+    let most = |seconds: u64| match lane {
+        Lane::Live => u64::MAX,
+        Lane::Removal => seconds,
+    };
     let seconds = statement_timeout.as_secs().max(1);
+    let lock_wait = seconds.min(most(REMOVAL_LOCK_WAIT));
     let (modes, limit) = if is_mariadb {
         // Here GRANT could make an account.
-        (format!("{MODES},NO_AUTO_CREATE_USER"), format!("max_statement_time={seconds}"))
+        (format!("{MODES},NO_AUTO_CREATE_USER"), format!("max_statement_time={}", seconds.min(most(REMOVAL_STATEMENT))))
     } else {
         (MODES.to_owned(), format!("max_execution_time={}", statement_timeout.as_millis().max(1)))
     };
     format!(
         "SET sql_mode='{modes}', time_zone='+00:00', autocommit=1, sql_select_limit=DEFAULT, \
-         lock_wait_timeout={seconds}, innodb_lock_wait_timeout={seconds}, {limit}, NAMES utf8mb4"
+         lock_wait_timeout={lock_wait}, innodb_lock_wait_timeout={lock_wait}, {limit}, NAMES utf8mb4"
     )
 }
 
@@ -347,9 +362,16 @@ mod tests {
 
     #[test]
     fn a_session_bounds_each_statement_the_servers_way() {
-        let of = |is_mariadb| session(is_mariadb, Duration::from_millis(1_500));
+        let of = |is_mariadb| session(is_mariadb, Duration::from_millis(1_500), Lane::Live);
         assert!(of(false).contains("max_execution_time=1500,") && of(false).contains("lock_wait_timeout=1,"));
         assert!(of(true).contains("max_statement_time=1,") && of(true).contains("NO_AUTO_CREATE_USER"));
         assert!(!of(false).contains("ANSI") && !of(false).contains("BACKSLASH"));
+        let removal = |is_mariadb| session(is_mariadb, Duration::from_secs(30), Lane::Removal);
+        for is_mariadb in [false, true] {
+            assert!(removal(is_mariadb).contains(" lock_wait_timeout=2, innodb_lock_wait_timeout=2,"));
+        }
+        assert!(
+            removal(true).contains("max_statement_time=4,") && removal(false).contains("max_execution_time=30000,")
+        );
     }
 }
