@@ -37,6 +37,8 @@ pub enum EventKind {
     Drift,
     /// A rotating account has a new password.
     AccountRotated,
+    /// Somebody else changed a rotating account's password; it is taken back.
+    AccountTampered,
     /// A rotating account's old password works no longer.
     OverlapEnded,
     /// A step of a rotation failed; it is tried again.
@@ -85,6 +87,7 @@ impl EventKind {
             Self::GhostRemoved => "reconcile.ghost_removed",
             Self::Drift => "reconcile.drift",
             Self::AccountRotated => "account.rotated",
+            Self::AccountTampered => "account.tampered",
             Self::OverlapEnded => "rotation.overlap_ended",
             Self::RotationFailed => "rotation.failed",
             Self::ShadowDiff => "policy.shadow_diff",

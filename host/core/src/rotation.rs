@@ -110,6 +110,10 @@ pub enum Phase<S> {
     Staging {
         /// The next password.
         next: Held<S>,
+        /// It replaces every other at once: the account is taken back from who changed it, or an
+        /// operator wants the current password gone. The current one is not handed out any more.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        at_once: bool,
     },
     /// The new password is current; the one before still works.
     Overlapping {
@@ -138,6 +142,8 @@ pub enum Step {
     Begin,
     /// Have the backend take it.
     Stage,
+    /// Have the backend take it in place of every other, and end the account's sessions.
+    Replace,
     /// Have the backend drop the old one.
     Discard,
 }
@@ -184,7 +190,8 @@ impl<S: Clone> Rotation<S> {
     /// that was sealed with a key that is lost cannot.
     pub fn due(&self, now: Timestamp, readable: impl Fn(&Held<S>) -> bool) -> Due {
         match &self.phase {
-            Phase::Staging { next } if readable(next) => Due::Now(Step::Stage),
+            Phase::Staging { next, at_once: false } if readable(next) => Due::Now(Step::Stage),
+            Phase::Staging { next, at_once: true } if readable(next) => Due::Now(Step::Replace),
             Phase::Staging { .. } => Due::Now(Step::Begin),
             Phase::Overlapping { until } if now < *until => Due::At(*until),
             Phase::Overlapping { .. } => Due::Now(Step::Discard),
@@ -203,7 +210,7 @@ impl<S: Clone> Rotation<S> {
     pub fn next_generation(&self) -> Generation {
         let current = self.current.as_ref().map_or(Generation(0), |current| current.generation);
         match &self.phase {
-            Phase::Staging { next } => next.generation.max(current).next(),
+            Phase::Staging { next, .. } => next.generation.max(current).next(),
             _ => current.next(),
         }
     }
@@ -218,14 +225,29 @@ impl<S: Clone> Rotation<S> {
             return Err(StepError { from: self.word(), step: "begin" });
         }
         let next = Held { generation: self.next_generation(), secret, since: whole_second(now), schedule };
-        Ok(Self { phase: Phase::Staging { next }, ..self.clone() })
+        let at_once = self.is_being_replaced();
+        Ok(Self { phase: Phase::Staging { next, at_once }, ..self.clone() })
+    }
+
+    /// The account is to be taken back: the next password replaces all there are, without an overlap,
+    /// whatever was under way. Whoever holds one of them loses it.
+    #[must_use]
+    pub fn take_back(&self, secret: S, schedule: Schedule, now: Timestamp) -> Self {
+        let next = Held { generation: self.next_generation(), secret, since: whole_second(now), schedule };
+        Self { phase: Phase::Staging { next, at_once: true }, asked: false, ..self.clone() }
+    }
+
+    /// Whether the current password is about to be replaced without an overlap, or is already.
+    #[must_use]
+    pub fn is_being_replaced(&self) -> bool {
+        matches!(self.phase, Phase::Staging { at_once: true, .. })
     }
 
     /// When the old password may be discarded if the next one becomes current now: a whole second.
     #[must_use]
     pub fn overlap_end(&self, now: Timestamp) -> Timestamp {
         let next = match &self.phase {
-            Phase::Staging { next } => Some(next),
+            Phase::Staging { next, .. } => Some(next),
             _ => None,
         };
         // A password that the broker did not set gets the first one's overlap.
@@ -240,11 +262,23 @@ impl<S: Clone> Rotation<S> {
     /// # Errors
     /// When nothing is staged.
     pub fn staged(&self, now: Timestamp, until: Timestamp) -> Result<Self, StepError> {
-        let Phase::Staging { next } = &self.phase else {
+        let Phase::Staging { next, at_once: false } = &self.phase else {
             return Err(StepError { from: self.word(), step: "be staged" });
         };
         let current = Held { since: whole_second(now), ..next.clone() };
         Ok(Self { current: Some(current), phase: Phase::Overlapping { until }, asked: false })
+    }
+
+    /// The backend has taken the next password in place of all others.
+    ///
+    /// # Errors
+    /// When nothing is to be replaced.
+    pub fn replaced(&self, now: Timestamp) -> Result<Self, StepError> {
+        let Phase::Staging { next, at_once: true } = &self.phase else {
+            return Err(StepError { from: self.word(), step: "be replaced" });
+        };
+        let current = Held { since: whole_second(now), ..next.clone() };
+        Ok(Self { current: Some(current), phase: Phase::Stable, asked: false })
     }
 
     /// The backend has dropped the old password.
@@ -271,7 +305,7 @@ impl<S: Clone> Rotation<S> {
         let current = self.current.as_ref()?;
         let planned = current.since + current.schedule.period.duration();
         Some(match &self.phase {
-            Phase::Staging { next } => planned.min(next.since),
+            Phase::Staging { next, .. } => planned.min(next.since),
             Phase::Overlapping { until } if self.asked => planned.min(*until),
             Phase::Stable if self.asked => planned.min(current.since),
             _ => planned,
@@ -282,6 +316,9 @@ impl<S: Clone> Rotation<S> {
     /// next rotation, which may be late but not early. A whole second. None before the first rotation.
     #[must_use]
     pub fn usable_until(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.is_being_replaced() {
+            return None;
+        }
         let rotation = self.next_at()?.max(whole_second(now));
         Some(rotation + self.current.as_ref()?.schedule.overlap.duration())
     }
@@ -421,6 +458,29 @@ mod tests {
     }
 
     #[test]
+    fn an_account_is_taken_back_from_wherever_it_stands() {
+        let hour = schedule(3_600, 600);
+        let first = Rotation::default().begin(1, hour, at(0)).unwrap();
+        let overlapping = first.staged(at(1), at(601)).unwrap();
+        let stable = overlapping.discarded().unwrap();
+        for (from, generation) in [(first, 2), (overlapping, 2), (stable.ask(), 2), (Rotation::default(), 1)] {
+            let taken = from.take_back(9, hour, at(10));
+            assert_eq!(taken.due(at(10), readable), Due::Now(Step::Replace));
+            assert_eq!(taken.usable_until(at(10)), None, "the current one works no longer");
+            assert!(
+                taken.staged(at(10), at(20)).is_err() && taken.begin(10, hour, at(11)).unwrap().is_being_replaced()
+            );
+            let current = taken.replaced(at(12)).unwrap();
+            assert_eq!((current.word(), current.asked), ("stable", false));
+            assert_eq!(current.current.as_ref().unwrap().generation, Generation(generation));
+            assert_eq!(current.previous_valid_until(), None);
+            assert!(current.replaced(at(13)).is_err());
+            let json = serde_json::to_string(&taken).unwrap();
+            assert_eq!(serde_json::from_str::<Rotation<u32>>(&json).unwrap(), taken, "{json}");
+        }
+    }
+
+    #[test]
     fn what_is_stored_is_read_back() {
         let hour = schedule(3_600, 600);
         let staging = Rotation::default().begin("a".to_owned(), hour, at(0)).unwrap();
@@ -491,13 +551,14 @@ mod tests {
                 }
                 (_, Loss::BackendRefuses) => {}
                 (Step::Stage, _) => {
-                    let Phase::Staging { next } = &self.durable.phase else { unreachable!() };
+                    let Phase::Staging { next, .. } = &self.durable.phase else { unreachable!() };
                     self.backend.stage(next.secret);
                     if !matches!(loss, Loss::AnswerLost) {
                         let until = self.durable.overlap_end(self.now);
                         self.durable = self.durable.staged(self.now, until).unwrap();
                     }
                 }
+                (Step::Replace, _) => unreachable!("nobody takes the account back"),
                 (Step::Discard, _) => {
                     self.backend.secondary = None;
                     if !matches!(loss, Loss::AnswerLost) {

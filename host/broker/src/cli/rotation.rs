@@ -19,7 +19,7 @@ pub(super) enum RotationCommand {
     },
     /// Change a rotating account's password before its time, when it leaked.
     #[command(
-        after_help = "Example:\n  jit-broker rotation now shop_db app\n\nWhoever holds the old password has the overlap to fetch the new one, whatever was promised.\nWhile an overlap is in progress, the rotation begins when that has ended."
+        after_help = "Examples:\n  jit-broker rotation now shop_db app\n  jit-broker rotation now shop_db app --at-once\n\nWhoever holds the old password has the overlap to fetch the new one, whatever was promised.\nWhile an overlap is in progress, the rotation begins when that has ended.\nWith --at-once there is no overlap, and the account's sessions are ended: for a password that is misused."
     )]
     Now {
         #[command(flatten)]
@@ -28,6 +28,9 @@ pub(super) enum RotationCommand {
         target: String,
         /// The role.
         role: String,
+        /// Without an overlap: whoever holds a password loses it, and the account's sessions are ended.
+        #[arg(long)]
+        at_once: bool,
         /// How to print.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
@@ -47,8 +50,8 @@ async fn run_command(command: RotationCommand) -> Result<(), Stop> {
                 Format::Table => print(&rows),
             }
         }
-        RotationCommand::Now { socket, target, role, format } => {
-            let path = format!("/admin/rotations/{}/{}/now", encode(&target), encode(&role));
+        RotationCommand::Now { socket, target, role, at_once, format } => {
+            let path = format!("/admin/rotations/{}/{}/now?at_once={at_once}", encode(&target), encode(&role));
             let row: Row = AdminClient::new(&socket)?.post(&path).await?;
             match format {
                 Format::Json => println!("{}", serde_json::to_string_pretty(&row)?),
@@ -69,6 +72,10 @@ fn tell(row: &Row) {
             "noted: the rotation begins when the overlap in progress has ended, at {}",
             time(row.previous_valid_until)
         );
+    } else if row.phase == "stable" {
+        println!("the old password works no longer");
+    } else if row.phase == "staging" {
+        println!("not yet: the target has not answered; it is tried again until it succeeds");
     } else {
         println!("the old password works until {}", time(row.previous_valid_until));
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::Response;
 use axum::routing::{get, post};
+use serde::Deserialize;
 
 use super::admin::reply;
 use super::server::Operator;
@@ -24,10 +25,20 @@ async fn list(State(broker): State<Arc<Broker>>) -> Response {
     reply(operate::list(&broker).await.map_err(Into::into))
 }
 
+/// How a rotation is to be made.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct How {
+    /// Without an overlap.
+    #[serde(default)]
+    at_once: bool,
+}
+
 async fn now(
     State(broker): State<Arc<Broker>>,
     ConnectInfo(operator): ConnectInfo<Operator>,
     Path((target, role)): Path<(String, String)>,
+    Query(how): Query<How>,
 ) -> Response {
-    reply(operate::rotate_now(&broker, &target, &role, operator).await)
+    reply(operate::rotate_now(&broker, &target, &role, how.at_once, operator).await)
 }

@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use tokio::time::{Instant, timeout_at};
 
 use super::state::{self, Envelope, Record};
-use super::{RotatingAccount, Site, Working, name, patience, task};
+use super::{RotatingAccount, Site, Working, name, patience, probe, task};
 use crate::broker::Broker;
 use crate::fault;
 use crate::issue::{Disclosure, draft};
@@ -90,25 +90,33 @@ async fn current(broker: &Broker, site: &Site, at: Timestamp) -> Result<Current,
     let end = Instant::now() + patience(&site.scope);
     loop {
         let record = state::load(&*broker.store, &site.name).await?;
+        let mut waiting = "the account has no password that the broker knows yet";
         if let Some(current) = readable(sealer, &site.name, &working, record.as_ref(), at) {
-            return Ok(current);
-        }
-        let waiting = "the account has no password that the broker knows yet";
-        if let Due::At(until) = task::due(sealer, site, record.as_ref(), Timestamp::now()) {
+            if !probe::is_dead(site, &working, current.generation, &current.secret).await {
+                return Ok(current);
+            }
+            waiting = TAKEN_BACK;
+        } else if let Due::At(until) = task::due(sealer, site, record.as_ref(), Timestamp::now()) {
             return Err(Refused::TargetUnavailable(format!("{waiting}; it gets one at {until}")));
         }
         broker.wake.rotation.notify_one();
         if !matches!(timeout_at(end, changed.changed()).await, Ok(Ok(()))) {
-            let why = working.trouble().map_or_else(String::new, |trouble| format!(": {}", trouble.error));
-            return Err(Refused::TargetUnavailable(format!("{waiting}{why}")));
+            let Some(trouble) = working.trouble() else {
+                return Err(Refused::TargetUnavailable(waiting.to_owned()));
+            };
+            let why = format!("{waiting}: {}", trouble.error);
+            return Err(if trouble.refused { Refused::TargetRefused(why) } else { Refused::TargetUnavailable(why) });
         }
     }
 }
 
+/// Somebody holds the account whom the broker does not know.
+const TAKEN_BACK: &str = "somebody else changed the account's password; the account is being taken back";
+
 /// The record's current password, if it has one that can be unsealed.
 fn readable(sealer: &Sealer, name: &str, working: &Working, record: Option<&Record>, at: Timestamp) -> Option<Current> {
     let rotation = &record?.rotation;
-    let held = rotation.current.as_ref()?;
+    let held = rotation.current.as_ref().filter(|_| !rotation.is_being_replaced())?;
     let secret = state::unseal(sealer, name, held).ok()?;
     Some(Current {
         generation: held.generation,
@@ -134,8 +142,16 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
     let working = broker.rotations.of(&name);
     let record = state::load(&*broker.store, &name).await?;
     let Some(current) = readable(sealer, &name, &working, record.as_ref(), Timestamp::now()) else {
-        return Err(Refused::TargetUnavailable("the account's password cannot be unsealed".to_owned()));
+        return Err(Refused::TargetUnavailable(
+            "the account's password cannot be unsealed, or is being replaced".to_owned(),
+        ));
     };
+    if let Some(site) = record.as_ref().and_then(|record| Site::left_behind(&broker.serving.load(), &name, record))
+        && probe::is_dead(&site, &working, current.generation, &current.secret).await
+    {
+        broker.wake.rotation.notify_one();
+        return Err(Refused::TargetUnavailable(TAKEN_BACK.to_owned()));
+    }
     if lease.rotating != Some(current.generation) {
         let reason = "the account's password was changed since; ask for a new lease with another Idempotency-Key";
         return Err(Refused::NotAgain { id: lease.id, reason });

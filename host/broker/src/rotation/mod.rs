@@ -6,6 +6,7 @@
 //! | [`jit_core::rotation`] | the states and steps, and until when a password works |
 //! | [`state`] | the durable record of each account, its passwords sealed |
 //! | [`task`] | one step at a time, in the backend and in the store |
+//! | [`probe`] | whether the password that is handed out still works |
 //! | [`issue`] | handing the current password out, and again to a retry |
 //! | [`operate`] | what operators see and ask |
 //! | [`setup`] | what only shows when plugins and connections are loaded |
@@ -19,6 +20,7 @@
 
 pub mod issue;
 pub mod operate;
+pub mod probe;
 pub mod setup;
 pub mod state;
 pub mod task;
@@ -147,6 +149,10 @@ struct Memory {
     /// That password's end is decided on, and about to become durable.
     closing: Option<(Generation, Timestamp)>,
     trouble: Option<Trouble>,
+    /// The password that this process decided on, to replace every other.
+    replacing: Option<Generation>,
+    /// What the last login with a password said, and when it was tried.
+    tried: Option<(Generation, probe::Login, Instant)>,
 }
 
 /// How a step fails.
@@ -158,6 +164,8 @@ pub struct Trouble {
     pub again: Instant,
     /// What went wrong last, without secrets.
     pub error: String,
+    /// The backend said no, and will say it again until somebody has changed something.
+    pub refused: bool,
 }
 
 impl Working {
@@ -181,10 +189,36 @@ impl Working {
         self.memory().trouble.clone()
     }
 
-    fn failed(&self, error: String) -> u32 {
+    /// What the last login with that password said, unless it was longer ago than that.
+    fn tried(&self, generation: Generation, within: Duration) -> Option<probe::Login> {
+        let tried = self.memory().tried.filter(|(of, _, at)| *of == generation && at.elapsed() < within);
+        tried.map(|(_, login, _)| login)
+    }
+
+    /// This process decided on that password, to replace every other.
+    fn replaces_with(&self, generation: Generation) {
+        self.memory().replacing = Some(generation);
+    }
+
+    /// Whether it did. Another's decision is made again: an old record that was put back into the store
+    /// would bring back a password that somebody knows.
+    fn decided_on(&self, generation: Generation) -> bool {
+        self.memory().replacing == Some(generation)
+    }
+
+    /// Whether that password is to be tried: it has not been for a while, or it was found dead.
+    pub(crate) fn wants_probe(&self, generation: Generation) -> bool {
+        self.tried(generation, probe::EVERY).is_none_or(|login| login == probe::Login::Refused)
+    }
+
+    fn note_login(&self, generation: Generation, login: probe::Login) {
+        self.memory().tried = Some((generation, login, Instant::now()));
+    }
+
+    fn failed(&self, error: String, refused: bool) -> u32 {
         let mut memory = self.memory();
         let attempts = memory.trouble.as_ref().map_or(0, |trouble| trouble.attempts).saturating_add(1);
-        memory.trouble = Some(Trouble { attempts, again: Instant::now() + Removal::backoff(attempts), error });
+        memory.trouble = Some(Trouble { attempts, again: Instant::now() + Removal::backoff(attempts), error, refused });
         drop(memory);
         self.tell();
         attempts

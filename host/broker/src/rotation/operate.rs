@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jit_core::event::EventKind;
 use jit_core::name::{RoleName, TargetName};
 use jit_core::rotation::{Phase, Rotation};
+use jit_core::secret::generate_password;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -96,11 +97,18 @@ fn row(
 }
 
 /// Rotates an account before its time; waits for the end as long as the target may take. While an
-/// overlap is in progress, the rotation is noted and begins when that has ended.
+/// overlap is in progress, the rotation is noted and begins when that has ended. `at_once`: no overlap,
+/// whatever is in progress; whoever holds a password loses it, and the account's sessions are ended.
 ///
 /// # Errors
 /// For what is no rotating role, or when the wish could not be recorded.
-pub async fn rotate_now(broker: &Arc<Broker>, target: &str, role: &str, operator: Operator) -> Result<Row, Refused> {
+pub async fn rotate_now(
+    broker: &Arc<Broker>,
+    target: &str,
+    role: &str,
+    at_once: bool,
+    operator: Operator,
+) -> Result<Row, Refused> {
     let site = find(broker, target, role)?;
     let working = broker.rotations.of(&site.name);
     let Some(sealer) = broker.sealer.clone() else {
@@ -112,13 +120,24 @@ pub async fn rotate_now(broker: &Arc<Broker>, target: &str, role: &str, operator
             return Err(Refused::Overloaded);
         };
         let rotation = state::load(&*broker.store, &site.name).await?.map(|record| record.rotation).unwrap_or_default();
-        let asked = rotation.ask();
+        let asked = match site.schedule.filter(|_| at_once) {
+            Some(schedule) => {
+                let sealed = state::seal(&sealer, &site.name, rotation.next_generation(), &generate_password());
+                let sealed = sealed.map_err(|error| Refused::TargetUnavailable(error.to_string()))?;
+                rotation.take_back(sealed, schedule, Timestamp::now())
+            }
+            None => rotation.ask(),
+        };
         let event = operator.sign(task::event(EventKind::AdminRotate, &site, &rotation));
+        let event = if at_once { event.with("at_once", true) } else { event };
         let mut change = Change { events: vec![event], ..Change::default() };
         if asked != rotation {
             change.sealed = vec![Record::at(&site, asked.clone()).write(&site.name, &sealer)?];
         }
         broker.commit(change).await?;
+        if let Phase::Staging { next, at_once: true } = &asked.phase {
+            working.replaces_with(next.generation);
+        }
         working.forgive();
         asked
     };
@@ -167,5 +186,5 @@ pub async fn rotate_away(
     if current != Some(generation) {
         return Ok(None);
     }
-    rotate_now(broker, lease.target.as_str(), lease.role.as_str(), operator).await.map(Some)
+    rotate_now(broker, lease.target.as_str(), lease.role.as_str(), false, operator).await.map(Some)
 }

@@ -78,7 +78,7 @@ impl Record {
     pub(super) fn write(mut self, name: &str, sealer: &Sealer) -> Result<SealedWrite, StoreError> {
         let failed = |error: &dyn fmt::Display| StoreError::Failed(format!("a rotation's record: {error}"));
         let mut held: Vec<&mut Held<Envelope>> = self.rotation.current.iter_mut().collect();
-        if let Phase::Staging { next } = &mut self.rotation.phase {
+        if let Phase::Staging { next, .. } = &mut self.rotation.phase {
             held.push(next);
         }
         for held in held.into_iter().filter(|held| sealer.is_former(&held.secret.0)) {
@@ -196,7 +196,7 @@ mod tests {
         let rewritten = parse(name, &rewritten).unwrap();
         let current = rewritten.rotation.current.as_ref().unwrap();
         assert_eq!(unseal(&new, name, current).unwrap().expose_secret(), "first-password");
-        let Phase::Staging { next } = &rewritten.rotation.phase else { panic!() };
+        let Phase::Staging { next, .. } = &rewritten.rotation.phase else { panic!() };
         assert_eq!(unseal(&new, name, next).unwrap().expose_secret(), "second-password");
         // What the new one alone cannot open stays as it is.
         let lost = parse(name, &record(&old).write(name, &new).unwrap().value.unwrap()).unwrap();

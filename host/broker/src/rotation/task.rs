@@ -7,11 +7,12 @@ use jit_core::account::AccountName;
 use jit_core::driver::{AccountView, RotationStep};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::LeaseId;
-use jit_core::outcome::Outcome;
+use jit_core::outcome::{Outcome, Refusal};
 use jit_core::rotation::{Due, Held, Phase, Rotation, Step};
 use jit_core::secret::generate_password;
 use secrecy::SecretString;
 
+use super::probe::{self, EVERY, Login};
 use super::state::{self, Envelope, Record};
 use super::{Site, Working};
 use crate::broker::Broker;
@@ -19,8 +20,9 @@ use crate::fault;
 use crate::sealing::Sealer;
 use crate::store::{Change, StoreError};
 
-/// The most steps in one go: begin, stage, and one more in case the first was made by another.
-const MOST_STEPS: usize = 3;
+/// The most steps in one go: begin, stage, taking back, replacing, and one more in case the first was
+/// made by another.
+const MOST_STEPS: usize = 5;
 
 /// Why a step failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,9 @@ enum StepFailed {
     /// The backend said no, or its answer is unknown: the same step finds out.
     #[error("{0}")]
     Backend(String),
+    /// The backend said no and will say it again.
+    #[error("{0}")]
+    Refused(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -44,7 +49,7 @@ pub fn due(sealer: &Sealer, site: &Site, record: Option<&Record>, now: Timestamp
     let due = rotation.due(now, |held| state::unseal(sealer, &site.name, held).is_ok());
     match due {
         // Nothing is begun for a role that is gone; what overlaps is ended.
-        Due::Now(Step::Begin | Step::Stage) if site.schedule.is_none() => Due::At(Timestamp::MAX),
+        Due::Now(Step::Begin | Step::Stage | Step::Replace) if site.schedule.is_none() => Due::At(Timestamp::MAX),
         due => due,
     }
 }
@@ -68,15 +73,111 @@ pub async fn advance(broker: &Broker, site: &Site) {
 async fn step(broker: &Broker, sealer: &Sealer, site: &Site, working: &Working) -> Result<bool, StepFailed> {
     let record = state::load(&*broker.store, &site.name).await?;
     let now = Timestamp::now();
-    let Due::Now(step) = due(sealer, site, record.as_ref(), now) else { return Ok(false) };
+    let due = due(sealer, site, record.as_ref(), now);
     let rotation = record.map(|record| record.rotation).unwrap_or_default();
+    if let Some(tampered) = tampered(sealer, site, working, &rotation, due).await {
+        tell_tampered(site);
+        take_back(broker, sealer, site, working, tampered, true).await?;
+        return Ok(true);
+    }
+    let Due::Now(step) = due else { return Ok(false) };
     match step {
+        Step::Replace => replace(broker, sealer, site, working, &rotation).await?,
         Step::Begin => begin(broker, sealer, site, &rotation).await?,
         Step::Stage => stage(broker, sealer, site, working, &rotation).await?,
         Step::Discard => discard(broker, sealer, site, &rotation).await?,
     }
     Ok(true)
 }
+
+/// The rotation, if the current password works no longer: then somebody else changed the account. Tried
+/// before each step, and without one when it has not been tried for a while.
+async fn tampered<'r>(
+    sealer: &Sealer,
+    site: &Site,
+    working: &Working,
+    rotation: &'r Rotation<Envelope>,
+    due: Due,
+) -> Option<&'r Rotation<Envelope>> {
+    let current = rotation.current.as_ref().filter(|_| !rotation.is_being_replaced() && site.schedule.is_some())?;
+    let secret = unseal(sealer, site, current).ok()?;
+    let known = match due {
+        Due::Now(_) => None,
+        Due::At(_) => working.tried(current.generation, EVERY),
+    };
+    let login = match known {
+        Some(login) => login,
+        None => probe::login(site, working, current.generation, &secret).await,
+    };
+    (login == Login::Refused).then_some(rotation)
+}
+
+/// The next password is decided on; it replaces whatever the account has now.
+async fn take_back(
+    broker: &Broker,
+    sealer: &Sealer,
+    site: &Site,
+    working: &Working,
+    rotation: &Rotation<Envelope>,
+    tampered: bool,
+) -> Result<(), StepFailed> {
+    let Some(schedule) = site.schedule else { return Ok(()) };
+    let generation = rotation.next_generation();
+    let sealed = state::seal(sealer, &site.name, generation, &generate_password())
+        .map_err(|error| StepFailed::Sealing(error.to_string()))?;
+    let taken = rotation.take_back(sealed, schedule, Timestamp::now());
+    let event = event(EventKind::AccountTampered, site, rotation)
+        .with_error("the current password works no longer: somebody else changed the account".to_owned());
+    let change = change(sealer, site, taken, if tampered { vec![event] } else { Vec::new() })?;
+    fault::step("rotation.begin", StoreError::at_failpoint, broker.commit(change)).await?;
+    working.replaces_with(generation);
+    Ok(())
+}
+
+fn tell_tampered(site: &Site) {
+    count(site, "tampered");
+    tracing::error!(
+        target = %site.target, role = %site.role, account = %site.account,
+        "somebody else changed the password of a rotating account; it is taken back, and its sessions are ended"
+    );
+}
+
+/// The next password in place of every other.
+async fn replace(
+    broker: &Broker,
+    sealer: &Sealer,
+    site: &Site,
+    working: &Working,
+    rotation: &Rotation<Envelope>,
+) -> Result<(), StepFailed> {
+    let Phase::Staging { next, .. } = &rotation.phase else { return Ok(()) };
+    if !working.decided_on(next.generation) {
+        return take_back(broker, sealer, site, working, rotation, false).await;
+    }
+    let secret = unseal(sealer, site, next)?;
+    let replacing = call(site, RotationStep::Replace, Some(&secret));
+    fault::step("rotation.stage", at_failpoint, replacing).await?;
+    if probe::login(site, working, next.generation, &secret).await == Login::Refused {
+        return Err(StepFailed::Backend(NOT_LET_IN.to_owned()));
+    }
+    let now = Timestamp::now();
+    if let Some(current) = &rotation.current {
+        working.close(current.generation, now);
+    }
+    let replaced = rotation.replaced(now).map_err(impossible)?;
+    let event = event(EventKind::AccountRotated, site, &replaced)
+        .with("at_once", true)
+        .with("next_rotation_at", replaced.next_at().map(|at| at.to_string()));
+    let change = change(sealer, site, replaced, vec![event])?;
+    fault::step("rotation.record", StoreError::at_failpoint, broker.commit(change)).await?;
+    count(site, "rotated");
+    tracing::info!(target = %site.target, role = %site.role, account = %site.account, generation = %next.generation, "the account's password is replaced and its sessions are ended");
+    Ok(())
+}
+
+/// Why a password that was set is not handed out.
+const NOT_LET_IN: &str = "the account cannot log in from here with the password that was just set: it must be able to, \
+                          so that the broker sees when somebody else changes it";
 
 async fn begin(broker: &Broker, sealer: &Sealer, site: &Site, rotation: &Rotation<Envelope>) -> Result<(), StepFailed> {
     let Some(schedule) = site.schedule else { return Ok(()) };
@@ -94,12 +195,20 @@ async fn stage(
     working: &Working,
     rotation: &Rotation<Envelope>,
 ) -> Result<(), StepFailed> {
-    let Phase::Staging { next } = &rotation.phase else { return Ok(()) };
+    let Phase::Staging { next, .. } = &rotation.phase else { return Ok(()) };
     let secret = unseal(sealer, site, next)?;
     let staging = call(site, RotationStep::Stage, Some(&secret));
     fault::step("rotation.stage", at_failpoint, staging).await?;
     let committing = call(site, RotationStep::Commit, Some(&secret));
     fault::step("rotation.commit", at_failpoint, committing).await?;
+    if probe::login(site, working, next.generation, &secret).await == Login::Refused {
+        // The one before worked from here a moment ago.
+        if rotation.current.is_some() {
+            tell_tampered(site);
+            return take_back(broker, sealer, site, working, rotation, true).await;
+        }
+        return Err(StepFailed::Refused(NOT_LET_IN.to_owned()));
+    }
 
     let now = Timestamp::now();
     let until = rotation.overlap_end(now);
@@ -146,7 +255,8 @@ async fn call(site: &Site, step: RotationStep, password: Option<&SecretString>) 
     let account = view(&site.account);
     match site.driver.rotate(&site.scope, &site.view, &account, step, password).await {
         Outcome::Done(()) => Ok(()),
-        Outcome::Refused(refusal) => Err(StepFailed::Backend(refusal.reason())),
+        Outcome::Refused(refusal @ Refusal::Unavailable { .. }) => Err(StepFailed::Backend(refusal.reason())),
+        Outcome::Refused(refusal) => Err(StepFailed::Refused(refusal.reason())),
         Outcome::Unknown(reason) => Err(StepFailed::Backend(format!("outcome unknown: {reason}"))),
     }
 }
@@ -205,7 +315,7 @@ fn count(site: &Site, outcome: &'static str) {
 
 /// Told each time, on record at its 1st, 2nd, 4th, 8th … time.
 async fn failed(broker: &Broker, site: &Site, working: &Working, error: &StepFailed) {
-    let attempts = working.failed(error.to_string());
+    let attempts = working.failed(error.to_string(), matches!(error, StepFailed::Refused(_)));
     count(site, "failed");
     tracing::warn!(
         target = %site.target, role = %site.role, account = %site.account, attempts, %error,

@@ -68,6 +68,7 @@ async fn sweep(broker: &Arc<Broker>) -> Result<Duration, StoreError> {
         gauge(&sealer, &site, record, now);
         match task::due(&sealer, &site, record, now) {
             Due::At(at) => {
+                probe(broker, &sealer, &site, record);
                 let until = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
                 sleep = sleep.min(until);
             }
@@ -98,6 +99,22 @@ fn sites(broker: &Broker, records: &BTreeMap<String, Record>) -> Vec<Site> {
     let left = records.iter().filter(|(name, _)| !configured.contains(*name));
     sites.extend(left.filter_map(|(name, record)| Site::left_behind(&serving, name, record)));
     sites
+}
+
+/// Tries the current password, when it has not been tried for a while or is known to be dead.
+fn probe(broker: &Arc<Broker>, sealer: &Sealer, site: &Site, record: Option<&Record>) {
+    let Some(current) = record.and_then(|record| record.rotation.current.as_ref()) else { return };
+    let working = broker.rotations.of(&site.name);
+    let troubled = working.trouble().is_some_and(|trouble| trouble.again > std::time::Instant::now());
+    let is_due = working.wants_probe(current.generation) && !troubled && working.turn.try_lock().is_ok();
+    if is_due && state::unseal(sealer, &site.name, current).is_ok() {
+        let broker = Arc::clone(broker);
+        let serving = broker.serving.load();
+        let again = Site::configured(&serving).find(|other| other.name == site.name);
+        if let Some(site) = again {
+            start(&broker, site);
+        }
+    }
 }
 
 /// As one of the broker's tasks: it ends before the process does. Others do not wait for it.
