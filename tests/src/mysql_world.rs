@@ -228,11 +228,16 @@ rotating = {{ account = "{account}", period = "{period}", overlap = "{overlap}" 
         reply
     }
 
-    /// Whether the account can log in with that password.
+    /// A session of the account, opened with that password.
     ///
     /// # Panics
-    /// When the server is away.
-    pub async fn login(&self, password: &str) -> bool {
+    /// When it cannot be opened.
+    pub async fn session(&self, password: &str) -> MySqlConnection {
+        let opened = self.open(password).await;
+        opened.unwrap_or_else(|error| panic!("the account cannot log in: {error}"))
+    }
+
+    async fn open(&self, password: &str) -> Result<MySqlConnection, sqlx::Error> {
         let options = MySqlConnectOptions::new()
             .host(&self.host)
             .port(self.port)
@@ -241,7 +246,15 @@ rotating = {{ account = "{account}", period = "{period}", overlap = "{overlap}" 
             .ssl_mode(MySqlSslMode::VerifyIdentity)
             .ssl_ca(&self.authority)
             .disable_statement_logging();
-        match MySqlConnection::connect_with(&options).await {
+        MySqlConnection::connect_with(&options).await
+    }
+
+    /// Whether the account can log in with that password.
+    ///
+    /// # Panics
+    /// When the server is away.
+    pub async fn login(&self, password: &str) -> bool {
+        match self.open(password).await {
             Ok(connection) => {
                 let _ = connection.close().await;
                 true

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jit_tests::mysql_world::{MysqlWorld, Times};
 use serde_json::json;
+use sqlx::Executor as _;
 
 /// The broker's own list, from its source.
 const SOURCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../host/broker/src/fault.rs"));
@@ -153,6 +154,114 @@ async fn the_end_of_a_lease_changes_nothing_in_the_target_and_says_so() {
     assert_eq!(report["targets"][0]["ghosts"], json!([]), "{report}");
     assert_eq!(report["targets"][0]["missing"], json!([]), "{report}");
     assert!(world.login(lease.password()).await);
+}
+
+/// Every account of MySQL may change its own password. A holder that does so is put out, and what is
+/// handed out works.
+#[tokio::test]
+async fn a_holder_that_changes_the_password_is_evicted() {
+    let world = world(SLOW).await;
+    let mut held = world.granted().await;
+    // In an overlap at first, then outside of one.
+    for _ in 0..2 {
+        let mut holder = world.session(held.password()).await;
+        holder.execute("SET PASSWORD = 'Mine-alone-1'").await.unwrap();
+        let begun = std::time::Instant::now();
+        let fresh = loop {
+            let reply = world.ask(None).await.unwrap();
+            if reply.status == 201 && reply.password() != held.password() {
+                break reply;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "{}", world.rotation());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        assert!(world.login(fresh.password()).await);
+        assert!(!world.login("Mine-alone-1").await, "the holder's password works");
+        let ended = tokio::time::timeout(Duration::from_secs(60), holder.execute("SELECT 1")).await.unwrap();
+        assert!(ended.is_err(), "the holder's session lives on");
+        assert_eq!(world.rotation()["phase"], "stable");
+        held = fresh;
+    }
+    let tampered = world.events("account.tampered");
+    assert_eq!(tampered.len(), 2, "{tampered:?}");
+    assert!(world.cli(&["audit", "verify"]).status.success());
+}
+
+/// At the end of an overlap as well: the holder replaced the new password and kept the old one.
+#[tokio::test]
+async fn a_holder_that_changes_the_password_in_an_overlap_keeps_nothing() {
+    let world = world(BRIEF).await;
+    let lease = world.granted().await;
+    world.rotation_becomes("stable", |row| row["phase"] == "stable").await;
+    let mut holder = world.session(lease.password()).await;
+    assert!(now(&world).status.success());
+    holder.execute("SET PASSWORD = 'Mine-alone-2'").await.unwrap();
+    world.rotation_becomes("taken back", |row| row["generation"].as_u64() >= Some(3) && row["phase"] == "stable").await;
+    assert!(!world.login("Mine-alone-2").await && !world.login(lease.password()).await);
+    world.granted().await;
+}
+
+/// A session ends with the password that it was opened with, and one that is opened with the next
+/// lives on.
+#[tokio::test]
+async fn sessions_end_when_their_password_is_discarded() {
+    let world = world(BRIEF).await;
+    let first = world.granted().await;
+    world.rotation_becomes("stable", |row| row["phase"] == "stable").await;
+    let mut old = world.session(first.password()).await;
+    assert!(now(&world).status.success());
+    let mut new = world.session(world.granted().await.password()).await;
+    world.rotation_becomes("the next", |row| row["generation"] == 2 && row["phase"] == "stable").await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), old.execute("SELECT 1")).await.unwrap();
+    assert!(ended.is_err(), "it outlives its password");
+    new.execute("SELECT 1").await.unwrap();
+}
+
+/// Default roles are an account's own to take away, from everybody who holds it.
+#[tokio::test]
+async fn default_roles_that_a_holder_took_away_are_back_after_the_next_rotation() {
+    let world = world(BRIEF).await;
+    let first = world.granted().await;
+    world.rotation_becomes("stable", |row| row["phase"] == "stable").await;
+    let role = format!("role_{}", world.account.trim_start_matches("app_"));
+    world.execute(&format!("GRANT {role} TO {}@'%'", world.account)).await.unwrap();
+    let mut holder = world.session(first.password()).await;
+    let none = format!("SET DEFAULT ROLE NONE TO {}@'%'", world.account);
+    holder.execute(sqlx::AssertSqlSafe(none)).await.unwrap();
+    assert!(now(&world).status.success());
+    let mut session = world.session(world.granted().await.password()).await;
+    let active: String =
+        sqlx::query_scalar("SELECT CAST(CURRENT_ROLE() AS CHAR)").fetch_one(&mut session).await.unwrap();
+    assert!(active.contains(&role), "{active}");
+}
+
+/// An operator that cannot wait for an overlap: nobody who held a password is in any more.
+#[tokio::test]
+async fn an_operators_rotation_at_once_leaves_no_overlap_and_no_session() {
+    let world = world(SLOW).await;
+    let lease = world.granted().await;
+    let mut session = world.session(lease.password()).await;
+    let asked = world.cli(&["rotation", "now", "shop_db", "app", "--at-once", "--format", "json"]);
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let row = world.rotation_becomes("replaced", |row| row["generation"] == 2).await;
+    assert_eq!(row["phase"], "stable", "{row}");
+    assert!(!world.login(lease.password()).await && !world.login(&world.first_password).await);
+    let ended = tokio::time::timeout(Duration::from_secs(60), session.execute("SELECT 1")).await.unwrap();
+    assert!(ended.is_err());
+    world.granted().await;
+}
+
+/// With one more privilege a holder could keep an old password beside each new one.
+#[tokio::test]
+async fn an_account_that_may_keep_its_own_second_password_is_refused() {
+    let mut world = MysqlWorld::prepared(SLOW).await;
+    world.execute(&format!("GRANT APPLICATION_PASSWORD_ADMIN ON *.* TO {}@'%'", world.account)).await.unwrap();
+    world.start(&[]);
+    let begun = std::time::Instant::now();
+    while !world.process().log().contains("has APPLICATION_PASSWORD_ADMIN on everything") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is taken");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// A leaked password: the operator revokes its lease and has the account rotated.
@@ -305,8 +414,10 @@ async fn rotation_fault(point: &str) {
     world.failpoints = true;
     for action in ACTIONS {
         world.start(&[]);
+        world.granted().await;
+        // One that the round before asked for twice has ended too.
+        let row = world.rotation_becomes("stable", |row| row["phase"] == "stable" && row["asked"] == false).await;
         let held = world.granted().await;
-        let row = world.rotation_becomes("stable", |row| row["phase"] == "stable").await;
         let generation = row["generation"].as_u64().unwrap();
         let since = world.process().log().len();
         world.start(&[("JIT_FAILPOINTS", &format!("{point}={action}#1"))]);

@@ -2,7 +2,7 @@
 
 use jit_plugin::{Account, AccountPage, AccountState, Encoding, Error, Issued, Param, Secret, Sql, SqlError};
 
-use crate::config::{RoleConfig, TargetConfig};
+use crate::config::{MAX_USER_CONNECTIONS, RoleConfig, TargetConfig};
 use crate::failure::{self, CANNOT_USER};
 use crate::flavour::{Flavour, Server};
 use crate::statements;
@@ -21,16 +21,19 @@ pub(crate) fn create(
         return Err(Error::Refused("the role's account is a standing one: it is rotated, not made".into()));
     }
     let (name, host) = (Param::Literal(&account.name), Param::Literal(&target.host));
-    let most = Param::Number(role.max_user_connections.map_or(0, i64::from));
+    let most = Param::Number(role.max_user_connections.unwrap_or(MAX_USER_CONNECTIONS).into());
     match Server::ask(sql)?.flavour {
         Flavour::MySql => {
-            let create = if role.require_tls { statements::CREATE_TLS } else { statements::CREATE };
+            let create = if role.require_tls.unwrap_or(false) { statements::CREATE_TLS } else { statements::CREATE };
             let hash = Param::Secret(password, Encoding::CachingSha2);
             let statement = create.with([name, host, hash, Param::Idents(&role.roles), most]);
             sql.execute(None, &[statement]).map_err(of_new)?;
         }
         Flavour::MariaDb => {
-            let create = if role.require_tls { statements::CREATE_TLS_MARIADB } else { statements::CREATE_MARIADB };
+            let create = match role.require_tls.unwrap_or(true) {
+                true => statements::CREATE_TLS_MARIADB,
+                false => statements::CREATE_MARIADB,
+            };
             let hash = Param::Secret(password, Encoding::MysqlNative);
             sql.execute(None, &[create.with([name, host, hash, most])]).map_err(of_new)?;
             // From here on there is an account.

@@ -8,6 +8,9 @@ use crate::MAX_NAME_LENGTH;
 /// More roles than this are a role that should exist on the server.
 const MAX_ROLES: usize = 64;
 
+/// Sessions of an account at a time, where its role says nothing. Each must be ended with the lease.
+pub(crate) const MAX_USER_CONNECTIONS: u16 = 100;
+
 /// Longest host part of an account, in bytes (ASCII).
 const MAX_HOST_LENGTH: usize = 255;
 
@@ -38,10 +41,10 @@ pub struct RoleConfig {
     /// Roles of the server that an account has, active from its login on. MariaDB takes one.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// Whether the account can log in only over TLS.
-    #[serde(default)]
-    pub require_tls: bool,
-    /// How many sessions an account may have at a time; none is no limit.
+    /// Whether the account can log in only over TLS. On MariaDB it does where nothing is said: its hashes
+    /// and a login that was listened to are as good as the password.
+    pub require_tls: Option<bool>,
+    /// How many sessions an account may have at a time; [`MAX_USER_CONNECTIONS`] where nothing is said.
     pub max_user_connections: Option<u16>,
     /// A standing account whose password changes.
     pub rotating: Option<Rotating>,
@@ -75,7 +78,7 @@ impl RoleConfig {
             if let Some(message) = wrong_name(&rotating.account) {
                 problems.push(ConfigProblem::new("rotating.account", message));
             }
-            let other = !self.roles.is_empty() || self.require_tls || self.max_user_connections.is_some();
+            let other = !self.roles.is_empty() || self.require_tls.is_some() || self.max_user_connections.is_some();
             if other {
                 let message = "`roles`, `require_tls` and `max_user_connections` are for accounts that the \
                                broker makes: a rotating account has what it was given, leave them out";
@@ -98,7 +101,7 @@ impl RoleConfig {
             }
         }
         if self.max_user_connections == Some(0) {
-            let message = "must be 1 or more: leave it out for no limit";
+            let message = "must be 1 or more";
             problems.push(ConfigProblem::new("max_user_connections", message));
         }
         problems

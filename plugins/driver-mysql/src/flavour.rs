@@ -14,6 +14,8 @@ pub(crate) struct Server {
     pub(crate) shown: String,
     /// The broker's own account: name and host.
     pub(crate) broker: (String, String),
+    /// The performance schema is on: it tells who logged in, whatever a session runs.
+    pub(crate) shows_logins: bool,
 }
 
 /// Two servers that have grown apart.
@@ -28,7 +30,7 @@ impl Server {
         let answer = sql.query(None, &statements::SERVER.with([]), 1).map_err(failure::of_read)?;
         let strange = || Error::Other("the server does not say what it is".into());
         let row = answer.rows.into_iter().next().ok_or_else(strange)?;
-        let [Some(shown), Some(account)] = &row[..] else {
+        let [Some(shown), Some(account), schema] = &row[..] else {
             return Err(strange());
         };
         // A name may have an @; a host has none.
@@ -39,6 +41,7 @@ impl Server {
             version: version(shown).ok_or_else(strange)?,
             shown: shown.clone(),
             broker: (name.to_owned(), host.to_owned()),
+            shows_logins: schema.as_deref() == Some("1"),
         })
     }
 

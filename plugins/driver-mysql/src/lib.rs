@@ -14,8 +14,10 @@ mod account;
 mod config;
 mod failure;
 mod flavour;
+mod powers;
 mod revoke;
 mod rotate;
+mod sessions;
 mod statements;
 mod validate;
 

@@ -29,7 +29,9 @@ const MARIADB: &str = "10.11.19-MariaDB";
 /// A server of that version; the rest is the test's.
 fn server(version: &'static str, mut answer: impl FnMut(&Run) -> Answer + 'static) -> FakeSql<'static> {
     FakeSql::new(MySql::STATEMENTS, move |run| match run.template {
-        t if t == sql::SERVER.text() => Ok(vec![row(&[version, "jit_broker@%"])]),
+        t if t == sql::SERVER.text() => {
+            Ok(vec![row(&[version, "jit_broker@%", if version == MARIADB { "0" } else { "1" }])])
+        }
         _ => answer(run),
     })
 }
@@ -61,7 +63,10 @@ fn mysql_makes_an_account_with_its_roles_in_one_statement() {
     let mut fake = server(MYSQL, |_| Ok(vec![]));
     assert!(MySql::create(&mut fake, &a_target(), &plain, &account(NAME, 1), secret("pw")).is_ok());
     assert_eq!(fake.templates()[1], sql::CREATE.text());
-    assert_eq!(fake.runs[1].params[4], "number:0");
+    let mut mariadb = server(MARIADB, |_| Ok(vec![]));
+    assert!(MySql::create(&mut mariadb, &a_target(), &plain, &account(NAME, 1), secret("pw")).is_ok());
+    assert_eq!(mariadb.templates()[1], sql::CREATE_TLS_MARIADB.text());
+    assert_eq!(fake.runs[1].params[4], "number:100");
 }
 
 #[test]
@@ -128,7 +133,10 @@ fn verbs_on_a_missing_account() {
     assert_eq!(MySql::inspect(&mut missing(), &target, NAME), Err(Error::NotFound));
     let mut fake = missing();
     assert_eq!(MySql::revoke(&mut fake, &target, &account), Ok(()));
-    assert_eq!(fake.templates(), [sql::HOSTS.text(), sql::SESSIONS.text()]);
+    assert_eq!(
+        fake.templates(),
+        [sql::SERVER.text(), sql::HOSTS.text(), sql::SESSIONS.text(), sql::CONNECTIONS.text()]
+    );
 }
 
 #[test]
@@ -159,8 +167,12 @@ fn staging_keeps_what_callers_hold() {
     };
     let mut fake = with_passwords("0", false);
     assert_eq!(stage(&mut fake, &standing), Ok(()));
-    assert_eq!(fake.templates().last(), Some(&sql::STAGE.text()));
-    assert_eq!(fake.runs.last().unwrap().params, ["literal:app", "literal:%", "secret:next:plain"]);
+    let at = |text: &str| fake.runs.iter().position(|run| run.template == text).unwrap();
+    let (marked, staged) = (at(sql::SET_MARK.text()), at(sql::STAGE.text()));
+    let mark = r#"literal:{"jit_broker": {"sessions_before": 0}}"#;
+    assert!(marked < staged, "what is opened from then on may have the new password");
+    assert_eq!(fake.runs[marked].params, ["literal:app", "literal:%", mark]);
+    assert_eq!(fake.runs[staged].params, ["literal:app", "literal:%", "secret:next:plain"]);
 
     // It took effect before, and its answer was lost.
     let mut fake = with_passwords("1", true);
@@ -196,9 +208,73 @@ fn a_trial_that_fails_for_another_reason_stages_nothing() {
 #[test]
 fn the_old_password_goes_when_it_is_discarded() {
     let mut fake = with_passwords("1", true);
-    for (step, last) in [(RotationStep::Commit, sql::SERVER.text()), (RotationStep::Discard, sql::DISCARD.text())] {
+    for (step, last) in [(RotationStep::Commit, sql::SERVER.text()), (RotationStep::Discard, sql::MARK.text())] {
         assert_eq!(MySql::rotate(&mut fake, &a_target(), &account("app", 1), step, None), Ok(()));
         assert_eq!(fake.templates().last(), Some(&last));
+    }
+}
+
+/// And with it the sessions that are older than the one which replaced it.
+#[test]
+fn sessions_end_with_the_password_that_they_may_have_been_opened_with() {
+    let mut killed = std::collections::BTreeSet::new();
+    let mut fake = server(MYSQL, move |run| match run.template {
+        t if t == sql::MARK.text() => Ok(vec![row(&["40"])]),
+        t if t == sql::SESSIONS.text() => {
+            Ok(["7", "41"].into_iter().filter(|id| !killed.contains(*id)).map(|id| row(&[id, "N"])).collect())
+        }
+        t if t == sql::KILL.text() => {
+            killed.insert(run.params[0].trim_start_matches("number:").to_owned());
+            Ok(vec![])
+        }
+        _ => Ok(vec![]),
+    });
+    let discard = RotationStep::Discard;
+    assert_eq!(MySql::rotate(&mut fake, &a_target(), &account("app", 1), discard, None), Ok(()));
+    let killed: Vec<_> = fake.runs.iter().filter(|run| run.template == sql::KILL.text()).collect();
+    assert_eq!((killed.len(), killed[0].params[0].as_str()), (1, "number:7"));
+    let of = |text: &str| fake.templates().iter().position(|template| *template == text);
+    assert!(of(sql::DISCARD.text()) < of(sql::KILL.text()), "it could log in again");
+    let stays = target(config::parse(r#"{"terminate_sessions": false}"#).unwrap());
+    let before = fake.runs.len();
+    assert_eq!(MySql::rotate(&mut fake, &stays, &account("app", 1), discard, None), Ok(()));
+    assert_eq!(fake.templates()[before..].last(), Some(&sql::DISCARD.text()));
+}
+
+#[test]
+fn an_account_that_somebody_changed_is_taken_back_with_nobody_in_it() {
+    let mut open = true;
+    let mut fake = server(MYSQL, move |run| match run.template {
+        t if t == sql::LOCK.text() && open => refused("1205"),
+        t if t == sql::SESSIONS.text() && open => Ok(vec![row(&["7", "N"])]),
+        t if t == sql::KILL.text() => {
+            open = false;
+            Ok(vec![])
+        }
+        _ => Ok(vec![]),
+    });
+    let replace = RotationStep::Replace;
+    let replaced = MySql::rotate(&mut fake, &a_target(), &account("app", 1), replace, Some(secret("next")));
+    assert_eq!(replaced, Ok(()));
+    let changes: Vec<_> =
+        fake.templates().into_iter().filter(|text| text.starts_with("ALTER") || text.starts_with("KILL")).collect();
+    let (lock, kill) = (sql::LOCK.text(), sql::KILL.text());
+    let rest = [sql::REPLACE.text(), sql::DISCARD.text(), sql::ALL_DEFAULT.text(), sql::UNLOCK.text()];
+    assert_eq!(changes[..3], [lock, kill, lock]);
+    assert_eq!(changes[3..], rest);
+}
+
+#[test]
+fn default_roles_that_a_holder_took_away_are_restored() {
+    for (counts, restored) in [(["2", "0"], true), (["2", "1"], false), (["0", "0"], false)] {
+        let mut fake = server(MYSQL, move |run| match run.template {
+            t if t == sql::INSPECT.text() => Ok(vec![row(&["%", "N", "N", "0", "caching_sha2_password"])]),
+            t if t == sql::ROLES_AND_DEFAULTS.text() => Ok(vec![row(&counts)]),
+            _ => Ok(vec![]),
+        });
+        let stage = RotationStep::Stage;
+        assert_eq!(MySql::rotate(&mut fake, &a_target(), &account("app", 1), stage, Some(secret("next"))), Ok(()));
+        assert_eq!(fake.templates().contains(&sql::ALL_DEFAULT.text()), restored, "{counts:?}");
     }
 }
 
@@ -227,14 +303,15 @@ fn busy() -> FakeSql<'static> {
             Ok(vec![])
         }
         t if t == sql::DROP.text() => {
+            assert!(locked, "a login could begin");
             dropped += 1;
             Ok(vec![])
         }
+        t if t == sql::ROLES_OF.text() => Ok(vec![row(&["app_read_only", "%"])]),
         t if t == sql::SESSIONS.text() => {
-            assert!(locked, "a login could begin");
             looks += 1;
             // One takes its time.
-            let left = if killed == 0 { vec![row(&["7"]), row(&["8"])] } else { vec![row(&["8"])] };
+            let left = if killed == 0 { vec![row(&["7", "N"]), row(&["8", "N"])] } else { vec![row(&["8", "N"])] };
             Ok(if looks < 3 { left } else { vec![] })
         }
         t if t == sql::KILL.text() => {
@@ -246,21 +323,28 @@ fn busy() -> FakeSql<'static> {
 }
 
 #[test]
-fn an_account_is_locked_before_its_sessions_end_and_then_dropped() {
+fn an_account_is_shut_out_before_its_sessions_end_and_then_dropped() {
     let mut fake = busy();
     assert_eq!(MySql::revoke(&mut fake, &a_target(), &of_a_lease()), Ok(()));
     let (lock, sessions, kill, wait, drop) =
         (sql::LOCK.text(), sql::SESSIONS.text(), sql::KILL.text(), sql::WAIT.text(), sql::DROP.text());
-    let steps = [sql::HOSTS.text(), lock, lock, sessions, kill, kill, wait, sessions, kill, wait, sessions, drop, drop];
-    assert_eq!(fake.templates()[..13], steps);
-    assert_eq!(fake.templates()[13..], [sessions]);
-    assert_eq!(fake.runs[12].params, ["literal:v-payment-4qk2", "literal:10.%"]);
+    let rights = [sql::NO_DEFAULT_ROLE.text(), sql::ROLES_OF.text(), sql::REVOKE_ROLE.text(), sql::REVOKE_ALL.text()];
+    let templates = fake.templates();
+    assert_eq!(templates[..4], [sql::SERVER.text(), sql::HOSTS.text(), lock, lock]);
+    assert_eq!(templates[4..8], rights);
+    assert_eq!(templates[8..12], rights);
+    // Two in one message, which ends at the one that is gone; then one by one.
+    let ended = [sessions, kill, kill, kill, kill, wait, sessions, kill, wait, sessions, sql::CONNECTIONS.text()];
+    assert_eq!(templates[12..23], ended);
+    assert_eq!(templates[23..], [drop, drop, sessions, sql::CONNECTIONS.text()]);
+    assert_eq!(fake.runs[6].params, ["literal:app_read_only", "literal:%", "literal:v-payment-4qk2", "literal:%"]);
+    assert_eq!(fake.runs[24].params, ["literal:v-payment-4qk2", "literal:10.%"]);
 }
 
 /// Cut off after any statement, with or without its effect, the next call ends the same.
 #[test]
 fn a_revocation_that_was_cut_off_anywhere_goes_on() {
-    for at in 0..14 {
+    for at in 0..27 {
         for effect in [false, true] {
             let mut inner = busy();
             let mut count = 0;
@@ -276,26 +360,108 @@ fn a_revocation_that_was_cut_off_anywhere_goes_on() {
                 let answer = inner.query(None, &statement, 9).map(|rows| rows.rows);
                 if is_cut { Err(SqlError::Unknown("cut".into())) } else { answer }
             });
-            let first = MySql::revoke(&mut cut, &a_target(), &of_a_lease());
-            assert!(first.is_err(), "{at}");
+            // A step that sessions may block is tried again in the same call.
+            let _first = MySql::revoke(&mut cut, &a_target(), &of_a_lease());
             assert_eq!(MySql::revoke(&mut cut, &a_target(), &of_a_lease()), Ok(()), "{at}");
-            assert_eq!(cut.templates().last(), Some(&sql::SESSIONS.text()));
+            assert!(cut.templates().contains(&sql::DROP.text()));
+            assert_eq!(cut.templates().last(), Some(&sql::CONNECTIONS.text()));
         }
+    }
+}
+
+/// A session of the account itself holds the lock that locking it waits for; or another one does.
+#[test]
+fn sessions_end_even_where_the_account_cannot_be_locked() {
+    for (no, first) in [("1205", sql::HOSTS.text()), ("1205", sql::LOCK.text()), ("unknown", sql::LOCK.text())] {
+        for ends in [true, false] {
+            let mut open = true;
+            let mut fake = server(MYSQL, move |run| match run.template {
+                t if t == first && (open || !ends) => match no {
+                    "unknown" => Err(SqlError::Unknown("no answer".into())),
+                    code => refused(code),
+                },
+                t if t == sql::HOSTS.text() => Ok(vec![row(&["%"])]),
+                t if t == sql::SESSIONS.text() && open => Ok(vec![row(&["7", "N"])]),
+                t if t == sql::KILL.text() => {
+                    open = false;
+                    Ok(vec![])
+                }
+                _ => Ok(vec![]),
+            });
+            let revoked = MySql::revoke(&mut fake, &a_target(), &of_a_lease());
+            assert_eq!(revoked.is_ok(), ends, "{no} {first}: {revoked:?}");
+            assert!(fake.templates().contains(&sql::KILL.text()));
+            assert_eq!(fake.templates().contains(&sql::DROP.text()), ends);
+        }
+    }
+}
+
+/// The 200 that roll back do not hide the one that works.
+#[test]
+fn every_session_is_ended_and_those_that_roll_back_are_not_waited_for() {
+    for version in [MYSQL, MARIADB] {
+        let mut killed = std::collections::BTreeSet::new();
+        let mut fake = server(version, move |run| match run.template {
+            t if t == sql::HOSTS.text() => Ok(vec![row(&["%"])]),
+            t if t == sql::SESSIONS.text() || t == sql::SESSIONS_MARIADB.text() => {
+                let after: u64 = run.params[1].trim_start_matches("number:").parse().unwrap();
+                let left = (1_u64..=1_201).filter(|number| *number > after);
+                let left = left.filter(|number| *number != 1_201 || !killed.contains(number));
+                let ends = |number: &u64| if killed.contains(number) { "Y" } else { "N" };
+                Ok(left.take(500).map(|number| row(&[&number.to_string(), ends(&number)])).collect())
+            }
+            t if t == sql::KILL.text() => {
+                killed.insert(run.params[0].trim_start_matches("number:").parse::<u64>().unwrap());
+                Ok(vec![])
+            }
+            _ => Ok(vec![]),
+        });
+        assert_eq!(MySql::revoke(&mut fake, &a_target(), &of_a_lease()), Ok(()));
+        let ended = fake.runs.iter().filter(|run| run.params.iter().any(|param| param == "number:1201"));
+        assert!(ended.filter(|run| run.template == sql::KILL.text()).count() >= 1);
+        assert!(fake.templates().contains(&sql::DROP.text()));
     }
 }
 
 #[test]
 fn sessions_that_do_not_end_bring_the_host_back() {
-    let mut fake = server(MYSQL, |run| match run.template {
-        t if t == sql::HOSTS.text() => Ok(vec![row(&["%"])]),
-        t if t == sql::SESSIONS.text() => Ok(vec![row(&["7"])]),
-        _ => Ok(vec![]),
-    });
+    let stays = || {
+        server(MYSQL, |run| match run.template {
+            t if t == sql::HOSTS.text() => Ok(vec![row(&["%"])]),
+            t if t == sql::SESSIONS.text() => Ok(vec![row(&["7", "N"])]),
+            _ => Ok(vec![]),
+        })
+    };
+    let mut fake = stays();
     let left = MySql::revoke(&mut fake, &a_target(), &of_a_lease());
     assert!(matches!(left, Err(Error::Retryable(_))));
-    assert!(!fake.templates().contains(&sql::DROP.text()));
+    assert!(fake.templates().contains(&sql::DROP.text()), "the account goes all the same");
     let alone = target(config::parse(r#"{"terminate_sessions": false}"#).unwrap());
-    assert_eq!(MySql::revoke(&mut fake, &alone, &of_a_lease()), Ok(()));
+    assert_eq!(MySql::revoke(&mut stays(), &alone, &of_a_lease()), Ok(()));
+    // The server has connections of it that it does not list.
+    let mut hidden = server(MYSQL, |run| match run.template {
+        t if t == sql::HOSTS.text() => Ok(vec![row(&["%"])]),
+        t if t == sql::CONNECTIONS.text() => Ok(vec![row(&["1"])]),
+        _ => Ok(vec![]),
+    });
+    let left = MySql::revoke(&mut hidden, &a_target(), &of_a_lease());
+    assert!(matches!(left, Err(Error::Retryable(_))));
+}
+
+/// Rights that cannot be taken hold up nothing, and without the performance schema the list of
+/// processes is looked at.
+#[test]
+fn an_older_set_up_still_ends_accounts() {
+    let mut fake = server(MYSQL, |run| match run.template {
+        t if t == sql::HOSTS.text() => Ok(vec![row(&["%"])]),
+        t if [sql::ROLES_OF.text(), sql::SESSIONS.text(), sql::CONNECTIONS.text()].contains(&t) => refused("1142"),
+        t if t == sql::REVOKE_ALL.text() => refused("1227"),
+        _ => Ok(vec![]),
+    });
+    assert_eq!(MySql::revoke(&mut fake, &a_target(), &of_a_lease()), Ok(()));
+    for statement in [sql::SESSIONS_MARIADB.text(), sql::DROP.text()] {
+        assert!(fake.templates().contains(&statement));
+    }
 }
 
 #[test]
@@ -309,7 +475,9 @@ fn what_the_account_defined_keeps_it_but_locked() {
     let left = MySql::revoke(&mut fake, &a_target(), &of_a_lease());
     assert_eq!(left, Err(Error::Dependents(vec!["view inventory.v".into(), "no".into()])));
     assert_eq!(fake.runs.last().unwrap().params[0], "literal:v-payment-4qk2@%");
-    assert!(fake.templates().contains(&sql::LOCK.text()));
+    let of = |text: &str| fake.templates().iter().rposition(|template| *template == text);
+    assert!(of(sql::REVOKE_ALL.text()) < of(sql::DROP.text()), "it has no rights any more");
+    assert!(of(sql::SESSIONS.text()) > of(sql::DROP.text()), "a login that was under way is looked for");
 }
 
 #[test]
@@ -390,9 +558,10 @@ fn prepared(
     server(version, move |run| match run.template {
         t if t == sql::PRIVILEGES.text() => Ok(privileges.iter().map(|p| row(&[p, "NO"])).collect()),
         t if t == sql::SCHEMA_PRIVILEGES.text() => Ok(vec![row(&["UPDATE"])]),
-        t if t == sql::ROLES.text() => {
+        t if t == sql::POWERS.text() => {
             let host = if version == MARIADB { "" } else { "%" };
-            Ok(vec![row(&["app_read_only", host, "N", powers, "N", "N"])])
+            let list = if powers == "Y" { "CREATE USER" } else { "" };
+            Ok(vec![row(&["app_read_only", host, list]), row(&["app", "%", list])])
         }
         t if t == sql::GRANTABLE.text() && grants => Ok(vec![row(&["app_read_only"])]),
         t if t == sql::INSPECT.text() => Ok(vec![row(&["%", "N", "N", "0", "caching_sha2_password"])]),

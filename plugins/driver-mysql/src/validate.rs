@@ -1,7 +1,7 @@
 //! Checking a target before it is used: everything that would make an issue fail later, each with
 //! the statement that mends it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jit_plugin::driver::of_role;
 use jit_plugin::{ConfigProblem, Error, Param, Role, Sql, SqlError, Target, log};
@@ -10,6 +10,7 @@ use crate::account::Place;
 use crate::config::{RoleConfig, Rotating, TargetConfig};
 use crate::failure::{self, UNKNOWN_TABLE};
 use crate::flavour::{Flavour, Server};
+use crate::powers::Powers;
 use crate::rotate::{NO_OVERLAP, quoted};
 use crate::statements;
 
@@ -55,13 +56,14 @@ pub(crate) fn validate(
     if problems.is_empty() {
         let broker = Broker::ask(sql)?;
         broker.warn(&target.name);
+        Broker::warn_of_prepared(&target.name, sql);
         problems = broker.problems(sql)?;
         // Without these the rest cannot be asked.
         if problems.is_empty() {
             let known = Known::ask(sql, &broker, roles)?;
             for role in roles {
                 let found = match &role.config.rotating {
-                    Some(rotating) => rotating_problems(sql, &broker, &target.config, rotating)?,
+                    Some(rotating) => rotating_problems(sql, &broker, &known, &target.config, rotating)?,
                     None => known.role_problems(&broker, &role.config),
                 };
                 problems.extend(of_role(&role.name, found));
@@ -118,6 +120,23 @@ impl Broker {
             let message = "in MariaDB, CREATE USER may change every account's password: guard the broker's \
                            credential like root's";
             log::warn(message, &fields);
+            if !self.server.shows_logins {
+                let message = "the server's performance schema is off: a session that runs something with its \
+                               definer's rights as its lease ends is not seen; start the server with \
+                               performance_schema=ON, see docs/drivers/mysql.md";
+                log::warn(message, &fields);
+            }
+        }
+    }
+
+    /// Transactions that nobody's session holds any more keep their locks: one of them may be an
+    /// account's whose lease is over.
+    fn warn_of_prepared(target: &str, sql: &mut dyn Sql) {
+        let Ok(answer) = sql.query(None, &statements::PREPARED.with([]), 1) else { return };
+        let count = answer.rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+        if let Some(count) = count.filter(|count| count != "0") {
+            let message = "prepared transactions without a session hold their locks: see XA RECOVER";
+            log::warn(message, &[("target", target), ("transactions", &count)]);
         }
     }
 
@@ -164,21 +183,56 @@ impl Broker {
         );
         let priv_ = ("mysql.global_priv", format!("GRANT SELECT ON mysql.global_priv TO {account}"));
         let me = [Param::Literal(&self.server.broker.0)];
-        let names = std::slice::from_ref(&self.server.broker.0);
+        let names = [Param::Literals(std::slice::from_ref(&self.server.broker.0))];
+        let table = |table: &'static str| (table, format!("GRANT SELECT ON {table} TO {account}"));
+        let is_mariadb = self.server.is_mariadb();
+        let (granted, dynamic) = match self.server.flavour {
+            Flavour::MySql => (statements::GRANTED, statements::DYNAMIC),
+            Flavour::MariaDb => (statements::GRANTED_MARIADB, statements::DYNAMIC_MARIADB),
+        };
+        let edges = table(if is_mariadb { "mysql.roles_mapping" } else { "mysql.role_edges" });
+        let grants = table(if is_mariadb { "mysql.global_priv" } else { "mysql.global_grants" });
+        let (schemas, threads, accounts) =
+            (table("mysql.db"), table("performance_schema.threads"), table("performance_schema.accounts"));
+        if self.server.shows_logins {
+            let sessions = statements::SESSIONS.with([me[0], Param::Number(0)]);
+            for (read, (table, mend)) in [
+                (sql.query(None, &sessions, 1).map(drop), &threads),
+                (sql.query(None, &statements::CONNECTIONS.with(me), 1).map(drop), &accounts),
+            ] {
+                if may_not_read(read)? {
+                    problem(format!("the broker's account may not read {table}: {mend}"));
+                }
+            }
+        } else if !is_mariadb {
+            problem(
+                "the server's performance schema is off: without it nobody can tell who logged in as long as a \
+                 session runs something with its definer's rights; start the server with performance_schema=ON"
+                    .into(),
+            );
+        }
+        if is_mariadb {
+            let plugins = sql.query(None, &statements::CHECKS_PASSWORDS.with([]), 5).map_err(failure::of_read)?;
+            for plugin in plugins.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
+                problem(format!(
+                    "the server's {plugin} checks passwords and takes no hashes, which is all that the broker sends: \
+                     SET GLOBAL strict_password_validation = OFF"
+                ));
+            }
+        }
         for (read, (table, mend)) in [
-            (sql.query(None, &statements::ROLES.with([Param::Literals(names)]), 1).map(drop), &user),
+            (sql.query(None, &statements::POWERS.with(names), 1).map(drop), &user),
+            (sql.query(None, &granted.with(names), 1).map(drop), &edges),
+            (sql.query(None, &dynamic.with(names), 1).map(drop), &grants),
+            (sql.query(None, &statements::SCHEMA_POWERS.with(names), 1).map(drop), &schemas),
             (sql.query(None, &statements::HOSTS.with(me), 1).map(drop), &user),
             (
                 Place::of(sql, self.server.flavour, &self.server.broker.0).map(drop),
                 if self.server.is_mariadb() { &priv_ } else { &user },
             ),
         ] {
-            match read {
-                Ok(()) => {}
-                Err(error) if failure::is_denied(&error) => {
-                    problem(format!("the broker's account may not read {table}: {mend}"));
-                }
-                Err(error) => return Err(failure::of_read(error)),
+            if may_not_read(read)? {
+                problem(format!("the broker's account may not read {table}: {mend}"));
             }
         }
         problems.dedup();
@@ -186,38 +240,38 @@ impl Broker {
     }
 }
 
+fn may_not_read(read: Result<(), SqlError>) -> Result<bool, Error> {
+    match read {
+        Ok(()) => Ok(false),
+        Err(error) if failure::is_denied(&error) => Ok(true),
+        Err(error) => Err(failure::of_read(error)),
+    }
+}
+
 /// The columns of MySQL's `mysql.user` that the driver reads: none of them is a password's hash but
 /// for a second one, within `User_attributes`.
 const USER_COLUMNS: &str = "User, Host, plugin, account_locked, password_expired, User_attributes, Super_priv, \
-                            Create_user_priv, Grant_priv, File_priv";
+                            Create_user_priv, Grant_priv, File_priv, Insert_priv, Update_priv, Delete_priv, \
+                            Reload_priv, Lock_tables_priv, Event_priv, Create_routine_priv, Trigger_priv, \
+                            Create_view_priv";
 
 /// What the server says of the roles that the configuration names.
 struct Known {
-    /// By name: it has powers that an account could use to make accounts of its own.
-    powerful: BTreeMap<String, bool>,
+    powers: Powers,
     /// None where the server does not say.
     grantable: Option<BTreeSet<String>>,
 }
 
 impl Known {
     fn ask(sql: &mut dyn Sql, broker: &Broker, roles: &[Role<RoleConfig>]) -> Result<Self, Error> {
-        let names: BTreeSet<&String> = roles.iter().flat_map(|role| &role.config.roles).collect();
-        let names: Vec<String> = names.into_iter().cloned().collect();
-        let role_host = if broker.server.is_mariadb() { "" } else { "%" };
-        let mut known = Self { powerful: BTreeMap::new(), grantable: Some(BTreeSet::new()) };
+        let granted = roles.iter().flat_map(|role| &role.config.roles);
+        let rotating = roles.iter().filter_map(|role| role.config.rotating.as_ref()).map(|rotating| &rotating.account);
+        let names: BTreeSet<String> = granted.chain(rotating).cloned().collect();
+        let powers = Powers::ask(sql, &broker.server, &names)?;
+        let names: Vec<String> = names.into_iter().collect();
+        let mut known = Self { powers, grantable: Some(BTreeSet::new()) };
         for names in names.chunks(NAMES) {
-            let names = [Param::Literals(names)];
-            let answer = sql.query(None, &statements::ROLES.with(names), 1_000).map_err(failure::of_read)?;
-            for row in answer.rows {
-                let [Some(name), host, powers @ ..] = &row[..] else {
-                    return Err(Error::Other("the server gave other columns".into()));
-                };
-                if host.as_deref().unwrap_or_default() == role_host {
-                    let is_powerful = powers.iter().any(|power| power.as_deref() == Some("Y"));
-                    known.powerful.insert(name.clone(), is_powerful);
-                }
-            }
-            match sql.query(None, &statements::GRANTABLE.with(names), 500) {
+            match sql.query(None, &statements::GRANTABLE.with([Param::Literals(names)]), 500) {
                 Ok(answer) => {
                     let names = answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten());
                     known.grantable.iter_mut().for_each(|grantable| grantable.extend(names.clone()));
@@ -248,15 +302,16 @@ impl Known {
     }
 
     fn wrong_role(&self, broker: &Broker, role: &str) -> Option<String> {
-        let Some(is_powerful) = self.powerful.get(role) else {
+        let host = if broker.server.is_mariadb() { "" } else { "%" };
+        let grantee = (role.to_owned(), host.to_owned());
+        if !self.powers.exists(&grantee) {
             return Some(format!("no such role on the server: CREATE ROLE {}", quoted(role)));
-        };
-        if *is_powerful || role == broker.server.broker.0 {
-            return Some(
-                "has SUPER, CREATE USER, GRANT OPTION or FILE on everything: grant a role that has only what \
-                 applications need"
-                    .into(),
-            );
+        }
+        if role == broker.server.broker.0 {
+            return Some("is the broker's own account: grant a role that has only what applications need".into());
+        }
+        if let Some(problem) = self.powers.problem(&grantee) {
+            return Some(problem);
         }
         let may_grant = broker.has("ROLE_ADMIN")
             || broker.has("SUPER")
@@ -275,6 +330,7 @@ impl Known {
 fn rotating_problems(
     sql: &mut dyn Sql,
     broker: &Broker,
+    known: &Known,
     target: &TargetConfig,
     rotating: &Rotating,
 ) -> Result<Vec<ConfigProblem>, Error> {
@@ -297,5 +353,34 @@ fn rotating_problems(
         let plugin = &place.plugin;
         return problem(format!("logs in by {plugin}, which has no second password: use caching_sha2_password"));
     }
+    // Whoever holds its password could keep an old one, or make accounts.
+    if let Some(message) = known.powers.problem(&(rotating.account.clone(), target.host.clone())) {
+        return problem(message);
+    }
+    let wrong = password_rules(sql)?;
+    if !wrong.is_empty() {
+        let wrong = wrong.join(", ");
+        return problem(format!(
+            "the server asks more of passwords than the broker's have (32 characters with upper and lower case, a \
+             digit and a hyphen): lower {wrong}"
+        ));
+    }
     Ok(Vec::new())
+}
+
+/// Settings of `validate_password` that not every password of the broker's passes.
+fn password_rules(sql: &mut dyn Sql) -> Result<Vec<String>, Error> {
+    let rules = sql.query(None, &statements::PASSWORD_RULES.with([]), 50).map_err(failure::of_read)?.rows;
+    let wrong = rules.iter().filter_map(|row| match &row[..] {
+        [Some(name), Some(value)] => {
+            let most = match name.trim_start_matches("validate_password").trim_start_matches(['.', '_']) {
+                "length" => 32,
+                "mixed_case_count" | "number_count" | "special_char_count" => 1,
+                _ => return None,
+            };
+            (value.parse::<u64>().ok()? > most).then(|| format!("{name} to {most}"))
+        }
+        _ => None,
+    });
+    Ok(wrong.collect())
 }
