@@ -251,6 +251,9 @@ async fn call_driver(target: &Target, lease: &Lease, password: &SecretString) ->
     fault::step("issue.create", || "failpoint".to_owned(), call).await.unwrap_or_else(Outcome::Unknown)
 }
 
+/// What callers are told where the backend answered; its own words are for operators.
+const NOT_NOW: &str = "it answers and cannot do this now; the operators find the reason under this request_id";
+
 /// The backend said no: the lease is closed and the failure on record.
 async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refusal) -> Refused {
     let now = Timestamp::now();
@@ -266,6 +269,8 @@ async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refus
         }
     }
     match refusal {
+        // Nobody says of a backend that answered that it cannot be reached.
+        Refusal::Unavailable { answered: true, .. } => Refused::TargetUnavailable(NOT_NOW.to_owned()),
         Refusal::Unavailable { reason, .. } => Refused::TargetAway(reason),
         other => Refused::TargetRefused(other.reason()),
     }

@@ -84,9 +84,8 @@ pub enum Refused {
     /// The target cannot be used now, in the broker's words.
     #[error("the target is not available: {0}")]
     TargetUnavailable(String),
-    /// The backend cannot be reached, or says that it cannot now; the words are the backend's or the
-    /// network's.
-    #[error("the target is not available: {0}")]
+    /// The backend cannot be reached; the words are the backend's or the network's.
+    #[error("the target cannot be reached: {0}")]
     TargetAway(String),
     /// The store or audit log cannot be written: nothing is handed out.
     #[error("the audit log cannot be written; nothing was handed out")]
