@@ -42,8 +42,6 @@ async fn what_an_account_made_stays_and_is_the_owners() {
             "CREATE TABLE orders (id serial PRIMARY KEY, what text);
              INSERT INTO orders (what) VALUES ('bolt'), ('nut');
              CREATE SEQUENCE numbers START 7;
-             CREATE FUNCTION seven() RETURNS int LANGUAGE sql AS 'SELECT 7';
-             CREATE VIEW shown AS SELECT what FROM orders;
              CREATE TYPE colour AS ENUM ('red');
              GRANT SELECT ON orders TO PUBLIC;
              ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC",
@@ -65,11 +63,6 @@ async fn what_an_account_made_stays_and_is_the_owners() {
         (
             "sequence",
             "SELECT nextval('numbers') - 5 || pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'numbers'",
-        ),
-        ("function", "SELECT seven() - 5 || pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'seven'"),
-        (
-            "view",
-            "SELECT (SELECT count(*) FROM shown) || pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'shown'",
         ),
         ("type", "SELECT 2 || pg_get_userbyid(typowner) FROM pg_type WHERE typname = 'colour'"),
     ] {
@@ -93,9 +86,12 @@ async fn open_sessions_are_ended_whatever_they_do() {
     in_transaction.execute("BEGIN; CREATE TABLE half_done (id int); SELECT count(*) FROM items").await.unwrap();
     let mut as_role = login(&world, &account).await;
     let set = format!("SET ROLE {}", world.database.read_only);
-    // Another role than the one it was granted is not its to take; the granted one is.
+    // Another role than the one it was granted is not its to take; the granted one is where the server
+    // cannot give its rights alone.
     assert!(as_role.execute(sqlx::AssertSqlSafe(set)).await.is_err());
-    as_role.execute(sqlx::AssertSqlSafe(format!("SET ROLE {}", world.database.read_write))).await.unwrap();
+    let became = as_role.execute(sqlx::AssertSqlSafe(format!("SET ROLE {}", world.database.read_write))).await;
+    let version = world.database.value("SELECT current_setting('server_version_num')::int >= 160000").await.unwrap();
+    assert_eq!(became.is_err(), version == "true", "{became:?}");
     let mut at_work = login(&world, &account).await;
     let at_work = tokio::spawn(async move { at_work.execute("SELECT pg_sleep(600)").await.map(|_| ()) });
     let busy = format!(

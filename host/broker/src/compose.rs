@@ -452,7 +452,9 @@ fn endpoint(told: Option<&config::Endpoint>, own: Option<Endpoint>) -> Result<Op
     let missing = |key: &str| format!("`{key}` is missing: the target's connection does not tell it");
     let scheme = told.scheme.clone().or_else(|| own.as_ref().map(|own| own.scheme.clone()));
     let scheme = scheme.ok_or_else(|| missing("scheme"))?;
-    let host = told.host.clone().or_else(|| own.as_ref().map(|own| own.host.clone()));
+    // With or without the brackets of a URL: the reply's URI puts its own.
+    let without_brackets = |host: &String| host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let host = told.host.as_ref().map(without_brackets).or_else(|| own.as_ref().map(|own| own.host.clone()));
     let port = told.port.or_else(|| own.as_ref().map(|own| own.port)).or_else(|| usual_port(&scheme));
     Ok(Some(Endpoint {
         host: host.ok_or_else(|| missing("host"))?,

@@ -70,7 +70,7 @@ impl Connected {
         let kept = before.filter(|kept| kept.settings == *settings && kept.material.same(&material));
         let connection = match kept {
             Some(kept) => kept.connection.clone(),
-            None => make(name, settings, &material, sessions)?,
+            None => make(name, settings, &material, sessions, before)?,
         };
         Ok(Self { settings: settings.clone(), material, connection })
     }
@@ -99,12 +99,14 @@ impl Connected {
     /// Whether the other one leads to another server: another kind, host or port.
     #[must_use]
     pub fn leads_elsewhere(&self, other: &Self) -> bool {
-        let place = |connected: &Self| {
-            let config::Connection { url, protocol, .. } = &connected.settings;
-            (protocol.capability(), host(url), url.port_or_known_default().or_else(|| usual_port(url.scheme())))
-        };
-        place(self) != place(other)
+        place(&self.settings) != place(&other.settings)
     }
+}
+
+/// Which server a section names.
+fn place(settings: &config::Connection) -> (&'static str, String, Option<u16>) {
+    let config::Connection { url, protocol, .. } = settings;
+    (protocol.capability(), host(url), url.port_or_known_default().or_else(|| usual_port(url.scheme())))
 }
 
 /// The port that a scheme has where none is said.
@@ -133,6 +135,7 @@ fn make(
     settings: &config::Connection,
     material: &Material,
     sessions: Option<Arc<dyn SessionStore>>,
+    before: Option<&Connected>,
 ) -> anyhow::Result<Connection> {
     let config::Connection { url, ca, max_connections, connect_timeout, protocol } = settings;
     let (max_connections, connect_timeout) = (*max_connections, *connect_timeout);
@@ -148,12 +151,18 @@ fn make(
                 let path = ca.to_str().context("the path of `ca` is not UTF-8 text")?;
                 url.query_pairs_mut().append_pair(tls.0, tls.1).append_pair(tls.2, path);
             }
-            Connection::Sql(Arc::new(SqlConnection::new(SqlConnectionOptions {
+            let options = SqlConnectionOptions {
                 kind,
                 max_connections,
                 connect_timeout,
                 ..SqlConnectionOptions::new(name, url, password)
-            })?))
+            };
+            // Statements that were abandoned on the one before are still waited for.
+            let before = before.filter(|before| place(&before.settings) == place(settings));
+            Connection::Sql(Arc::new(match before.map(|before| &before.connection) {
+                Some(Connection::Sql(before)) => SqlConnection::succeeding(options, before)?,
+                _ => SqlConnection::new(options)?,
+            }))
         }
         Protocol::Ldap { bind_dn, plaintext, operation_timeout, .. } => {
             Connection::Ldap(Arc::new(LdapConnection::new(LdapConnectionOptions {

@@ -164,6 +164,7 @@ impl Started {
         background.spawn(tasks::removal::run(Arc::clone(&broker)));
         background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval, recovered > 0));
         background.spawn(tasks::maintain::run(Arc::clone(&broker)));
+        background.spawn(tasks::way_in::run(Arc::clone(&broker)));
         background.spawn(tasks::rotation::run(Arc::clone(&broker)));
         background.spawn(tasks::housekeeping::run(Arc::clone(&broker), config.store.keep_revoked));
         let exports = config.audit.export.clone().into_iter().zip(broker.exported.clone());

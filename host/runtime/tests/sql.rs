@@ -36,7 +36,8 @@ impl Server {
         let server = Self { name, admin: Url::parse(&admin).unwrap(), broker: generate_password() };
         let (n, password) = (&server.name, server.broker.expose_secret());
         server.admin_run(&format!("CREATE ROLE {n}_broker LOGIN CREATEROLE PASSWORD '{password}'")).await;
-        server.admin_run(&format!("CREATE ROLE {n}_app NOLOGIN")).await;
+        server.admin_run(&format!("CREATE ROLE {n}_app NOLOGIN; CREATE ROLE {n}_keeper NOLOGIN")).await;
+        server.admin_run(&format!("GRANT {n}_keeper TO {n}_broker")).await;
         server.admin_run(&format!("GRANT {n}_app TO {n}_broker WITH ADMIN OPTION")).await;
         server.admin_run(&format!("CREATE DATABASE {n}")).await;
         server
@@ -112,13 +113,14 @@ impl Server {
         self.admin_run(&format!("DROP DATABASE IF EXISTS {n}_other WITH (FORCE)")).await;
         self.admin_run(&format!("DROP DATABASE {n} WITH (FORCE)")).await;
         self.admin_run(&format!(
-            "DROP OWNED BY {n}_broker; DROP ROLE {n}_broker; DROP OWNED BY {n}_app; DROP ROLE {n}_app"
+            "DROP OWNED BY {n}_broker; DROP ROLE {n}_broker; DROP OWNED BY {n}_app; DROP ROLE {n}_app; \
+             DROP OWNED BY {n}_keeper; DROP ROLE {n}_keeper"
         ))
         .await;
     }
 
     fn target(&self) -> TargetView {
-        target(&format!(r#"{{"reassign_owned_to":"{}_app","scram_iterations":4096}}"#, self.name))
+        target(&format!(r#"{{"reassign_owned_to":"{}_keeper","scram_iterations":4096}}"#, self.name))
     }
 
     fn role(&self) -> RoleView {
@@ -191,6 +193,8 @@ async fn what_an_account_owns_elsewhere_is_kept() {
     let server = Server::new().await;
     let other = format!("{}_other", server.name);
     server.admin_run(&format!("CREATE DATABASE {other} OWNER {}_app", server.name)).await;
+    // Schemas are kept by who may make some.
+    server.admin_run(&format!("GRANT CREATE ON DATABASE {other} TO {}_keeper", server.name)).await;
     let bench = bench();
     let driver = bench.driver("driver-postgres");
     let scope = scope_with(&server.connection());
@@ -214,7 +218,7 @@ async fn what_an_account_owns_elsewhere_is_kept() {
         .fetch_one(&mut admin)
         .await
         .unwrap();
-    assert_eq!(row.try_get_unchecked::<String, _>(0).unwrap(), format!("{}_app", server.name));
+    assert_eq!(row.try_get_unchecked::<String, _>(0).unwrap(), format!("{}_keeper", server.name));
     // The connection to the other database ended with the call.
     let left = format!(
         "SELECT count(*)::text FROM pg_stat_activity \
@@ -414,7 +418,7 @@ async fn lost_races_are_run_again() {
     let bench = bench_with(Limits::default(), 32);
     let driver = bench.driver("driver-postgres");
     let scope = scope_with(&server.connection());
-    let config = target(&format!(r#"{{"reassign_owned_to":"{}_app","scram_iterations":1}}"#, server.name));
+    let config = target(&format!(r#"{{"reassign_owned_to":"{}_keeper","scram_iterations":1}}"#, server.name));
     let calls = (0..64).map(|_| {
         let (driver, scope, config, role) = (driver.clone(), scope.clone(), config.clone(), server.role());
         tokio::spawn(async move {

@@ -5,7 +5,7 @@ use jit_plugin::{
 };
 
 use crate::config::{RoleConfig, TargetConfig};
-use crate::failure::{self, UNDEFINED_OBJECT};
+use crate::failure::{self, SYNTAX_ERROR, UNDEFINED_OBJECT};
 use crate::statements;
 
 /// How many names a page of [`list`] has.
@@ -18,13 +18,21 @@ pub(crate) fn create(
     account: &Account,
     password: Secret<'_>,
 ) -> Result<Issued, Error> {
-    let statement = statements::CREATE.with([
-        Param::Ident(&account.name),
-        Param::Number(role.connection_limit.map_or(-1, i64::from)),
-        verifier(target, password),
-        Param::Timestamp(account.expires_at),
-        Param::Idents(&role.grants),
-    ]);
+    let name = Param::Ident(&account.name);
+    let limit = Param::Number(role.connection_limit.into());
+    let password = verifier(target, password);
+    let expiry = Param::Timestamp(account.expires_at);
+    let grants = Param::Idents(&role.grants);
+    if !role.set_role {
+        let batch =
+            [statements::CREATE.with([name, limit, password, expiry]), statements::GRANT_RIGHTS.with([grants, name])];
+        match sql.execute(None, &batch) {
+            // Before PostgreSQL 16 a membership gives SET ROLE, too; nothing was run.
+            Err(error) if error.code() == Some(SYNTAX_ERROR) => {}
+            done => return done.map(|()| Issued::default()).map_err(failure::of_change),
+        }
+    }
+    let statement = statements::CREATE_IN_ROLE.with([name, limit, password, expiry, grants]);
     sql.execute(None, &[statement]).map_err(failure::of_change)?;
     Ok(Issued::default())
 }

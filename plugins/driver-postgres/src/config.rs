@@ -20,7 +20,8 @@ pub struct TargetConfig {
     /// passwords are random, so that 1 is no weaker where all clients take it.
     #[serde(default = "default_iterations")]
     pub scram_iterations: u32,
-    /// Whether revocation ends the account's sessions. A session outlives its role otherwise.
+    /// Always true: a session that is left alone goes on without end. The key is read because
+    /// earlier versions had a choice.
     #[serde(default = "default_terminate")]
     pub terminate_sessions: bool,
 }
@@ -33,14 +34,24 @@ fn default_terminate() -> bool {
     true
 }
 
+/// Some few accounts must not take all connections of a server, whose usual number is 100.
+fn default_connection_limit() -> u16 {
+    16
+}
+
 /// `[targets.T.roles.R]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoleConfig {
     /// Roles of the database that an account becomes a member of.
     pub grants: Vec<String>,
-    /// How many sessions an account may have at a time; none is no limit.
-    pub connection_limit: Option<u16>,
+    /// Whether an account may become one of its roles (`SET ROLE`). What it makes as such a role is not
+    /// its own: it stays, code included. Before PostgreSQL 16 every account may.
+    #[serde(default)]
+    pub set_role: bool,
+    /// How many sessions an account may have at a time.
+    #[serde(default = "default_connection_limit")]
+    pub connection_limit: u16,
 }
 
 impl TargetConfig {
@@ -50,6 +61,10 @@ impl TargetConfig {
         if !(1..=1_000_000).contains(&self.scram_iterations) {
             let message = "must be from 1 to 1000000: leave it out for 4096";
             problems.push(ConfigProblem::new("scram_iterations", message));
+        }
+        if !self.terminate_sessions {
+            let message = "must be true, or left out: a session that is not ended outlives its lease";
+            problems.push(ConfigProblem::new("terminate_sessions", message));
         }
         if let Some(message) = self.reassign_owned_to.as_deref().and_then(wrong_name) {
             problems.push(ConfigProblem::new("reassign_owned_to", message));
@@ -76,8 +91,8 @@ impl RoleConfig {
                 problems.push(ConfigProblem::new(format!("grants[{index}]"), message));
             }
         }
-        if self.connection_limit == Some(0) {
-            let message = "must be 1 or more: leave it out for no limit";
+        if self.connection_limit == 0 {
+            let message = "must be 1 or more: leave it out for 16";
             problems.push(ConfigProblem::new("connection_limit", message));
         }
         problems

@@ -7,9 +7,19 @@ pub(crate) const UNDEFINED_OBJECT: &str = "42704";
 /// `dependent_objects_still_exist`
 pub(crate) const DEPENDENT_OBJECTS: &str = "2BP01";
 
+/// `lock_not_available`: the wait for a lock was as long as it may be.
+pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// `query_canceled`
+pub(crate) const QUERY_CANCELED: &str = "57014";
+/// `out_of_memory`: of the table of locks, mostly.
+pub(crate) const OUT_OF_MEMORY: &str = "53200";
+/// `syntax_error`: of our statements only on a server that is too old for one.
+pub(crate) const SYNTAX_ERROR: &str = "42601";
+/// `insufficient_privilege`
+pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// `duplicate_object`, and `unique_violation` when two create the same role at once.
 const EXISTS: [&str; 2] = ["42710", "23505"];
-const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// The failure of a statement that changes something.
 pub(crate) fn of_change(error: SqlError) -> Error {
@@ -31,6 +41,26 @@ pub(crate) fn of_change(error: SqlError) -> Error {
     } else {
         Error::Refused(text())
     }
+}
+
+/// The failure of a statement of a removal. What holds up this one account, a lock say, is not told as
+/// a server that is away: the others' removals go on.
+pub(crate) fn of_removal(error: SqlError) -> Error {
+    let own = match error.code() {
+        Some(code) => {
+            ["40", "55"].iter().any(|class| code.starts_with(class)) || ["XX000", OUT_OF_MEMORY].contains(&code)
+        }
+        None => false,
+    };
+    match of_change(error) {
+        Error::Retryable(retry) if own => not_yet(retry.reason),
+        other => other,
+    }
+}
+
+/// The account cannot go yet; what was done of its removal stays.
+pub(crate) fn not_yet(reason: impl Into<String>) -> Error {
+    Error::OutcomeUnknown(reason.into())
 }
 
 /// The failure of a statement that only reads: whatever passes can be tried again.
@@ -81,6 +111,16 @@ mod tests {
             ("57014", "unknown"),
         ] {
             assert_eq!(kind(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_holds_up_one_account_is_no_outage() {
+        for code in ["55P03", "40P01", "XX000", "53200"] {
+            assert!(matches!(of_removal(refused(code)), Error::OutcomeUnknown(_)), "{code}");
+        }
+        for code in ["53300", "57P03"] {
+            assert!(matches!(of_removal(refused(code)), Error::Retryable(_)), "{code}");
         }
     }
 

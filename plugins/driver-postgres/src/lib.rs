@@ -10,6 +10,9 @@
 mod account;
 mod config;
 mod failure;
+mod footprint;
+mod handover;
+mod powers;
 mod revoke;
 mod statements;
 mod validate;

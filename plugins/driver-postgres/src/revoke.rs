@@ -1,190 +1,214 @@
-//! Removing an account, so that each step can be the last and the next call goes on:
+//! Removing an account that may do everything in its power against it (HOSTILE-TENANT). Each step can
+//! be the last, and the next call goes on:
 //!
-//! 1. it cannot log in any more;
-//! 2. its sessions are ended, before anything is reassigned: they could make new things;
-//! 3. what it owns goes to the owner that the target names, in every database where it owns
-//!    something, and its privileges go;
-//! 4. the role is dropped.
+//! 1. it cannot log in any more. The account can hold this up, since it may change its own role and
+//!    not commit: the wait is short, and it comes again below;
+//! 2. its roles are taken from it, so that what still runs has no rights;
+//! 3. its sessions are ended, until it has none and cannot log in;
+//! 4. its code is dropped, its data handed over ([`crate::handover`]), its privileges go;
+//! 5. the role is dropped.
 //!
 //! An account that owns nothing and has no session takes three round trips.
 
 use jit_plugin::{Account, Error, Param, Sql, SqlError, log};
 
-use crate::account::is_true;
 use crate::config::TargetConfig;
-use crate::failure::{self, DEPENDENT_OBJECTS, UNDEFINED_OBJECT};
-use crate::statements;
+use crate::failure::{self, DEPENDENT_OBJECTS, LOCK_NOT_AVAILABLE, QUERY_CANCELED, UNDEFINED_OBJECT};
+use crate::footprint::Footprint;
+use crate::{handover, statements};
 
 /// How often new dependents may turn up before the host is told to come back.
 const ATTEMPTS: usize = 3;
 
+/// How often sessions are ended and the login disabled before the host is told to come back.
+const ROUNDS: usize = 5;
+
 /// How long the server waits for the end of one session, in milliseconds.
 const SESSION_WAIT_MS: i64 = 1000;
 
-/// More databases than this are looked at by the next call.
-const MAX_DATABASES: u32 = 100;
+/// How many roles are taken from the account.
+const MAX_ROLES: u32 = 100;
 
-/// How many databases, and things in each, an error names.
-const NAMED_DATABASES: usize = 10;
-const NAMED_THINGS: u32 = 20;
+/// How many prepared transactions an error names.
+const MAX_PREPARED: u32 = 20;
 
 /// The first version in which a creator does not have the privileges of what it created.
 const CREATOR_ONLY_ADMINISTERS: u32 = 160_000;
 
 pub(crate) fn revoke(sql: &mut dyn Sql, target: &TargetConfig, account: &Account) -> Result<(), Error> {
     let name = account.name.as_str();
-    let disable = statements::DISABLE.with([Param::Ident(name)]);
-    match sql.execute(None, &[disable]) {
-        Ok(()) => {}
-        Err(error) if error.code() == Some(UNDEFINED_OBJECT) => return Ok(()),
-        Err(error) => return Err(failure::of_change(error)),
+    let mut login = disable(sql, name, &[])?;
+    if login == Login::Missing {
+        return Ok(());
+    }
+    let Some(mut footprint) = Footprint::of(sql, name)? else {
+        return Ok(());
+    };
+    let is_bare = footprint.sessions == 0 && footprint.places.is_empty() && footprint.prepared == 0;
+    if login == Login::Open || !is_bare {
+        join(sql, name, footprint.version)?;
+        take_roles(sql, name);
+        match silence(sql, name, &mut login, footprint)? {
+            Some(after) => footprint = after,
+            None => return Ok(()),
+        }
+    }
+    if footprint.prepared > 0 {
+        return Err(prepared(sql, name, login));
     }
     for _ in 0..ATTEMPTS {
-        let Some(mut footprint) = Footprint::of(sql, name)? else {
-            return Ok(());
-        };
-        let has_sessions = target.terminate_sessions && footprint.sessions > 0;
-        if has_sessions || !footprint.places.is_empty() {
-            join(sql, name, footprint.version)?;
-        }
-        if has_sessions {
-            // They may have made something until the last moment.
-            match end_sessions(sql, name)? {
-                Some(after) => footprint = after,
-                None => return Ok(()),
-            }
-        }
         for place in &footprint.places {
-            clear(sql, target, name, place)?;
+            handover::clear(sql, target, name, place)?;
         }
         match sql.execute(None, &[statements::DROP.with([Param::Ident(name)])]) {
             Ok(()) => return Ok(()),
             Err(error) => match error.code() {
                 Some(UNDEFINED_OBJECT) => return Ok(()),
-                Some(DEPENDENT_OBJECTS) => continue,
-                _ => return Err(failure::of_change(error)),
+                Some(DEPENDENT_OBJECTS) => {}
+                _ => return Err(failure::of_removal(error)),
             },
         }
-    }
-    let left = Footprint::of(sql, name)?.map(|footprint| footprint.places);
-    Err(dependents(sql, name, &left.unwrap_or_default()))
-}
-
-/// What the account cannot go without, by name where the database tells.
-fn dependents(sql: &mut dyn Sql, name: &str, places: &[Place]) -> Error {
-    let mut left = Vec::new();
-    for place in places.iter().take(NAMED_DATABASES) {
-        let statement = statements::DEPENDENTS.with([Param::Literal(name)]);
-        let things = sql.query(place.database.as_deref(), &statement, NAMED_THINGS);
-        let things = things.map(|answer| answer.rows).unwrap_or_default();
-        let things = things.into_iter().filter_map(|row| row.into_iter().next().flatten());
-        left.extend(things.map(|thing| format!("{}: {thing}", place.shown)));
-        left.push(place.in_words());
-    }
-    Error::Dependents(left)
-}
-
-/// What hangs on a role.
-struct Footprint {
-    version: u32,
-    sessions: u64,
-    places: Vec<Place>,
-}
-
-/// The things in one database, or those that belong to none.
-struct Place {
-    /// None for the connection's own, and for what belongs to no database.
-    database: Option<String>,
-    shown: String,
-    things: u64,
-    owned: u64,
-}
-
-impl Footprint {
-    /// None when the role is not there.
-    fn of(sql: &mut dyn Sql, name: &str) -> Result<Option<Self>, Error> {
-        let statement = statements::FOOTPRINT.with([Param::Literal(name)]);
-        let rows = sql.query(None, &statement, MAX_DATABASES).map_err(failure::of_read)?.rows;
-        let mut footprint: Option<Self> = None;
-        for row in rows {
-            let [version, sessions, database, is_own, things, owned] = &row[..] else {
-                return Err(Error::Other("the server gave other columns".into()));
-            };
-            let footprint = footprint.get_or_insert_with(|| Self {
-                version: number(version),
-                sessions: number(sessions),
-                places: Vec::new(),
-            });
-            let things = number(things);
-            if things == 0 {
-                continue;
-            }
-            let is_own = is_own.as_deref().is_some_and(is_true);
-            footprint.places.push(Place {
-                database: database.clone().filter(|_| !is_own),
-                shown: database.clone().unwrap_or_else(|| "no database".into()),
-                things,
-                owned: number(owned),
-            });
+        match Footprint::of(sql, name)? {
+            Some(after) => footprint = after,
+            None => return Ok(()),
         }
-        Ok(footprint)
+        if footprint.sessions > 0 {
+            return Err(failure::not_yet("the account has a session again: the next call ends it"));
+        }
+        join(sql, name, footprint.version)?;
     }
+    Err(footprint.dependents(sql, name))
 }
 
-impl Place {
-    fn in_words(&self) -> String {
-        let Self { things, owned, shown, .. } = self;
-        format!("{shown}: {things} in all, {owned} owned")
-    }
+/// Whether the account can log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Login {
+    /// There is no such account.
+    Missing,
+    Disabled,
+    /// Somebody held its row of `pg_authid` locked, most likely itself.
+    Open,
 }
 
-/// A number as text; what is none counts as zero, and the next step of the server's says no.
-fn number<T: std::str::FromStr + Default>(text: &Option<String>) -> T {
-    text.as_deref().and_then(|digits| digits.parse().ok()).unwrap_or_default()
+/// Disables the login, in one transaction after `before`.
+fn disable(sql: &mut dyn Sql, name: &str, before: &[jit_plugin::Statement<'_>]) -> Result<Login, Error> {
+    let mut batch = before.to_vec();
+    batch.push(statements::DISABLE.with([Param::Ident(name)]));
+    match sql.execute(None, &batch) {
+        Ok(()) => Ok(Login::Disabled),
+        Err(error) => match error.code() {
+            Some(UNDEFINED_OBJECT) => Ok(Login::Missing),
+            Some(LOCK_NOT_AVAILABLE | QUERY_CANCELED) => Ok(Login::Open),
+            // A lost race: somebody changes the row again and again.
+            Some("XX000") => Ok(Login::Open),
+            _ => Err(failure::of_removal(error)),
+        },
+    }
 }
 
 /// Gives the broker's role the privileges of the account. The membership goes with the account.
 fn join(sql: &mut dyn Sql, name: &str, version: u32) -> Result<(), Error> {
-    let join = if version >= CREATOR_ONLY_ADMINISTERS { statements::JOIN_INHERITING } else { statements::JOIN };
-    sql.execute(None, &[join.with([Param::Ident(name)])]).map_err(failure::of_change)
+    let creator_only_administers = version >= CREATOR_ONLY_ADMINISTERS;
+    let join = if creator_only_administers { statements::JOIN_INHERITING } else { statements::JOIN };
+    let joined = sql.execute(None, &[join.with([Param::Ident(name)])]);
+    match joined {
+        Err(error) if error.code() == Some(LOCK_NOT_AVAILABLE) && !creator_only_administers => {
+            // It grants itself in a transaction that it leaves open (PostgreSQL 14): the sessions have to
+            // end first, for which there is another way before PostgreSQL 16.
+            let signal = statements::SIGNAL_SESSIONS.with([Param::Literal(name)]);
+            let batch = [statements::MAY_SIGNAL.with([]), signal, statements::MAY_NOT_SIGNAL.with([])];
+            sql.execute(None, &batch).map_err(failure::of_removal)?;
+            sql.execute(None, &[join.with([Param::Ident(name)])]).map_err(failure::of_removal)
+        }
+        joined => joined.map_err(failure::of_removal),
+    }
 }
 
-/// Gives what hangs on the role once it has no session; none when it is not there.
-fn end_sessions(sql: &mut dyn Sql, name: &str) -> Result<Option<Footprint>, Error> {
-    for _ in 0..ATTEMPTS {
+/// Takes the account's roles from it: what still runs for it has no rights from then on. Whatever
+/// cannot be taken goes with the account itself.
+fn take_roles(sql: &mut dyn Sql, name: &str) {
+    let statement = statements::MEMBERSHIPS.with([Param::Literal(name)]);
+    let taken = sql.query(None, &statement, MAX_ROLES).and_then(|answer| {
+        let roles: Vec<String> = answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+        if roles.is_empty() {
+            return Ok(());
+        }
+        sql.execute(None, &[statements::TAKE_ROLES.with([Param::Idents(&roles), Param::Ident(name)])])
+    });
+    if let Err(error) = taken {
+        let reason = failure::of_removal(error).to_string();
+        log::warn("the account keeps its roles until it is dropped", &[("account", name), ("reason", &reason)]);
+    }
+}
+
+/// Ends sessions and disables the login, until there is no session and no new one can begin. Gives
+/// what hangs on the role then; none when it is not there.
+fn silence(
+    sql: &mut dyn Sql,
+    name: &str,
+    login: &mut Login,
+    mut footprint: Footprint,
+) -> Result<Option<Footprint>, Error> {
+    for _ in 0..ROUNDS {
         let signal = statements::SIGNAL_SESSIONS.with([Param::Literal(name)]);
-        sql.query(None, &signal, 1).map_err(failure::of_change)?;
-        let wait = statements::AWAIT_SESSIONS.with([Param::Literal(name), Param::Number(SESSION_WAIT_MS)]);
-        sql.query(None, &wait, 4).map_err(failure::of_change)?;
+        if *login == Login::Open {
+            // In one message: we stand in line for its row while those who hold it are ended, before
+            // anybody who logs in meanwhile.
+            *login = disable(sql, name, &[signal])?;
+            if *login == Login::Missing {
+                return Ok(None);
+            }
+        } else if footprint.sessions > 0 {
+            sql.query(None, &signal, 1).map_err(failure::of_removal)?;
+        }
+        if footprint.sessions > 0 || *login == Login::Open {
+            let wait = statements::AWAIT_SESSIONS.with([Param::Literal(name), Param::Number(SESSION_WAIT_MS)]);
+            sql.query(None, &wait, 4).map_err(failure::of_removal)?;
+        }
         // Only a new look tells: a session that ended between the list and the wait is told like
         // one that does not end.
-        let after = Footprint::of(sql, name)?;
-        if after.as_ref().is_none_or(|after| after.sessions == 0) {
-            return Ok(after);
+        match Footprint::of(sql, name)? {
+            Some(after) => footprint = after,
+            None => return Ok(None),
+        }
+        // A prepared transaction may hold the row as well, and nothing here ends it.
+        if footprint.sessions == 0 && (*login == Login::Disabled || footprint.prepared > 0) {
+            return Ok(Some(footprint));
         }
     }
-    let message = "sessions of a disabled account have not ended yet";
+    let message = match *login {
+        Login::Open => "the account's login cannot be disabled yet: somebody holds its role locked",
+        _ => "sessions of a disabled account have not ended yet",
+    };
     log::warn(message, &[("account", name)]);
-    Err(Error::retryable(message))
+    Err(failure::not_yet(message))
 }
 
-/// Hands over what the account owns in one database and takes its privileges there.
-fn clear(sql: &mut dyn Sql, target: &TargetConfig, name: &str, place: &Place) -> Result<(), Error> {
-    let drop_owned = statements::DROP_OWNED.with([Param::Ident(name)]);
-    let batch = match &target.reassign_owned_to {
-        Some(owner) => {
-            let owner = [Param::Ident(name), Param::Ident(owner)];
-            vec![statements::REASSIGN.with(owner), drop_owned]
-        }
-        // Without an owner to hand it to, DROP OWNED would delete the data.
-        None if place.owned > 0 => {
-            return Err(dependents(sql, name, std::slice::from_ref(place)));
-        }
-        None => vec![drop_owned],
-    };
-    let done = sql.execute(place.database.as_deref(), &batch);
-    done.map_err(|error| match error {
-        SqlError::Unavailable(reason) => Error::retryable(format!("database {}: {reason}", place.shown)),
-        error => failure::of_change(error),
-    })
+/// The account's prepared transactions, with what ends them.
+fn prepared(sql: &mut dyn Sql, name: &str, login: Login) -> Error {
+    let statement = statements::PREPARED.with([Param::Literal(name)]);
+    let rows = sql.query(None, &statement, MAX_PREPARED).map(|answer| answer.rows).unwrap_or_default();
+    let mut left: Vec<String> = rows
+        .into_iter()
+        .filter_map(|row| match row.into_iter().collect::<Option<Vec<_>>>()?.as_slice() {
+            [database, gid] => {
+                let quoted = gid.replace('\'', "''");
+                Some(format!("{database}: prepared transaction; as superuser there: ROLLBACK PREPARED '{quoted}'"))
+            }
+            _ => None,
+        })
+        .collect();
+    left.push("prepared transactions keep their locks until they are ended".to_owned());
+    if login == Login::Open {
+        left.push("one of them holds the account's role locked: it can log in until its VALID UNTIL".to_owned());
+    }
+    Error::Dependents(left)
+}
+
+/// An error of the connection, with the database in it.
+pub(crate) fn in_database(shown: &str, error: SqlError) -> Error {
+    match error {
+        SqlError::Unavailable(reason) => Error::retryable(format!("database {shown}: {reason}")),
+        error => failure::of_removal(error),
+    }
 }

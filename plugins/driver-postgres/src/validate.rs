@@ -8,6 +8,7 @@ use jit_plugin::{ConfigProblem, Error, Param, Role, Sql, Target, log};
 
 use crate::account::is_true;
 use crate::config::{RoleConfig, TargetConfig};
+use crate::powers::{self, Powers, quoted};
 use crate::{failure, statements};
 
 /// The oldest version that has all the statements use (`pg_terminate_backend` with a timeout).
@@ -36,16 +37,27 @@ pub(crate) fn validate(
             log::warn(&format!("all that it needs: {needed}"), &[("target", target.name.as_str())]);
         }
         problems = broker.problems();
+        powers::warn_of_planters(sql, &target.name)?;
         let known = Known::ask(sql, &target.config, roles)?;
         if let Some(owner) = &target.config.reassign_owned_to {
             problems.extend(known.owner_problem(&broker, owner));
+            problems.extend(powers::keeper_problems(sql, owner, &granted(roles))?);
         }
         for role in roles {
             let found = known.grant_problems(&broker, &role.config);
             problems.extend(of_role(&role.name, found));
+            if role.config.set_role || broker.version < CREATEROLE_IS_BOUNDED {
+                powers::warn_of_makers(sql, &target.name, &role.name, &role.config.grants)?;
+            }
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidConfig(problems)) }
+}
+
+/// What all roles of the target grant, each once.
+fn granted(roles: &[Role<RoleConfig>]) -> Vec<String> {
+    let granted: BTreeSet<&String> = roles.iter().flat_map(|role| &role.config.grants).collect();
+    granted.into_iter().cloned().collect()
 }
 
 /// The role that the broker's connection has.
@@ -125,37 +137,36 @@ impl Broker {
 }
 
 /// What the server says of the roles that the configuration names.
-struct Known(BTreeMap<String, KnownRole>);
+struct Known {
+    roles: BTreeMap<String, KnownRole>,
+    powers: Powers,
+}
 
 struct KnownRole {
-    is_powerful: bool,
     broker_administers: bool,
     broker_has_privileges: bool,
 }
 
 impl Known {
     fn ask(sql: &mut dyn Sql, target: &TargetConfig, roles: &[Role<RoleConfig>]) -> Result<Self, Error> {
-        let mut names: BTreeSet<&String> = target.reassign_owned_to.iter().collect();
-        names.extend(roles.iter().flat_map(|role| &role.config.grants));
-        let names: Vec<String> = names.into_iter().cloned().collect();
+        let granted = granted(roles);
+        let powers = Powers::ask(sql, &granted, target.reassign_owned_to.as_deref())?;
+        let names: Vec<String> = granted.into_iter().chain(target.reassign_owned_to.clone()).collect();
         let mut known = BTreeMap::new();
         for names in names.chunks(NAMES) {
             let statement = statements::GRANTABLE.with([Param::Literals(names)]);
             let answer = sql.query(None, &statement, NAMES as u32).map_err(failure::of_read)?;
             for row in answer.rows {
-                let [Some(name), is_powerful, administers, has_privileges] = &row[..] else {
+                let [Some(name), administers, has_privileges] = &row[..] else {
                     return Err(Error::Other("the server gave other columns".into()));
                 };
                 let holds = |flag: &Option<String>| flag.as_deref().is_some_and(is_true);
-                let role = KnownRole {
-                    is_powerful: holds(is_powerful),
-                    broker_administers: holds(administers),
-                    broker_has_privileges: holds(has_privileges),
-                };
+                let role =
+                    KnownRole { broker_administers: holds(administers), broker_has_privileges: holds(has_privileges) };
                 known.insert(name.clone(), role);
             }
         }
-        Ok(Self(known))
+        Ok(Self { roles: known, powers })
     }
 
     fn grant_problems(&self, broker: &Broker, config: &RoleConfig) -> Vec<ConfigProblem> {
@@ -167,12 +178,11 @@ impl Known {
     }
 
     fn wrong_grant(&self, broker: &Broker, grant: &str) -> Option<String> {
-        let Some(role) = self.0.get(grant) else {
+        let Some(role) = self.roles.get(grant) else {
             return Some(format!("no such role on the server: CREATE ROLE {} NOLOGIN", quoted(grant)));
         };
-        if role.is_powerful || grant == broker.name {
-            // SET ROLE gives an account what the role has: it could then make accounts of its own.
-            return Some("is a superuser or creates roles: grant a role that has only what applications need".into());
+        if let Some(power) = self.powers.of(grant) {
+            return Some(power);
         }
         let may_grant = role.broker_administers
             || broker.is_super
@@ -187,7 +197,7 @@ impl Known {
     }
 
     fn owner_problem(&self, broker: &Broker, owner: &str) -> Option<ConfigProblem> {
-        let message = match self.0.get(owner) {
+        let message = match self.roles.get(owner) {
             None => format!("no such role on the server: CREATE ROLE {} NOLOGIN", quoted(owner)),
             Some(role) if !role.broker_has_privileges => format!(
                 "the broker's role may not give it objects: GRANT {} TO {}",
@@ -198,11 +208,6 @@ impl Known {
         };
         Some(ConfigProblem::new("reassign_owned_to", message))
     }
-}
-
-/// For a statement that a person copies; none of the driver's own is made of text.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -222,7 +227,11 @@ mod tests {
             jit_plugin::config::parse(r#"{"reassign_owned_to": "owner"}"#).unwrap_or_else(|_| panic!());
         let role = |grants: &[&str]| Role {
             name: "r".into(),
-            config: RoleConfig { grants: grants.iter().map(|&grant| grant.into()).collect(), connection_limit: None },
+            config: RoleConfig {
+                grants: grants.iter().map(|&grant| grant.into()).collect(),
+                set_role: false,
+                connection_limit: 1,
+            },
         };
         assert_eq!(
             broker.least_privilege(&target, &[role(&["a\"b", "c"]), role(&["c"])]),

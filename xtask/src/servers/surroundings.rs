@@ -127,7 +127,13 @@ fn start(kind: Kind, postgres_major: u32, steps: &Steps) -> Result<Server> {
         Kind::Postgres => {
             let binaries = postgres::binaries(postgres_major, steps)?;
             // Test servers forget on power loss, which no test is about, and hold many worlds.
-            let parameters = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "400")];
+            let parameters = [
+                ("fsync", "off"),
+                ("full_page_writes", "off"),
+                ("max_connections", "400"),
+                // Off by default, on where transaction managers are used.
+                ("max_prepared_transactions", "20"),
+            ];
             let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
             let settings = PostgresSettings { parameters, own_group: true, ..PostgresSettings::default() };
             Server::Postgres(Box::new(PostgresServer::start(binaries.bin(), &settings)?))

@@ -7,3 +7,4 @@ pub mod maintain;
 pub mod reconcile;
 pub mod removal;
 pub mod rotation;
+pub mod way_in;

@@ -7,7 +7,12 @@
 //!
 //! A statement whose answer never came may still be running in the server. Its backend is
 //! remembered as abandoned, and nothing else is run before the server has ended it: a revocation
-//! can therefore not be overtaken by the creation that it is to undo (NO-GHOST).
+//! can therefore not be overtaken by the creation that it is to undo (NO-GHOST). A connection that
+//! takes the place of another one to the same server ([`SqlConnection::succeeding`]) shares what was
+//! abandoned with it.
+//!
+//! One connection of the removal lane stays open ([`SqlConnection::keep_way_in`]): accounts that take
+//! all connections which the server gives must not keep their own removal out.
 //!
 //! What differs by dialect is in [`super::dialect`].
 
@@ -108,7 +113,7 @@ pub struct SqlConnectionError {
 /// Where callers connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Host name or address.
+    /// Host name or address, an IPv6 address without brackets.
     pub host: String,
     /// TCP port.
     pub port: u16,
@@ -133,8 +138,29 @@ pub struct SqlConnection {
     removal: Pool,
     elsewhere: Arc<Semaphore>,
     trials: Arc<Semaphore>,
-    abandoned: Mutex<BTreeMap<u64, Backend>>,
-    next_abandoned: AtomicU64,
+    abandoned: Arc<Abandoned>,
+}
+
+/// Backends whose answer nobody waits for any more.
+#[derive(Default)]
+struct Abandoned {
+    backends: Mutex<BTreeMap<u64, Backend>>,
+    next: AtomicU64,
+}
+
+impl Abandoned {
+    fn add(&self, backend: Backend) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(number, backend);
+    }
+
+    fn all(&self) -> BTreeMap<u64, Backend> {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn ended(&self, number: u64) {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
 }
 
 impl fmt::Debug for SqlConnection {
@@ -153,14 +179,22 @@ pub(crate) struct Session {
     opened: Instant,
 }
 
+impl Session {
+    fn is_old(&self, now: Instant) -> bool {
+        now.duration_since(self.opened) >= MAX_LIFETIME
+    }
+}
+
 struct Pool {
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<(Session, Instant)>>,
+    /// So many are not closed for their age.
+    kept: usize,
 }
 
 impl Pool {
-    fn new(size: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(size)), idle: Mutex::new(Vec::new()) }
+    fn new(size: usize, kept: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(size)), idle: Mutex::new(Vec::new()), kept }
     }
 
     /// The connection that was used last: the others grow idle and are closed.
@@ -173,10 +207,11 @@ impl Pool {
         let mut stale = Vec::new();
         {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            while idle.first().is_some_and(|(_, since)| now.duration_since(*since) > IDLE_TIMEOUT) {
+            let is_idle = |(_, since): &(Session, Instant)| now.duration_since(*since) > IDLE_TIMEOUT;
+            while idle.len() >= self.kept && idle.first().is_some_and(is_idle) {
                 stale.push(idle.remove(0));
             }
-            if now.duration_since(session.opened) < MAX_LIFETIME {
+            if idle.len() < self.kept || !session.is_old(now) {
                 idle.push((session, now));
             }
         }
@@ -208,13 +243,21 @@ impl SqlConnection {
             password: options.password,
             connect_timeout: options.connect_timeout,
             acquire_timeout: options.acquire_timeout,
-            live: Pool::new(options.max_connections as usize),
-            removal: Pool::new(REMOVAL_CONNECTIONS),
+            live: Pool::new(options.max_connections as usize, 0),
+            removal: Pool::new(REMOVAL_CONNECTIONS, 1),
             elsewhere: Arc::new(Semaphore::new(ELSEWHERE_CONNECTIONS)),
             trials: Arc::new(Semaphore::new(TRIALS)),
-            abandoned: Mutex::new(BTreeMap::new()),
-            next_abandoned: AtomicU64::new(0),
+            abandoned: Arc::default(),
         })
+    }
+
+    /// The same in the place of another connection to the same server: what was abandoned on that one,
+    /// now or later, is waited for on both.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn succeeding(options: SqlConnectionOptions, before: &Self) -> Result<Self, SqlConnectionError> {
+        Ok(Self { abandoned: Arc::clone(&before.abandoned), ..Self::new(options)? })
     }
 
     /// Its name in the configuration.
@@ -249,6 +292,38 @@ impl SqlConnection {
             Ok(Err(error)) => Err(Unavailable(describe(&error))),
             Err(_) => Err(Unavailable("no answer in time".to_owned())),
         }
+    }
+
+    /// Makes sure that a connection of the removal lane is open, and young enough. To be called now and
+    /// then: it is opened while there is room for it in the server.
+    ///
+    /// # Errors
+    /// Why there is none, in words for operators.
+    pub async fn keep_way_in(&self) -> Result<(), Unavailable> {
+        // Both are in use: so there is one.
+        let Ok(_permit) = Arc::clone(&self.removal.permits).try_acquire_owned() else {
+            return Ok(());
+        };
+        let mut answering = None;
+        if let Some((mut session, _)) = self.removal.take()
+            && self.answers(&mut session).await
+        {
+            answering = Some(session);
+        }
+        let opened = match &answering {
+            Some(session) if !session.is_old(Instant::now()) => None,
+            _ => Some(self.connect(None).await),
+        };
+        // An old one is better than none.
+        let (kept, result) = match opened {
+            Some(Ok(session)) => (Some(session), Ok(())),
+            Some(Err(error)) => (answering, Err(error)),
+            None => (answering, Ok(())),
+        };
+        if let Some(session) = kept {
+            self.removal.put(session);
+        }
+        result
     }
 
     /// A connection of the lane, to the connection's own database.
@@ -326,13 +401,12 @@ impl SqlConnection {
 
     /// Notes that a statement was sent on a connection whose answer nobody waits for any more.
     pub(crate) fn abandon(&self, backend: Backend) {
-        let number = self.next_abandoned.fetch_add(1, Ordering::Relaxed);
-        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).insert(number, backend);
+        self.abandoned.add(backend);
     }
 
     /// Makes sure that no abandoned statement can take effect any more.
     async fn settle_abandoned(&self, session: &mut Session) -> Result<(), Unavailable> {
-        let waiting = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let waiting = self.abandoned.all();
         if waiting.is_empty() {
             return Ok(());
         }
@@ -341,7 +415,7 @@ impl SqlConnection {
                 if !session.wire.end(&backend).await? {
                     return Ok(false);
                 }
-                self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+                self.abandoned.ended(number);
             }
             Ok::<_, sqlx::Error>(true)
         };
@@ -351,6 +425,11 @@ impl SqlConnection {
             Ok(Ok(false)) | Err(_) => Err(Unavailable("an abandoned statement does not end".to_owned())),
         }
     }
+}
+
+/// A host without the brackets that a URL puts around an IPv6 address.
+pub(crate) fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// A connection on loan. Closed when dropped; [`SqlLease::give_back`] returns it to its lane.

@@ -253,7 +253,7 @@ impl Call {
         }
         let statements = batch.iter().zip(found);
         let messages = match kind {
-            SqlKind::Postgres => one_message(statements, &placed, purpose),
+            SqlKind::Postgres => one_message(statements, &placed, purpose, session.lane),
             SqlKind::MySql => message_each(statements, &placed, purpose),
         };
         Ok(messages.map(|messages| Rendered { kind, messages, placed, is_plain }).map_err(SqlError::Denied))
@@ -289,12 +289,13 @@ fn one_message<'a>(
     statements: impl Iterator<Item = (&'a Statement, &'a Template)> + Clone,
     placed: &[Zeroizing<String>],
     purpose: Purpose,
+    lane: Lane,
 ) -> Result<Vec<StatementText>, String> {
-    let prelude = postgres::bounds::prelude(purpose);
+    let prelude = postgres::session::prelude(purpose, lane);
     // Reserved at once, so that no reallocation leaves a copy of a secret behind.
     let room = statements.clone().map(|(statement, _)| room_for(statement) + AROUND).sum::<usize>();
     let mut text = Zeroizing::new(String::with_capacity(prelude.len() + room + room_for_secrets(placed)));
-    text.push_str(prelude);
+    text.push_str(&prelude);
     let mut next_secret = placed.iter();
     for (number, (statement, template)) in statements.enumerate() {
         if number > 0 {

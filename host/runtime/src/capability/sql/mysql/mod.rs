@@ -15,7 +15,7 @@ use sqlx::{
 };
 use url::Url;
 
-use super::connection::{Endpoint, SETTLE, SqlConnectionOptions};
+use super::connection::{Endpoint, SETTLE, SqlConnectionOptions, without_brackets};
 use super::dialect::QueryEnd;
 use super::{RowBounds, StatementText};
 use crate::bindings::sql::Rows;
@@ -85,7 +85,9 @@ impl Dialer {
         // that the URL names is where applications go.
         let mut server = url.clone();
         server.set_path("");
+        let host = without_brackets(host);
         let options = read(&server)?
+            .host(host)
             // No prepared statements are kept: all is sent as text.
             .statement_cache_capacity(0)
             // `prepare` below sets what it needs, all at once.
@@ -355,6 +357,7 @@ mod tests {
             let error = dialer(url).unwrap_err();
             assert!(error.contains(word) && !error.contains("canary"), "{url}: {error}");
         }
+        assert_eq!(dialer("mysql://u@[::1]:3307").unwrap().host, "::1");
         let endpoint = dialer("mysql://u@localhost").unwrap();
         assert_eq!((endpoint.port, endpoint.database.as_str()), (3306, ""));
         assert_eq!(dialer("mysql://u@localhost:3307/inventory").unwrap().database, "inventory");

@@ -1,7 +1,8 @@
 //! PostgreSQL.
 //!
 //! A batch is one message of the simple protocol, which the server runs as one transaction. A query
-//! runs in a read-only transaction.
+//! runs in a read-only transaction. Names in a statement mean the server's own functions, operators
+//! and types, whatever anybody made in the database ([`session`]).
 
 use futures_util::TryStreamExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -9,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgRow, PgS
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _, ValueRef as _};
 use zeroize::Zeroizing;
 
-use super::connection::{Endpoint, SETTLE, SqlConnectionOptions};
+use super::connection::{Endpoint, SETTLE, SqlConnectionOptions, without_brackets};
 use super::dialect::QueryEnd;
 use super::{MESSAGE, RowBounds, StatementText, withheld};
 use crate::bindings::secrets::Encoding;
@@ -20,6 +21,7 @@ pub(crate) mod bounds;
 pub(crate) mod lexer;
 pub mod quote;
 pub mod scram;
+pub(crate) mod session;
 
 /// Above that many iterations a verifier is computed on a thread for blocking work.
 const INLINE_ITERATIONS: u32 = 1_000;
@@ -61,11 +63,15 @@ impl Dialer {
         }
         // sqlx's own text is not passed on: it could quote the URL.
         let mut options = PgConnectOptions::from_url(url).map_err(|_| "the URL is not a PostgreSQL URL".to_owned())?;
+        // A URL puts brackets around an IPv6 address; no resolver takes them.
+        let host = without_brackets(options.get_host()).to_owned();
         options = options
+            .host(&host)
             .application_name("jit-broker")
             // No prepared statements: all goes by the simple protocol.
             .statement_cache_capacity(0)
             .options([("statement_timeout", settings.statement_timeout.as_millis().to_string())])
+            .options([("search_path", session::SEARCH_PATH)])
             // Notices would be read, and logged, whatever their length.
             .options([("client_min_messages", "error")])
             .disable_statement_logging();
@@ -73,7 +79,7 @@ impl Dialer {
             options = options.options([("client_connection_check_interval", interval.as_millis().to_string())]);
         }
         let endpoint = Endpoint {
-            host: options.get_host().to_owned(),
+            host,
             port: options.get_port(),
             database: options.get_database().unwrap_or(database).to_owned(),
         };
@@ -85,16 +91,18 @@ impl Dialer {
         password: Option<&SecretString>,
         database: Option<&str>,
     ) -> Result<(PgConnection, Backend), sqlx::Error> {
-        let mut options = self.options.clone();
+        let mark = session::Mark::new();
+        let mut options = self.options.clone().options([(session::MARK, mark.text())]);
         if let Some(password) = password {
             options = options.password(password.expose_secret());
         }
         if let Some(database) = database {
             options = options.database(database);
         }
-        let mut connection = options.connect().await?;
-        let row = connection.fetch_one(sqlx::raw_sql(WHO_AM_I)).await?;
+        let mut connection = options.connect().await.map_err(session::explain)?;
+        let row = connection.fetch_one(sqlx::raw_sql(session::WHO_AM_I)).await?;
         let backend = backend_of(&row)?;
+        mark.check(&row)?;
         Ok((connection, backend))
     }
 
@@ -117,16 +125,10 @@ impl Dialer {
     }
 }
 
-/// Which backend process serves this connection.
-const WHO_AM_I: &str = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-
 fn backend_of(row: &PgRow) -> Result<Backend, sqlx::Error> {
     let text = |column: usize| -> Result<String, sqlx::Error> {
-        let value = row.try_get_raw(column)?;
-        if value.is_null() {
-            return Err(sqlx::Error::Protocol("pg_stat_activity does not show our own connection".to_owned()));
-        }
-        value.as_str().map(str::to_owned).map_err(sqlx::Error::Decode)
+        session::text(row, column)?
+            .ok_or_else(|| sqlx::Error::Protocol("pg_stat_activity does not show our own connection".to_owned()))
     };
     let pid = text(0)?.parse().map_err(|_| sqlx::Error::Protocol("not a process id".to_owned()))?;
     Ok(Backend { pid, start: text(1)? })
@@ -136,12 +138,7 @@ fn backend_of(row: &PgRow) -> Result<Backend, sqlx::Error> {
 pub(crate) async fn end_backend(connection: &mut PgConnection, backend: &Backend) -> Result<bool, sqlx::Error> {
     let mut start = String::new();
     quote::literal(&mut start, &backend.start).map_err(|_| sqlx::Error::Protocol("not a timestamp".to_owned()))?;
-    let wait = SETTLE.as_millis();
-    let pid = backend.pid;
-    let statement = format!(
-        "SELECT pg_terminate_backend(pid, {wait}) FROM pg_stat_activity \
-         WHERE pid = {pid} AND backend_start = {start}::timestamptz"
-    );
+    let statement = session::end_backend(backend.pid, &start, SETTLE);
     let row = connection.fetch_optional(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
     match row {
         None => Ok(true),

@@ -1,0 +1,45 @@
+//! Keeps one connection to each SQL server open for removals: leased accounts that take all the
+//! connections which a server gives must not keep their own removal out (HOSTILE-TENANT).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jit_runtime::Connection;
+
+use crate::broker::Broker;
+
+/// How often it is looked whether the connections are there.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>) {
+    // Told when it begins and when it ends, not at each look.
+    let mut missing = BTreeSet::new();
+    loop {
+        let serving = broker.serving.load_full();
+        let looks = serving.connections.iter().filter_map(|(name, connected)| match &connected.connection {
+            Connection::Sql(sql) => Some(async move { (name, sql.keep_way_in().await) }),
+            _ => None,
+        });
+        for (name, result) in join_all(looks).await {
+            match result {
+                Ok(()) => {
+                    if missing.remove(name) {
+                        tracing::info!(connection = name, "the connection for removals is open again");
+                    }
+                }
+                Err(error) => {
+                    if missing.insert(name.clone()) {
+                        tracing::warn!(connection = name, %error, "no connection for removals is open");
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
