@@ -342,7 +342,13 @@ async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
     // As that release left it.
     tamper(&file.path(), "DROP TABLE sealed; DROP TABLE usage; DROP TABLE usage_holds").await;
     tamper(&file.path(), "DROP INDEX leases_live_of; DROP INDEX leases_live_in").await;
-    tamper(&file.path(), "ALTER TABLE leases DROP COLUMN subject; DROP TABLE archived").await;
+    tamper(
+        &file.path(),
+        "DROP TRIGGER audit_keeps_records; DROP TABLE archived; ALTER TABLE leases DROP COLUMN subject;
+        CREATE TRIGGER audit_keeps_records BEFORE DELETE ON audit
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;",
+    )
+    .await;
     tamper(&file.path(), "PRAGMA user_version = 1").await;
     for _ in 0..2 {
         let store = file.open().await;
