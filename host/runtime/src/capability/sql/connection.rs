@@ -312,7 +312,7 @@ impl SqlConnection {
         }
         let opened = match &answering {
             Some(session) if !session.is_old(Instant::now()) => None,
-            _ => Some(self.connect(None).await),
+            _ => Some(self.connect(None, Lane::Removal).await),
         };
         // An old one is better than none.
         let (kept, result) = match opened {
