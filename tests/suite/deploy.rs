@@ -172,6 +172,7 @@ fn the_broker_takes_the_configuration_of_the_unit() {
         "/run/credentials/jit-broker.service/tls.key",
         "/run/credentials/jit-broker.service/audit.key",
         "/run/credentials/jit-broker.service/inventory",
+        "/etc/jit-broker/database-ca.pem",
     ];
     let checked = config_check(&text, "/usr/lib/jit-broker/plugins", &files);
     let said = text_of(&checked);

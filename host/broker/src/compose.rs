@@ -351,6 +351,13 @@ fn connections(
         let before = before.and_then(|serving| serving.connections.get(name));
         match Connected::open(name, connection, before, sessions.cloned()) {
             Ok(connected) => {
+                if let (Some(because), false) = (&connection.plaintext, connection.is_here()) {
+                    tracing::warn!(
+                        connection = name,
+                        because,
+                        "the server of this connection is on another machine and is not verified"
+                    );
+                }
                 connections.insert(name.clone(), connected);
             }
             Err(error) => problems.push(config.explain(&format!("connections.{name}"), format!("{error:#}"))),

@@ -137,7 +137,8 @@ fn make(
     sessions: Option<Arc<dyn SessionStore>>,
     before: Option<&Connected>,
 ) -> anyhow::Result<Connection> {
-    let config::Connection { url, ca, max_connections, connect_timeout, protocol } = settings;
+    let config::Connection { url, ca, plaintext, max_connections, connect_timeout, protocol } = settings;
+    let plaintext = plaintext.is_some();
     let (max_connections, connect_timeout) = (*max_connections, *connect_timeout);
     let password = material.password.clone();
     Ok(match protocol {
@@ -153,6 +154,7 @@ fn make(
             }
             let options = SqlConnectionOptions {
                 kind,
+                plaintext,
                 max_connections,
                 connect_timeout,
                 ..SqlConnectionOptions::new(name, url, password)
@@ -164,11 +166,11 @@ fn make(
                 _ => SqlConnection::new(options)?,
             }))
         }
-        Protocol::Ldap { bind_dn, plaintext, operation_timeout, .. } => {
+        Protocol::Ldap { bind_dn, operation_timeout, .. } => {
             Connection::Ldap(Arc::new(LdapConnection::new(LdapConnectionOptions {
                 name: name.to_owned(),
                 url: url.clone(),
-                plaintext: *plaintext,
+                plaintext,
                 ca: material.ca.clone(),
                 bind_dn: bind_dn.clone(),
                 password: password.context("the password is missing")?,
@@ -185,6 +187,7 @@ fn make(
             Connection::Http(Arc::new(HttpConnection::new(HttpConnectionOptions {
                 name: name.to_owned(),
                 url: url.clone(),
+                plaintext,
                 ca: material.ca.clone(),
                 addresses: addresses.clone(),
                 secrets: secrets.collect(),
@@ -249,7 +252,7 @@ mod tests {
     const POSTGRES: &str =
         "kind = \"postgres\"\nurl = \"postgres://u@db.example.com/inventory\"\npassword = { file = \"pw\" }";
     const LDAP: &str =
-        "kind = \"ldap\"\nurl = \"ldap://[::1]\"\nplaintext = true\nbind_dn = \"cn=j\"\npassword = { file = \"pw\" }";
+        "kind = \"ldap\"\nurl = \"ldap://[::1]\"\nplaintext = { because = \"a test\" }\nbind_dn = \"cn=j\"\npassword = { file = \"pw\" }";
     const HTTP: &str =
         "kind = \"http\"\nurl = \"https://vault.example.com:8200\"\nsecrets = { jwt = { file = \"pw\" } }";
 

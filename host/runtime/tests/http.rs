@@ -508,11 +508,11 @@ fn settings_of_a_connection_are_checked() {
     };
     for (url, word) in [
         ("ftp://127.0.0.1", "https://"),
-        ("http://vault.example", "loopback"),
-        ("http://10.0.0.1", "loopback"),
-        ("http://localhost.example", "loopback"),
-        ("http://127.0.0.1.example", "loopback"),
-        ("http://[::ffff:127.0.0.1]", "loopback"),
+        ("http://vault.example", "another machine"),
+        ("http://10.0.0.1", "another machine"),
+        ("http://localhost.example", "another machine"),
+        ("http://127.0.0.1.example", "another machine"),
+        ("http://[::ffff:127.0.0.1]", "another machine"),
         ("https://user@vault.example", "secrets"),
         ("https://user:canary@vault.example", "secrets"),
         ("https://vault.example/?canary", "query"),

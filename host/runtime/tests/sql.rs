@@ -541,7 +541,9 @@ fn settings_of_a_connection_are_checked() {
         ("postgres://user@host/db?password=canary", 1, "must not hold a password"),
         ("postgres://host/db", 1, "name the user"),
         ("postgres://user@host", 1, "name the database"),
-        ("postgres://user@host/db?sslmode=maybe", 1, "not a PostgreSQL URL"),
+        ("postgres://user@host/db?sslmode=maybe", 1, "`sslmode` must be one of"),
+        ("postgres://user@host/db?sslmode=require", 1, "sslmode=verify-full"),
+        ("postgres://user@localhost/db?hostaddr=10.0.0.1", 1, "settings may be"),
         ("postgres://user@host/db", 0, "max_connections"),
     ] {
         let error = new(url, connections).unwrap_err().to_string();

@@ -5,12 +5,14 @@
 mod directory;
 mod http;
 mod sql;
+mod transport;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jit_runtime::capability::transport::{Spoken, is_here, is_socket};
 use url::Url;
 
 use super::field::Wrong;
@@ -26,12 +28,28 @@ pub struct Connection {
     /// Certificates (PEM) of the only authorities that the server's certificate may come from; by
     /// default the public ones, or for SQL what the URL says.
     pub ca: Option<PathBuf>,
+    /// Why the server need not be verified although it is on another machine (`plaintext = { because = "…" }`).
+    pub plaintext: Option<String>,
     /// 1 to 1000, by default 8.
     pub max_connections: u32,
     /// `1s` to `5m`, by default 5 s.
     pub connect_timeout: Duration,
     /// What is spoken there, with what only that needs.
     pub protocol: Protocol,
+}
+
+impl Connection {
+    /// Whether the server is on this machine.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        is_here(self.protocol.spoken(), &self.url)
+    }
+
+    /// Whether it leads to a Unix socket, which no application on another machine can reach.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        is_socket(self.protocol.spoken(), &self.url)
+    }
 }
 
 /// What is spoken over a connection.
@@ -53,8 +71,6 @@ pub enum Protocol {
         bind_dn: String,
         /// Its password.
         password: SecretRef,
-        /// Not encrypted: for a loopback address only.
-        plaintext: bool,
         /// How long one operation may take: `1s` to `5m`, by default 10 s.
         operation_timeout: Duration,
     },
@@ -78,6 +94,17 @@ impl Protocol {
             Self::MySql { .. } => "mysql",
             Self::Ldap { .. } => "ldap",
             Self::Http { .. } => "http",
+        }
+    }
+
+    /// What is spoken, for the rule of how the way to a server is protected.
+    #[must_use]
+    pub fn spoken(&self) -> Spoken {
+        match self {
+            Self::Postgres { .. } => Spoken::Postgres,
+            Self::MySql { .. } => Spoken::MySql,
+            Self::Ldap { .. } => Spoken::Ldap,
+            Self::Http { .. } => Spoken::Http,
         }
     }
 
@@ -115,6 +142,15 @@ impl Kind {
     const ALL: [(&'static str, Self); 4] =
         [("postgres", Self::Postgres), ("mysql", Self::MySql), ("ldap", Self::Ldap), ("http", Self::Http)];
 
+    fn spoken(self) -> Spoken {
+        match self {
+            Self::Postgres => Spoken::Postgres,
+            Self::MySql => Spoken::MySql,
+            Self::Ldap => Spoken::Ldap,
+            Self::Http => Spoken::Http,
+        }
+    }
+
     /// A URL as an example.
     fn example(self) -> &'static str {
         match self {
@@ -140,23 +176,27 @@ pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
         section.reading.mask(section.span_of("url"));
     }
     let ca = section.path("ca");
+    let plaintext = transport::plaintext(section);
+    if let (Some(kind), Some(url)) = (kind, &url) {
+        transport::check(section, kind.spoken(), url);
+    }
     let max_connections = section.count("max_connections", 1..=1_000).unwrap_or(8);
     let connect_timeout = section.wait("connect_timeout", 5, 1..=300);
     let protocol = match kind {
-        Some(Kind::Postgres) => sql::postgres(section, url.as_ref()),
-        Some(Kind::MySql) => sql::mysql(section, url.as_ref()),
-        Some(Kind::Ldap) => directory::ldap(section, url.as_ref()),
+        Some(Kind::Postgres) => sql::postgres(section),
+        Some(Kind::MySql) => sql::mysql(section),
+        Some(Kind::Ldap) => directory::ldap(section),
         Some(Kind::Http) => http::http(section),
         None => {
             // Which keys are right depends on the kind: those of any are allowed.
             let _told = (section.secret("password"), section.secrets("secrets"));
-            for key in ["bind_dn", "plaintext", "operation_timeout", "addresses", "request_timeout"] {
+            for key in ["bind_dn", "operation_timeout", "addresses", "request_timeout"] {
                 section.entry(key);
             }
             None
         }
     };
-    Some(Connection { url: url?, ca, max_connections, connect_timeout, protocol: protocol? })
+    Some(Connection { url: url?, ca, plaintext, max_connections, connect_timeout, protocol: protocol? })
 }
 
 /// Messages quote nothing of the text.
@@ -188,10 +228,4 @@ fn server_url(text: &str, kind: Option<Kind>) -> Result<Url, String> {
         return Err("it must not have a fragment (#…)".to_owned());
     }
     Ok(url)
-}
-
-/// Whether the URL leads to this machine: an address of the loopback, or `localhost`.
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or("").trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -99,10 +99,10 @@ fn each_kind_of_connection_has_its_own_keys() {
     let expected = Protocol::Ldap {
         bind_dn: "cn=jit,dc=x".into(),
         password: SecretRef::File("p".into()),
-        plaintext: true,
         operation_timeout: Duration::from_secs(10),
     };
-    assert_eq!(read(&format!("{ldap}\nplaintext = true")).protocol, expected);
+    let read_ldap = read(&format!("{ldap}\nplaintext = {{ because = \"a test\" }}"));
+    assert_eq!((read_ldap.protocol, read_ldap.plaintext.as_deref()), (expected, Some("a test")));
 
     let http = read(
         "kind = \"http\"\nurl = \"http://localhost:8200/v1\"\naddresses = [\"169.254.1.1\", \"fe80::1\"]\n\

@@ -14,9 +14,10 @@ use reqwest::{Certificate, Client, redirect};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::{Host, Url};
 
-use super::address::{AddressRules, CheckedNames, Lookup, RefusedAddress, is_loopback, system_lookup};
+use super::address::{AddressRules, CheckedNames, Lookup, RefusedAddress, system_lookup};
 use crate::capability::session::kept::KeptSecrets;
 use crate::capability::session::{SecretSource, SessionStore};
+use crate::capability::transport::{self, Spoken};
 use crate::driver::Lane;
 use crate::text::escape;
 
@@ -45,6 +46,8 @@ pub struct HttpConnectionOptions {
     pub name: String,
     /// The base URL: `https`, or `http` to a loopback address.
     pub url: Url,
+    /// An operator's word that `http` to another machine is protected by something else.
+    pub plaintext: bool,
     /// Certificates (PEM) that the server's must lead to; none takes the public ones.
     pub ca: Option<Vec<u8>>,
     /// Addresses that are allowed although they are link-local or otherwise refused.
@@ -117,6 +120,8 @@ impl HttpConnection {
     fn build(options: HttpConnectionOptions, lookup: Lookup) -> Result<Self, String> {
         let url = &options.url;
         check_url(url)?;
+        let ca = options.ca.is_some();
+        transport::security(Spoken::Http, url, options.plaintext, ca).map_err(|wrong| wrong.to_string())?;
         if !(1..=1_000).contains(&options.max_connections) {
             return Err("max_connections must be 1 to 1000".to_owned());
         }
@@ -233,9 +238,7 @@ pub(super) fn lost(error: &reqwest::Error) -> String {
 
 fn check_url(url: &Url) -> Result<(), String> {
     match url.scheme() {
-        "https" => {}
-        "http" if is_loopback(url) => {}
-        "http" => return Err("the URL must begin with https:// (http:// is for loopback addresses)".to_owned()),
+        "https" | "http" => {}
         _ => return Err("the URL must begin with https://".to_owned()),
     }
     if !url.username().is_empty() || url.password().is_some() {
@@ -292,6 +295,7 @@ mod tests {
         HttpConnectionOptions {
             name: "vault".to_owned(),
             url: Url::parse(url).unwrap(),
+            plaintext: false,
             // Some certificate is needed where the system has none: nothing is verified here.
             ca: Some(rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem().into_bytes()),
             addresses: Vec::new(),

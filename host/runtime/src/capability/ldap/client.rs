@@ -42,6 +42,8 @@ pub(crate) enum Security {
     StartTls(Arc<ClientConfig>),
     /// None, to this machine only.
     Loopback,
+    /// None, to another machine: an operator says that something else protects the way.
+    Plain,
 }
 
 /// Why there is no answer.
@@ -114,6 +116,7 @@ impl Client {
                 settings = settings.set_config(Arc::clone(tls)).set_starttls(true);
                 "ldap"
             }
+            Security::Plain => "ldap",
             Security::Loopback => match tcp.peer_addr()?.ip() {
                 address if address.to_canonical().is_loopback() => "ldap",
                 address => return Err(Lost::NotLoopback(address)),

@@ -62,10 +62,13 @@ pub struct SqlConnectionOptions {
     pub name: String,
     /// The dialect.
     pub kind: SqlKind,
-    /// Host, port, database, user and TLS options, without password. For PostgreSQL `sslmode`,
-    /// `sslrootcert`, …; for MySQL `ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key` and `socket`, and the
+    /// Host, port, database, user and TLS options ([`Spoken::settings`]), without password. For MySQL the
     /// database may be left out.
+    ///
+    /// [`Spoken::settings`]: crate::capability::transport::Spoken::settings
     pub url: Url,
+    /// An operator's word that the server need not be verified although it is on another machine.
+    pub plaintext: bool,
     /// The broker's password there; none where the server asks for none (peer, certificate).
     pub password: Option<SecretString>,
     /// Connections of the live lane. The removal lane has two more.
@@ -90,6 +93,7 @@ impl SqlConnectionOptions {
             name: name.into(),
             kind: SqlKind::Postgres,
             url,
+            plaintext: false,
             password,
             max_connections: 16,
             connect_timeout: Duration::from_secs(5),

@@ -3,7 +3,6 @@
 //! Each statement is a message and a transaction of its own: what changes accounts commits by
 //! itself. A query is one message that begins a read-only transaction, reads and ends it.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -13,12 +12,12 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _,
     Statement as _,
 };
-use url::Url;
 
 use super::connection::{Endpoint, SETTLE, SqlConnectionOptions, without_brackets};
 use super::dialect::QueryEnd;
 use super::{RowBounds, StatementText};
 use crate::bindings::sql::Rows;
+use crate::capability::transport::{self, Security, Spoken};
 use crate::driver::Lane;
 
 pub(crate) mod bounds;
@@ -32,9 +31,6 @@ const PORT: u16 = 3306;
 
 /// How long a look whether an ended connection is gone waits for the next one.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// What a URL may say. sqlx skips what it does not know, and a misspelt `ssl-mode` is no mode.
-const SETTINGS: [&str; 5] = ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket"];
 
 /// How connections to the server are opened.
 pub(crate) struct Dialer {
@@ -68,16 +64,14 @@ impl Dialer {
         if url.username().is_empty() {
             return Err("the URL must name the user: mysql://user@host".to_owned());
         }
-        for (key, _) in url.query_pairs() {
-            if key == "password" {
-                return Err("the URL must not hold a password: give it as a secret".to_owned());
-            }
-            if !SETTINGS.contains(&&*key) {
-                return Err(format!("the URL's settings may be {}", SETTINGS.join(", ")));
-            }
+        if url.query_pairs().any(|(key, _)| key == "password") {
+            return Err("the URL must not hold a password: give it as a secret".to_owned());
         }
         let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");
-        let mode = tls_mode(url, host)?;
+        // `caching_sha2_password` gives the password itself to whoever answers at the other end of the
+        // encryption.
+        let security =
+            transport::security(Spoken::MySql, url, settings.plaintext, false).map_err(|wrong| wrong.to_string())?;
         // sqlx's own text is not passed on: it could quote the URL.
         let read = |url: &Url| MySqlConnectOptions::from_url(url).map_err(|_| "the URL is not a MySQL URL".to_owned());
         let named = read(url)?.get_database().unwrap_or_default().to_owned();
@@ -95,7 +89,7 @@ impl Dialer {
             .no_engine_substitution(false)
             .timezone(None)
             .set_names(false)
-            .ssl_mode(mode)
+            .ssl_mode(ssl_mode(security))
             .disable_statement_logging();
         let endpoint = Endpoint { host: host.to_owned(), port: url.port().unwrap_or(PORT), database: named };
         Ok((Self { options, statement_timeout: settings.statement_timeout }, endpoint))
@@ -140,26 +134,16 @@ impl Dialer {
     }
 }
 
-/// TLS with a checked certificate, unless the server is this machine's: `caching_sha2_password`
-/// gives the password itself to whoever answers at the other end of the encryption.
-fn tls_mode(url: &Url, host: &str) -> Result<MySqlSslMode, String> {
-    let setting = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-    let is_here = setting("socket").is_some()
-        || host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    let mode = match setting("ssl-mode") {
-        None if is_here => MySqlSslMode::Preferred,
-        None => MySqlSslMode::VerifyIdentity,
-        Some(word) => word
-            .parse()
-            .map_err(|_| "ssl-mode must be DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY".to_owned())?,
-    };
-    if !is_here && !matches!(mode, MySqlSslMode::VerifyIdentity) {
-        let reason = "a server on another machine needs ssl-mode=VERIFY_IDENTITY, with ssl-ca=FILE \
-                      where its certificate is not a public one";
-        return Err(reason.to_owned());
+/// The client's word for how the way is protected.
+#[must_use]
+pub fn ssl_mode(security: Security) -> MySqlSslMode {
+    match security {
+        Security::Plain => MySqlSslMode::Disabled,
+        Security::Preferred => MySqlSslMode::Preferred,
+        Security::Required => MySqlSslMode::Required,
+        Security::Authority => MySqlSslMode::VerifyCa,
+        Security::Verified => MySqlSslMode::VerifyIdentity,
     }
-    Ok(mode)
 }
 
 /// Which connection of the server's this is.
@@ -311,6 +295,8 @@ fn text(row: &MySqlRow, place: usize) -> Result<String, sqlx::Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use url::Url;
+
     use super::*;
     use crate::capability::sql::dialect::SqlKind;
 
@@ -337,10 +323,6 @@ mod tests {
             let error = dialer(&format!("mysql://u@db.example?ssl-mode={mode}")).unwrap_err();
             assert!(error.contains("VERIFY_IDENTITY"), "{mode}: {error}");
         }
-        assert!(matches!(
-            tls_mode(&Url::parse("mysql://u@db.example").unwrap(), "db.example"),
-            Ok(MySqlSslMode::VerifyIdentity)
-        ));
     }
 
     #[test]
@@ -352,7 +334,7 @@ mod tests {
             ("mysql://localhost", "name the user"),
             ("mysql://u@localhost?sslmode=DISABLED", "settings may be"),
             ("mysql://u@localhost?timezone=x", "settings may be"),
-            ("mysql://u@localhost?ssl-mode=maybe", "ssl-mode must be"),
+            ("mysql://u@localhost?ssl-mode=maybe", "`ssl-mode` must be"),
         ] {
             let error = dialer(url).unwrap_err();
             assert!(error.contains(word) && !error.contains("canary"), "{url}: {error}");

@@ -6,7 +6,7 @@
 
 use futures_util::TryStreamExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgRow, PgSeverity};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgRow, PgSeverity, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _, ValueRef as _};
 use zeroize::Zeroizing;
 
@@ -15,6 +15,7 @@ use super::dialect::QueryEnd;
 use super::{MESSAGE, RowBounds, StatementText, withheld};
 use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Rows, ServerError};
+use crate::capability::transport::{self, Security, Spoken};
 use crate::text::escape;
 
 pub(crate) mod bounds;
@@ -61,6 +62,8 @@ impl Dialer {
         if database.is_empty() {
             return Err("the URL must name the database: postgres://user@host/database".to_owned());
         }
+        let security =
+            transport::security(Spoken::Postgres, url, settings.plaintext, false).map_err(|wrong| wrong.to_string())?;
         // sqlx's own text is not passed on: it could quote the URL.
         let mut options = PgConnectOptions::from_url(url).map_err(|_| "the URL is not a PostgreSQL URL".to_owned())?;
         // A URL puts brackets around an IPv6 address; no resolver takes them.
@@ -68,6 +71,8 @@ impl Dialer {
         options = options
             .host(&host)
             .application_name("jit-broker")
+            // Said in any case: without a word sqlx would take the environment's, or go on in clear.
+            .ssl_mode(ssl_mode(security))
             // No prepared statements: all goes by the simple protocol.
             .statement_cache_capacity(0)
             .options([("statement_timeout", settings.statement_timeout.as_millis().to_string())])
@@ -122,6 +127,18 @@ impl Dialer {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// The client's word for how the way is protected.
+#[must_use]
+pub fn ssl_mode(security: Security) -> PgSslMode {
+    match security {
+        Security::Plain => PgSslMode::Disable,
+        Security::Preferred => PgSslMode::Prefer,
+        Security::Required => PgSslMode::Require,
+        Security::Authority => PgSslMode::VerifyCa,
+        Security::Verified => PgSslMode::VerifyFull,
     }
 }
 
