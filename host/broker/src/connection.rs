@@ -251,8 +251,7 @@ mod tests {
 
     const POSTGRES: &str =
         "kind = \"postgres\"\nurl = \"postgres://u@db.example.com/inventory\"\npassword = { file = \"pw\" }";
-    const LDAP: &str =
-        "kind = \"ldap\"\nurl = \"ldap://[::1]\"\nplaintext = { because = \"a test\" }\nbind_dn = \"cn=j\"\npassword = { file = \"pw\" }";
+    const LDAP: &str = "kind = \"ldap\"\nurl = \"ldap://[::1]\"\nplaintext = { because = \"a test\" }\nbind_dn = \"cn=j\"\npassword = { file = \"pw\" }";
     const HTTP: &str =
         "kind = \"http\"\nurl = \"https://vault.example.com:8200\"\nsecrets = { jwt = { file = \"pw\" } }";
 

@@ -31,11 +31,11 @@ pub(super) fn check(section: &Section<'_>, spoken: Spoken, url: &Url) {
         section.error("ca", "`ca` and the URL's parameters both say how TLS is done", Some(help.to_owned()));
         return;
     }
-    let Err(Unprotected { part, reason, instead, misspelt }) =
-        security(spoken, url, there("plaintext"), there("ca"))
+    let Err(Unprotected { part, reason, instead, misspelt }) = security(spoken, url, there("plaintext"), there("ca"))
     else {
         if there("plaintext") && !is_here(spoken, url) {
-            let message = "the server is on another machine and is not verified: whoever answers in its place gets the passwords";
+            let message =
+                "the server is on another machine and is not verified: whoever answers in its place gets the passwords";
             section.reading.warn(section.span_of("plaintext"), message, None);
         }
         return;

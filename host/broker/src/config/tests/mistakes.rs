@@ -192,7 +192,9 @@ const ROWS: &[Row] = &[
     // Not TOML.
     row("default_ttl = \"1h\"", "default_ttl = 1h", "1h\nmax", "not TOML: "),
     row("[server]\n", "[server\n", "\nlisten", "not TOML: "),
-    row("max_ttl = \"8h\"", "default_ttl = \"8h\"", "default_ttl = \"8h\"", "not TOML: duplicate key"),
+    row("max_ttl = \"8h\"", "default_ttl = \"8h\"", "default_ttl = \"8h\"", "not TOML: duplicate key: `default_ttl` is there twice, first on line "),
+    row("policies = [\"allow-listed\"]", "policies = [\"allow-listed\"", "[\"allow-listed\"\n", "not TOML: this list is not closed: a ] is missing"),
+    row("[server]\n", "[server]\n[targets.inventory_db.config]\nx = 1\n[targets.inventory_db.config]\n", "config]\nlisten", "not TOML: duplicate key"),
 ];
 
 #[test]

@@ -98,6 +98,14 @@ const MYSQL_MODES: [(&str, Security); 5] = [
 /// How to say that nothing needs to be verified.
 const OTHERWISE: &str = "where something else protects the way, say so: plaintext = { because = \"…\" }";
 
+/// The settings in which a URL says how it is protected.
+struct Words {
+    mode: &'static str,
+    authority: &'static str,
+    /// The words of `mode`; the last is the strictest.
+    modes: &'static [(&'static str, Security)],
+}
+
 impl Spoken {
     /// The settings that a URL may have; none for what has no settings there.
     #[must_use]
@@ -109,11 +117,11 @@ impl Spoken {
         }
     }
 
-    /// The settings of a mode, an authority and a socket, and the words of the mode.
-    fn words(self) -> Option<(&'static str, &'static str, &'static [(&'static str, Security)])> {
+    /// How a URL of that kind says how it is protected.
+    fn words(self) -> Option<Words> {
         match self {
-            Self::Postgres => Some(("sslmode", "sslrootcert", &POSTGRES_MODES)),
-            Self::MySql => Some(("ssl-mode", "ssl-ca", &MYSQL_MODES)),
+            Self::Postgres => Some(Words { mode: "sslmode", authority: "sslrootcert", modes: &POSTGRES_MODES }),
+            Self::MySql => Some(Words { mode: "ssl-mode", authority: "ssl-ca", modes: &MYSQL_MODES }),
             Self::Ldap | Self::Http => None,
         }
     }
@@ -131,7 +139,9 @@ pub fn is_socket(spoken: Spoken, url: &Url) -> bool {
     let named = |key: &str| url.query_pairs().any(|(name, _)| name == key);
     match spoken {
         // The percent-encoded path of a socket's folder in the place of the host.
-        Spoken::Postgres => named("host") || url.host_str().is_some_and(|host| host.starts_with("%2F") || host.starts_with("%2f")),
+        Spoken::Postgres => {
+            named("host") || url.host_str().is_some_and(|host| host.starts_with("%2F") || host.starts_with("%2f"))
+        }
         Spoken::MySql => named("socket"),
         Spoken::Ldap | Spoken::Http => false,
     }
@@ -173,7 +183,7 @@ fn said(spoken: Spoken, url: &Url) -> Result<Option<(Security, String)>, Unprote
         // ldap:// is encrypted by StartTLS.
         _ => {}
     }
-    let Some((key, _, modes)) = spoken.words() else { return Ok(None) };
+    let Some(Words { mode: key, modes, .. }) = spoken.words() else { return Ok(None) };
     let Some((_, word)) = url.query_pairs().find(|(name, _)| name == key) else { return Ok(None) };
     match modes.iter().find(|(mode, _)| mode.eq_ignore_ascii_case(&word)) {
         Some((mode, security)) => Ok(Some((*security, format!("{key}={mode}")))),
@@ -190,7 +200,7 @@ fn said(spoken: Spoken, url: &Url) -> Result<Option<(Security, String)>, Unprote
 }
 
 fn names_authority(spoken: Spoken, url: &Url) -> bool {
-    spoken.words().is_some_and(|(_, authority, _)| url.query_pairs().any(|(name, _)| name == authority))
+    spoken.words().is_some_and(|words| url.query_pairs().any(|(name, _)| name == words.authority))
 }
 
 fn opted_out(said: Option<(Security, String)>, ca: bool) -> Result<Security, Unprotected> {
@@ -212,15 +222,17 @@ fn opted_out(said: Option<(Security, String)>, ca: bool) -> Result<Security, Unp
 }
 
 fn weak(spoken: Spoken, words: &str) -> Unprotected {
-    let (what, instead) = match spoken {
-        Spoken::Postgres | Spoken::MySql => {
-            let (key, _, modes) = spoken.words().unwrap_or(("sslmode", "", &POSTGRES_MODES));
+    let (what, instead) = match spoken.words() {
+        Some(Words { mode, modes, .. }) => {
             let strict = modes.last().map_or("", |(mode, _)| mode);
             let authority = "`ca = \"…\"` names an authority that is not a public one";
-            ("does not verify the server's certificate and name", format!("write {key}={strict} or leave it out; {authority}"))
+            (
+                "does not verify the server's certificate and name",
+                format!("write {mode}={strict} or leave it out; {authority}"),
+            )
         }
-        Spoken::Ldap => ("is not encrypted", "write ldaps://".to_owned()),
-        Spoken::Http => ("is not encrypted", "write https://".to_owned()),
+        None if spoken == Spoken::Ldap => ("is not encrypted", "write ldaps://".to_owned()),
+        None => ("is not encrypted", "write https://".to_owned()),
     };
     Unprotected {
         part: Part::Url,
@@ -270,13 +282,42 @@ mod tests {
 
     #[test]
     fn another_machine_is_verified_or_refused_whatever_is_spoken() {
-        let hosts = ["db.example", "10.0.0.7", "[fd00::7]", "localhost.example", "127.0.0.1.example", "[::ffff:127.0.0.1]", "0.0.0.0"];
+        let hosts = [
+            "db.example",
+            "10.0.0.7",
+            "[fd00::7]",
+            "localhost.example",
+            "127.0.0.1.example",
+            "[::ffff:127.0.0.1]",
+            "0.0.0.0",
+        ];
         for host in hosts {
             for (spoken, scheme, verified, weak) in [
-                (Spoken::Postgres, "postgres://u@", vec!["/d", "/d?sslmode=verify-full", "/d?sslrootcert=/ca.pem"],
-                 vec!["/d?sslmode=disable", "/d?sslmode=allow", "/d?sslmode=prefer", "/d?sslmode=require", "/d?sslmode=verify-ca", "/d?sslmode=REQUIRE"]),
-                (Spoken::MySql, "mysql://u@", vec!["", "?ssl-mode=VERIFY_IDENTITY", "/d?ssl-ca=/ca.pem"],
-                 vec!["?ssl-mode=DISABLED", "?ssl-mode=PREFERRED", "?ssl-mode=REQUIRED", "?ssl-mode=VERIFY_CA", "?ssl-mode=required"]),
+                (
+                    Spoken::Postgres,
+                    "postgres://u@",
+                    vec!["/d", "/d?sslmode=verify-full", "/d?sslrootcert=/ca.pem"],
+                    vec![
+                        "/d?sslmode=disable",
+                        "/d?sslmode=allow",
+                        "/d?sslmode=prefer",
+                        "/d?sslmode=require",
+                        "/d?sslmode=verify-ca",
+                        "/d?sslmode=REQUIRE",
+                    ],
+                ),
+                (
+                    Spoken::MySql,
+                    "mysql://u@",
+                    vec!["", "?ssl-mode=VERIFY_IDENTITY", "/d?ssl-ca=/ca.pem"],
+                    vec![
+                        "?ssl-mode=DISABLED",
+                        "?ssl-mode=PREFERRED",
+                        "?ssl-mode=REQUIRED",
+                        "?ssl-mode=VERIFY_CA",
+                        "?ssl-mode=required",
+                    ],
+                ),
                 (Spoken::Ldap, "ldap://", vec![""], vec![]),
                 (Spoken::Ldap, "ldaps://", vec![""], vec![]),
                 (Spoken::Http, "https://", vec!["/v1"], vec![]),

@@ -12,6 +12,7 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _,
     Statement as _,
 };
+use url::Url;
 
 use super::connection::{Endpoint, SETTLE, SqlConnectionOptions, without_brackets};
 use super::dialect::QueryEnd;
@@ -295,8 +296,6 @@ fn text(row: &MySqlRow, place: usize) -> Result<String, sqlx::Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use url::Url;
-
     use super::*;
     use crate::capability::sql::dialect::SqlKind;
 
