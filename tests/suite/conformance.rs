@@ -4,6 +4,7 @@
 use jit_tests::kit::KitFixture;
 use jit_tests::kit::conjur::StoredAccount;
 use jit_tests::kit::mysql::Server;
+use jit_tests::kit::people::{BY_REQUESTS, People};
 use jit_tests::surroundings;
 use tokio::task::spawn_blocking;
 
@@ -38,13 +39,15 @@ async fn the_mysql_driver_conforms_on_mariadb() {
 #[tokio::test]
 async fn the_ldap_driver_conforms_on_openldap() {
     let fixture = KitFixture::openldap().unwrap();
-    conforms("driver-ldap", fixture, &["lifecycle::a_session_ends_with_it"]).await;
+    let left_out = ["lifecycle::it_may_do_what_its_role_may", "lifecycle::a_session_ends_with_it"];
+    conforms("driver-ldap", fixture, &left_out).await;
 }
 
 #[tokio::test]
 async fn the_ldap_driver_conforms_on_active_directory() {
     let fixture = KitFixture::active_directory().unwrap();
     let left_out = [
+        "lifecycle::it_may_do_what_its_role_may",
         "lifecycle::a_session_ends_with_it",
         "rotation::a_new_password_replaces_the_old",
         "rotation::each_step_can_be_repeated",
@@ -121,6 +124,74 @@ async fn each_mistake_is_found() {
         let report = spawn_blocking(move || fixture.run("driver-careless", found_by)).await.unwrap().unwrap();
         assert_eq!((report.cases("failed"), report.code), (found_by.to_vec(), Some(3)), "{mistake}: {}", report.told);
     }
+}
+
+/// What an HTTP driver's mistakes are found by, and nothing else but a login would find them.
+const MISTAKES_OVER_HTTP: [(&str, &str); 3] = [
+    ("no-password", "lifecycle::an_account_logs_in"),
+    ("administrators", "lifecycle::it_may_do_what_its_role_may"),
+    ("hides", "lifecycle::it_ends"),
+];
+
+#[tokio::test]
+async fn an_http_driver_without_a_mistake_conforms_and_its_accounts_log_in() {
+    let people = People::start().unwrap();
+    let fixture = people.fixture("none", BY_REQUESTS).unwrap();
+    let report = spawn_blocking(move || fixture.run("driver-people", &[])).await.unwrap().unwrap();
+    let left_out = [
+        "lifecycle::a_session_ends_with_it",
+        "rotation::a_new_password_replaces_the_old",
+        "rotation::each_step_can_be_repeated",
+        "refusals::a_strange_authority_is_not_trusted",
+        "refusals::missing_permission_is_told",
+        "crash::rotate_can_be_cut_off_anywhere",
+    ];
+    report.must_pass_without(&left_out).unwrap();
+    assert!(!report.told.contains("NOT TRIED"), "{}", report.told);
+}
+
+#[tokio::test]
+async fn each_mistake_of_an_http_driver_is_found_by_logging_in() {
+    let people = People::start().unwrap();
+    for (mistake, found_by) in MISTAKES_OVER_HTTP {
+        let fixture = people.fixture(mistake, BY_REQUESTS).unwrap();
+        let report = spawn_blocking(move || fixture.run("driver-people", &[found_by])).await.unwrap().unwrap();
+        assert_eq!((report.cases("failed"), report.code), (vec![found_by], Some(3)), "{mistake}: {}", report.told);
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_tried_is_skipped_and_told_last() {
+    let people = People::start().unwrap();
+    // A driver with every mistake of these, and nobody looks.
+    let fixture = people.fixture("no-password", "").unwrap();
+    let report = spawn_blocking(move || fixture.run("driver-people", &["lifecycle::"])).await.unwrap().unwrap();
+    assert_eq!((report.cases("failed"), report.code), (Vec::new(), Some(0)), "{}", report.told);
+    let skipped = [
+        "lifecycle::an_account_logs_in",
+        "lifecycle::it_may_do_what_its_role_may",
+        "lifecycle::a_session_ends_with_it",
+        "lifecycle::it_expires_by_itself",
+    ];
+    assert_eq!(report.cases("skipped"), skipped);
+    assert!(report.detail("lifecycle::it_ends").contains("was not tried"), "{:#}", report.json);
+    let last = report.told.trim_end().lines().last().unwrap_or_default();
+    assert!(last.starts_with("NOT TRIED: whether accounts can log in"), "{}", report.told);
+}
+
+#[tokio::test]
+async fn a_command_can_log_in_too() {
+    let people = People::start().unwrap();
+    let login = r#"
+[conformance.login]
+kind = "command"
+command = ["sh", "-c", "exit 1", "sh", "{name}"]
+"#;
+    let fixture = people.fixture("none", login).unwrap();
+    let only = ["lifecycle::an_account_logs_in"];
+    let report = spawn_blocking(move || fixture.run("driver-people", &only)).await.unwrap().unwrap();
+    assert_eq!(report.cases("failed"), only, "the command says no: {}", report.told);
+    assert!(report.detail(only[0]).contains("cannot log in"), "{:#}", report.json);
 }
 
 #[tokio::test]

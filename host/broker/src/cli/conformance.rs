@@ -111,6 +111,9 @@ pub(super) fn run(args: &TestArgs) -> Result<(), Stop> {
     };
     write(args.output.as_deref(), &text)?;
     eprintln!("{}", report.summary());
+    if let Some(warning) = report.warning() {
+        eprintln!("{warning}");
+    }
     if report.passed() { Ok(()) } else { Err(Stop::FoundWrong) }
 }
 

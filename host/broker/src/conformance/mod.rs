@@ -25,7 +25,7 @@ use anyhow::{Context as _, Result, ensure};
 use cases::{CASES, Case};
 use fixture::Fixture;
 use report::{CaseResult, Report, Subject, Tested, Verdict};
-use stand::{NotApplicable, Stand};
+use stand::{NotApplicable, NotTried, Stand};
 
 /// How long one case may take; a case that hangs has failed.
 const CASE_DEADLINE: Duration = Duration::from_secs(180);
@@ -64,6 +64,7 @@ pub async fn run(component: &Path, fixture: &Path, only: &[String], progress: &d
             features: description.features.iter().map(|feature| feature.word().to_owned()).collect(),
         }),
         cases: Vec::new(),
+        not_tried: not_tried(&stand),
     };
     for (place, case) in chosen.iter().enumerate() {
         progress.begins(place + 1, chosen.len(), case.name);
@@ -72,6 +73,28 @@ pub async fn run(component: &Path, fixture: &Path, only: &[String], progress: &d
         report.cases.push(result);
     }
     Ok(report)
+}
+
+/// What the fixture does not let the kit see: the last line of the report.
+fn not_tried(stand: &Stand) -> Vec<String> {
+    let mut all = Vec::new();
+    match &stand.login {
+        None => {
+            all.push("whether accounts can log in, with which rights, and whether they no longer can afterwards ([conformance.login])");
+        }
+        Some(login) => {
+            if !login.knows_allowed() {
+                all.push("whether accounts may do what they should ([conformance.login] allowed)");
+            }
+            if !login.knows_refused() {
+                all.push("whether accounts may do more than they should ([conformance.login] refused)");
+            }
+        }
+    }
+    if stand.gate.is_none() {
+        all.push("outages and lost answers (the backend is not on this machine)");
+    }
+    all.into_iter().map(str::to_owned).collect()
 }
 
 async fn one(case: &Case, stand: &Stand) -> CaseResult {
@@ -86,12 +109,18 @@ async fn one(case: &Case, stand: &Stand) -> CaseResult {
         Err(_) => Err(anyhow::anyhow!("what was made cannot be removed within {} s", CASE_DEADLINE.as_secs())),
     };
     let (verdict, detail) = match ran.and_then(|seen| cleared.map(|()| seen)) {
+        Ok(seen) if stand.took_untried_login() => {
+            let but = "whether accounts can log in was not tried";
+            (Verdict::Passed, if seen.is_empty() { but.to_owned() } else { format!("{seen}; {but}") })
+        }
         Ok(seen) => (Verdict::Passed, seen),
-        Err(error) => match error.downcast_ref::<NotApplicable>() {
-            Some(why) => (Verdict::NotApplicable, why.to_string()),
-            None => (Verdict::Failed, format!("{error:#}")),
+        Err(error) => match (error.downcast_ref::<NotApplicable>(), error.downcast_ref::<NotTried>()) {
+            (Some(why), _) => (Verdict::NotApplicable, why.to_string()),
+            (_, Some(why)) => (Verdict::Skipped, why.to_string()),
+            (None, None) => (Verdict::Failed, format!("{error:#}")),
         },
     };
+    stand.took_untried_login();
     let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     CaseResult { name: case.name.into(), promise: case.promise.into(), verdict, detail, millis }
 }

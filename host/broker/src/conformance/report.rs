@@ -14,8 +14,10 @@ pub enum Verdict {
     Passed,
     /// It does not.
     Failed,
-    /// The driver does not claim the feature, or the fixture does not say how to look.
+    /// The driver does not claim the feature.
     NotApplicable,
+    /// It applies, and was not tried: the fixture does not say how to look.
+    Skipped,
 }
 
 impl Verdict {
@@ -26,6 +28,7 @@ impl Verdict {
             Self::Passed => "passed",
             Self::Failed => "FAILED",
             Self::NotApplicable => "n/a",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -96,6 +99,9 @@ pub struct Report {
     pub tested: Tested,
     /// Each case, in the order in which it was run.
     pub cases: Vec<CaseResult>,
+    /// What nobody looked at, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_tried: Vec<String>,
 }
 
 impl Report {
@@ -116,12 +122,19 @@ impl Report {
     pub fn summary(&self) -> String {
         let Subject { name, version, .. } = self.tested.subject();
         format!(
-            "{}: {} passed, {} failed, {} not applicable",
+            "{}: {} passed, {} failed, {} skipped, {} not applicable",
             format!("{name} {version}").trim_end(),
             self.count(Verdict::Passed),
             self.count(Verdict::Failed),
+            self.count(Verdict::Skipped),
             self.count(Verdict::NotApplicable)
         )
+    }
+
+    /// The last line: what a green run does not say. None where everything was tried.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        (!self.not_tried.is_empty()).then(|| format!("NOT TRIED: {}", self.not_tried.join("; ")))
     }
 
     /// As JSON.
@@ -144,7 +157,7 @@ impl Report {
             escaped(&self.tested.subject().name),
             self.cases.len(),
             self.count(Verdict::Failed),
-            self.count(Verdict::NotApplicable),
+            self.count(Verdict::NotApplicable) + self.count(Verdict::Skipped),
             seconds(total)
         );
         for case in &self.cases {
@@ -155,7 +168,9 @@ impl Report {
             let _ = match case.verdict {
                 Verdict::Passed => writeln!(xml, "/>"),
                 Verdict::Failed => writeln!(xml, "><failure message=\"{detail}\"/></testcase>"),
-                Verdict::NotApplicable => writeln!(xml, "><skipped message=\"{detail}\"/></testcase>"),
+                Verdict::NotApplicable | Verdict::Skipped => {
+                    writeln!(xml, "><skipped message=\"{detail}\"/></testcase>")
+                }
             };
         }
         xml.push_str("</testsuite>\n");
@@ -200,6 +215,7 @@ mod tests {
                 features: vec![],
             }),
             cases: verdicts.iter().map(case).collect(),
+            not_tried: Vec::new(),
         }
     }
 
@@ -207,8 +223,19 @@ mod tests {
     fn a_run_passes_when_something_passed_and_nothing_failed() {
         assert!(report(&[Verdict::Passed, Verdict::NotApplicable]).passed());
         assert!(!report(&[Verdict::Passed, Verdict::Failed]).passed());
-        assert!(!report(&[Verdict::NotApplicable]).passed());
+        assert!(!report(&[Verdict::NotApplicable, Verdict::Skipped]).passed());
         assert!(!report(&[]).passed());
+    }
+
+    #[test]
+    fn what_was_not_tried_is_the_last_word() {
+        let mut report = report(&[Verdict::Passed, Verdict::Skipped]);
+        assert_eq!(
+            (report.warning(), report.summary()),
+            (None, "d 1: 1 passed, 0 failed, 1 skipped, 0 not applicable".to_owned())
+        );
+        report.not_tried = vec!["whether accounts can log in".to_owned()];
+        assert_eq!(report.warning().unwrap(), "NOT TRIED: whether accounts can log in");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The test stand: a loaded driver, its target, and what was made on it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(super) struct Seen {
     made: Mutex<Vec<AccountView>>,
     told: Mutex<Vec<String>>,
     secrets: Mutex<Vec<SecretString>>,
+    /// Whether a case wanted to log in and could not.
+    untried: AtomicBool,
 }
 
 /// An account that a case made.
@@ -73,6 +76,16 @@ pub struct Made {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotApplicable(pub String);
+
+/// A case that applies and cannot be tried: the fixture does not say how to look.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotTried(pub String);
+
+/// Ends a case as skipped.
+pub fn skip<T>(why: impl Into<String>) -> Result<T> {
+    Err(NotTried(why.into()).into())
+}
 
 /// Ends a case as not applicable.
 pub fn leave_out<T>(why: impl Into<String>) -> Result<T> {
@@ -104,20 +117,20 @@ impl Stand {
         if self.has(feature) { Ok(()) } else { leave_out(format!("the driver has no feature {word}")) }
     }
 
-    /// The login; the case is left out without one.
+    /// The login; the case is skipped without one.
     ///
     /// # Errors
-    /// [`NotApplicable`].
+    /// [`NotTried`].
     pub fn login(&self) -> Result<&Login> {
-        self.login.as_ref().map_or_else(|| leave_out("the fixture has no [conformance.login]"), Ok)
+        self.login.as_ref().map_or_else(|| skip("the fixture has no [conformance.login]"), Ok)
     }
 
-    /// The gate; the case is left out without one.
+    /// The gate; the case is skipped without one.
     ///
     /// # Errors
-    /// [`NotApplicable`].
+    /// [`NotTried`].
     pub fn gate(&self) -> Result<&Gate> {
-        self.gate.as_ref().map_or_else(|| leave_out("the backend is not on this machine: no faults are played"), Ok)
+        self.gate.as_ref().map_or_else(|| skip("the backend is not on this machine: no faults are played"), Ok)
     }
 
     /// A call's scope.
@@ -162,7 +175,7 @@ impl Stand {
     fn with(&self, connection: &Result<Connection, String>) -> Result<DriverScope> {
         match connection {
             Ok(connection) => Ok(DriverScope { connection: Some(connection.clone()), ..self.scope() }),
-            Err(why) => leave_out(why.clone()),
+            Err(why) => skip(why.clone()),
         }
     }
 
@@ -356,12 +369,20 @@ impl Stand {
         made.account.name.to_string()
     }
 
+    /// Whether a login was wanted and not tried since this was asked last.
+    pub fn took_untried_login(&self) -> bool {
+        self.seen.untried.swap(false, Ordering::Relaxed)
+    }
+
     /// Whether the account can log in, where the fixture says how to look.
     ///
     /// # Errors
     /// When the server does not say.
     pub async fn can_log_in(&self, username: &str, password: &SecretString) -> Result<Option<bool>> {
-        let Some(login) = &self.login else { return Ok(None) };
+        let Some(login) = &self.login else {
+            self.seen.untried.store(true, Ordering::Relaxed);
+            return Ok(None);
+        };
         match login.try_in(username, password).await? {
             Some(session) => {
                 session.close().await;
@@ -395,6 +416,13 @@ impl Stand {
     /// # Errors
     /// Where it still is.
     pub async fn must_be_gone(&self, made: &Made) -> Result<()> {
+        let looks =
+            self.has(Feature::ListAccounts) || self.has(Feature::Inspect) && !self.has(Feature::ExternalAccounts);
+        if self.login.is_none() && !looks {
+            return skip(
+                "nothing can be seen of an account: the driver has neither inspect nor list-accounts, and the fixture has no [conformance.login]",
+            );
+        }
         let can = self.can_log_in(&made.username, &made.password).await?;
         ensure!(can != Some(true), "the account can still log in");
         self.must_not_be_there(&made.account).await

@@ -110,7 +110,11 @@ pub fn run(runtime: &Runtime, options: &Options, progress: &dyn Progress) -> Res
         results.push(result);
     }
     let sha256 = Plugin::Policy(policy).sha256().to_owned();
-    Ok(Report { tested: Tested::Policy(Subject { name, version, sha256, features: Vec::new() }), cases: results })
+    Ok(Report {
+        tested: Tested::Policy(Subject { name, version, sha256, features: Vec::new() }),
+        cases: results,
+        not_tried: Vec::new(),
+    })
 }
 
 fn load(runtime: &Runtime, component: &Path) -> Result<PolicyPlugin> {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use jit_core::driver::{AccountView, Feature};
 use jit_core::outcome::Outcome;
 
-use crate::conformance::stand::{Stand, leave_out, shown};
+use crate::conformance::stand::{Stand, leave_out, shown, skip};
 
 /// How much later than asked a backend may say that an account ends: some count in days.
 const COARSEST: u64 = 86_400;
@@ -14,16 +14,39 @@ const COARSEST: u64 = 86_400;
 const EXPIRY_GRACE: Duration = Duration::from_secs(60);
 
 pub(super) async fn an_account_logs_in(stand: &Stand) -> Result<String> {
+    stand.login()?;
     let made = stand.create().await?;
-    if stand.login.is_none() {
-        return Ok("created; the fixture does not say how to log in".to_owned());
-    }
-    let mut session = stand.session(&made).await?;
+    stand.session(&made).await?.close().await;
+    let other = jit_core::secret::generate_password();
+    ensure!(
+        stand.can_log_in(&made.username, &other).await? == Some(false),
+        "the account can log in with a password that nobody gave it"
+    );
+    let nothing = secrecy::SecretString::from("");
+    // A server that does not even take an empty password says no in its own way.
+    ensure!(
+        !matches!(stand.can_log_in(&made.username, &nothing).await, Ok(Some(true))),
+        "the account can log in without a password"
+    );
+    Ok(String::new())
+}
+
+pub(super) async fn it_may_do_what_its_role_may(stand: &Stand) -> Result<String> {
     let login = stand.login()?;
+    if !login.knows_allowed() && !login.knows_refused() {
+        return skip("[conformance.login] says neither what is allowed nor what is refused");
+    }
+    let made = stand.create().await?;
+    let mut session = stand.session(&made).await?;
     let checked = login.check_privileges(&mut session).await;
     session.close().await;
     checked?;
-    Ok(if login.knows_privileges() { "logged in, privileges as expected" } else { "logged in" }.to_owned())
+    Ok(match (login.knows_allowed(), login.knows_refused()) {
+        (true, true) => "what is allowed and what is refused",
+        (true, false) => "what is allowed; what is to be refused was not tried",
+        _ => "what is refused; what is to be allowed was not tried",
+    }
+    .to_owned())
 }
 
 pub(super) async fn it_is_seen(stand: &Stand) -> Result<String> {
@@ -99,7 +122,7 @@ pub(super) async fn a_second_revocation_succeeds(stand: &Stand) -> Result<String
 
 pub(super) async fn a_session_ends_with_it(stand: &Stand) -> Result<String> {
     if !stand.login()?.keeps_sessions() {
-        return leave_out("this kind of login keeps no session");
+        return skip("this kind of login keeps no session");
     }
     if stand.has(Feature::StandingAccounts) {
         return leave_out("a standing account stays");

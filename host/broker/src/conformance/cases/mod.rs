@@ -36,7 +36,8 @@ macro_rules! cases {
 
 cases! {
     refusals::the_fixture_is_valid: "validate accepts the target and its roles";
-    lifecycle::an_account_logs_in: "create makes an account that can log in, with its role's privileges and no others";
+    lifecycle::an_account_logs_in: "create makes an account that can log in with its password and with no other";
+    lifecycle::it_may_do_what_its_role_may: "an account has its role's privileges and no others";
     lifecycle::it_is_seen: "inspect and list-accounts show the account, with its expiry";
     lifecycle::it_is_renewed: "renew moves the backend's expiry and never past what was asked";
     lifecycle::it_ends: "revoke removes the account, whatever way one looks";
