@@ -20,12 +20,16 @@ use tokio::sync::Mutex;
 
 use crate::broker::Broker;
 use crate::compose::{self, Mode};
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, Severity};
 use crate::http::server::Operator;
 use crate::http::tls::Tls;
+use crate::prepare;
 use crate::store::{Change, Maker};
 use crate::target::Serving;
 use crate::watch::contents::Contents;
+
+/// The most mistakes of a refused configuration that are logged, each on its line.
+const MOST_TOLD: usize = 50;
 
 /// Where the configuration is read anew.
 pub type Source = Box<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
@@ -184,7 +188,17 @@ impl Reloader {
         match &result {
             Ok(report) => {
                 count("done");
-                tracing::info!(?report, trigger = trigger.as_str(), "the configuration was reloaded");
+                let names = |names: &[String]| names.join(", ");
+                tracing::info!(
+                    trigger = trigger.as_str(),
+                    loaded = names(&report.loaded),
+                    unloaded = names(&report.unloaded),
+                    targets_added = names(&report.targets_added),
+                    targets_removed = names(&report.targets_removed),
+                    needs_restart = names(&report.needs_restart),
+                    orphans = report.orphans.len(),
+                    "the configuration was reloaded"
+                );
                 current.refused = None;
                 let files = current.config.served_files();
                 current.read.follow(files).await;
@@ -201,6 +215,7 @@ impl Reloader {
                         trigger = trigger.as_str(),
                         "the new configuration is refused; the old one serves on"
                     );
+                    tell_mistakes(error);
                 }
                 current.refused = Some(told);
                 if !known {
@@ -225,9 +240,7 @@ impl Reloader {
         trigger: Trigger,
         force: bool,
     ) -> anyhow::Result<Report> {
-        if !self.mode.dev {
-            config.check_files()?;
-        }
+        prepare::files(&config, self.mode)?;
         let old = self.broker.serving.load_full();
         let identity = if config.identity == current.config.identity {
             // Its keys stay known, also while an issuer is away.
@@ -266,6 +279,22 @@ impl Reloader {
         self.broker.wake.rotation.notify_one();
         self.broker.wake.maintain.notify_one();
         Ok(report)
+    }
+}
+
+/// One line for each mistake: with the file watch nobody else reads them.
+fn tell_mistakes(error: &anyhow::Error) {
+    let Some(problems) = error.downcast_ref::<ConfigErrors>() else { return };
+    for problem in problems.problems().iter().take(MOST_TOLD) {
+        let line = problem.place.as_ref().map(|place| place.line);
+        let help = problem.help.as_deref();
+        match problem.severity {
+            Severity::Error => tracing::error!(file = problem.file(), line, help, "{}", problem.message),
+            Severity::Warning => tracing::warn!(file = problem.file(), line, help, "{}", problem.message),
+        }
+    }
+    if let Some(more) = problems.problems().len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
+        tracing::error!(more, "there are more mistakes: `jit-broker config check` tells them");
     }
 }
 
