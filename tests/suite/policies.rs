@@ -97,6 +97,15 @@ async fn a_roll_out_reaches_the_same_workloads_and_only_more_of_them() {
     let quarter = reached(&world).await;
     assert!((3..20).contains(&quarter.len()), "{quarter:?}");
     assert_eq!(reached(&world).await, quarter, "stable by workload");
+    // An operator who asks for a workload is told what the workload is told.
+    let (inside, outside) = (0..40).map(|n| format!("payment-{n}")).partition::<Vec<_>, _>(|w| quarter.contains(w));
+    for workload in inside.iter().take(3).chain(outside.iter().take(3)) {
+        let told = world.cli(&["policy", "simulate", "--workload", workload, "--target", "inventory_db"]);
+        let expected = if quarter.contains(workload) { 3 } else { 0 };
+        let text = String::from_utf8_lossy(&told.stdout);
+        assert_eq!(told.status.code(), Some(expected), "{workload}: {text}");
+        assert!(text.starts_with(&format!("{workload} of issuer dev asks")), "{text}");
+    }
 
     // Whom it has not reached gets what it asks for, and the difference is on record.
     let client = world.client();
@@ -121,6 +130,34 @@ async fn a_roll_out_reaches_the_same_workloads_and_only_more_of_them() {
     // Back with one reload.
     rewrite(&world, "percent = 100", "percent = 0");
     assert!(reached(&world).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_simulation_is_for_one_issuer_that_there_is() {
+    let rules = "[[policies.scripted.config.rules]]\ndeny = \"closed\"";
+    let mut settings = scripted("", rules);
+    settings.more.push_str(
+        "[[identity.jwt]]\nname = \"cluster\"\nissuer = \"https://issuer.invalid\"\naudiences = [\"jit-broker\"]\n\
+         workload = \"{sub}\"\nattributes = { team = \"team\" }\n",
+    );
+    let world = World::with(settings).await;
+    let ask = |more: &[&str]| {
+        let mut args = vec!["policy", "simulate", "--workload", "payment-1", "--target", "inventory_db"];
+        args.extend(more);
+        let told = world.cli(&args);
+        let text = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
+        (told.status.code(), text)
+    };
+    let (code, told) = ask(&[]);
+    assert!(code == Some(1) && told.contains("cluster, dev"), "{told}");
+    let (code, told) = ask(&["--issuer", "cluser"]);
+    assert!(code == Some(1) && told.contains("did you mean `cluster`"), "{told}");
+    let (code, told) = ask(&["--issuer", "cluster"]);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.starts_with("payment-1 of issuer cluster asks"), "{told}");
+    assert!(told.contains("not known") && told.contains("attribute team"), "{told}");
+    let (code, told) = ask(&["--issuer", "cluster", "--attribute", "team=a"]);
+    assert!(code == Some(3) && !told.contains("not known"), "{told}");
 }
 
 fn quota(rules: &str) -> Settings {

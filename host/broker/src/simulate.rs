@@ -11,7 +11,9 @@ use jit_core::ttl::Ttl;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{self, Final};
+use crate::config::spelling;
 use crate::facts;
+use crate::identity::KnownIssuer;
 use crate::refusal::Refused;
 use crate::request::IssueRequest;
 use crate::store::Store;
@@ -31,7 +33,8 @@ pub struct Question {
     pub operation: Operation,
     /// Who asks: the workload's name.
     pub workload: String,
-    /// The issuer's configured name.
+    /// The issuer's configured name. Empty takes the one that there is, and is refused where there are
+    /// several.
     #[serde(default)]
     pub issuer: String,
     /// The token's `sub`: whose requests and leases are counted. Empty counts all of that name.
@@ -79,6 +82,9 @@ pub struct Explanation {
     pub contexts: Vec<ContextRecord>,
     /// Each policy's part, in the order of the chain.
     pub policies: Vec<PolicyRecord>,
+    /// What a real request would have and the question has not, so that it may be decided otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
     /// Labels for the audit record.
     pub labels: BTreeMap<String, String>,
     /// Policies without effect that would have decided otherwise: name, and how.
@@ -100,6 +106,29 @@ impl Question {
         Ok(())
     }
 
+    /// Takes the issuer that is meant, and gives what the question lacks beside its tokens.
+    fn settle_issuer(&mut self, issuers: &[KnownIssuer]) -> Result<Vec<String>, Refused> {
+        let names = || issuers.iter().map(|issuer| issuer.name.as_str());
+        let issuer = match (self.issuer.as_str(), issuers) {
+            // A configuration without any: there is nobody to be confused with.
+            (_, []) => return Ok(Vec::new()),
+            ("", [only]) => only,
+            ("", _) => {
+                let all: Vec<&str> = names().collect();
+                let detail = format!("there are several issuers; say which one vouches (--issuer): {}", all.join(", "));
+                return Err(Refused::field("issuer", detail));
+            }
+            (name, _) => issuers.iter().find(|issuer| issuer.name == name).ok_or_else(|| {
+                let near = spelling::nearest(name, names());
+                let near = near.map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
+                Refused::field("issuer", format!("there is no such issuer{near}"))
+            })?,
+        };
+        self.issuer = issuer.name.clone();
+        let missing = issuer.attributes.iter().filter(|name| !self.attributes.contains_key(*name));
+        Ok(missing.map(|name| format!("attribute {name} (--attribute {name}=…)")).collect())
+    }
+
     /// Whether facts of that provider are given.
     fn gives(&self, provider: &str) -> bool {
         self.facts.keys().any(|name| name.split_once('.').is_some_and(|(of, _)| of == provider))
@@ -111,8 +140,14 @@ impl Question {
 ///
 /// # Errors
 /// [`Refused`] when the target or role is not there, or the question has a mistake.
-pub async fn explain(serving: &Serving, store: Option<&dyn Store>, question: Question) -> Result<Explanation, Refused> {
+pub async fn explain(
+    serving: &Serving,
+    store: Option<&dyn Store>,
+    issuers: &[KnownIssuer],
+    mut question: Question,
+) -> Result<Explanation, Refused> {
     question.check()?;
+    let mut lacks = question.settle_issuer(issuers)?;
     let request = question.request.clone().check()?;
     let (target, role, ttl) = serving.find(&request)?;
     let at = question.time.unwrap_or_else(Timestamp::now);
@@ -142,6 +177,9 @@ pub async fn explain(serving: &Serving, store: Option<&dyn Store>, question: Que
             input.facts.extend(store.usage(&counted).await?.facts());
         }
     }
+    if store.is_none() && target.usage_windows.is_some() && !question.gives("usage") {
+        lacks.push("counts of requests and leases (--fact usage.…=…): no broker was asked".to_owned());
+    }
     input.facts.extend(gathered.facts);
     input.facts.extend(question.facts);
     let mut explanation = Explanation {
@@ -154,6 +192,7 @@ pub async fn explain(serving: &Serving, store: Option<&dyn Store>, question: Que
         narrowed_to: None,
         contexts: gathered.records,
         policies: Vec::new(),
+        lacks,
         labels: BTreeMap::new(),
         shadow_diffs: Vec::new(),
     };

@@ -22,6 +22,8 @@ Examples:
   jit-broker policy simulate --offline broker.toml --workload w --target t --fact usage.workload.leases=3
 
 It asks the running broker, by its admin socket, and nothing follows: no account, no record, no count.
+It decides as POST /v1/simulate does for a token of that issuer with that workload and those attributes, and
+says which attributes of the issuer's tokens were not given.
 With --offline the configuration is loaded here and no broker is needed; context providers are asked,
 and counts have to be given as facts.
 
@@ -47,9 +49,10 @@ pub(super) struct SimulateArgs {
     /// The workload's name, as the issuer's `workload` template gives it.
     #[arg(long)]
     workload: String,
-    /// The issuer's name in the configuration.
-    #[arg(long, default_value = "")]
-    issuer: String,
+    /// The issuer's name in the configuration; needed where there are several. Counts, roll-outs and rules
+    /// depend on it.
+    #[arg(long)]
+    issuer: Option<String>,
     /// The token's `sub`: whose requests and leases are counted. Without it, all of that name.
     #[arg(long, default_value = "")]
     subject: String,
@@ -108,7 +111,7 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
     let question = Question {
         operation: if args.renew { Operation::Renew } else { Operation::Issue },
         workload: args.workload,
-        issuer: args.issuer,
+        issuer: args.issuer.unwrap_or_default(),
         subject: args.subject,
         attributes: map(args.attributes),
         request: IssueRequest {
@@ -132,7 +135,8 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
             config.check_files()?;
             let runtime = compose::runtime(&config)?;
             let serving = compose::serving(&config, &runtime, None, None)?;
-            block_on(async { Ok(explain(&serving, None, question).await?) })?
+            let issuers = config.known_issuers();
+            block_on(async { Ok(explain(&serving, None, &issuers, question).await?) })?
         }
     };
     match args.format {
@@ -145,8 +149,9 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
 /// The way of the decision, from what is known to what holds.
 fn for_people(explanation: &Explanation) -> String {
     let input = &explanation.input;
+    let issuer = if input.issuer.is_empty() { "no issuer" } else { input.issuer.as_str() };
     let mut lines = vec![format!(
-        "{} asks to {} {} of {} for {} s, at {}",
+        "{} of issuer {issuer} asks to {} {} of {} for {} s, at {}",
         input.workload,
         if input.operation == Operation::Renew { "renew" } else { "get" },
         input.role,
@@ -157,6 +162,10 @@ fn for_people(explanation: &Explanation) -> String {
     lines.push("known:".to_owned());
     let known = input.attributes.iter().chain(&input.facts).map(|(name, value)| format!("  {name} = {value}"));
     lines.extend(known);
+    if !explanation.lacks.is_empty() {
+        lines.push("not known, so that a real request may be decided otherwise:".to_owned());
+        lines.extend(explanation.lacks.iter().map(|lack| format!("  {lack}")));
+    }
     for context in &explanation.contexts {
         let how = match (context.outcome, &context.error) {
             (ContextOutcome::Failed, Some(error)) if context.failed_open => {

@@ -301,7 +301,8 @@ async fn archive(State(broker): State<Arc<Broker>>, Query(query): Query<ArchiveQ
 
 async fn simulate(State(broker): State<Arc<Broker>>, axum::Json(question): axum::Json<Question>) -> Response {
     let serving = broker.serving.load_full();
-    reply(explain(&serving, Some(&*broker.store), question).await)
+    let issuers = broker.identity.load().issuers();
+    reply(explain(&serving, Some(&*broker.store), &issuers, question).await)
 }
 
 async fn plugins(State(broker): State<Arc<Broker>>) -> Response {
