@@ -121,7 +121,15 @@ fn config_check(text: &str, plugins: &str, files: &[&str]) -> Output {
     for (index, file) in files.iter().enumerate() {
         assert!(text.contains(file), "the configuration does not name {file}");
         let here = folder.path().join(format!("file-{index}"));
-        fs::write(&here, authority.cert.pem()).unwrap();
+        if file.ends_with("audit.key") {
+            let made =
+                Command::new(surroundings("JIT_TEST_BROKER")).args(["audit", "key"]).arg(&here).output().unwrap();
+            assert!(made.status.success(), "{}", text_of(&made));
+        } else if file.ends_with("tls.key") {
+            fs::write(&here, authority.signing_key.serialize_pem()).unwrap();
+        } else {
+            fs::write(&here, authority.cert.pem()).unwrap();
+        }
         fs::set_permissions(&here, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         text = text.replace(file, &here.display().to_string());
     }

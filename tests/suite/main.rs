@@ -12,6 +12,7 @@ mod backends_directory;
 mod backends_faults;
 mod backends_migration;
 mod backends_vault;
+mod check;
 mod cli;
 mod client;
 mod client_faults;

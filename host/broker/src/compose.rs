@@ -10,18 +10,16 @@ use anyhow::{Context as _, anyhow};
 use jit_core::checkpoint::{LogKey, Origin};
 use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
-use jit_core::outcome::{Outcome, Refusal};
 use jit_core::policy::Mode as PolicyMode;
 use jit_core::rollout::ShareKey;
 use jit_core::usage::checked_windows;
 use jit_runtime::{
-    ConfigFault, Connection, ContextScope, Grant, Lane, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions,
-    SessionStore, Terms,
+    ConfigFault, Connection, ContextScope, Grant, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SessionStore,
+    Terms,
 };
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
-use tracing::Instrument as _;
 
 use crate::audit;
 use crate::broker::{Broker, COMMIT_DEADLINE, Parts};
@@ -31,11 +29,12 @@ use crate::denials::DenialBudget;
 use crate::facts::ContextLink;
 use crate::identity::{Identity, IdentityOptions, JwtIssuerConfig};
 use crate::limits::RateLimits;
+use crate::prepare::Prepared;
 use crate::space::Space;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Change, Store as _};
 use crate::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
-use crate::{rotation, sealing, session_store};
+use crate::{rotation, session_store};
 
 /// Decisions of one target at once: a policy that burns its time limit holds up its own target
 /// and no other.
@@ -68,11 +67,10 @@ pub struct Composed {
 ///
 /// # Errors
 /// With what is wrong and what to do about it.
-pub async fn compose(config: &Config, mode: Mode) -> anyhow::Result<Composed> {
-    let identity = identity(config, mode)?;
-    let runtime = Arc::new(runtime(config)?);
-    let sealer = sealing::of_config(&config.store).context("[store] sealing_key")?.map(Arc::new);
-    let store = Arc::new(store(config, mode).await?);
+pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Composed> {
+    let Prepared { identity, runtime, sealer, log, .. } = prepared;
+    let (runtime, sealer) = (Arc::new(runtime), sealer.map(Arc::new));
+    let store = Arc::new(store(config, log).await?);
     let sessions = sealer.clone().map(|sealer| {
         let store = Arc::clone(&store) as Arc<dyn crate::store::Store>;
         Arc::new(session_store::SessionStore::new(store, sealer)) as Arc<dyn SessionStore>
@@ -417,8 +415,19 @@ fn resolve(
     if let Some(wrong) = connected.and_then(|connected| unfit(&serving.plugins[&target.driver], connected)) {
         return Err(at(".connection", wrong));
     }
-    let endpoint = endpoint(target.endpoint.as_ref(), connected.and_then(Connected::endpoint))
-        .map_err(|message| at(".endpoint", message))?;
+    let told = target.endpoint.as_ref();
+    let by_socket = connected.is_some_and(|connected| connected.settings.is_socket());
+    if by_socket && told.is_none_or(|told| told.host.is_none() || told.port.is_none()) {
+        let mut problem = config.explain(
+            &format!("targets.{name}.endpoint"),
+            "the connection is a Unix socket, which an application on another machine cannot reach: say what \
+             applications connect to",
+        );
+        problem.help = Some("write, for example: endpoint = { host = \"db.example.com\", port = 5432 }".to_owned());
+        return Err(vec![problem]);
+    }
+    let endpoint =
+        endpoint(told, connected.and_then(Connected::endpoint)).map_err(|message| at(".endpoint", message))?;
     Ok(Target {
         name: name.clone(),
         driver_name: target.driver.clone(),
@@ -612,37 +621,19 @@ pub fn audit_key(place: &config::SecretRef, mode: Mode) -> anyhow::Result<LogKey
     }
 }
 
-async fn store(config: &Config, mode: Mode) -> anyhow::Result<SqliteStore> {
-    let config::StoreKind::Sqlite(path) = &config.store.kind;
+/// The key that signs the audit log's checkpoints, and the log's name.
+///
+/// # Errors
+/// When one of them cannot be used.
+pub(crate) fn log_key(config: &Config, mode: Mode) -> anyhow::Result<(LogKey, Origin)> {
     let signer = audit_key(&config.audit.signing_key, mode)?;
-    let origin = Origin::new(config.audit.origin.clone()).context("[audit] origin")?;
+    Ok((signer, Origin::new(config.audit.origin.clone()).context("[audit] origin")?))
+}
+
+async fn store(config: &Config, (signer, origin): (LogKey, Origin)) -> anyhow::Result<SqliteStore> {
+    let config::StoreKind::Sqlite(path) = &config.store.kind;
     let options = SqliteOptions { path: path.clone(), signer, origin };
     SqliteStore::open(options).await.with_context(|| format!("the store {} cannot be opened", path.display()))
-}
-
-/// Asks every target's driver whether its configuration holds, in so far as the target answers.
-/// Gives one line for each that does not.
-pub async fn validate_targets(serving: &Serving) -> Vec<(String, Result<(), String>)> {
-    let checks = serving.targets.values().map(|target| {
-        // What the driver says meanwhile is about this target.
-        let span = tracing::info_span!("check", checked_target = target.name.as_str());
-        validate(target).instrument(span)
-    });
-    futures_util::future::join_all(checks).await
-}
-
-/// The field of the span in which a target is checked.
-pub const ABOUT_TARGET: &str = "checked_target";
-
-async fn validate(target: &Target) -> (String, Result<(), String>) {
-    let roles: Vec<RoleView> = target.roles.values().map(|role| role.view.clone()).collect();
-    let result = match target.driver.validate(&target.scope(Lane::Removal), &target.view, &roles).await {
-        Outcome::Done(()) => Ok(()),
-        Outcome::Refused(Refusal::Configuration(text)) => Err(text),
-        Outcome::Refused(refusal) => Err(refusal.reason()),
-        Outcome::Unknown(reason) => Err(reason),
-    };
-    (target.name.to_string(), result)
 }
 
 /// Puts the start on record: what serves, with which digests.

@@ -11,6 +11,7 @@
 
 pub mod audit;
 pub mod broker;
+pub mod certificates;
 pub mod chain;
 pub mod cli;
 pub mod compose;
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod permit;
 pub mod policy_replay;
 pub mod policy_test;
+pub mod prepare;
 pub mod refusal;
 pub mod reload;
 pub mod removal;
@@ -42,5 +44,6 @@ pub mod simulate;
 pub mod space;
 pub mod store;
 pub mod target;
+pub mod target_check;
 pub mod tasks;
 pub mod watch;

@@ -24,9 +24,11 @@ use crate::http::places::{self, Places};
 use crate::http::server::{self, Door};
 use crate::http::tls::Tls;
 use crate::http::{self, App};
+use crate::prepare;
 use crate::reload::{self, Reloader, Source, Trigger};
 use crate::removal;
 use crate::store::Change;
+use crate::target_check;
 use crate::tasks;
 use crate::watch::{self, contents::Contents};
 
@@ -128,9 +130,13 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
     let contents = Contents::of(source()?.served_files()).await;
     let config = source()?;
     let metrics = install_metrics()?;
-    // The port first: a second broker is told before it touches anything.
+    let prepared = prepare::prepare(&config, mode)?;
+    for warning in &prepared.warnings {
+        tracing::warn!("{}", warning.plain().trim_end());
+    }
+    // The port before the store: a second broker is told before it touches that.
     let doors = Doors::open(&config).await?;
-    let Some(composed) = signals.unless_stopped(compose::compose(&config, mode)).await? else { return Ok(None) };
+    let Some(composed) = signals.unless_stopped(compose::compose(&config, prepared)).await? else { return Ok(None) };
     let broker = Arc::clone(&composed.broker);
     let opened = async {
         // Before anybody is told that it serves: the commands work from then on.
@@ -336,12 +342,12 @@ async fn keep_keys_young(broker: Arc<Broker>) {
 
 /// Tells, beside the serving, what the targets say of their configuration.
 async fn look_at_targets(broker: Arc<Broker>) {
-    for (target, result) in compose::validate_targets(&broker.serving.load()).await {
+    for (target, result) in target_check::check_targets(&broker.serving.load()).await {
         match result {
             Ok(()) => tracing::info!(target, "target checked"),
             Err(reason) => tracing::error!(
                 target,
-                reason,
+                %reason,
                 "the target's configuration does not hold, or the target is away; `jit-broker config check` tells more"
             ),
         }

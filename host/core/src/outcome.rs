@@ -35,7 +35,8 @@ pub enum Refusal {
     },
     /// These things hold the account in place.
     Dependents(Vec<String>),
-    /// The target's configuration is wrong.
+    /// The target's configuration is wrong: a line for each mistake, which begins with the path below the
+    /// target that it is about, where there is one.
     Configuration(String),
     /// The plugin broke its contract or a limit before it had called the backend.
     Plugin(String),
@@ -52,7 +53,7 @@ impl Refusal {
             Self::Unavailable { reason, answered: true, .. } => format!("not now: {reason}"),
             Self::Unavailable { reason, .. } => format!("unavailable: {reason}"),
             Self::Dependents(list) => format!("held in place by {}", list.join(", ")),
-            Self::Configuration(text) => format!("configuration: {text}"),
+            Self::Configuration(text) => format!("configuration: {}", text.replace('\n', "; ")),
             Self::Plugin(text) => format!("plugin: {text}"),
         }
     }

@@ -23,7 +23,7 @@ use crate::capability::ldap::LdapSession;
 use crate::capability::secrets::GuestSecret;
 use crate::capability::sql::{SqlSession, Templates};
 use crate::capability::{Connection, Grant};
-use crate::fault::{FaultKind, join};
+use crate::fault::{FaultKind, lines};
 use crate::plugin::Loaded;
 
 /// How much later than asked for a backend's expiry may be, in seconds: some count in days.
@@ -467,7 +467,7 @@ impl DriverPlugin {
             }
             types::Error::Dependents(list) => Refusal::Dependents(answer::dependents(list)),
             types::Error::Conflict(text) => Refusal::Conflict(reason(&text, limits)),
-            types::Error::InvalidConfig(list) => Refusal::Configuration(join(&answer::problems(list, limits))),
+            types::Error::InvalidConfig(list) => Refusal::Configuration(lines(&answer::problems(list, limits))),
             types::Error::OutcomeUnknown(text) if verb == Verb::Changes => {
                 return Outcome::Unknown(reason(&text, limits));
             }

@@ -96,6 +96,11 @@ pub enum ConfigFault {
     Fault(#[from] Fault),
 }
 
+/// One line for each problem: none has a line break in it.
+pub(crate) fn lines(problems: &[ConfigProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 /// All problems in one line.
 pub(crate) fn join(problems: &[ConfigProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")

@@ -1,23 +1,29 @@
 //! `config check` and `config example`.
 
+use std::path::Path;
+
 use super::client::{AdminClient, SocketArg};
 use super::said::Said;
 use super::{ConfigArg, Stop, block_on, coloured};
-use crate::compose;
+use crate::compose::{self, Mode};
 use crate::config::{self, Config, ConfigErrors};
+use crate::identity::Identity;
+use crate::prepare::prepare;
 use crate::reload::Report;
+use crate::target::Serving;
+use crate::target_check::{Wrong, check_targets};
 
 #[derive(clap::Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Read a configuration, load its plugins, ask its targets, and say what is wrong and what to
-    /// write instead.
+    /// Read a configuration, load everything that `serve` would, ask its issuers and targets, and say what
+    /// is wrong and what to write instead.
     #[command(
         after_help = "Examples:\n  jit-broker config check --config broker.toml\n  jit-broker config check --config broker.toml --offline"
     )]
     Check {
         #[command(flatten)]
         config: ConfigArg,
-        /// Do not connect to the targets.
+        /// Do not connect to the issuers and the targets.
         #[arg(long)]
         offline: bool,
     },
@@ -75,19 +81,20 @@ fn wrong(problems: &ConfigErrors) -> Stop {
 
 fn check(path: &ConfigArg, offline: bool) -> Result<(), Stop> {
     let config = Config::load(&path.config).map_err(|problems| wrong(&problems))?;
-    let warnings = config.check_files().map_err(|problems| wrong(&problems))?;
-    print!("{}", config::render(&warnings, coloured(&std::io::stdout())));
-    compose::identity(&config, compose::Mode { dev: true })?;
-    let runtime = compose::runtime(&config)?;
-    let serving = match compose::serving(&config, &runtime, None, None) {
-        Ok(serving) => serving,
-        Err(error) => {
-            return Err(match error.downcast_ref::<ConfigErrors>() {
-                Some(problems) => wrong(problems),
-                None => error.into(),
-            });
-        }
-    };
+    block_on(async { Ok(look(&config, &path.config, offline).await) })?
+}
+
+/// Loads and asks everything that a broker would.
+async fn look(config: &Config, path: &Path, offline: bool) -> Result<(), Stop> {
+    let prepared = prepare(config, Mode::default()).map_err(found_wrong)?;
+    print!("{}", config::render(&prepared.warnings, coloured(&std::io::stdout())));
+    if let (Some(tls), Some(validity)) = (&config.server.tls, &prepared.certificate) {
+        println!("certificate {}: valid until {}", tls.cert.display(), validity.ends);
+    }
+    eprintln!("loading {} plugins; each is compiled the first time, which takes a while …", config.plugins.len());
+    // Compiles, and so blocks; nothing else runs here.
+    let loaded = tokio::task::block_in_place(|| compose::serving(config, &prepared.runtime, None, None));
+    let serving = loaded.map_err(found_wrong)?;
     for plugin in serving.plugins.values() {
         println!(
             "plugin {}: {}, contract {}, sha256 {}",
@@ -98,26 +105,80 @@ fn check(path: &ConfigArg, offline: bool) -> Result<(), Stop> {
         );
     }
     if offline {
-        println!("{}: the configuration is good; its targets were not asked (--offline)", path.config.display());
+        println!("{}: the configuration is good; its issuers and targets were not asked (--offline)", path.display());
         return Ok(());
     }
-    let mut all_good = true;
+    let issuers = ask_issuers(&prepared.identity).await;
+    let targets = ask_targets(config, &serving).await;
+    let count = |number: usize, what: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {what} is not in order")),
+        more => Some(format!("{more} {what}s are not in order")),
+    };
+    let bad: Vec<String> = [count(issuers, "issuer"), count(targets, "target")].into_iter().flatten().collect();
+    if bad.is_empty() {
+        println!("{}: the configuration is good", path.display());
+        return Ok(());
+    }
+    println!("{}: {}", path.display(), bad.join(", "));
+    Err(Stop::FoundWrong)
+}
+
+/// What was found wrong is printed; everything else is a failure of the check itself.
+fn found_wrong(error: anyhow::Error) -> Stop {
+    match error.downcast_ref::<ConfigErrors>() {
+        Some(problems) => wrong(problems),
+        None => error.into(),
+    }
+}
+
+/// Prints what each issuer said, and gives how many are not in order.
+async fn ask_issuers(identity: &Identity) -> usize {
+    let mut bad = 0;
+    for (issuer, keys) in identity.ask_issuers().await {
+        match keys {
+            Ok(0) => {
+                bad += 1;
+                println!("issuer {issuer}: it publishes no key that could be used: every token would be refused");
+            }
+            Ok(1) => println!("issuer {issuer}: good, 1 key"),
+            Ok(keys) => println!("issuer {issuer}: good, {keys} keys"),
+            Err(reason) => {
+                bad += 1;
+                println!("issuer {issuer}: {reason}");
+            }
+        }
+    }
+    bad
+}
+
+/// Prints what each target's driver said, and gives how many are not in order.
+async fn ask_targets(config: &Config, serving: &Serving) -> usize {
     let said = Said::listen();
-    for (target, result) in block_on(async { Ok(compose::validate_targets(&serving).await) })? {
+    let mut bad = 0;
+    for (target, result) in check_targets(serving).await {
         for warning in said.of(&target) {
             println!("target {target}: warning: {warning}");
         }
         match result {
             Ok(()) => println!("target {target}: good"),
-            Err(reason) => {
-                all_good = false;
+            Err(Wrong::Other(reason)) => {
+                bad += 1;
                 println!("target {target}: {reason}");
+            }
+            Err(Wrong::Configuration(mistakes)) => {
+                bad += 1;
+                let place = |path: &str| match path {
+                    "" => format!("targets.{target}"),
+                    path if path.starts_with("roles.") => format!("targets.{target}.{path}"),
+                    path => format!("targets.{target}.config.{path}"),
+                };
+                let problems: Vec<_> =
+                    mistakes.iter().map(|(path, message)| config.explain(&place(path), message)).collect();
+                print!("{}", config::render(&problems, coloured(&std::io::stdout())));
+                println!("target {target}: {}", if mistakes.len() == 1 { "a mistake" } else { "mistakes" });
             }
         }
     }
-    if !all_good {
-        return Err(Stop::FoundWrong);
-    }
-    println!("{}: the configuration is good", path.config.display());
-    Ok(())
+    bad
 }

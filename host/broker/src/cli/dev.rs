@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use url::Url;
 
-use super::{Stop, block_on, start_log, tell_warnings};
+use super::{Stop, block_on, start_log};
 use crate::compose::Mode;
 use crate::config::{Config, ConfigErrors};
 use crate::dev_issuer::DevIssuer;
@@ -74,7 +74,6 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
         let source = Box::new(move || with_issuer(&file, &url, &workload));
         let first = source()?;
         start_log(first.log_format);
-        tell_warnings(&first.warnings);
         let stop = tokio_util::sync::CancellationToken::new();
         let embedded = tokio::spawn(issuer.clone().serve(stop.clone().cancelled_owned()));
         let served = crate::serve::serve(source, Mode { dev: true }, |broker| {

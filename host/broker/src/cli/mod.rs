@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod conformance;
 mod dev;
+mod json_lines;
 mod plugin;
 mod plugin_check;
 mod plugin_new;
@@ -22,9 +23,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
 
+use self::json_lines::JsonLines;
 use crate::compose::Mode;
-use crate::config::{Config, ConfigErrors, LogFormat, Problem};
+use crate::config::{Config, ConfigErrors, LogFormat};
 use crate::fault;
 
 /// Just-in-time credentials for workloads: an application proves its identity and gets an account
@@ -163,9 +166,7 @@ fn dispatch(command: Command) -> Result<(), Stop> {
         Command::Serve { config } => {
             let path = config.config;
             let first = Config::load(&path)?;
-            let warnings = first.check_files()?;
             start_log(first.log_format);
-            tell_warnings(&warnings);
             let source = Box::new(move || Config::load(&path));
             block_on(crate::serve::serve(source, Mode::default(), |_| ()))?;
             Ok(())
@@ -207,17 +208,11 @@ fn start_log(format: LogFormat) {
     // of it on that same stderr would panic, in the middle of an issue.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Json => log.event_format(JsonLines).fmt_fields(JsonFields::new()).init(),
         LogFormat::Text => log.with_ansi(coloured(&std::io::stderr())).init(),
     }
     if fault::COMPILED_IN {
         tracing::error!("this build has failpoints: it is for fault tests and must not serve anybody");
-    }
-}
-
-fn tell_warnings(warnings: &[Problem]) {
-    for warning in warnings {
-        tracing::warn!("{}", warning.plain().trim_end());
     }
 }
 

@@ -64,7 +64,13 @@ impl Config {
             check.secret(&at, key, Severity::Error);
         }
         // Whoever reads the signing key can rewrite the log: that is not a matter of taste.
+        let known = check.found.len();
         check.secret("audit.signing_key", &self.audit.signing_key, Severity::Error);
+        if let (SecretRef::File(path), Some(problem)) = (&self.audit.signing_key, check.found.get_mut(known))
+            && !path.exists()
+        {
+            problem.help = Some(format!("make it with `jit-broker audit key {}`", path.display()));
+        }
         let Check { found, .. } = check;
         if found.iter().any(|problem| problem.severity == Severity::Error) {
             Err(ConfigErrors::new(found, 0))

@@ -21,11 +21,12 @@ mod reading;
 mod redact;
 mod reference;
 mod rotating;
+mod rules;
 mod secret;
 mod section;
 mod server;
 mod signing;
-mod spelling;
+pub(crate) mod spelling;
 mod store;
 mod table;
 mod target;
@@ -34,6 +35,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,8 @@ pub use self::signing::{Signing, TrustedKey};
 pub use self::store::{Archive, Audit, Export, Store, StoreKind};
 pub use self::table::PluginTable;
 pub use self::target::{Endpoint, Target};
+
+use crate::identity::KnownIssuer;
 
 use self::problem::SourceText;
 use self::reading::{Places, Reading};
@@ -132,6 +136,16 @@ impl Config {
         Path::new(&self.source.name)
     }
 
+    /// What is known of each issuer without asking it.
+    #[must_use]
+    pub fn known_issuers(&self) -> Vec<KnownIssuer> {
+        let known = |issuer: &JwtIssuer| KnownIssuer {
+            name: issuer.name.clone(),
+            attributes: issuer.attributes.keys().cloned().collect(),
+        };
+        self.identity.jwt.iter().map(known).collect()
+    }
+
     /// The files whose content decides what is served: this one, the plugins, who vouches for them, the
     /// listener's certificate and key, and what connections were opened with.
     #[must_use]
@@ -190,9 +204,10 @@ fn document<T>(
     let value = if syntax.is_empty() {
         read(&reading, table.get_ref())
     } else {
-        for error in &syntax {
+        // The first: what follows it is most often told only because of it.
+        if let Some(error) = syntax.first() {
             let span = error.span().unwrap_or(0..0);
-            reading.error(span.clone(), format!("not TOML: {}", error.message()), syntax_help(text, span.start));
+            not_toml(&reading, text, span, error.message());
         }
         None
     };
@@ -398,6 +413,71 @@ fn read_file(path: &Path) -> Result<Vec<u8>, (String, Option<String>)> {
         return Err((format!("has more than {MAX_FILE} bytes: that is not a configuration"), None));
     }
     Ok(bytes)
+}
+
+/// Tells where the text stops being TOML. Nothing after it was looked at.
+fn not_toml(reading: &Reading, text: &str, span: Range<usize>, message: &str) {
+    if message.contains("duplicate key") {
+        let again = text.get(span.clone()).unwrap_or_default().trim();
+        let first = text.get(..span.start).and_then(|before| {
+            let is_it = |line: &&str| {
+                let line = line.trim_start();
+                let key = line.trim_matches(['[', ']']).split('=').next().unwrap_or_default().trim();
+                !again.is_empty() && (key == again || key.ends_with(&format!(".{again}")))
+            };
+            before.lines().collect::<Vec<_>>().iter().rposition(is_it).map(|index| index + 1)
+        });
+        let first = first.map_or_else(String::new, |line| format!(", first on line {line}"));
+        let message = format!("not TOML: duplicate key: `{}` is there twice{first}", section::shown(again));
+        reading.error(span, message, Some("nothing after it was read".to_owned()));
+        return;
+    }
+    if let Some(open) = unclosed(text, span.start) {
+        let what = if text[open..].starts_with('[') {
+            "this list is not closed: a ]"
+        } else {
+            "this table is not closed: a }"
+        };
+        reading.error(
+            open..open + 1,
+            format!("not TOML: {what} is missing"),
+            Some("nothing after it was read".to_owned()),
+        );
+        return;
+    }
+    reading.error(span.clone(), format!("not TOML: {message}"), syntax_help(text, span.start));
+}
+
+/// Where a bracket was opened, in a value before `at`, that is not closed before the next key or table begins.
+fn unclosed(text: &str, at: usize) -> Option<usize> {
+    let mut open: Vec<(usize, u8)> = Vec::new();
+    let mut quote: Option<u8> = None;
+    let (mut in_value, mut comment) = (false, false);
+    let bytes = text.as_bytes();
+    for (index, byte) in bytes.iter().copied().enumerate().take(at) {
+        if comment {
+            comment = byte != b'\n';
+        } else if let Some(mark) = quote {
+            // A text of one line; longer ones (\"\"\") only make this look away.
+            if byte == mark && !(mark == b'"' && index > 0 && bytes[index - 1] == b'\\') || byte == b'\n' {
+                quote = None;
+            }
+        } else {
+            match byte {
+                b'#' => comment = true,
+                b'"' | b'\'' => quote = Some(byte),
+                b'=' if open.is_empty() => in_value = true,
+                b'[' | b'{' if in_value => open.push((index, byte)),
+                b']' | b'}' if in_value => drop(open.pop()),
+                _ => {}
+            }
+        }
+        if byte == b'\n' && open.is_empty() {
+            in_value = false;
+        }
+    }
+    // The innermost one is where the writing went on without it.
+    open.last().map(|(index, _)| *index)
 }
 
 /// The commonest slip against TOML is a text without quotes.

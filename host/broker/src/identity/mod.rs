@@ -71,6 +71,15 @@ impl Default for IdentityOptions {
     }
 }
 
+/// An issuer as whoever explains a decision has to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownIssuer {
+    /// The entry's name.
+    pub name: String,
+    /// The attributes that its tokens may give.
+    pub attributes: Vec<String>,
+}
+
 /// A token that was verified, and by which keys.
 struct Remembered {
     verified: Arc<Verified>,
@@ -122,6 +131,12 @@ impl Identity {
     /// them. Failures are logged and tried again on use.
     pub async fn warm(&self) {
         futures_util::future::join_all(self.issuers.iter().map(JwtIssuer::warm)).await;
+    }
+
+    /// What is known of each issuer without asking it, in the order of the configuration.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<KnownIssuer> {
+        self.issuers.iter().map(JwtIssuer::known).collect()
     }
 
     /// Verifies a token. May wait for the issuer's keys, at most twice

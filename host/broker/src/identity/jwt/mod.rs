@@ -28,10 +28,10 @@ use self::fetch::KeyEndpoint;
 pub use self::key_source::KeyPolicy;
 use self::key_source::KeySource;
 use self::preview::Preview;
-use super::IdentityOptions;
 use super::claims::{ClaimProblem, MAX_VALUE, printable};
 use super::rejected::{Quoted, Rejected};
 use super::verified::{Proof, Verified};
+use super::{IdentityOptions, KnownIssuer};
 
 /// Claims that every token must have.
 const REQUIRED: [&str; 4] = ["exp", "iss", "aud", "sub"];
@@ -68,6 +68,11 @@ impl JwtIssuer {
     /// Which key set is in use: changes with the keys. `None` before the first.
     pub(super) fn generation(&self) -> Option<u64> {
         self.keys.generation()
+    }
+
+    /// What is known of it without asking.
+    pub(super) fn known(&self) -> KnownIssuer {
+        KnownIssuer { name: self.config.name.clone(), attributes: self.config.attributes.keys().cloned().collect() }
     }
 
     /// Fetches the keys if there are none.
