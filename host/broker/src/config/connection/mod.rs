@@ -178,7 +178,7 @@ pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
     let ca = section.path("ca");
     let plaintext = transport::plaintext(section);
     if let (Some(kind), Some(url)) = (kind, &url) {
-        transport::check(section, kind.spoken(), url);
+        transport::check(section, kind.spoken(), url, plaintext.as_deref());
     }
     let max_connections = section.count("max_connections", 1..=1_000).unwrap_or(8);
     let connect_timeout = section.wait("connect_timeout", 5, 1..=300);

@@ -22,7 +22,7 @@ pub(super) fn plaintext(section: &Section<'_>) -> Option<String> {
 }
 
 /// Tells what does not obey the rule. An operator's way round it is a warning.
-pub(super) fn check(section: &Section<'_>, spoken: Spoken, url: &Url) {
+pub(super) fn check(section: &Section<'_>, spoken: Spoken, url: &Url, because: Option<&str>) {
     let there = |key: &'static str| section.entry(key).is_some();
     // `ca` means the strictest check; a URL that says something else of TLS would contradict it.
     let says_tls = |key: &str| matches!(key, "sslmode" | "ssl-mode" | "sslrootcert" | "ssl-ca");
@@ -33,7 +33,7 @@ pub(super) fn check(section: &Section<'_>, spoken: Spoken, url: &Url) {
     }
     let Err(Unprotected { part, reason, instead, misspelt }) = security(spoken, url, there("plaintext"), there("ca"))
     else {
-        if there("plaintext") && !is_here(spoken, url) {
+        if because.is_some() && !is_here(spoken, url) {
             let message =
                 "the server is on another machine and is not verified: whoever answers in its place gets the passwords";
             section.reading.warn(section.span_of("plaintext"), message, None);

@@ -125,7 +125,7 @@ const ROWS: &[Row] = &[
     row(URL, "url = \"postgres://u@h/d?sslmode=verifyfull\"", "\"postgres://u", "`sslmode` must be one of disable, allow, prefer, require, verify-ca, verify-full (`verifyfull`): did you mean `verify-full`?"),
     row(URL, "url = \"postgres://u@127.0.0.1/d?ssl_mode=verify-full\"", "\"postgres://u", "the URL has a setting that is not known (`ssl_mode`): did you mean `sslmode`?"),
     row(URL, "url = \"postgres://u@127.0.0.1/d?hostaddr=10.0.0.7\"", "\"postgres://u", "the URL has a setting that is not known"),
-    row(URL, "url = \"postgres://u@h/d\"\nplaintext = {}", "{}", "`because` is missing in [connections.inventory.plaintext]"),
+    row(URL, "url = \"postgres://u@h/d\"\nplaintext = {}", "plaintext = {}", "`because` is missing in [connections.inventory.plaintext]"),
     row(URL, "url = \"postgres://u@h/d\"\nplaintext = { because = \"\" }", "\"\"", "`because` must be the reason in quotes: it must not be empty"),
     row(URL, "url = \"postgres://u@h/d\"\nca = \"ca.pem\"\nplaintext = { because = \"x\" }", "\"ca.pem\"", "`ca` has no meaning with `plaintext`"),
     row(CONNECTION, "kind = \"mysql\"\nurl = \"mysql://u@h?sslmode=VERIFY_IDENTITY\"", "\"mysql://u", "the URL has a setting that is not known (`sslmode`): did you mean `ssl-mode`?"),
