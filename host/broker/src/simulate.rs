@@ -177,6 +177,9 @@ pub async fn explain(
             input.facts.extend(store.usage(&counted).await?.facts());
         }
     }
+    if store.is_some() && target.usage_windows.is_some() && question.subject.is_empty() && !question.gives("usage") {
+        lacks.push("the token's subject (--subject …): the counts are of all of that workload's name".to_owned());
+    }
     if store.is_none() && target.usage_windows.is_some() && !question.gives("usage") {
         lacks.push("counts of requests and leases (--fact usage.…=…): no broker was asked".to_owned());
     }
