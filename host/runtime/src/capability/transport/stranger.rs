@@ -12,6 +12,7 @@ use url::Url;
 use crate::capability::ldap::{LdapConnection, LdapConnectionOptions, directory_login};
 use crate::capability::sql::connection::{SqlConnectionOptions, SqlKind};
 use crate::capability::sql::dialect::Dialer;
+use crate::driver::Lane;
 
 const PASSWORD: &str = "S3cr3t-of-the-broker";
 /// Most that a test waits for a side that has gone quiet.
@@ -97,7 +98,7 @@ async fn heard(stranger: Stranger, host: &str, plaintext: bool, own: bool) -> Ve
                 let options = SqlConnectionOptions { kind, plaintext, ..SqlConnectionOptions::new("it", url, None) };
                 let (dialer, _) = Dialer::new(&options).unwrap();
                 if own {
-                    assert!(dialer.connect(Some(&password), None).await.is_err());
+                    assert!(dialer.connect(Some(&password), None, Lane::Live).await.is_err());
                 } else {
                     assert!(dialer.authenticate("v-account", &password).await.is_err());
                 }
