@@ -123,11 +123,12 @@ async fn a_configuration_check_asks_the_target() {
     assert!(out.contains(&world.database.read_only), "what is missing is named: {out}");
 }
 
+/// BRAKE: a store that is new, or was set back, does not end accounts that it does not know.
 #[tokio::test]
-async fn a_ghost_is_found_and_removed_and_a_name_of_somebody_elses_is_not() {
+async fn an_account_that_the_store_forgot_is_held_until_an_operator_decides() {
     let mut world = World::new().await;
     let id = issue(&world).await;
-    let ghost = world.accounts().await[0].clone();
+    let account = world.accounts().await[0].clone();
     // The store forgets the lease, as after a restore of an old backup.
     world.process().kill().unwrap();
     tamper(&world, &[&format!("DELETE FROM leases WHERE id = '{id}'")]).await;
@@ -135,14 +136,28 @@ async fn a_ghost_is_found_and_removed_and_a_name_of_somebody_elses_is_not() {
     world.database.execute(&format!("CREATE ROLE \"{foreign}\" LOGIN")).await.unwrap();
     std::fs::remove_file(world.folder.path().join("admin.sock")).ok();
     world.start(&[]).await;
-    // The pass at the start takes it; so does one on demand, and a dry run changes nothing.
-    let report = world.cli(&["reconcile", "--dry-run", "--format", "json"]);
-    expect(&report, 0);
-    eventually("the ghost is gone", async || !world.accounts().await.contains(&ghost)).await;
-    eventually("it is on record", async || world.events("reconcile.ghost_removed").len() == 1).await;
+    eventually("it is on record", async || world.events("removal.braked").len() == 1).await;
+    let braked = &world.events("removal.braked")[0];
+    assert_eq!((&braked["accounts"], &braked["named"]), (&json!(1), &json!([account])), "{braked}");
+    assert!(braked["error"].as_str().unwrap().contains("the store is new"), "{braked}");
+    // Neither the passes at the start nor one on demand remove it, and a dry run says why.
     expect(&world.cli(&["reconcile"]), 0);
-    assert_eq!(world.accounts().await, [foreign], "a name without our check digit is not ours");
-    assert_eq!(world.events("reconcile.ghost_removed")[0]["ephemeral_id"], ghost);
+    let report = expect(&world.cli(&["reconcile", "--dry-run", "--format", "json"]), 0);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let held = &report["targets"][0]["held"];
+    assert_eq!((&held[0]["account"], held.as_array().unwrap().len()), (&json!(account), 1), "{report}");
+    assert!(held[0]["expires_at"].is_string() && report["targets"][0]["ghosts"] == json!([]), "{report}");
+    let table = expect(&world.cli(&["reconcile", "--dry-run"]), 0);
+    assert!(table.contains("1 account(s) held") && table.contains(&account), "{table}");
+    assert!(world.accounts().await.contains(&account));
+    assert_eq!(world.events("removal.braked").len(), 1, "one for each thing that is held");
+
+    expect(&world.cli(&["reconcile", "--confirm", "--target", "inventory_db"]), 0);
+    eventually("the account is gone", async || !world.accounts().await.contains(&account)).await;
+    eventually("it is on record", async || world.events("reconcile.ghost_removed").len() == 1).await;
+    assert_eq!(world.events("reconcile.ghost_removed")[0]["ephemeral_id"], account);
+    assert_eq!(world.events("removal.confirmed")[0]["named"], json!([account]));
+    assert_eq!(world.accounts().await, [foreign], "a name without this broker's mark is not ours");
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ mod migration;
 mod operators;
 mod outage;
 mod ownership;
+mod places;
 mod policies;
 mod policy_replay;
 mod policy_story;

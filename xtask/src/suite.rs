@@ -39,6 +39,7 @@ const POSTGRES_ALONE: &[&str] = &[
     "leases",
     "operators",
     "outage",
+    "places",
     "policies",
     "policy_replay",
     "policy_story",

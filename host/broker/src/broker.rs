@@ -13,10 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::archive::Exported;
-use crate::config::Archive as ArchivePlan;
+use crate::birth::Birth;
+use crate::clock::Clock;
+use crate::config::{Archive as ArchivePlan, Bound};
 use crate::denials::{DenialBudget, Denials};
 use crate::identity::Identity;
 use crate::limits::RateLimits;
+use crate::places::Places;
 use crate::refusal::Refused;
 use crate::removal::{InProgress, Unrecorded};
 use crate::replay::{Abandoned, Handovers, Turns};
@@ -25,7 +28,7 @@ use crate::sealing::Sealer;
 use crate::space::{Room, Space};
 use crate::store::{Change, Settled, Store, StoreError};
 use crate::target::Serving;
-use crate::tasks::reconcile::Listings;
+use crate::tasks::reconcile::{Brake, Listings};
 
 /// How long a change may take to become durable before its fate counts as unknown.
 pub const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -62,6 +65,14 @@ pub struct Broker {
     pub unrecorded: Unrecorded,
     /// What the reconciliations saw.
     pub listings: Listings,
+    /// Where the accounts are.
+    pub places: Places,
+    /// The time that leases go by.
+    pub clock: Clock,
+    /// The mark on its accounts, and how old its store is.
+    pub birth: Birth,
+    /// What keeps accounts from being removed in numbers.
+    pub brake: Brake,
     /// Seals what the store may hold of passwords; none without a sealing key.
     pub sealer: Option<Arc<Sealer>>,
     /// Rotations at work.
@@ -95,6 +106,10 @@ pub struct Parts {
     pub denials: DenialBudget,
     /// Seals what the store may hold of passwords.
     pub sealer: Option<Arc<Sealer>>,
+    /// The mark on its accounts, and how old its store is.
+    pub birth: Birth,
+    /// How many accounts without a lease are removed without asking.
+    pub bound: Bound,
 }
 
 impl Broker {
@@ -117,6 +132,10 @@ impl Broker {
             removing: InProgress::default(),
             unrecorded: Unrecorded::default(),
             listings: Listings::default(),
+            places: Places::default(),
+            clock: Clock::new(),
+            birth: parts.birth,
+            brake: Brake::new(parts.bound),
             sealer: parts.sealer,
             rotations: Rotations::default(),
             wake: Wake::default(),

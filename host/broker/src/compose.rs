@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::audit;
+use crate::birth;
 use crate::broker::{Broker, COMMIT_DEADLINE, Parts};
 use crate::config::{self, Config, ConfigErrors, RejectedPlugin};
 use crate::connection::{Connected, usual_port};
@@ -83,6 +84,8 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
         }
     };
     warn_of_lost_sessions(config, sealer.is_some());
+    let records = *store.log_size().borrow();
+    let birth = birth::of_store(&*store, records, &config.audit.export).await?;
     let config::StoreKind::Sqlite(path) = &config.store.kind;
     let exports = config.audit.export.iter().map(|config::Export::Jsonl { path }| path);
     let space = Space::new(path, exports, config.store.marks);
@@ -101,6 +104,8 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
             ..DenialBudget::default()
         },
         sealer,
+        birth,
+        bound: config.reconcile_bound,
     });
     Ok(Composed { broker, store, runtime, sessions })
 }
@@ -445,6 +450,7 @@ fn resolve(
         prefix,
         endpoint,
         timeout: target.timeout,
+        site: connected.map(Connected::site).unwrap_or_default(),
     })
 }
 

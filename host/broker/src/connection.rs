@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::config::{self, Protocol, SecretRef};
+use crate::places::Site;
 use crate::target::Endpoint;
 
 /// The largest file of certificates, in bytes.
@@ -96,6 +97,16 @@ impl Connected {
         }
     }
 
+    /// What is known of where it leads.
+    #[must_use]
+    pub fn site(&self) -> Site {
+        let config::Connection { url, protocol, replaces, .. } = &self.settings;
+        let port = url.port_or_known_default().or_else(|| usual_port(url.scheme()));
+        let port = port.map_or_else(String::new, |port| format!(":{port}"));
+        let address = format!("{}://{}{port}", protocol.as_str(), url.host_str().unwrap_or_default());
+        Site { address: Some(address), replaces: replaces.clone().into() }
+    }
+
     /// Whether the other one leads to another server: another kind, host or port.
     #[must_use]
     pub fn leads_elsewhere(&self, other: &Self) -> bool {
@@ -137,7 +148,7 @@ fn make(
     sessions: Option<Arc<dyn SessionStore>>,
     before: Option<&Connected>,
 ) -> anyhow::Result<Connection> {
-    let config::Connection { url, ca, plaintext, max_connections, connect_timeout, protocol } = settings;
+    let config::Connection { url, ca, plaintext, max_connections, connect_timeout, protocol, replaces: _ } = settings;
     let plaintext = plaintext.is_some();
     let (max_connections, connect_timeout) = (*max_connections, *connect_timeout);
     let password = material.password.clone();

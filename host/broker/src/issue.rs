@@ -108,7 +108,7 @@ pub fn resolve(
     operation: Operation,
 ) -> Result<Asked, Refused> {
     let (target, role, ttl) = broker.serving.load().find(&request)?;
-    Ok(Asked { caller, target, role, ttl, request, request_id, at: Timestamp::now(), operation })
+    Ok(Asked { caller, target, role, ttl, request, request_id, at: broker.clock.now(), operation })
 }
 
 /// A verified workload asked for what is not offered: on record, as a policy's no would be.
@@ -191,8 +191,9 @@ pub(crate) fn draft(permit: &Permit, account: AccountName, idempotency: Option<I
 async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency>) -> Result<Intended, Refused> {
     let asked = &permit.decision.asked;
     let max_name = asked.target.driver.description().max_name_length;
-    let account = asked.target.prefix.generate(&asked.caller.principal.workload, max_name);
-    let lease = draft(&permit, account, idempotency);
+    let account = asked.target.prefix.generate(&broker.birth.mark, &asked.caller.principal.workload, max_name);
+    let mut lease = draft(&permit, account, idempotency);
+    lease.driver.place = Some(broker.places.lately(&permit.decision.asked.target).await);
     let settled = permit.decision.settles(true);
     let change = Change { leases: vec![LeaseWrite::Insert(lease.clone())], settled, ..Change::default() };
     let intended = fault::step("issue.intend", StoreError::at_failpoint, broker.commit(change)).await;

@@ -10,10 +10,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 pub mod audit;
+pub mod birth;
 pub mod broker;
 pub mod certificates;
 pub mod chain;
 pub mod cli;
+pub mod clock;
 pub mod compose;
 pub mod config;
 pub mod conformance;
@@ -27,6 +29,7 @@ pub mod identity;
 pub mod issue;
 pub mod limits;
 pub mod permit;
+pub mod places;
 pub mod policy_replay;
 pub mod policy_test;
 pub mod prepare;

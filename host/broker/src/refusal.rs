@@ -81,6 +81,16 @@ pub enum Refused {
     /// The backend said no; its words.
     #[error("the target refused: {0}")]
     TargetRefused(String),
+    /// What answers is not the server that has the account.
+    #[error(
+        "what answers for target {target} is not the server that has the account of lease {id}; operators are told"
+    )]
+    WrongPlace {
+        /// The lease.
+        id: LeaseId,
+        /// Its target.
+        target: String,
+    },
     /// The target cannot be used now, in the broker's words.
     #[error("the target is not available: {0}")]
     TargetUnavailable(String),
@@ -122,6 +132,7 @@ impl Refused {
             Self::LeaseNotActive { .. } | Self::LeaseNotRenewable { .. } | Self::NotAgain { .. } => "lease-not-active",
             Self::RateLimited { .. } => "rate-limited",
             Self::TargetRefused(_) => "target-refused",
+            Self::WrongPlace { .. } => "wrong-place",
             Self::TargetUnavailable(_) | Self::TargetAway(_) => "target-unavailable",
             // To a caller the same: nothing can be put on record now.
             Self::AuditUnavailable | Self::NoRoom => "audit-unavailable",

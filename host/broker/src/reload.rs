@@ -23,6 +23,7 @@ use crate::compose::{self, Mode};
 use crate::config::{Config, ConfigErrors, Severity};
 use crate::http::server::Operator;
 use crate::http::tls::Tls;
+use crate::places::{Misplaced, Places};
 use crate::prepare;
 use crate::store::{Change, Maker};
 use crate::target::Serving;
@@ -261,7 +262,8 @@ impl Reloader {
         })
         .await??;
         let mut report = difference(&old, &new, &current.config, &config);
-        let orphans = orphans(&self.broker.store.makers().await?, &new, Some(&old));
+        let makers = self.broker.store.makers().await?;
+        let orphans = orphans(&self.broker.places, &makers, &new, Some(&old)).await;
         if !orphans.is_empty() && !force {
             return Err(Orphaned(orphans).into());
         }
@@ -323,7 +325,10 @@ fn difference(old: &Serving, new: &Serving, before: &Config, after: &Config) -> 
         ("[audit]", before.audit != after.audit),
         ("[limits]", before.limits != after.limits),
         ("[runtime]", before.plugin_limits != after.plugin_limits),
-        ("[reconcile]", before.reconcile_interval != after.reconcile_interval),
+        (
+            "[reconcile]",
+            before.reconcile_interval != after.reconcile_interval || before.reconcile_bound != after.reconcile_bound,
+        ),
         ("[log]", before.log_format != after.log_format),
     ] {
         if changed {
@@ -340,24 +345,40 @@ fn difference(old: &Serving, new: &Serving, before: &Config, after: &Config) -> 
     }
 }
 
-/// One line for each maker of accounts that `new` has not, or would ask at another server than
-/// `old` did.
-fn orphans(makers: &[Maker], new: &Serving, old: Option<&Serving>) -> Vec<String> {
+/// One line for each maker of accounts that `new` has not, or would ask in another place than the one that
+/// has the accounts: by what the servers say, and where they say nothing now, by what the connection was in `old`.
+async fn orphans(places: &Places, makers: &[Maker], new: &Serving, old: Option<&Serving>) -> Vec<String> {
     let mut lines = Vec::new();
     for Maker { target, driver, leases, last_expiry } in makers {
         let connection = driver.connection.as_ref();
         let kept = connection.map_or_else(String::new, |name| format!(" and [connections.{name}]"));
         let told = format!("{leases} leases of target {target} (the last ends {last_expiry})");
-        if let Err(reason) = new.remover(target, driver) {
-            lines.push(format!("{told}: {reason}; keep [plugins.{}]{kept}", driver.plugin));
-            continue;
+        let remover = match new.remover(target, driver) {
+            Ok(remover) => remover,
+            Err(reason) => {
+                lines.push(format!("{told}: {reason}; keep [plugins.{}]{kept}", driver.plugin));
+                continue;
+            }
+        };
+        let name = connection.map_or("", String::as_str);
+        match places.check_removal(driver, &remover).await {
+            Ok(()) if driver.place.is_some() => continue,
+            Err(Misplaced::Elsewhere(elsewhere)) => {
+                lines.push(format!(
+                    "{told}: {elsewhere}; give the new server a connection of its own, or, where it has taken over the \
+                     accounts, name the former one in [connections.{name}] replaces"
+                ));
+                continue;
+            }
+            Ok(()) | Err(Misplaced::NotTold(_)) => {}
         }
         let moved = connection.is_some_and(|name| {
             let before = old.and_then(|old| old.connections.get(name));
             before.zip(new.connections.get(name)).is_some_and(|(before, after)| before.leads_elsewhere(after))
         });
-        if moved {
-            let name = connection.map_or("", String::as_str);
+        let recorded = driver.place.as_ref().and_then(|place| place.address.as_ref());
+        let another = recorded.is_some_and(|recorded| remover.site.address.as_ref() != Some(recorded));
+        if moved || another {
             lines.push(format!(
                 "{told}: the connection {name} leads to another server than the one that has their accounts; \
                  give the new server a connection of its own"
@@ -369,10 +390,10 @@ fn orphans(makers: &[Maker], new: &Serving, old: Option<&Serving>) -> Vec<String
 
 /// At start there is nothing to go back to: says which accounts this configuration cannot remove.
 /// Their removal is tried for as long as it takes.
-pub async fn tell_orphans(broker: &Broker) {
+pub async fn tell_orphans(broker: Arc<Broker>) {
     match broker.store.makers().await {
         Ok(makers) => {
-            for orphan in orphans(&makers, &broker.serving.load(), None) {
+            for orphan in orphans(&broker.places, &makers, &broker.serving.load(), None).await {
                 tracing::error!(orphan, "this configuration cannot remove accounts that are still there");
             }
         }

@@ -14,6 +14,7 @@ use jit_core::outcome::{Outcome, Refusal};
 
 use crate::broker::Broker;
 use crate::fault;
+use crate::places::{Misplaced, NotTold};
 use crate::store::{Change, LeaseWrite, StoreError};
 use crate::target::account_view;
 
@@ -57,7 +58,8 @@ impl Drop for Mine<'_> {
 /// # Errors
 /// [`StoreError::Stale`] when somebody else stepped the lease on first.
 pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
-    let revoking = lease.begin_revocation(cause, Timestamp::now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
+    let revoking =
+        lease.begin_revocation(cause, broker.clock.now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
     let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events, ..Change::default() };
     match fault::step("revoke.begin", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => {
@@ -121,7 +123,7 @@ impl Unrecorded {
 /// the store, and is past. So the driver is asked all the same, and the removal goes on record when the store
 /// is back: then the driver finds nothing, which is success.
 pub async fn expire_unrecorded(broker: &Broker, lease: &Lease) {
-    let now = Timestamp::now();
+    let now = broker.clock.now();
     if lease.expires_at > now || lease.rotating.is_some() || !broker.unrecorded.is_due(&lease.id) {
         return;
     }
@@ -131,10 +133,10 @@ pub async fn expire_unrecorded(broker: &Broker, lease: &Lease) {
     broker.handovers.forget(&lease.id);
     match call_driver(broker, &revoking).await {
         Ok(_) => {
-            broker.unrecorded.put(&lease.id, Some(Timestamp::now()));
+            broker.unrecorded.put(&lease.id, Some(broker.clock.now()));
             tracing::warn!(lease = %lease.id, account = lease.login(), target = %lease.target, "the store cannot be written; an expired account was removed all the same, and that will be recorded later");
         }
-        Err((reason, _)) => {
+        Err(NotRemoved { reason, .. }) => {
             broker.unrecorded.put(&lease.id, None);
             tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the store cannot be written, and an expired account could not be removed; it will be tried again");
         }
@@ -147,7 +149,7 @@ pub async fn expire_unrecorded(broker: &Broker, lease: &Lease) {
 /// When the store fails; the account may be gone, and the next attempt finds it so.
 pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreError> {
     let Some(_mine) = broker.removing.begin(&lease.id) else { return Ok(Attempt::InProgress) };
-    let now = Timestamp::now();
+    let now = broker.clock.now();
     let outcome = match call_driver(broker, lease).await {
         Ok(answer) => settled(broker, lease, answer, now),
         Err(failed) => Settled::Failed(failed),
@@ -176,17 +178,26 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             broker.commit(Change { leases: vec![LeaseWrite::Update(waits.clone())], ..Change::default() }).await?;
             Ok(Attempt::Failed { lease: waits, unreachable: false })
         }
-        Settled::Failed((reason, unreachable)) => {
-            let failed = lease.removal_failed(reason.clone(), now).map_err(|_| StoreError::Stale(lease.id.clone()))?;
+        Settled::Failed(NotRemoved { reason, why }) => {
+            let step = if why == Why::Held { Lease::removal_held } else { Lease::removal_failed };
+            let failed = step(lease, reason.clone(), now).map_err(|_| StoreError::Stale(lease.id.clone()))?;
             let attempts = failed.removal.as_ref().map_or(1, |removal| removal.attempts);
             metrics::counter!("jit_revoke_failed_total", "target" => lease.target.to_string()).increment(1);
-            tracing::warn!(lease = %lease.id, target = %lease.target, attempts, reason, "an account could not be removed; it will be tried again");
-            // Each doubling is on record: an outage of days does not fill the log.
-            let on_record = attempts.is_power_of_two();
-            let event = AuditEvent::of_lease(EventKind::RevokeFailed, now, &failed)
-                .with("attempts", attempts)
-                .with_error(reason);
+            let kind = if why == Why::Elsewhere {
+                metrics::counter!("jit_removals_wrong_place_total", "target" => lease.target.to_string()).increment(1);
+                tracing::error!(lease = %lease.id, target = %lease.target, account = lease.login(), attempts, reason, "an account was not removed: what answers is not the server that has it; see \"Wrong place\" in docs/operating.md");
+                EventKind::WrongPlace
+            } else {
+                tracing::warn!(lease = %lease.id, target = %lease.target, attempts, reason, "an account could not be removed; it will be tried again");
+                EventKind::RevokeFailed
+            };
+            // Each doubling is on record: an outage of days does not fill the log. So is the first time that
+            // the account is known to be in another place.
+            let first = why == Why::Elsewhere && !said_before(lease, &reason);
+            let on_record = attempts.is_power_of_two() || first;
+            let event = AuditEvent::of_lease(kind, now, &failed).with("attempts", attempts).with_error(reason);
             let events = if on_record { vec![event] } else { Vec::new() };
+            let unreachable = why == Why::Away;
             broker
                 .commit(Change { leases: vec![LeaseWrite::Update(failed.clone())], events, ..Change::default() })
                 .await?;
@@ -214,8 +225,48 @@ enum Settled {
     Removed(Option<&'static str>),
     /// Not to be said yet; asked again at that time.
     Waits(String, Timestamp),
-    /// It may still be there. Whether the backend was out of reach.
-    Failed((String, bool)),
+    /// It may still be there.
+    Failed(NotRemoved),
+}
+
+/// An account that may still be there.
+#[derive(Debug)]
+struct NotRemoved {
+    reason: String,
+    why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The backend is out of reach: its other removals would fail alike.
+    Away,
+    /// Things depend on the account.
+    Held,
+    /// What answers is not where the account is (RIGHT-PLACE).
+    Elsewhere,
+    /// Anything else.
+    Failed,
+}
+
+impl NotRemoved {
+    fn failed(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), why: Why::Failed }
+    }
+}
+
+impl From<Misplaced> for NotRemoved {
+    fn from(misplaced: Misplaced) -> Self {
+        match misplaced {
+            Misplaced::Elsewhere(elsewhere) => Self { reason: elsewhere.to_string(), why: Why::Elsewhere },
+            Misplaced::NotTold(NotTold { reason, unreachable }) => {
+                Self { reason, why: if unreachable { Why::Away } else { Why::Failed } }
+            }
+        }
+    }
+}
+
+fn said_before(lease: &Lease, reason: &str) -> bool {
+    lease.removal.as_ref().and_then(|removal| removal.last_error.as_deref()) == Some(reason)
 }
 
 /// A creation whose answer was lost, at a backend that names its accounts itself, leaves no handle:
@@ -259,14 +310,13 @@ const LISTING_WAIT: Duration = Duration::from_secs(2);
 /// What two clocks may differ.
 const EXPIRY_SLACK: Duration = Duration::from_secs(5);
 
-/// The driver's revoke; an account that is not there is gone. The error says whether the backend
-/// was out of reach.
-async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, (String, bool)> {
+/// The driver's revoke, in the place where the account is; an account that is not there is gone.
+async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, NotRemoved> {
     if lease.rotating.is_some() {
         // The account stands, whatever the configuration says now; its password ends by rotation.
         return Ok(Answer::Gone);
     }
-    let remover = broker.serving.load().remover(&lease.target, &lease.driver).map_err(|reason| (reason, false))?;
+    let remover = broker.serving.load().remover(&lease.target, &lease.driver).map_err(NotRemoved::failed)?;
     let description = remover.driver.description();
     let external = description.has(Feature::ExternalAccounts);
     // A lease that was active had an account whose driver needs no handle.
@@ -276,24 +326,33 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, (String, 
     } else {
         Answer::Gone
     };
-    if !external && !lease.account.is_generated() {
-        let reason = format!("{} is no account name that a broker makes; was the store changed?", lease.account);
-        return Err((reason, false));
+    if !external && !lease.account.is_made_by(&broker.birth.mark) {
+        let reason = format!("{} is no account name that this broker makes; was the store changed?", lease.account);
+        return Err(NotRemoved::failed(reason));
+    }
+    if lease.driver.place.is_none() {
+        tracing::warn!(lease = %lease.id, target = %lease.target, "the lease of an earlier release does not say where its account is: it is removed where the target is now");
     }
     let account = account_view(lease);
     let call = async {
+        broker.places.check_removal(&lease.driver, &remover).await?;
         match remover.driver.revoke(&remover.scope, &remover.view, &account).await {
             Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Ok(answer),
-            // A backend that answered is there: what stands in the way is this account's.
             Outcome::Refused(refusal) => {
-                Err((refusal.reason(), matches!(refusal, Refusal::Unavailable { answered: false, .. })))
+                // A backend that answered is there: what stands in the way is this account's.
+                let why = match refusal {
+                    Refusal::Unavailable { answered: false, .. } => Why::Away,
+                    Refusal::Dependents(_) => Why::Held,
+                    _ => Why::Failed,
+                };
+                Err(NotRemoved { reason: refusal.reason(), why })
             }
             // One statement without an answer: a lock may hold it up. Where the server is away, the
             // next attempt finds that out.
-            Outcome::Unknown(reason) => Err((reason, false)),
+            Outcome::Unknown(reason) => Err(NotRemoved::failed(reason)),
         }
     };
-    fault::step("revoke.driver", || ("failpoint".to_owned(), false), call).await
+    fault::step("revoke.driver", || NotRemoved::failed("failpoint"), call).await
 }
 
 fn removed_event(lease: &Lease, now: Timestamp, unseen: Option<&'static str>) -> AuditEvent {
@@ -318,7 +377,7 @@ fn removed_event(lease: &Lease, now: Timestamp, unseen: Option<&'static str>) ->
 pub fn undo(broker: &Broker, lease: Lease, cause: Cause) {
     let Some(broker) = broker.handle() else { return };
     broker.clone().tasks.spawn(async move {
-        if let Err((reason, _)) = call_driver(&broker, &lease).await {
+        if let Err(NotRemoved { reason, .. }) = call_driver(&broker, &lease).await {
             tracing::warn!(lease = %lease.id, reason, "undoing an issue: the account could not be removed at once");
         }
         let mut wait = Duration::from_millis(100);
@@ -344,7 +403,7 @@ async fn close_for_good(broker: &Broker, lease: &Lease, cause: Cause) -> Result<
         let stored = stored.with_account(lease.username.clone(), lease.external_id.clone());
         return close_stored(broker, &stored, cause).await;
     }
-    let now = Timestamp::now();
+    let now = broker.clock.now();
     let Ok(doubtful) = lease.doubt(cause, now) else { return Ok(()) };
     let word = serde_json::to_value(cause).unwrap_or_default();
     let event = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, &doubtful).with("cause", word);
@@ -364,7 +423,7 @@ pub async fn close(broker: &Broker, id: &LeaseId, cause: Cause) -> Result<(), St
 
 /// As [`close`], of a lease as the store has it.
 async fn close_stored(broker: &Broker, lease: &Lease, cause: Cause) -> Result<(), StoreError> {
-    let now = Timestamp::now();
+    let now = broker.clock.now();
     let (step, kind) = match lease.state {
         LeaseState::Pending => (lease.doubt(cause, now), EventKind::LeaseDoubtful),
         LeaseState::Active => (lease.begin_revocation(cause, now), EventKind::IssueFailed),
@@ -398,7 +457,7 @@ pub async fn abandon(broker: &Broker, lease: &Lease) {
 /// # Errors
 /// When the store fails.
 pub async fn recover(broker: &Arc<Broker>) -> Result<usize, StoreError> {
-    let now = Timestamp::now();
+    let now = broker.clock.now();
     let mut found = 0;
     loop {
         let pending = broker.store.pending(now, 500).await?;

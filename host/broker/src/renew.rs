@@ -21,10 +21,12 @@ use crate::fault;
 use crate::identity::Verified;
 use crate::issue::resolve;
 use crate::permit::{Counting, decide};
+use crate::places::{Misplaced, NotTold};
 use crate::refusal::Refused;
 use crate::request::{IssueRequest, RenewRequest};
 use crate::store::{Change, LeaseWrite, StoreError};
-use crate::target::account_view;
+use crate::target::{Target, account_view};
+use crate::tasks::reconcile;
 
 /// Renews a lease of the caller's own.
 ///
@@ -39,7 +41,7 @@ pub async fn renew(
 ) -> Result<Lease, Refused> {
     broker.has_room()?;
     let lease = own_lease(broker, &caller, id).await?;
-    if lease.state != LeaseState::Active || lease.expires_at <= Timestamp::now() {
+    if lease.state != LeaseState::Active || lease.expires_at <= broker.clock.now() {
         return Err(Refused::LeaseNotActive { id: lease.id, state: lease.state });
     }
     if !lease.renewable {
@@ -84,21 +86,24 @@ pub async fn renew(
     let Some(role) = target.roles.get(&lease.role) else {
         return Err(Refused::RoleNotAllowed { target: target.name.to_string(), role: lease.role.to_string() });
     };
+    in_place(broker, &lease, &target, &request_id).await?;
     let account = account_view(&next);
     let scope = target.scope(Lane::Live);
     let call = async {
         match target.driver.renew(&scope, &target.view, &role.view, &account).await {
             Outcome::Done(expires_at) => Ok(expires_at),
-            Outcome::Refused(Refusal::NotFound) => {
-                Err(Refused::TargetRefused("the account is no longer there".to_owned()))
-            }
+            Outcome::Refused(Refusal::NotFound) => Err(NotRenewed::Gone),
             Outcome::Refused(Refusal::Unavailable { reason, .. }) | Outcome::Unknown(reason) => {
-                Err(Refused::TargetAway(reason))
+                Err(NotRenewed::Refused(Refused::TargetAway(reason)))
             }
-            Outcome::Refused(refusal) => Err(Refused::TargetRefused(refusal.reason())),
+            Outcome::Refused(refusal) => Err(NotRenewed::Refused(Refused::TargetRefused(refusal.reason()))),
         }
     };
-    let backstop = fault::step("renew.driver", || Refused::TargetUnavailable("failpoint".to_owned()), call).await?;
+    let called = fault::step("renew.driver", NotRenewed::at_failpoint, call).await;
+    let backstop = match called {
+        Ok(backstop) => backstop,
+        Err(not_renewed) => return Err(because(broker, &lease, not_renewed).await?),
+    };
     let next = match i64::try_from(backstop).ok().and_then(|at| Timestamp::from_second(at).ok()) {
         // A backend that gives less than was asked has the last word.
         Some(at) if at < next.expires_at => Lease { expires_at: at.max(lease.expires_at), ..next },
@@ -117,6 +122,54 @@ pub async fn renew(
             Err(Refused::LeaseNotActive { id, state })
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Why the target did not renew. Another request may have ended the lease meanwhile: then that is why. Where the
+/// lease is still active and its account is not there, that is drift: the lease is closed.
+async fn because(broker: &Broker, lease: &Lease, not_renewed: NotRenewed) -> Result<Refused, Refused> {
+    let Some(current) = broker.store.lease(&lease.id).await? else { return Ok(Refused::UnknownLease) };
+    if current.state != LeaseState::Active {
+        return Ok(Refused::LeaseNotActive { id: current.id, state: current.state });
+    }
+    if let NotRenewed::Refused(refused) = not_renewed {
+        return Ok(refused);
+    }
+    reconcile::drift(broker, &current).await?;
+    broker.wake.removal.notify_one();
+    Ok(Refused::LeaseNotRenewable {
+        id: current.id,
+        reason: "its account is no longer in the target, and the lease is closed; ask for a new one",
+    })
+}
+
+/// The backend's expiry was not moved.
+enum NotRenewed {
+    /// There is no such account.
+    Gone,
+    /// For another reason.
+    Refused(Refused),
+}
+
+impl NotRenewed {
+    fn at_failpoint() -> Self {
+        Self::Refused(Refused::TargetUnavailable("failpoint".to_owned()))
+    }
+}
+
+/// RIGHT-PLACE: another server must not be asked, and its "not found" must not end the lease.
+async fn in_place(broker: &Broker, lease: &Lease, target: &Target, request_id: &RequestId) -> Result<(), Refused> {
+    match broker.places.check_live(&lease.driver, target).await {
+        Ok(()) => Ok(()),
+        Err(Misplaced::NotTold(NotTold { reason, .. })) => Err(Refused::TargetAway(reason)),
+        Err(Misplaced::Elsewhere(elsewhere)) => {
+            tracing::error!(lease = %lease.id, target = %lease.target, %elsewhere, "a lease was not renewed: its account is in another place");
+            let mut event = AuditEvent::of_lease(EventKind::RenewDenied, Timestamp::now(), lease);
+            event.request_id = Some(request_id.to_string());
+            let event = event.with_error(elsewhere.to_string());
+            broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+            Err(Refused::WrongPlace { id: lease.id.clone(), target: lease.target.to_string() })
+        }
     }
 }
 

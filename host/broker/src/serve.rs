@@ -36,6 +36,9 @@ use crate::watch::{self, contents::Contents};
 const SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// How long a start waits for what the servers say of where they are.
+const TELLING: Duration = Duration::from_secs(3);
+
 /// Serves what `source` says until SIGTERM or SIGINT. `ready` is told once requests are answered.
 ///
 /// # Errors
@@ -143,7 +146,9 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
         let admin = server::bind_admin(&config.server.admin_socket)?;
         compose::record_start(&broker).await?;
         compose::warn_of_weak_ends(&broker.serving.load());
-        reload::tell_orphans(&broker).await;
+        // It asks the servers where they are. One that does not answer holds up no start.
+        let telling = broker.tasks.spawn(reload::tell_orphans(Arc::clone(&broker)));
+        drop(tokio::time::timeout(TELLING, telling).await);
         let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
         Ok((admin, recovered))
     };

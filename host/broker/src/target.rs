@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::connection::Connected;
 use crate::facts::ContextLink;
+use crate::places::{Site, with_recorded_place};
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::rotation::RotatingAccount;
@@ -110,6 +111,8 @@ pub struct Target {
     pub endpoint: Option<Endpoint>,
     /// The deadline of one driver call.
     pub timeout: Duration,
+    /// What the host knows of where its server is.
+    pub site: Site,
 }
 
 /// A role of a target.
@@ -134,7 +137,7 @@ impl Target {
         }
     }
 
-    /// What a lease records of its driver.
+    /// What a lease records of its driver, but for the place.
     #[must_use]
     pub fn driver_ref(&self) -> DriverRef {
         DriverRef {
@@ -143,6 +146,7 @@ impl Target {
             sha256: self.driver.sha256().to_owned(),
             name: Some(self.driver.description().name.clone()),
             config: Some(self.view.config.clone()).filter(|config| config != NO_CONFIG),
+            place: None,
         }
     }
 
@@ -236,23 +240,24 @@ impl Serving {
             // It would find nothing by that name, and call that a success.
             return Err(format!("the driver {plugin} was {then} and is now {now}, which did not make the account"));
         }
-        let connection = match &made_by.connection {
-            None => None,
+        let (connection, site) = match &made_by.connection {
+            None => (None, Site::default()),
             Some(name) => match self.connections.get(name) {
-                Some(connected) => Some(connected.connection.clone()),
+                Some(connected) => (Some(connected.connection.clone()), connected.site()),
                 None => return Err(format!("the configuration no longer has the connection {name}")),
             },
         };
         let configured = self.targets.get(target);
-        // What an operator mends in the target holds for its old leases as well; what another
-        // driver is told does not.
+        // What an operator mends in the target holds for its old leases as well, but for what says where
+        // their accounts are; what another driver is told does not.
         let config = match configured.filter(|configured| configured.driver_ref().same_maker(made_by)) {
-            Some(same) => same.view.config.clone(),
+            Some(same) => with_recorded_place(&same.view.config, made_by),
             None => made_by.config.clone().unwrap_or_else(|| NO_CONFIG.to_owned()),
         };
         let view = TargetView { name: target.clone(), config };
         let deadline = configured.map_or(Duration::from_secs(30), |configured| configured.timeout);
-        Ok(Remover { driver: driver.clone(), view, scope: DriverScope { connection, deadline, lane: Lane::Removal } })
+        let scope = DriverScope { connection, deadline, lane: Lane::Removal };
+        Ok(Remover { driver: driver.clone(), view, scope, site })
     }
 }
 
@@ -277,4 +282,6 @@ pub struct Remover {
     pub view: TargetView,
     /// Connection, deadline, lane.
     pub scope: DriverScope,
+    /// What the host knows of where its server is.
+    pub site: Site,
 }

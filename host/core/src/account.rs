@@ -1,22 +1,83 @@
 //! The account's name: chosen by the host before any call, so that an account which may exist is
 //! always one that the store knows (INTENT-FIRST).
 //!
-//! `<prefix><workload>-<16 random characters>`. The prefix is the broker's own, by configuration:
-//! the reconciler looks at nothing else, and two brokers that share a server need different ones.
-//! The last character is a check digit over the random ones, so that a name which a person chose
-//! by chance does not look like one of ours (and is not removed as a ghost).
+//! `<prefix><workload>-<12 random characters><4 of a tag>`. The prefix is for people and for listing. What
+//! makes the account this broker's own is the tag (ONE-OWNER): an HMAC over all the rest, with a key
+//! that the store keeps. No other broker can make it, whatever its prefix is, nor can anybody else who makes
+//! roles in the target. Another's account is never removed as a ghost.
+//!
+//! Earlier releases had 15 random characters and a public check digit. Such an account is removed by its
+//! lease, and never taken for a ghost.
 
 use std::fmt;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use zeroize::Zeroizing;
 
 /// Lower case and digits without those that look alike; safe in every backend's names.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// Random characters (75 bits) before the check digit.
-const RANDOM: usize = 15;
-/// What a name needs beside prefix and workload: `-`, the random characters, the check digit.
-const TAIL: usize = 1 + RANDOM + 1;
+/// Random characters (60 bits) before the tag.
+const RANDOM: usize = 12;
+/// Characters of the tag (20 bits): with so many guesses for one hit, a forged name is not worth the roles
+/// that have to be made for it.
+const TAG: usize = 4;
+/// What a name ends with.
+const END: usize = RANDOM + TAG;
+/// What a name needs beside prefix and workload: `-` and its end.
+const TAIL: usize = 1 + END;
+
+/// What marks accounts as one broker's own: made with its store, and kept there.
+#[derive(Clone)]
+pub struct Mark(Zeroizing<[u8; Mark::BYTES]>);
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mark")
+    }
+}
+
+impl Mark {
+    /// Bytes of its key.
+    pub const BYTES: usize = 32;
+
+    /// A new one.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut key = Zeroizing::new([0; Self::BYTES]);
+        rand::rng().fill_bytes(key.as_mut_slice());
+        Self(key)
+    }
+
+    /// From what [`Self::bytes`] gave; none when it has another length.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(Zeroizing::new(bytes.try_into().ok()?)))
+    }
+
+    /// For the store.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
+    /// The tag over a name up to its random part, that included.
+    fn tag(&self, marked: &[u8]) -> [u8; TAG] {
+        // A key of any length is one.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else { return [0; TAG] };
+        mac.update(b"account-name\0");
+        mac.update(marked);
+        let sum = mac.finalize().into_bytes();
+        std::array::from_fn(|at| ALPHABET[usize::from(sum[at] & 31)])
+    }
+
+    /// Whether the name ends with its own tag.
+    fn is_on(&self, name: &[u8]) -> bool {
+        name.split_last_chunk::<TAG>().is_some_and(|(marked, tag)| self.tag(marked) == *tag)
+    }
+}
 
 /// The name of an account that the broker made in a target.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,12 +98,25 @@ impl AccountName {
         &self.0
     }
 
-    /// Whether some broker made this name, whatever its prefix is now. A driver is asked to remove
-    /// such a name and no other: a store that was tampered with cannot make the broker drop a role
-    /// of its choice.
+    /// Whether this broker made the name, whatever its prefix was then, or an earlier release did. A driver
+    /// is asked to remove such a name and no other: a store that was tampered with cannot make the broker drop
+    /// a role of its choice.
     #[must_use]
-    pub fn is_generated(&self) -> bool {
-        self.0.len().checked_sub(RANDOM + 1).is_some_and(|at| at >= 2 && has_valid_tail(&self.0.as_bytes()[at..]))
+    pub fn is_made_by(&self, mark: &Mark) -> bool {
+        self.has_shape() && (mark.is_on(self.0.as_bytes()) || has_check_digit(self.0.as_bytes()))
+    }
+
+    /// Whether it looks like a name that some broker makes.
+    #[must_use]
+    pub fn has_shape(&self) -> bool {
+        let name = self.0.as_bytes();
+        name.split_last_chunk::<END>().is_some_and(|(head, end)| {
+            let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+            head.len() >= 2
+                && head.ends_with(b"-")
+                && head.iter().all(plain)
+                && end.iter().all(|b| ALPHABET.contains(b))
+        })
     }
 }
 
@@ -96,10 +170,10 @@ impl AccountPrefix {
         &self.0
     }
 
-    /// A new name of at most `max_length` bytes for that workload. The workload's part is cut or
-    /// left out where there is no room: it is for people to read, the rest is what makes it unique.
+    /// A new name of at most `max_length` bytes for that workload, with that mark. The workload's part is cut
+    /// or left out where there is no room: it is for people to read, the rest is what makes it unique.
     #[must_use]
-    pub fn generate(&self, workload: &str, max_length: usize) -> AccountName {
+    pub fn generate(&self, mark: &Mark, workload: &str, max_length: usize) -> AccountName {
         let room = max_length.saturating_sub(self.0.len() + TAIL).min(24);
         let mut name = self.0.clone();
         let slug = readable(workload, room);
@@ -109,38 +183,30 @@ impl AccountPrefix {
         }
         let mut random = [0_u8; RANDOM];
         rand::rng().fill_bytes(&mut random);
-        let tail = random.map(|byte| ALPHABET[usize::from(byte & 31)]);
-        name.extend(tail.iter().map(|&b| char::from(b)));
-        name.push(char::from(check_digit(&tail)));
+        name.extend(random.map(|byte| char::from(ALPHABET[usize::from(byte & 31)])));
+        let tag = mark.tag(name.as_bytes());
+        name.extend(tag.map(char::from));
         AccountName(name)
     }
 
-    /// Whether a name found in a backend is one that this broker makes.
+    /// Whether a name found in a backend is one that the broker with that mark makes.
     #[must_use]
-    pub fn owns(&self, name: &str) -> bool {
-        let Some(rest) = name.strip_prefix(self.0.as_str()) else { return false };
-        let rest = rest.as_bytes();
-        let Some(at) = rest.len().checked_sub(RANDOM + 1) else { return false };
-        let (slug, tail) = rest.split_at(at);
-        let slug_ok = slug.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-            && slug.last().is_none_or(|b| *b == b'-');
-        slug_ok && has_valid_tail(tail)
+    pub fn owns(&self, mark: &Mark, name: &str) -> bool {
+        name.starts_with(self.0.as_str()) && AccountName::from_backend(name).has_shape() && mark.is_on(name.as_bytes())
     }
 }
 
-/// Random characters and the check digit over them.
-fn has_valid_tail(tail: &[u8]) -> bool {
-    let (random, check) = tail.split_at(RANDOM);
-    random.iter().all(|b| ALPHABET.contains(b)) && check == [check_digit(random)]
-}
-
-/// Weighted sum over the random characters: one changed or swapped character changes it.
-fn check_digit(random: &[u8]) -> u8 {
+/// Whether a name of the right shape ends with the check digit of earlier releases: a weighted sum over the
+/// 15 characters before it.
+fn has_check_digit(name: &[u8]) -> bool {
+    let Some((random, check)) = name.last_chunk::<END>().and_then(|end| end.split_last_chunk::<1>()) else {
+        return false;
+    };
     let sum = random.iter().enumerate().fold(7_usize, |sum, (place, byte)| {
         let value = ALPHABET.iter().position(|a| a == byte).unwrap_or(0);
         sum + (2 * place + 1) * value
     });
-    ALPHABET[sum % 32]
+    *check == [ALPHABET[sum % 32]]
 }
 
 /// What of a workload's name a person reads first: all of it where it fits, else its last part, since
@@ -177,12 +243,15 @@ mod tests {
 
     #[test]
     fn names_say_whose_they_are() {
-        let prefix = AccountPrefix::default();
-        let name = prefix.generate("payment-service", 63);
+        let (prefix, mark) = (AccountPrefix::default(), Mark::generate());
+        let name = prefix.generate(&mark, "payment-service", 63);
         assert!(name.as_str().starts_with("v-payment-service-"), "{name}");
-        assert!(prefix.owns(name.as_str()));
-        assert_ne!(name, prefix.generate("payment-service", 63));
-        let with = |workload: &str, max: usize| prefix.generate(workload, max).to_string();
+        assert!(prefix.owns(&mark, name.as_str()) && name.is_made_by(&mark));
+        assert_ne!(name, prefix.generate(&mark, "payment-service", 63));
+        let kept = Mark::from_bytes(mark.bytes()).unwrap();
+        assert!(prefix.owns(&kept, name.as_str()), "after a restart");
+        assert_eq!(format!("{mark:?}"), "Mark");
+        let with = |workload: &str, max: usize| prefix.generate(&mark, workload, max).to_string();
         assert!(with("shop/payment-service", 63).starts_with("v-shop-payment-service-"));
         assert!(with("a-namespace-of-a-long-name/payment-service", 63).starts_with("v-payment-service-"));
         assert!(with("system:serviceaccount:shop:payment-service", 63).starts_with("v-payment-service-"));
@@ -191,13 +260,47 @@ mod tests {
 
     #[test]
     fn foreign_names_are_not_ours() {
-        let prefix = AccountPrefix::default();
-        for foreign in ["postgres", "v-", "v-reporting", "v-nightly-abcdefghijkmnpqr", "V-x-abcdefghijkmnpqa", ""] {
-            assert!(!prefix.owns(foreign), "{foreign}");
-            assert!(!AccountName::from_backend(foreign).is_generated(), "{foreign}");
+        let (prefix, mark) = (AccountPrefix::default(), Mark::generate());
+        for foreign in ["postgres", "v-", "v-reporting", "v-nightly-abcdefghijkmnpqr", "V-x-abcdefghijkmnpqa", "", "-a"]
+        {
+            assert!(!prefix.owns(&mark, foreign), "{foreign}");
+            assert!(!AccountName::from_backend(foreign).has_shape() || foreign.len() > 20, "{foreign}");
         }
         let other = AccountPrefix::try_from("other-".to_owned()).unwrap();
-        assert!(!prefix.owns(other.generate("x", 63).as_str()));
+        assert!(!prefix.owns(&mark, other.generate(&mark, "x", 63).as_str()));
+    }
+
+    /// The default prefix is the beginning of the other broker's, and both share the server.
+    #[test]
+    fn no_prefix_makes_one_brokers_account_anothers() {
+        let (ours, theirs) = (Mark::generate(), Mark::generate());
+        let prefix = AccountPrefix::default();
+        let other = AccountPrefix::try_from("v-team-".to_owned()).unwrap();
+        for _ in 0..200 {
+            let name = other.generate(&theirs, "w", 63);
+            assert!(name.has_shape() && other.owns(&theirs, name.as_str()));
+            // One of a million is, by chance.
+            assert!(!prefix.owns(&ours, name.as_str()), "{name}");
+        }
+    }
+
+    /// What is in front of the random part is under the tag as well: nobody makes a second name from a first.
+    #[test]
+    fn a_changed_name_is_nobodys() {
+        let (prefix, mark) = (AccountPrefix::default(), Mark::generate());
+        let name = prefix.generate(&mark, "payment", 63).as_str().to_owned();
+        assert!(!prefix.owns(&mark, &name.replacen("payment", "paymemt", 1)));
+        let last = if name.ends_with('a') { 'b' } else { 'a' };
+        assert!(!prefix.owns(&mark, &format!("{}{last}", &name[..name.len() - 1])));
+    }
+
+    #[test]
+    fn an_account_of_an_earlier_release_can_be_removed_and_is_no_ghost() {
+        let name = AccountName::from_backend("v-payment-service-aaaaaaaaaaaaaaah");
+        let mark = Mark::generate();
+        assert!(name.is_made_by(&mark), "by its lease");
+        assert!(!AccountPrefix::default().owns(&mark, name.as_str()));
+        assert!(!AccountName::from_backend("v-payment-service-aaaaaaaaaaaaaaai").is_made_by(&mark));
     }
 
     #[test]
@@ -210,12 +313,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_workload_gives_a_plain_name_within_the_limit(workload in ".{0,80}", max in 20_usize..=63) {
-            let prefix = AccountPrefix::default();
-            let name = prefix.generate(&workload, max);
+            let (prefix, mark) = (AccountPrefix::default(), Mark::from_bytes(&[7; Mark::BYTES]).unwrap());
+            let name = prefix.generate(&mark, &workload, max);
             prop_assert!(name.as_str().len() <= max.max(prefix.least_length()));
             prop_assert!(name.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
-            prop_assert!(prefix.owns(name.as_str()), "{}", name);
-            prop_assert!(name.is_generated());
+            prop_assert!(prefix.owns(&mark, name.as_str()), "{}", name);
+            prop_assert!(name.is_made_by(&mark));
         }
     }
 }

@@ -31,6 +31,14 @@ pub enum EventKind {
     LeaseDoubtful,
     /// An attempt to remove an account failed.
     RevokeFailed,
+    /// An account could not be removed: what answers is not the server that has it.
+    WrongPlace,
+    /// Accounts without a lease were not removed: an operator has to decide.
+    RemovalBraked,
+    /// An operator decided that they go.
+    RemovalConfirmed,
+    /// The clock jumped, or an operator took a jump for right.
+    ClockJumped,
     /// An account without a lease was removed.
     GhostRemoved,
     /// A lease without an account, or an account that differs from its lease.
@@ -84,6 +92,10 @@ impl EventKind {
             Self::LeaseExpired => "lease.expired",
             Self::LeaseDoubtful => "lease.doubtful",
             Self::RevokeFailed => "revoke.failed",
+            Self::WrongPlace => "removal.wrong_place",
+            Self::RemovalBraked => "removal.braked",
+            Self::RemovalConfirmed => "removal.confirmed",
+            Self::ClockJumped => "clock.jumped",
             Self::GhostRemoved => "reconcile.ghost_removed",
             Self::Drift => "reconcile.drift",
             Self::AccountRotated => "account.rotated",

@@ -18,12 +18,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::account::AccountName;
 use crate::id::{LeaseId, RequestId};
 use crate::name::{Principal, RoleName, TargetName};
+use crate::place::Place;
 use crate::rotation::Generation;
 use crate::ttl::Ttl;
 
@@ -101,11 +102,14 @@ pub struct Removal {
     pub next_attempt_at: Timestamp,
     /// What went wrong last, without secrets.
     pub last_error: Option<String>,
+    /// Things depend on the account, and only a person can mend that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 impl Removal {
     fn new(cause: Cause, now: Timestamp) -> Self {
-        Self { cause, since: now, attempts: 0, next_attempt_at: now, last_error: None }
+        Self { cause, since: now, attempts: 0, next_attempt_at: now, last_error: None, held: false }
     }
 
     /// How long to wait after that many failed attempts: 1 s, doubled, at most [`Self::CAP`].
@@ -115,8 +119,19 @@ impl Removal {
         doubled.min(Self::CAP)
     }
 
+    /// How long to wait after that many failed attempts where only a person can mend the reason: 1 s,
+    /// doubled, at most [`Self::HELD_CAP`].
+    #[must_use]
+    pub fn held_backoff(attempts: u32) -> Duration {
+        let doubled = Duration::from_secs(1_u64 << attempts.saturating_sub(1).min(12));
+        doubled.min(Self::HELD_CAP)
+    }
+
     /// The longest wait between two attempts.
     pub const CAP: Duration = Duration::from_secs(30);
+
+    /// The longest wait between two attempts of a removal that is held.
+    pub const HELD_CAP: Duration = Duration::from_secs(3_600);
 }
 
 /// The plugin that made the account, and that will remove it.
@@ -138,11 +153,14 @@ pub struct DriverRef {
     /// target was moved to another driver or is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+    /// Where the account is (RIGHT-PLACE). None in leases of an earlier release, and of rotating accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 impl DriverRef {
-    /// Whether both mean the same driver on the same connection, whatever their builds and
-    /// configurations.
+    /// Whether both mean the same driver on the same connection, whatever their builds,
+    /// configurations and places.
     #[must_use]
     pub fn same_maker(&self, other: &Self) -> bool {
         let same_name = match (&self.name, &other.name) {
@@ -317,11 +335,26 @@ impl Lease {
     /// # Errors
     /// When the lease is neither revoking nor doubtful.
     pub fn removal_failed(&self, error: String, now: Timestamp) -> Result<Self, StepError> {
+        self.failed(error, now, false)
+    }
+
+    /// As [`Self::removal_failed`], for a reason that only a person can mend: things depend on the account.
+    /// It is tried less and less often.
+    ///
+    /// # Errors
+    /// When the lease is neither revoking nor doubtful.
+    pub fn removal_held(&self, error: String, now: Timestamp) -> Result<Self, StepError> {
+        self.failed(error, now, true)
+    }
+
+    fn failed(&self, error: String, now: Timestamp, held: bool) -> Result<Self, StepError> {
         let mut next = self.step(&[LeaseState::Revoking, LeaseState::Doubtful], "fail to be removed")?;
         let removal = next.removal.get_or_insert_with(|| Removal::new(Cause::Doubtful, now));
         removal.attempts = removal.attempts.saturating_add(1);
-        removal.next_attempt_at = now + Removal::backoff(removal.attempts);
+        let wait = if held { Removal::held_backoff } else { Removal::backoff };
+        removal.next_attempt_at = now + wait(removal.attempts);
         removal.last_error = Some(error);
+        removal.held = held;
         Ok(next)
     }
 
@@ -346,6 +379,21 @@ impl Lease {
         next.term_start = now;
         next.expires_at = expires_at.min(next.max_expires_at).max(next.expires_at);
         Ok(next)
+    }
+
+    /// The same lease by a clock that was set by that much: as long as it was.
+    #[must_use]
+    pub fn moved(&self, by: SignedDuration) -> Self {
+        let moved = |at: Timestamp| at.checked_add(by).unwrap_or(at);
+        let mut next = self.clone();
+        next.version += 1;
+        next.term_start = moved(next.term_start);
+        next.expires_at = moved(next.expires_at);
+        next.max_expires_at = moved(next.max_expires_at);
+        if let Some(removal) = &mut next.removal {
+            removal.next_attempt_at = moved(removal.next_attempt_at);
+        }
+        next
     }
 
     /// When the account has to be dealt with by a background task, if it ever has: at the expiry
@@ -394,149 +442,5 @@ impl Lease {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::account::AccountPrefix;
-
-    pub(crate) fn example() -> Lease {
-        let now = Timestamp::from_second(1_800_000_000).unwrap();
-        Lease {
-            id: LeaseId::generate(now),
-            version: 0,
-            state: LeaseState::Pending,
-            principal: Principal {
-                issuer: "cluster".into(),
-                workload: "payment-service".into(),
-                subject: "system:serviceaccount:shop:payment-service".into(),
-            },
-            attributes: BTreeMap::new(),
-            target: TargetName::new("inventory_db").unwrap(),
-            role: RoleName::new("app_read_only").unwrap(),
-            account: AccountPrefix::default().generate("payment-service", 63),
-            username: None,
-            external_id: None,
-            standing: false,
-            driver: DriverRef {
-                plugin: "postgres".into(),
-                connection: None,
-                sha256: "00".into(),
-                name: None,
-                config: None,
-            },
-            request_id: RequestId::generate(now),
-            issued_at: now,
-            term_start: now,
-            expires_at: now + Duration::from_secs(1_800),
-            max_expires_at: now + Duration::from_secs(3_600),
-            renewable: true,
-            reason: None,
-            ticket: None,
-            metadata: BTreeMap::new(),
-            idempotency: None,
-            removal: None,
-            rotating: None,
-        }
-    }
-
-    #[test]
-    fn lives_and_ends() {
-        let pending = example();
-        let active = pending.settle(None, pending.expires_at).unwrap();
-        let revoking = active.begin_revocation(Cause::Requested, active.issued_at).unwrap();
-        let revoked = revoking.removed().unwrap();
-        assert_eq!(revoked.state, LeaseState::Revoked);
-        assert_eq!(revoked.version, 3);
-        assert_eq!(revoked.due_at(), None);
-    }
-
-    #[test]
-    fn no_step_leaves_the_diagram() {
-        let pending = example();
-        let now = pending.issued_at;
-        let active = pending.settle(None, pending.expires_at).unwrap();
-        let revoking = active.begin_revocation(Cause::Expired, now).unwrap();
-        let doubtful = pending.doubt(Cause::Doubtful, now).unwrap();
-        let revoked = revoking.removed().unwrap();
-        for lease in [&active, &revoking, &doubtful, &revoked] {
-            assert!(lease.settle(None, now).is_err());
-            assert!(lease.refuse(now, String::new()).is_err());
-            assert!(lease.doubt(Cause::Doubtful, now).is_err());
-        }
-        for lease in [&pending, &revoking, &doubtful, &revoked] {
-            assert!(lease.begin_revocation(Cause::Expired, now).is_err());
-            assert!(lease.renew(now, lease.max_expires_at).is_err());
-        }
-        for lease in [&pending, &active, &revoked] {
-            assert!(lease.removed().is_err());
-            assert!(lease.removal_failed(String::new(), now).is_err());
-        }
-    }
-
-    #[test]
-    fn renewal_never_passes_the_cap_and_never_shortens() {
-        let pending = example();
-        let active = pending.settle(None, pending.expires_at).unwrap();
-        let far = active.renew(active.issued_at, active.max_expires_at + Duration::from_secs(9_999)).unwrap();
-        assert_eq!(far.expires_at, far.max_expires_at);
-        let near = active.renew(active.issued_at, active.issued_at).unwrap();
-        assert_eq!(near.expires_at, active.expires_at);
-    }
-
-    #[test]
-    fn an_account_that_the_backend_named_goes_by_that_name() {
-        let lease = example();
-        let own = lease.clone().with_account(Some(lease.account.to_string()), None);
-        assert_eq!((own.login(), &own.username), (lease.account.as_str(), &None));
-        let theirs = lease.with_account(Some("v-root-abc".into()), Some("creds/a/1".into()));
-        assert_eq!(theirs.login(), "v-root-abc");
-        let later = theirs.with_account(Some("other".into()), Some("creds/a/2".into()));
-        assert_eq!((later.login(), later.external_id.as_deref()), ("v-root-abc", Some("creds/a/1")));
-    }
-
-    #[test]
-    fn a_lease_of_an_earlier_release_can_be_read() {
-        let mut json = serde_json::to_value(example()).unwrap();
-        for key in ["username", "standing"] {
-            assert!(
-                json.as_object_mut().unwrap().remove(key).is_none(),
-                "{key} is written only when it says something"
-            );
-        }
-        assert!(!json["driver"].as_object().unwrap().contains_key("config"));
-        let read: Lease = serde_json::from_value(json).unwrap();
-        assert_eq!((read.username.as_ref(), read.standing, read.driver.name.as_ref()), (None, false, None));
-    }
-
-    #[test]
-    fn another_driver_under_the_same_name_is_another_maker() {
-        let made_by = DriverRef { name: Some("driver-vault".into()), ..example().driver };
-        assert!(made_by.same_maker(&DriverRef { sha256: "01".into(), config: Some("{}".into()), ..made_by.clone() }));
-        assert!(made_by.same_maker(&DriverRef { name: None, ..made_by.clone() }), "an earlier release did not say");
-        assert!(!made_by.same_maker(&DriverRef { name: Some("driver-postgres".into()), ..made_by.clone() }));
-        assert!(!made_by.same_maker(&DriverRef { connection: Some("other".into()), ..made_by.clone() }));
-    }
-
-    #[test]
-    fn waiting_is_no_failed_attempt() {
-        let doubtful = example().doubt(Cause::Doubtful, example().issued_at).unwrap();
-        let then = doubtful.issued_at + Duration::from_secs(60);
-        let waiting = doubtful.removal_waits("not yet".into(), doubtful.issued_at, then).unwrap();
-        let removal = waiting.removal.as_ref().unwrap();
-        assert_eq!((removal.attempts, waiting.due_at()), (0, Some(then)));
-        let past = doubtful.removal_waits("not yet".into(), then, doubtful.issued_at).unwrap();
-        assert!(past.due_at() > Some(then), "it does not spin");
-    }
-
-    #[test]
-    fn removal_is_tried_for_ever_at_a_bounded_pace() {
-        let mut lease = example().doubt(Cause::Doubtful, example().issued_at).unwrap();
-        let mut now = lease.issued_at;
-        for _ in 0..10_000 {
-            lease = lease.removal_failed("down".into(), now).unwrap();
-            let next = lease.due_at().unwrap();
-            assert!(next > now && next <= now + Removal::CAP);
-            now = next;
-        }
-        assert_eq!(lease.removal.as_ref().unwrap().attempts, 10_000);
-    }
-}
+#[path = "lease_tests.rs"]
+pub(crate) mod tests;

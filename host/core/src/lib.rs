@@ -15,6 +15,7 @@
 //! | [`lease`] | the lease and its states |
 //! | [`rotation`] | rotating accounts and their states |
 //! | [`outcome`] | THREE-OUTCOMES: done, refused, unknown |
+//! | [`place`] | where an account is (RIGHT-PLACE) |
 //! | [`driver`] | what is said to a driver and what it answers |
 //! | [`policy`] | what is said to a policy, what it answers, and how answers add up |
 //! | [`rollout`], [`glob`] | for whom a policy counts already |
@@ -35,6 +36,7 @@ pub mod lease;
 pub mod merkle;
 pub mod name;
 pub mod outcome;
+pub mod place;
 pub mod policy;
 pub mod rollout;
 pub mod rotation;

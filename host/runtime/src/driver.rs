@@ -97,6 +97,7 @@ struct Shared {
     inspect: ComponentExportIndex,
     list_accounts: ComponentExportIndex,
     maintain: ComponentExportIndex,
+    place: ComponentExportIndex,
 }
 
 /// Whether a verb can change the backend.
@@ -123,6 +124,7 @@ impl DriverPlugin {
             inspect: loaded.function("inspect")?,
             list_accounts: loaded.function("list-accounts")?,
             maintain: loaded.function("maintain")?,
+            place: loaded.function("place")?,
         };
         Some(Self { loaded, shared: Arc::new(shared) })
     }
@@ -293,6 +295,20 @@ impl DriverPlugin {
         let params = (target_to_wire(target),);
         let again = |seconds: u64, _: &mut Call| Ok(Duration::from_secs(seconds.clamp(1, 86_400)));
         self.run(scope, Verb::Reads, &self.shared.maintain, None, |_| params, again).await
+    }
+
+    /// Where the target's accounts are, in the backend's words: names and values, each name once, no
+    /// value empty.
+    pub async fn place(&self, scope: &DriverScope, target: &TargetView) -> Outcome<Vec<(String, String)>> {
+        let params = (target_to_wire(target),);
+        let check = |told: Vec<(String, String)>, call: &mut Call| {
+            let told = pairs("place", told, &call.limits)?;
+            match told.iter().find(|(_, value)| value.is_empty()) {
+                Some((name, _)) => Err(refuse(format!("place {name:?} without a value"))),
+                None => Ok(told),
+            }
+        };
+        self.run(scope, Verb::Reads, &self.shared.place, None, |_| params, check).await
     }
 
     /// What creation gave, checked.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fixtures::{account_named, bench, bench_with, role, scope_with, target};
-use jit_core::account::{AccountName, AccountPrefix};
+use jit_core::account::{AccountName, AccountPrefix, Mark};
 use jit_core::driver::{AccountView, RoleView, RotationStep, TargetView};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::generate_password;
@@ -47,7 +47,7 @@ impl Server {
                 panic!("{name} must be set, see this file's head: run `cargo xtask servers mysql mariadb`")
             })
         };
-        let random = AccountPrefix::default().generate("", 20);
+        let random = AccountPrefix::default().generate(&Mark::generate(), "", 20);
         let server = Self {
             name: format!("rt_{}", random.as_str().trim_start_matches("v-").replace('-', "_")),
             admin: Url::parse(&needed(variable)).unwrap(),
@@ -164,7 +164,7 @@ impl Server {
 }
 
 fn account() -> AccountView {
-    account_named(AccountPrefix::default().generate("payments", 32))
+    account_named(AccountPrefix::default().generate(&Mark::generate(), "payments", 32))
 }
 
 fn plain() -> TargetView {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fixtures::{account, account_named, bench, bench_with, role, scope, scope_with, target};
-use jit_core::account::{AccountName, AccountPrefix};
+use jit_core::account::{AccountName, AccountPrefix, Mark};
 use jit_core::driver::{AccountView, RoleView, RotationStep, TargetView};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::generate_password;
@@ -31,7 +31,7 @@ impl Server {
     async fn new() -> Self {
         let admin = std::env::var("JIT_TEST_POSTGRES_URL")
             .expect("JIT_TEST_POSTGRES_URL must name a superuser of a test server: run `cargo xtask test`");
-        let random = AccountPrefix::default().generate("", 63);
+        let random = AccountPrefix::default().generate(&Mark::generate(), "", 63);
         let name = format!("rt_{}", random.as_str().trim_start_matches("v-"));
         let server = Self { name, admin: Url::parse(&admin).unwrap(), broker: generate_password() };
         let (n, password) = (&server.name, server.broker.expose_secret());

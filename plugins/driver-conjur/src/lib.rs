@@ -88,6 +88,11 @@ impl HttpDriver for ConjurDriver {
     ) -> Result<AccountPage, Error> {
         Err(Error::Other("this driver makes no accounts, so there are none to list".into()))
     }
+
+    /// Conjur says nothing of the appliance that could be told from another's: the host knows its address.
+    fn place(_: &mut dyn Http, target: &Target<TargetConfig>) -> Result<Vec<(String, String)>, Error> {
+        Ok(vec![("account".to_owned(), target.config.account.clone())])
+    }
 }
 
 jit_plugin::register_http_driver!(ConjurDriver);

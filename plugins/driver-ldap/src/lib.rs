@@ -16,6 +16,7 @@ mod flavour;
 mod groups;
 mod identity;
 mod look;
+mod place;
 mod powers;
 mod revoke;
 mod validate;
@@ -100,6 +101,10 @@ impl LdapDriver for Directory {
         cursor: Option<&str>,
     ) -> Result<AccountPage, Error> {
         find::list(ldap, &target.config, prefix, cursor)
+    }
+
+    fn place(ldap: &mut dyn Ldap, target: &Target<TargetConfig>) -> Result<Vec<(String, String)>, Error> {
+        place::place(ldap, &target.config)
     }
 }
 

@@ -14,6 +14,7 @@ mod account;
 mod config;
 mod failure;
 mod flavour;
+mod place;
 mod powers;
 mod revoke;
 mod rotate;
@@ -104,6 +105,10 @@ impl SqlDriver for MySql {
         cursor: Option<&str>,
     ) -> Result<AccountPage, Error> {
         account::list(sql, prefix, cursor)
+    }
+
+    fn place(sql: &mut dyn Sql, _: &Target<TargetConfig>) -> Result<Vec<(String, String)>, Error> {
+        place::place(sql)
     }
 }
 

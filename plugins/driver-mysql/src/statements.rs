@@ -158,6 +158,18 @@ jit_plugin::statements! {
     LIST = "SELECT DISTINCT User FROM mysql.user WHERE LEFT(User, CHAR_LENGTH({})) = {} \
             AND User > {} AND Host <> '' ORDER BY User LIMIT {}";
 
+    // Members of a replication group share their accounts, and so are one place.
+    /// (none)
+    PLACE = "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
+             WHERE VARIABLE_NAME IN ('server_uuid', 'group_replication_group_name') LIMIT 2";
+
+    // The state of a Galera cluster is shared by its members. `server_uid` is there since 10.5.26, 10.6.19, 10.11.9.
+    /// (none)
+    PLACE_MARIADB = "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES \
+                     WHERE VARIABLE_NAME = 'SERVER_UID' \
+                     UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+                     WHERE VARIABLE_NAME = 'WSREP_CLUSTER_STATE_UUID' LIMIT 2";
+
     /// 'user'@'host'
     PRIVILEGES = "SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.user_privileges \
                   WHERE GRANTEE = {} ORDER BY PRIVILEGE_TYPE LIMIT 500";

@@ -12,6 +12,7 @@ mod config;
 mod failure;
 mod footprint;
 mod handover;
+mod place;
 mod powers;
 mod revoke;
 mod statements;
@@ -97,6 +98,10 @@ impl SqlDriver for Postgres {
         cursor: Option<&str>,
     ) -> Result<AccountPage, Error> {
         account::list(sql, prefix, cursor)
+    }
+
+    fn place(sql: &mut dyn Sql, _: &Target<TargetConfig>) -> Result<Vec<(String, String)>, Error> {
+        place::place(sql)
     }
 }
 

@@ -149,6 +149,11 @@ jit_plugin::statements! {
               r.rolcreatedb, r.rolreplication, r.rolbypassrls FROM pg_catalog.pg_roles r \
               WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER";
 
+    // Made with the data folder, the same on every physical replica, another after `initdb`. Roles
+    // belong to the whole cluster: no database is asked for.
+    /// (none)
+    PLACE = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
+
     // Since PostgreSQL 16 only the ADMIN option lets a role be granted; before, CREATEROLE did.
     /// names
     GRANTABLE = "SELECT r.rolname, pg_catalog.pg_has_role(b.oid, r.oid, 'MEMBER WITH ADMIN OPTION'), \

@@ -13,6 +13,7 @@ mod failure;
 mod lease;
 mod list;
 mod maintain;
+mod place;
 mod time;
 mod validate;
 
@@ -100,6 +101,10 @@ impl HttpDriver for VaultDriver {
         cursor: Option<&str>,
     ) -> Result<AccountPage, Error> {
         list::list(&mut Vault::new(http, &target.config), &target.config, cursor)
+    }
+
+    fn place(http: &mut dyn Http, target: &Target<TargetConfig>) -> Result<Vec<(String, String)>, Error> {
+        place::place(http, &target.config)
     }
 
     fn maintain(http: &mut dyn Http, target: &Target<TargetConfig>) -> Result<u64, Error> {

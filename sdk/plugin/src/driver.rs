@@ -240,6 +240,18 @@ pub trait BareDriver {
         let _ = target;
         Err(Error::Other("this driver has nothing to maintain".into()))
     }
+
+    /// Where the target's accounts are: `server`, the server's own identity, and what says where in it.
+    /// The host removes an account in no other place than the one where it was made. Without `server` it
+    /// goes by the connection's host and port; a pair named like a key of `config` makes that key part of
+    /// the place.
+    ///
+    /// # Errors
+    /// When the backend does not answer; the host then removes nothing.
+    fn place(target: &Target<Self::Target>) -> Result<Vec<(String, String)>, Error> {
+        let _ = target;
+        Ok(Vec::new())
+    }
 }
 
 /// What [`crate::register_bare_driver!`] exports.
@@ -310,6 +322,11 @@ impl<D: BareDriver> contract::Guest for Exported<D> {
     fn maintain(target: contract::Target) -> Result<u64, Error> {
         crate::panic::install();
         D::maintain(&typed_target(target)?)
+    }
+
+    fn place(target: contract::Target) -> Result<Vec<(String, String)>, Error> {
+        crate::panic::install();
+        D::place(&typed_target(target)?)
     }
 }
 

@@ -112,6 +112,18 @@ macro_rules! driver_trait {
                 let _ = ($backend, target);
                 Err(crate::Error::Other("this driver has nothing to maintain".into()))
             }
+
+            /// See [`BareDriver::place`](crate::BareDriver::place).
+            ///
+            /// # Errors
+            /// When the backend does not answer; the host then removes nothing.
+            fn place(
+                $backend: &mut dyn $capability,
+                target: &crate::Target<Self::Target>,
+            ) -> Result<Vec<(String, String)>, crate::Error> {
+                let _ = ($backend, target);
+                Ok(Vec::new())
+            }
         }
 
         /// What the registration macro exports: the driver on the host's connection.
@@ -177,6 +189,10 @@ macro_rules! driver_trait {
 
             fn maintain(target: &crate::Target<D::Target>) -> Result<u64, crate::Error> {
                 D::maintain(&mut <$host>::default(), target)
+            }
+
+            fn place(target: &crate::Target<D::Target>) -> Result<Vec<(String, String)>, crate::Error> {
+                D::place(&mut <$host>::default(), target)
             }
         }
     };

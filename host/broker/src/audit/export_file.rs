@@ -111,6 +111,23 @@ fn checkpoint_size(path: &Path) -> io::Result<u64> {
     Checkpoint::read_unverified(&note).map(|checkpoint| checkpoint.size).map_err(io::Error::other)
 }
 
+/// How many records an export has seen of its log, by its last line and its checkpoint: 0 where there is neither.
+/// Changes nothing.
+pub(crate) fn reaches(path: &Path) -> io::Result<u64> {
+    let checkpoint = checkpoint_size(path)?;
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(checkpoint),
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(checkpoint);
+    }
+    let (_, last) = last_line(&mut file, metadata.len())?;
+    let last = last.and_then(|line| serde_json::from_str::<serde_json::Value>(&line).ok()?.get("seq")?.as_u64());
+    Ok(checkpoint.max(last.map_or(0, |seq| seq.saturating_add(1))))
+}
+
 /// How many bytes of the file are complete lines, and the last of these. Reads backwards, at most
 /// two lines' worth.
 fn last_line(file: &mut File, length: u64) -> io::Result<(u64, Option<String>)> {

@@ -4,9 +4,9 @@ use comfy_table::{Table, presets};
 
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on};
-use crate::http::admin::{AdminLease, AdminLeases};
+use crate::http::admin::{AdminLease, AdminLeases, ClockConfirmed};
 use crate::http::views::encode;
-use crate::tasks::reconcile::Report;
+use crate::tasks::reconcile::{Report, TargetReport};
 
 #[derive(clap::Subcommand)]
 pub(super) enum LeaseCommand {
@@ -61,6 +61,13 @@ pub(super) struct ReconcileArgs {
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Also remove what is held: accounts that a new or set-back store does not know, and more than the bound.
+    /// Look at them first, with --dry-run.
+    #[arg(long, conflicts_with = "dry_run")]
+    confirm: bool,
+    /// In this target only.
+    #[arg(long)]
+    target: Option<String>,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -166,7 +173,8 @@ fn print_lease(lease: &AdminLease, format: Format) -> Result<(), Stop> {
 
 pub(super) fn reconcile(args: ReconcileArgs) -> Result<(), Stop> {
     let client = AdminClient::new(&args.socket)?;
-    let path = format!("/admin/reconcile?dry_run={}", args.dry_run);
+    let only = args.target.as_ref().map_or_else(String::new, |target| format!("&target={}", encode(target)));
+    let path = format!("/admin/reconcile?dry_run={}&confirm={}{only}", args.dry_run, args.confirm);
     let report: Report = block_on(async { Ok(client.post(&path).await) })??;
     if args.format == Format::Json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -183,8 +191,56 @@ pub(super) fn reconcile(args: ReconcileArgs) -> Result<(), Stop> {
         ]);
     }
     println!("{table}");
+    for target in &report.targets {
+        print_held(target);
+    }
     if report.dry_run {
         println!("nothing was changed");
+    }
+    Ok(())
+}
+
+/// What is left for an operator to decide.
+fn print_held(target: &TargetReport) {
+    let name = &target.target;
+    if !target.held.is_empty() {
+        println!(
+            "{name}: {} account(s) held; `jit-broker reconcile --confirm --target {name}` removes them:",
+            target.held.len()
+        );
+    }
+    for held in &target.held {
+        let ends = held.expires_at.map_or("it does not end by itself".to_owned(), |at| format!("ends by itself {at}"));
+        println!("  {}: {} ({ends})", held.account, held.reason);
+    }
+    if !target.held_leases.is_empty() {
+        let (count, leases) = (target.held_leases.len(), target.held_leases.join(" "));
+        println!("{name}: {count} lease(s) without an account are not closed, since they are many at once: {leases}");
+    }
+    if !target.strangers.is_empty() {
+        let (count, names) = (target.strangers.len(), target.strangers.join(" "));
+        println!("{name}: {count} name(s) like ours without this broker's mark are left alone: {names}");
+    }
+}
+
+#[derive(clap::Subcommand)]
+pub(super) enum ClockCommand {
+    /// Say that the wall clock is right after a jump: leases go by it again.
+    #[command(after_help = "Example:\n  jit-broker clock confirm")]
+    Confirm {
+        #[command(flatten)]
+        socket: SocketArg,
+    },
+}
+
+pub(super) fn clock(ClockCommand::Confirm { socket }: ClockCommand) -> Result<(), Stop> {
+    let client = AdminClient::new(&socket)?;
+    let done: ClockConfirmed = block_on(async { Ok(client.post("/admin/clock/confirm").await) })??;
+    match done.jumped_seconds {
+        None => println!("the clock had not jumped"),
+        Some(seconds) => {
+            println!("the clock had jumped by {seconds} s; leases go by it again ({} moved with it)", done.leases);
+        }
     }
     Ok(())
 }

@@ -68,8 +68,13 @@ enum Command {
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Compare now what the store says with what the targets have.
-    #[command(after_help = "Example:\n  jit-broker reconcile --dry-run")]
+    #[command(
+        after_help = "Examples:\n  jit-broker reconcile --dry-run\n  jit-broker reconcile --confirm --target inventory_db"
+    )]
     Reconcile(admin::ReconcileArgs),
+    /// Say what holds after a jump of the wall clock, through a running broker's admin socket.
+    #[command(subcommand)]
+    Clock(admin::ClockCommand),
     /// Read, verify and export the audit log; works without a running broker.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -177,6 +182,7 @@ fn dispatch(command: Command) -> Result<(), Stop> {
         Command::Rotation(command) => rotation::run(command),
         Command::Store(command) => store::run(command),
         Command::Reconcile(args) => admin::reconcile(args),
+        Command::Clock(command) => admin::clock(command),
         Command::Audit(command) => audit::run(command),
         Command::Plugin(command) => plugin::run(command),
         Command::Policy(command) => policy::run(command),

@@ -51,7 +51,7 @@ pub use self::plugin::{CAPABILITIES, Context, PluginConfig, Policy};
 pub use self::problem::{ConfigErrors, Place, Problem, RejectedPlugin, Severity, render};
 pub use self::rotating::Rotating;
 pub use self::secret::{MAX_SECRET, SecretError, SecretRef};
-pub use self::server::{Limits, LogFormat, PluginLimits, Server, Tls};
+pub use self::server::{Bound, Limits, LogFormat, PluginLimits, Server, Tls};
 pub use self::signing::{Signing, TrustedKey};
 pub use self::store::{Archive, Audit, Export, Store, StoreKind};
 pub use self::table::PluginTable;
@@ -101,6 +101,8 @@ pub struct Config {
     pub limits: Limits,
     /// `interval` of `[reconcile]`, `1s` to `7d`, by default one hour.
     pub reconcile_interval: Duration,
+    /// `most_ghosts` and `most_ghosts_percent` of `[reconcile]`, by default 20 and 10.
+    pub reconcile_bound: Bound,
     /// `format` of `[log]`.
     pub log_format: LogFormat,
     /// What is likely not meant, though it can be used.
@@ -283,6 +285,7 @@ struct Parts {
     targets: BTreeMap<TargetName, Target>,
     limits: Limits,
     reconcile_interval: Duration,
+    reconcile_bound: Bound,
     log_format: LogFormat,
 }
 
@@ -303,6 +306,7 @@ impl Parts {
             targets: self.targets,
             limits: self.limits,
             reconcile_interval: self.reconcile_interval,
+            reconcile_bound: self.reconcile_bound,
             log_format: self.log_format,
             warnings,
             places: Arc::new(places),
@@ -319,7 +323,7 @@ fn read(root: &Section<'_>) -> Option<Parts> {
     let identity = root.section("identity", identity::identity);
     let limits = root.section("limits", server::limits);
     let log_format = root.section("log", server::log);
-    let reconcile_interval = root.section("reconcile", server::reconcile);
+    let reconcile = root.section("reconcile", server::reconcile);
     let plugin_limits = root.section("runtime", server::runtime);
 
     let plugin_names = Declared::new(root, "plugins", "plugin").without(signing::RESERVED);
@@ -377,7 +381,8 @@ fn read(root: &Section<'_>) -> Option<Parts> {
         contexts,
         targets: targets.into_iter().filter_map(|(name, target)| Some((TargetName::new(name).ok()?, target))).collect(),
         limits: limits?,
-        reconcile_interval: reconcile_interval?,
+        reconcile_interval: reconcile?.0,
+        reconcile_bound: reconcile?.1,
         log_format: log_format?,
     })
 }

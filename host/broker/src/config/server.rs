@@ -89,6 +89,33 @@ pub struct PluginLimits {
     pub driver_time: Option<Duration>,
 }
 
+/// `[reconcile]`: how many accounts without a lease one pass over a target removes without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// 1 to 1,000,000, by default 20.
+    pub most: u32,
+    /// Of the accounts that were listed, 1 to 100, by default 10; a handful is always removed.
+    pub percent: u32,
+}
+
+impl Default for Bound {
+    fn default() -> Self {
+        Self { most: 20, percent: 10 }
+    }
+}
+
+impl Bound {
+    /// So few are a share of nothing.
+    const HANDFUL: usize = 5;
+
+    /// The most of `listed` accounts.
+    #[must_use]
+    pub fn of(self, listed: usize) -> usize {
+        let share = listed.saturating_mul(self.percent as usize) / 100;
+        (self.most as usize).min(share.max(Self::HANDFUL))
+    }
+}
+
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
 /// An address to listen on.
@@ -183,8 +210,13 @@ pub(super) fn log(section: &Section<'_>) -> LogFormat {
     section.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]).unwrap_or_default()
 }
 
-pub(super) fn reconcile(section: &Section<'_>) -> Duration {
-    section.wait("interval", 3_600, 1..=7 * 86_400)
+pub(super) fn reconcile(section: &Section<'_>) -> (Duration, Bound) {
+    let default = Bound::default();
+    let bound = Bound {
+        most: section.count("most_ghosts", 1..=1_000_000).unwrap_or(default.most),
+        percent: section.count("most_ghosts_percent", 1..=100).unwrap_or(default.percent),
+    };
+    (section.wait("interval", 3_600, 1..=7 * 86_400), bound)
 }
 
 pub(super) fn runtime(section: &Section<'_>) -> PluginLimits {

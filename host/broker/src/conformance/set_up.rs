@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use jit_core::account::AccountPrefix;
+use jit_core::account::{AccountPrefix, Mark};
 use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::name::TargetName;
 use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PluginSpec, Runtime};
@@ -85,6 +85,7 @@ impl Stand {
         Ok(Self {
             target: TargetView { name: TargetName::new(name.as_str())?, config: target.config.to_string() },
             prefix: AccountPrefix::try_from(PREFIX.to_owned()).map_err(|error| anyhow!("{error}"))?,
+            mark: Mark::generate(),
             many_accounts: expectations.many_accounts,
             without,
             driver,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
-use jit_core::account::AccountPrefix;
+use jit_core::account::{AccountPrefix, Mark};
 use jit_core::driver::{AccountState, AccountView, Feature, Issued, RoleView, RotationStep, TargetView};
 use jit_core::id::LeaseId;
 use jit_core::outcome::{Outcome, Refusal};
@@ -49,6 +49,7 @@ pub struct Stand {
     pub(super) weak: Result<Connection, String>,
     pub(super) roles: Vec<RoleView>,
     pub(super) prefix: AccountPrefix,
+    pub(super) mark: Mark,
     pub(super) seen: Seen,
 }
 
@@ -195,7 +196,7 @@ impl Stand {
         let now = Timestamp::now();
         let seconds = u64::try_from(now.as_second()).unwrap_or(0);
         AccountView {
-            name: self.prefix.generate(workload, self.driver.description().max_name_length),
+            name: self.prefix.generate(&self.mark, workload, self.driver.description().max_name_length),
             lease_id: LeaseId::generate(now),
             workload: workload.to_owned(),
             expires_at: seconds + life,

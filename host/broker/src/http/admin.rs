@@ -27,7 +27,8 @@ use crate::reload::{Reloader, Trigger};
 use crate::rotation::operate;
 use crate::simulate::{Question, explain};
 use crate::store::Change;
-use crate::tasks::{self, reconcile};
+use crate::tasks::reconcile::Pass;
+use crate::tasks::{self, housekeeping, reconcile};
 
 /// A lease as operators see it: with whose it is and how its removal goes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -165,6 +166,11 @@ struct RevokeQuery {
 struct ReconcileQuery {
     #[serde(default)]
     dry_run: bool,
+    /// What was held goes too: an operator has seen it.
+    #[serde(default)]
+    confirm: bool,
+    /// In this target only.
+    target: Option<String>,
 }
 
 /// Parameters of a reload.
@@ -189,6 +195,7 @@ pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
         .route("/admin/leases/{id}", get(show))
         .route("/admin/leases/{id}/revoke", post(revoke))
         .route("/admin/reconcile", post(reconcile_now))
+        .route("/admin/clock/confirm", post(confirm_clock))
         .route("/admin/plugins", get(plugins))
         .route("/admin/simulate", post(simulate))
         .route("/admin/archive", post(archive))
@@ -252,9 +259,19 @@ async fn reconcile_now(
     Query(query): Query<ReconcileQuery>,
 ) -> Response {
     let result = async {
-        let event = AuditEvent::new(EventKind::AdminReconcile, Timestamp::now()).with("dry_run", query.dry_run);
+        let pass = match (query.dry_run, query.confirm) {
+            (true, _) => Pass::Look,
+            (false, true) => Pass::Confirmed,
+            (false, false) => Pass::Mend,
+        };
+        if query.target.as_ref().is_some_and(|name| !broker.serving.load().targets.contains_key(name.as_str())) {
+            return Err(Refused::UnknownTarget(query.target.unwrap_or_default()));
+        }
+        let event = AuditEvent::new(EventKind::AdminReconcile, Timestamp::now())
+            .with("dry_run", query.dry_run)
+            .with("confirm", query.confirm);
         broker.commit(Change { events: vec![operator.sign(event)], ..Change::default() }).await?;
-        let report = reconcile::reconcile(&broker, query.dry_run).await;
+        let report = reconcile::reconcile(&broker, pass, query.target.as_deref()).await;
         if report.targets.iter().any(|target| target.suspects > 0) {
             // The task looks too, and again when it can tell a suspect from a ghost.
             broker.wake.reconcile.notify_one();
@@ -262,6 +279,19 @@ async fn reconcile_now(
         Ok::<_, Refused>(report)
     };
     reply(result.await)
+}
+
+/// What became of a jump of the clock.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClockConfirmed {
+    /// By how many seconds the wall clock had jumped; none where it had not.
+    pub jumped_seconds: Option<i64>,
+    /// Leases whose times were moved back with it.
+    pub leases: usize,
+}
+
+async fn confirm_clock(State(broker): State<Arc<Broker>>, ConnectInfo(operator): ConnectInfo<Operator>) -> Response {
+    reply(housekeeping::confirm_clock(&broker, operator).await.map_err(Refused::from))
 }
 
 async fn reload(

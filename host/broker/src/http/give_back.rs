@@ -241,7 +241,8 @@ async fn revoke(broker: &Broker, mut lease: Lease, cause: Cause, attempt: bool) 
             },
             LeaseState::Revoking | LeaseState::Doubtful if !attempt => return Ok(lease),
             LeaseState::Revoking | LeaseState::Doubtful => {
-                let due = lease.removal.as_ref().is_none_or(|removal| removal.attempts == 0);
+                // What only a person can mend is tried at once when a person asks.
+                let due = lease.removal.as_ref().is_none_or(|removal| removal.attempts == 0 || removal.held);
                 if !due {
                     broker.wake.removal.notify_one();
                     return Ok(lease);

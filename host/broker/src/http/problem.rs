@@ -87,6 +87,7 @@ fn row(refused: &HttpRefused) -> (StatusCode, &'static str, &'static str, Option
                     (StatusCode::TOO_MANY_REQUESTS, "Rate limited", Some(retry_after.as_secs() + 1))
                 }
                 Refused::TargetRefused(_) => (StatusCode::BAD_GATEWAY, "Target refused", None),
+                Refused::WrongPlace { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Wrong place", Some(30)),
                 Refused::TargetUnavailable(_) | Refused::TargetAway(_) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "Target unavailable", Some(2))
                 }

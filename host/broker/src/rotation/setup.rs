@@ -35,7 +35,7 @@ pub fn account(
     if rotating.account.len() > description.max_name_length {
         return Err(format!("the driver takes names of at most {} bytes", description.max_name_length));
     }
-    if account.is_generated() {
+    if account.has_shape() {
         return Err(format!("{account} looks like a name that the broker makes, and would be removed as a ghost"));
     }
     let connection = target.connection.as_ref().and_then(|name| config.connections.get(name));

@@ -170,6 +170,7 @@ mod tests {
                 sha256: "00".into(),
                 name: None,
                 config: None,
+                place: None,
             },
             rotation: rotation.begin(sealed(2, "second-password"), schedule, now).unwrap(),
         }

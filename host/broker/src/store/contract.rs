@@ -67,6 +67,7 @@ pub(crate) fn lease_at(second: i64) -> Lease {
             sha256: "00".repeat(32),
             name: None,
             config: None,
+            place: None,
         },
         request_id: RequestId::generate(now),
         issued_at: now,
@@ -333,6 +334,10 @@ pub(crate) async fn tells_what_is_due<H: Harness>(harness: H) {
     store.commit(update(&failed)).await.unwrap();
     assert!(due(first, 10).await.is_empty());
     assert_eq!(store.next_due().await.unwrap(), failed.due_at());
+    // What failed before takes no room from what has never been tried.
+    let late = failed.due_at().unwrap().max(time(9_999));
+    assert_eq!(due(late, 1).await.len(), 3, "one of each target never tried, and one tried before");
+    assert!(due(late, 1).await.contains(&pending[1].id) && due(late, 1).await.contains(&pending[2].id));
     store.commit(update(&failed.removed().unwrap())).await.unwrap();
     assert_eq!(store.next_due().await.unwrap(), Some(pending[2].expires_at));
     harness.close(store).await;
@@ -349,6 +354,7 @@ pub(crate) async fn knows_its_accounts<H: Harness>(harness: H) {
     let names: Vec<String> =
         ["v-nobody", kept.account.as_str(), gone.account.as_str(), "'; --"].map(Into::into).to_vec();
     assert_eq!(store.known_accounts(&names).await.unwrap(), std::slice::from_ref(&kept.account));
+    assert_eq!(store.ended_accounts(&names).await.unwrap(), std::slice::from_ref(&gone.account));
     assert!(store.known_accounts(&[]).await.unwrap().is_empty());
     let many: Vec<String> = (0..5_000).map(|n| format!("v-{n}")).chain([kept.account.to_string()]).collect();
     assert_eq!(store.known_accounts(&many).await.unwrap(), std::slice::from_ref(&kept.account));

@@ -191,7 +191,8 @@ pub trait Store: Send + Sync + 'static {
     async fn leases(&self, filter: &LeaseFilter) -> Result<Vec<Lease>, StoreError>;
 
     /// Leases whose [`Lease::due_at`] is not after `now`, at most `per_target` of each target, so
-    /// that one target's outage does not hide the others' work; the longest due first.
+    /// that one target's outage does not hide the others' work, and as many more whose removal was tried
+    /// before, so that what cannot go does not hide what has never been tried; the longest due first.
     async fn due(&self, now: Timestamp, per_target: usize) -> Result<Vec<Lease>, StoreError>;
 
     /// Leases in state `pending` that were asked for before `before`: what a crash left behind.
@@ -201,8 +202,16 @@ pub trait Store: Send + Sync + 'static {
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Of these account names, those that a lease which is not revoked has, in whatever target:
-    /// several targets may share a server, and names are unique.
+    /// several targets may share a server, and names are unique. A lease that cannot be read counts for nothing:
+    /// it will never remove its account.
     async fn known_accounts(&self, names: &[String]) -> Result<Vec<AccountName>, StoreError>;
+
+    /// Of these account names, those that a lease had which is revoked and not forgotten yet. Reads all
+    /// leases: for the few accounts that a reconciliation finds without a lease.
+    async fn ended_accounts(&self, names: &[String]) -> Result<Vec<AccountName>, StoreError>;
+
+    /// Of these handles of a backend, those that a lease had which is revoked and not forgotten yet.
+    async fn ended_external_ids(&self, ids: &[String]) -> Result<Vec<String>, StoreError>;
 
     /// Of these handles of a backend, those that a lease which is not revoked has, in whatever target.
     async fn known_external_ids(&self, ids: &[String]) -> Result<Vec<String>, StoreError>;

@@ -77,7 +77,7 @@ fn owed_since(lease: &Lease) -> Option<Timestamp> {
 }
 
 /// About when a revoked lease ended: the last attempt to remove its account was not before this
-/// and at most [`jit_core::lease::Removal::CAP`] earlier.
+/// and at most [`jit_core::lease::Removal::HELD_CAP`] earlier.
 pub(super) fn ended_at(lease: &Lease) -> Option<Timestamp> {
     (lease.state == LeaseState::Revoked)
         .then(|| lease.removal.as_ref().map_or(lease.expires_at, |removal| removal.next_attempt_at))

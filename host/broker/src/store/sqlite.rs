@@ -285,7 +285,9 @@ impl Store for SqliteStore {
     async fn due(&self, now: Timestamp, per_target: usize) -> Result<Vec<Lease>, StoreError> {
         let statement = "SELECT doc FROM leases WHERE rowid IN
                 (SELECT rowid FROM
-                    (SELECT rowid, row_number() OVER (PARTITION BY target ORDER BY due_at) AS place
+                    (SELECT rowid, row_number() OVER (PARTITION BY target,
+                        CASE WHEN json_valid(doc) THEN doc ->> '$.removal.attempts' > 0 END IS TRUE ORDER BY due_at)
+                        AS place
                      FROM leases WHERE due_at <= ?)
                  WHERE place <= ?)
             ORDER BY due_at, id";
@@ -311,11 +313,13 @@ impl Store for SqliteStore {
     async fn known_accounts(&self, names: &[String]) -> Result<Vec<AccountName>, StoreError> {
         let mut known = Vec::new();
         for part in names.chunks(MAX_ROWS) {
-            let statement = "SELECT DISTINCT account FROM leases
+            let statement = "SELECT account, doc FROM leases
                 WHERE state <> 'revoked' AND account IN (SELECT value FROM json_each(?))";
             let wanted = list(part.iter().map(|name| column(name)));
-            let found: Vec<String> = sqlx::query_scalar(statement).bind(wanted).fetch_all(&self.readers).await?;
-            let found: std::collections::HashSet<String> = found.into_iter().collect();
+            let found: Vec<(String, String)> = sqlx::query_as(statement).bind(wanted).fetch_all(&self.readers).await?;
+            // A lease that cannot be read removes nothing: its account is one without a lease.
+            let readable = found.into_iter().filter(|(_, document)| !decode_all(vec![document.clone()]).is_empty());
+            let found: std::collections::HashSet<String> = readable.map(|(account, _)| account).collect();
             let named = part.iter().filter(|name| found.contains(&*column(name)));
             known.extend(named.map(|name| AccountName::from_backend(name.as_str())));
         }
@@ -327,16 +331,39 @@ impl Store for SqliteStore {
         for part in ids.chunks(HANDLES_AT_ONCE) {
             // All live leases are read for each part: for a reconciliation that is often enough.
             let statement = "SELECT DISTINCT doc ->> '$.external_id' FROM leases
-                WHERE state <> 'revoked' AND doc ->> '$.external_id' IN (SELECT value FROM json_each(?))";
+                WHERE state <> 'revoked' AND json_valid(doc) AND doc ->> '$.external_id' IN (SELECT value FROM json_each(?))";
             known.extend(sqlx::query_scalar::<_, String>(statement).bind(list(part)).fetch_all(&self.readers).await?);
         }
         Ok(known)
     }
 
+    async fn ended_accounts(&self, names: &[String]) -> Result<Vec<AccountName>, StoreError> {
+        let mut ended = Vec::new();
+        for part in names.chunks(HANDLES_AT_ONCE) {
+            let statement = "SELECT DISTINCT account FROM leases
+                WHERE state = 'revoked' AND account IN (SELECT value FROM json_each(?))";
+            let wanted = list(part.iter().map(|name| column(name)));
+            let found: Vec<String> = sqlx::query_scalar(statement).bind(wanted).fetch_all(&self.readers).await?;
+            ended.extend(found.into_iter().map(AccountName::from_backend));
+        }
+        Ok(ended)
+    }
+
+    async fn ended_external_ids(&self, ids: &[String]) -> Result<Vec<String>, StoreError> {
+        let mut ended = Vec::new();
+        for part in ids.chunks(HANDLES_AT_ONCE) {
+            let statement = "SELECT DISTINCT doc ->> '$.external_id' FROM leases
+                WHERE state = 'revoked' AND json_valid(doc) AND doc ->> '$.external_id' IN (SELECT value FROM json_each(?))";
+            ended.extend(sqlx::query_scalar::<_, String>(statement).bind(list(part)).fetch_all(&self.readers).await?);
+        }
+        Ok(ended)
+    }
+
     async fn makers(&self) -> Result<Vec<Maker>, StoreError> {
         // The end of a lease over a rotating account asks nothing of its driver.
         let statement = "SELECT target, doc ->> '$.driver' AS driver, count(*), max(doc ->> '$.expires_at')
-            FROM leases WHERE state <> 'revoked' AND doc ->> '$.rotating' IS NULL
+            FROM leases WHERE state <> 'revoked' AND json_valid(doc) AND doc ->> '$.driver' IS NOT NULL
+            AND doc ->> '$.rotating' IS NULL
             GROUP BY target, driver ORDER BY target, driver LIMIT ?";
         let mut makers = Vec::new();
         for row in sqlx::query(statement).bind(most(MAX_ROWS)).fetch_all(&self.readers).await? {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
 
 use super::{OpenError, SqliteOptions, SqliteStore};
-use crate::store::contract::{Harness, active, check_log, granted, insert, lease_at, settled};
+use crate::store::contract::{Harness, active, check_log, granted, insert, lease_at, settled, update};
 use crate::store::log::LogError;
 use crate::store::schema::SchemaError;
 use crate::store::{Change, SealedWrite, Store as _, StoreError};
@@ -510,5 +510,30 @@ async fn a_write_ahead_log_that_changes_what_is_served_is_told() {
     assert_eq!(crate::store::schema::records_without_log(&file.path()).await, Some(1));
     let store = file.open().await;
     assert_eq!(check_log(&*store, &file.verifier()).await, 2);
+    file.close(store).await;
+}
+
+/// A lease that cannot be read removes nothing. So it hides neither its account from the reconciler nor other
+/// leases from the tasks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unreadable_lease_hides_nothing() {
+    let file = File::new();
+    let (good, torn, strange) = (lease_at(0), lease_at(1), lease_at(2));
+    let store = file.open().await;
+    for lease in [&good, &torn, &strange] {
+        store.commit(insert(lease)).await.unwrap();
+        store.commit(update(&active(lease))).await.unwrap();
+    }
+    tamper(
+        &file.path(),
+        "UPDATE leases SET doc = substr(doc, 1, 40) WHERE issued_at = (SELECT max(issued_at) FROM leases)",
+    )
+    .await;
+    tamper(&file.path(), "UPDATE leases SET doc = '{}' WHERE issued_at NOT IN (SELECT max(issued_at) FROM leases UNION SELECT min(issued_at) FROM leases)").await;
+    let names: Vec<String> = [&good, &torn, &strange].map(|lease| lease.account.to_string()).to_vec();
+    assert_eq!(store.known_accounts(&names).await.unwrap(), std::slice::from_ref(&good.account));
+    assert!(store.known_external_ids(&["x".to_owned()]).await.unwrap().is_empty());
+    let due = store.due(good.expires_at + std::time::Duration::from_secs(86_400), 10).await.unwrap();
+    assert_eq!(due.iter().map(|lease| &lease.id).collect::<Vec<_>>(), [&good.id]);
     file.close(store).await;
 }

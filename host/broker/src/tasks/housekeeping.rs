@@ -5,13 +5,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use jit_core::event::{AuditEvent, EventKind};
 use jit_core::lease::{Cause, LeaseState};
 use jit_core::ttl::Ttl;
 
 use crate::broker::Broker;
+use crate::clock::Look;
+use crate::http::admin::ClockConfirmed;
+use crate::http::server::Operator;
 use crate::removal;
-use crate::store::Change;
+use crate::store::{Change, LeaseFilter, LeaseWrite, StoreError};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);
@@ -24,13 +28,14 @@ const FORGET_AT_ONCE: usize = 1_000;
 pub async fn run(broker: Arc<Broker>, keep_revoked: Ttl) {
     let mut gauges = Gauges::default();
     loop {
+        look_at_clock(&broker).await;
         broker.look_at_disk().await;
         broker.handovers.sweep();
         broker.limits.sweep();
         broker.denials.sweep();
         record_denials(&broker).await;
         give_up_abandoned(&broker, false).await;
-        let before = Timestamp::now() - keep_revoked.duration();
+        let before = broker.clock.now() - keep_revoked.duration();
         match broker.store.forget_revoked(before, FORGET_AT_ONCE).await {
             Ok(0) => {}
             Ok(forgotten) => tracing::debug!(forgotten, "leases long over were forgotten; their audit records stay"),
@@ -57,12 +62,89 @@ async fn record_denials(broker: &Broker) {
     }
 }
 
+/// Tells of a jump of the wall clock, and of its end.
+async fn look_at_clock(broker: &Broker) {
+    let look = broker.clock.look();
+    let jump = broker.clock.jump().map_or(0.0, |jump| jump.by.as_secs_f64());
+    metrics::gauge!("jit_clock_jump_seconds").set(jump);
+    let (by, what) = match look {
+        Look::Same => return,
+        Look::Jumped(by) => {
+            tracing::error!(
+                seconds = by.as_secs(),
+                "the wall clock has jumped: leases do not go by it; see \"Clock\" in docs/operating.md"
+            );
+            (Some(by), "jumped")
+        }
+        Look::Back => {
+            tracing::warn!("the wall clock is back: leases go by it again");
+            (None, "back")
+        }
+        Look::Taken(by) => {
+            tracing::warn!(seconds = by.as_secs(), "the wall clock's jump has lasted: leases go by it again");
+            (Some(by), "taken")
+        }
+    };
+    if let Err(error) = broker.commit(Change { events: vec![clock_event(what, by)], ..Change::default() }).await {
+        tracing::warn!(%error, "the clock's jump could not be recorded");
+    }
+    broker.wake.removal.notify_one();
+}
+
+fn clock_event(what: &'static str, by: Option<SignedDuration>) -> AuditEvent {
+    let event = AuditEvent::new(EventKind::ClockJumped, Timestamp::now()).with("what", what);
+    by.map_or_else(|| event.clone(), |by| event.clone().with("seconds", by.as_secs()))
+}
+
+/// An operator says that the wall clock is right after a jump. After one backward, the times of leases are moved
+/// back with it: none gets longer.
+///
+/// # Errors
+/// When the store fails. Leases that were moved stay so, and end the sooner.
+pub async fn confirm_clock(broker: &Broker, operator: Operator) -> Result<ClockConfirmed, StoreError> {
+    let by = broker.clock.jump().map(|jump| jump.by);
+    let Some(by) = by else { return Ok(ClockConfirmed { jumped_seconds: None, leases: 0 }) };
+    broker
+        .commit(Change { events: vec![operator.sign(clock_event("confirmed", Some(by)))], ..Change::default() })
+        .await?;
+    let moved = if by.is_negative() { move_leases(broker, by).await? } else { 0 };
+    broker.clock.confirm();
+    broker.wake.removal.notify_one();
+    Ok(ClockConfirmed { jumped_seconds: Some(by.as_secs()), leases: moved })
+}
+
+async fn move_leases(broker: &Broker, by: SignedDuration) -> Result<usize, StoreError> {
+    const PAGE: usize = 500;
+    let mut moved = 0;
+    for state in [LeaseState::Active, LeaseState::Revoking, LeaseState::Doubtful] {
+        let mut before = None;
+        loop {
+            let filter = LeaseFilter { state: Some(state), before, limit: PAGE, ..LeaseFilter::default() };
+            let leases = broker.store.leases(&filter).await?;
+            before = leases.last().filter(|_| leases.len() == PAGE).map(|lease| lease.id.clone());
+            for lease in &leases {
+                let change = Change { leases: vec![LeaseWrite::Update(lease.moved(by))], ..Change::default() };
+                match broker.commit(change).await {
+                    Ok(()) => moved += 1,
+                    // Its next step goes by the new time.
+                    Err(StoreError::Stale(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if before.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(moved)
+}
+
 /// What was counted beyond every window that is configured is not asked for again.
 async fn forget_usage(broker: &Broker) {
     let serving = broker.serving.load();
     let windows = serving.targets.values().filter_map(|target| target.usage_windows.as_ref()).flatten();
     let longest = windows.copied().max().unwrap_or(0).max(KEEP_USAGE.as_secs());
-    let before = Timestamp::now() - Duration::from_secs(longest);
+    let before = broker.clock.now() - Duration::from_secs(longest);
     if let Err(error) = broker.store.forget_usage(before).await {
         tracing::warn!(%error, "old counts could not be forgotten");
     }
@@ -90,7 +172,7 @@ struct Gauges {
 
 impl Gauges {
     async fn refresh(&mut self, broker: &Broker) {
-        let now = Timestamp::now();
+        let now = broker.clock.now();
         let Ok(counts) = broker.store.counts(now).await else { return };
         self.live.extend(counts.live.keys().cloned());
         for (target, state) in &self.live {

@@ -158,6 +158,7 @@ fn caller(serving: &Serving, (target, plugin, connection, sha256, config): &Key)
         sha256: sha256.clone(),
         name: None,
         config: Some(config.clone()),
+        place: None,
     };
     serving.remover(target, &made_by).ok()
 }

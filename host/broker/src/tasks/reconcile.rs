@@ -4,12 +4,17 @@
 //!   its removal is one like any other: durable, never given up, on record.
 //! - An active lease whose account is missing is drift; it is closed.
 //!
+//! Neither in numbers, and no account that a young or set-back store does not know: that is for an operator
+//! to decide ([`brake`]).
+//!
 //! Accounts are listed before the store is asked. Since a lease is durable before its account can
 //! exist (INTENT-FIRST), an account that is being made meanwhile is never taken for a ghost. Where
 //! the backend names its accounts itself, [`external`] compares by its handles.
 
+mod brake;
 mod external;
 
+pub use brake::{Brake, HeldAccount};
 pub use external::Listings;
 
 use std::collections::HashSet;
@@ -18,16 +23,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_core::account::AccountName;
-use jit_core::driver::Feature;
+use jit_core::driver::{AccountState, Feature};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
-use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::lease::{Cause, DriverRef, Lease, LeaseState};
 use jit_core::name::{Principal, RoleName};
 use jit_core::outcome::{Outcome, Refusal};
+use jit_core::place::Place;
 use jit_runtime::{DriverScope, Lane};
 use serde::{Deserialize, Serialize};
 
 use crate::broker::Broker;
+use crate::places::Question;
 use crate::removal;
 use crate::store::{Change, LeaseFilter, LeaseWrite, StoreError};
 use crate::target::Target;
@@ -40,6 +47,9 @@ const MOST_PAGES: usize = 1_000;
 pub struct Report {
     /// Nothing was changed.
     pub dry_run: bool,
+    /// An operator said that what was held goes.
+    #[serde(default)]
+    pub confirmed: bool,
     /// By target.
     pub targets: Vec<TargetReport>,
 }
@@ -53,6 +63,16 @@ pub struct TargetReport {
     pub accounts: usize,
     /// Those without a lease.
     pub ghosts: Vec<String>,
+    /// Those without a lease that are not removed, with the reason (BRAKE): an operator decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HeldAccount>,
+    /// Names like ours that are not: another broker's, or those of an earlier store. They are left alone. At
+    /// most 1,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<String>,
+    /// Active leases without an account that are not closed: too many at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_leases: Vec<String>,
     /// Those that may be without a lease: the next pass tells.
     #[serde(default)]
     pub suspects: usize,
@@ -68,12 +88,23 @@ pub struct TargetReport {
 /// broken connection ends it within seconds, one that is not, with its statement timeout.
 const AFTER_RECOVERY: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(45)];
 
+/// What a pass does with what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Says it.
+    Look,
+    /// Removes what is certain, and holds what is for an operator to decide.
+    Mend,
+    /// Removes that too: an operator has seen it.
+    Confirmed,
+}
+
 /// Runs every `interval` and on demand, until the broker stops; soon again when the start had to
 /// recover leases.
 pub async fn run(broker: Arc<Broker>, interval: Duration, recovered: bool) {
     let mut soon = AFTER_RECOVERY.iter().filter(|_| recovered);
     loop {
-        let report = reconcile(&broker, false).await;
+        let report = reconcile(&broker, Pass::Mend, None).await;
         for target in &report.targets {
             if let Some(error) = &target.error {
                 tracing::warn!(target = target.target, error, "a target could not be reconciled");
@@ -99,19 +130,34 @@ fn again(broker: &Broker, report: &Report) -> Option<Duration> {
     graces.min().map(|grace| grace + Duration::from_millis(100))
 }
 
-/// One pass over all targets.
-pub async fn reconcile(broker: &Broker, dry_run: bool) -> Report {
+/// One pass over all targets, or over one.
+pub async fn reconcile(broker: &Broker, pass: Pass, only: Option<&str>) -> Report {
     let serving = broker.serving.load_full();
-    let mut report = Report { dry_run, targets: Vec::new() };
+    let longest =
+        serving.targets.values().map(|target| target.max_ttl).max().map_or(Duration::ZERO, |ttl| ttl.duration());
+    let ground = brake::Ground { birth: &broker.birth, longest, now: broker.clock.now(), pass };
+    let mut report = Report { dry_run: pass == Pass::Look, confirmed: pass == Pass::Confirmed, targets: Vec::new() };
     for target in serving.targets.values() {
-        if !target.driver.description().has(Feature::ListAccounts) {
+        let wanted = only.is_none_or(|name| name == target.name.as_str());
+        if !wanted || !target.driver.description().has(Feature::ListAccounts) {
             continue;
         }
         let mut found = TargetReport { target: target.name.to_string(), ..TargetReport::default() };
-        let compared = if target.external() {
-            external::compare(broker, target, dry_run, &mut found).await
-        } else {
-            compare(broker, target, dry_run, &mut found).await
+        // Asked anew: leases of another place are not for this pass to judge.
+        let compared = match broker.places.now(Question::of(target, Lane::Removal)).await {
+            Err(not_told) => Err(not_told.reason),
+            Ok(place) => {
+                let here = Here { broker, target, place };
+                let compared = if target.external() {
+                    external::compare(&here, &ground, &mut found).await
+                } else {
+                    compare(&here, &ground, &mut found).await
+                };
+                match compared {
+                    Ok(()) => broker.brake.tell(broker, &ground, &found).await.map_err(|error| error.to_string()),
+                    failed => failed,
+                }
+            }
         };
         found.error = compared.err();
         metrics::gauge!("jit_reconcile_ghosts", "target" => found.target.clone()).set(found.ghosts.len() as f64);
@@ -121,52 +167,119 @@ pub async fn reconcile(broker: &Broker, dry_run: bool) -> Report {
     report
 }
 
-async fn compare(broker: &Broker, target: &Target, dry_run: bool, found: &mut TargetReport) -> Result<(), String> {
+/// One target, where it is now.
+struct Here<'h> {
+    broker: &'h Broker,
+    target: &'h Target,
+    place: Place,
+}
+
+/// The most strangers that are named.
+const MOST_STRANGERS: usize = 1_000;
+
+async fn compare(here: &Here<'_>, ground: &brake::Ground<'_>, found: &mut TargetReport) -> Result<(), String> {
+    let Here { broker, target, .. } = here;
     let failed = |error: StoreError| error.to_string();
     let scope = target.scope(Lane::Removal);
     let mut accounts = list(target, &scope).await?;
-    accounts.retain(|name| target.prefix.owns(name));
+    accounts.retain(|name| {
+        let ours = target.prefix.owns(&broker.birth.mark, name);
+        if !ours && found.strangers.len() < MOST_STRANGERS && AccountName::from_backend(name.as_str()).has_shape() {
+            found.strangers.push(name.clone());
+        }
+        ours
+    });
     found.accounts = accounts.len();
-    for names in accounts.iter().cloned().collect::<Vec<_>>().chunks(500) {
+    let mut names: Vec<String> = accounts.iter().cloned().collect();
+    names.sort_unstable();
+    let mut unknown = Vec::new();
+    for names in names.chunks(500) {
         let known: HashSet<AccountName> =
             broker.store.known_accounts(names).await.map_err(failed)?.into_iter().collect();
         for name in names {
-            let account = AccountName::from_backend(name.as_str());
-            if known.contains(&account) || !still_there(target, &scope, name).await? {
+            if known.contains(&AccountName::from_backend(name.as_str())) {
                 continue;
             }
-            found.ghosts.push(name.clone());
-            if !dry_run {
-                haunt(broker, target, account, None).await.map_err(failed)?;
+            if let Some(state) = still_there(target, &scope, name).await? {
+                let expires_at = state.expires_at.and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
+                unknown.push(brake::Unknown { name: name.clone(), expires_at, ended_here: false });
             }
         }
     }
+    let names: Vec<String> = unknown.iter().map(|account| account.name.clone()).collect();
+    let ended: HashSet<AccountName> = broker.store.ended_accounts(&names).await.map_err(failed)?.into_iter().collect();
+    for account in &mut unknown {
+        account.ended_here = ended.contains(&AccountName::from_backend(account.name.as_str()));
+    }
+    let bound = broker.brake.bound(accounts.len());
+    for name in ground.judge(unknown, bound, &mut found.held) {
+        found.ghosts.push(name.clone());
+        if ground.pass != Pass::Look {
+            haunt(here, AccountName::from_backend(name), None).await.map_err(failed)?;
+        }
+    }
+    let mut lost = Lost::default();
     let mut before = None;
     loop {
-        let (leases, next) = active_leases(broker, target, before).await.map_err(failed)?;
-        for lease in &leases {
+        let (leases, next) = active_leases(here, before).await.map_err(failed)?;
+        for lease in leases {
             if lease.rotating.is_some() {
                 // Its account is not of the broker's making, and not in the list; its rotation looks after it.
                 continue;
             }
+            lost.looked_at += 1;
             let name = lease.account.as_str();
             // Made after the listing: then it is there.
-            if !accounts.contains(name) && !still_there(target, &scope, name).await? {
-                missing(broker, lease, dry_run, found).await.map_err(failed)?;
+            if !accounts.contains(name) && still_there(target, &scope, name).await?.is_none() {
+                lost.leases.push(lease);
             }
         }
         if next.is_none() {
-            return Ok(());
+            return lost.close(here, ground, found).await.map_err(failed);
         }
         before = next;
     }
 }
 
-/// A page of the active leases whose account the target's present driver made: another's is not for
-/// it to judge. With where the next page begins, if there is one.
+/// Active leases whose account is missing.
+#[derive(Default)]
+struct Lost {
+    looked_at: usize,
+    leases: Vec<Lease>,
+}
+
+impl Lost {
+    /// Closes them, unless there are so many that the list is more likely wrong.
+    async fn close(
+        self,
+        here: &Here<'_>,
+        ground: &brake::Ground<'_>,
+        found: &mut TargetReport,
+    ) -> Result<(), StoreError> {
+        let mut missing = Vec::new();
+        for lease in self.leases {
+            let current = here.broker.store.lease(&lease.id).await?;
+            missing.extend(current.filter(|current| current.state == LeaseState::Active));
+        }
+        let too_many = missing.len() > here.broker.brake.bound(self.looked_at);
+        if too_many && ground.pass != Pass::Confirmed {
+            found.held_leases = missing.iter().map(|lease| lease.id.to_string()).collect();
+            return Ok(());
+        }
+        for lease in &missing {
+            found.missing.push(lease.id.to_string());
+            if ground.pass != Pass::Look {
+                drift(here.broker, lease).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A page of the active leases whose account the target's present driver made in this place: others are not
+/// for it to judge. With where the next page begins, if there is one.
 async fn active_leases(
-    broker: &Broker,
-    target: &Target,
+    Here { broker, target, place }: &Here<'_>,
     before: Option<LeaseId>,
 ) -> Result<(Vec<Lease>, Option<LeaseId>), StoreError> {
     const PAGE: usize = 500;
@@ -180,7 +293,8 @@ async fn active_leases(
     let mut leases = broker.store.leases(&filter).await?;
     let next = leases.last().filter(|_| leases.len() == PAGE).map(|lease| lease.id.clone());
     let made_by = target.driver_ref();
-    leases.retain(|lease| lease.driver.same_maker(&made_by));
+    let here = |recorded: &Place| recorded.is_at(place, &target.site.replaces).is_ok();
+    leases.retain(|lease| lease.driver.same_maker(&made_by) && lease.driver.place.as_ref().is_none_or(here));
     Ok((leases, next))
 }
 
@@ -206,10 +320,10 @@ async fn list(target: &Target, scope: &DriverScope) -> Result<HashSet<String>, S
 }
 
 /// Looks again: a list is a moment old, and a removal may have ended meanwhile.
-async fn still_there(target: &Target, scope: &DriverScope, name: &str) -> Result<bool, String> {
+async fn still_there(target: &Target, scope: &DriverScope, name: &str) -> Result<Option<AccountState>, String> {
     match target.driver.inspect(scope, &target.view, name).await {
-        Outcome::Done(_) => Ok(true),
-        Outcome::Refused(Refusal::NotFound) => Ok(false),
+        Outcome::Done(state) => Ok(Some(state)),
+        Outcome::Refused(Refusal::NotFound) => Ok(None),
         Outcome::Refused(refusal) => Err(refusal.reason()),
         Outcome::Unknown(reason) => Err(reason),
     }
@@ -217,12 +331,11 @@ async fn still_there(target: &Target, scope: &DriverScope, name: &str) -> Result
 
 /// A ghost gets a doubtful lease, and with it a removal that never gives up.
 async fn haunt(
-    broker: &Broker,
-    target: &Target,
+    Here { broker, target, place }: &Here<'_>,
     account: AccountName,
     external_id: Option<String>,
 ) -> Result<(), StoreError> {
-    let now = Timestamp::now();
+    let now = broker.clock.now();
     let Ok(role) = RoleName::new("unknown") else { return Ok(()) };
     let pending = Lease {
         id: LeaseId::generate(now),
@@ -238,7 +351,7 @@ async fn haunt(
         username: external_id.clone(),
         external_id,
         standing: false,
-        driver: target.driver_ref(),
+        driver: DriverRef { place: Some(place.clone()), ..target.driver_ref() },
         request_id: RequestId::generate(now),
         issued_at: now,
         term_start: now,
@@ -258,16 +371,13 @@ async fn haunt(
 }
 
 /// An active lease without an account is closed.
-async fn missing(broker: &Broker, lease: &Lease, dry_run: bool, found: &mut TargetReport) -> Result<(), StoreError> {
-    let current = broker.store.lease(&lease.id).await?;
-    let Some(current) = current.filter(|current| current.state == LeaseState::Active) else { return Ok(()) };
-    found.missing.push(current.id.to_string());
-    if dry_run {
-        return Ok(());
-    }
-    let event = AuditEvent::of_lease(EventKind::Drift, Timestamp::now(), &current)
+///
+/// # Errors
+/// When the store fails.
+pub async fn drift(broker: &Broker, lease: &Lease) -> Result<(), StoreError> {
+    let event = AuditEvent::of_lease(EventKind::Drift, broker.clock.now(), lease)
         .with_error("the account of an active lease is missing in the target");
-    match removal::begin(broker, &current, Cause::Drift, vec![event]).await {
+    match removal::begin(broker, lease, Cause::Drift, vec![event]).await {
         Ok(_) | Err(StoreError::Stale(_)) => Ok(()),
         Err(error) => Err(error),
     }

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
-use jiff::Timestamp;
 use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_core::name::TargetName;
 
@@ -99,7 +98,7 @@ pub async fn run(broker: Arc<Broker>) {
                 Duration::from_secs(1)
             }
         };
-        broker.wake.sleeping_until(Timestamp::now() + sleep);
+        broker.wake.sleeping_until(broker.clock.now() + sleep);
         tokio::select! {
             () = broker.stopping.cancelled() => return,
             () = broker.wake.removal.notified() => {}
@@ -118,7 +117,7 @@ pub async fn once(broker: &Arc<Broker>) -> Result<(), StoreError> {
 
 /// Takes up what is due and says how long to sleep.
 async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, StoreError> {
-    let now = Timestamp::now();
+    let now = broker.clock.now();
     let mut work: BTreeMap<TargetName, Vec<Lease>> = BTreeMap::new();
     let mut rotating = Vec::new();
     for lease in broker.store.due(now, PER_TARGET).await? {

@@ -34,6 +34,9 @@ pub struct Connection {
     pub max_connections: u32,
     /// `1s` to `5m`, by default 5 s.
     pub connect_timeout: Duration,
+    /// Identities of servers whose accounts this one has taken over (a promoted replica, an upgrade by copy):
+    /// what was made there is removed here.
+    pub replaces: Vec<String>,
     /// What is spoken there, with what only that needs.
     pub protocol: Protocol,
 }
@@ -182,6 +185,8 @@ pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
     }
     let max_connections = section.count("max_connections", 1..=1_000).unwrap_or(8);
     let connect_timeout = section.wait("connect_timeout", 5, 1..=300);
+    let replaces =
+        section.texts("replaces", "a list of servers' identities, as the log names them").unwrap_or_default();
     let protocol = match kind {
         Some(Kind::Postgres) => sql::postgres(section),
         Some(Kind::MySql) => sql::mysql(section),
@@ -196,7 +201,7 @@ pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
             None
         }
     };
-    Some(Connection { url: url?, ca, plaintext, max_connections, connect_timeout, protocol: protocol? })
+    Some(Connection { url: url?, ca, plaintext, max_connections, connect_timeout, replaces, protocol: protocol? })
 }
 
 /// Messages quote nothing of the text.

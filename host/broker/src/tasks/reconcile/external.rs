@@ -14,7 +14,7 @@ use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::TargetName;
 use jit_runtime::Lane;
 
-use super::{TargetReport, active_leases, haunt, list, missing};
+use super::{Here, Lost, Pass, TargetReport, active_leases, brake, haunt, list};
 use crate::broker::Broker;
 use crate::store::StoreError;
 use crate::target::Target;
@@ -27,9 +27,9 @@ const SETTLING: Duration = Duration::from_secs(15);
 const MOST_PENDING: usize = 1_000;
 
 /// Which backend: the target, its driver and its connection.
-type Place = (TargetName, String, Option<String>);
+type Backend = (TargetName, String, Option<String>);
 
-fn place(target: &Target) -> Place {
+fn backend(target: &Target) -> Backend {
     let made_by = target.driver_ref();
     (target.name.clone(), made_by.plugin, made_by.connection)
 }
@@ -38,9 +38,12 @@ fn place(target: &Target) -> Place {
 #[derive(Default)]
 pub struct Listings {
     /// When the last complete listing began.
-    began: Mutex<HashMap<Place, Timestamp>>,
+    began: Mutex<HashMap<Backend, Timestamp>>,
     /// Handles without a lease, and when they were seen first.
-    suspects: Mutex<HashMap<Place, HashMap<String, Timestamp>>>,
+    suspects: Mutex<HashMap<Backend, HashMap<String, Timestamp>>>,
+    /// Handles without a lease that were there already at the first listing of this process. What came later
+    /// is of this broker's own making.
+    inherited: Mutex<HashMap<Backend, HashSet<String>>>,
 }
 
 impl Listings {
@@ -48,13 +51,28 @@ impl Listings {
     #[must_use]
     pub fn since(&self, target: &Target, from: Timestamp) -> bool {
         let began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
-        began.get(&place(target)).is_some_and(|began| *began >= from)
+        began.get(&backend(target)).is_some_and(|began| *began >= from)
+    }
+
+    /// Every account of a listing that began then was dealt with: what no lease has is removed.
+    fn dealt_with(&self, target: &Target, at: Timestamp) {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner).insert(backend(target), at);
+    }
+
+    /// Whether an account was there before this process, as far as it knows.
+    fn is_inherited(&self, target: &Target, id: &str) -> bool {
+        let inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        inherited.get(&backend(target)).is_none_or(|ids| ids.contains(id))
     }
 
     /// Notes a complete listing with the handles that no lease has; gives when each was seen first.
     fn note(&self, target: &Target, at: Timestamp, unknown: &[String]) -> Vec<(String, Timestamp)> {
-        let place = place(target);
-        self.began.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), at);
+        let place = backend(target);
+        self.inherited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(place.clone())
+            .or_insert_with(|| unknown.iter().cloned().collect());
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         let before = suspects.remove(&place).unwrap_or_default();
         // What is not there any more is forgotten with the rest of `before`.
@@ -70,13 +88,13 @@ impl Listings {
 
 /// One pass over one target.
 pub(super) async fn compare(
-    broker: &Broker,
-    target: &Target,
-    dry_run: bool,
+    here: &Here<'_>,
+    ground: &brake::Ground<'_>,
     found: &mut TargetReport,
 ) -> Result<(), String> {
+    let Here { broker, target, .. } = here;
     let failed = |error: StoreError| error.to_string();
-    let began = Timestamp::now();
+    let began = broker.clock.now();
     let ids = list(target, &target.scope(Lane::Removal)).await?;
     found.accounts = ids.len();
     // In this order: a lease that is no longer waiting here has its handle in the store there.
@@ -85,30 +103,47 @@ pub(super) async fn compare(
     unknown.sort_unstable();
     let known: HashSet<String> = broker.store.known_external_ids(&unknown).await.map_err(failed)?.into_iter().collect();
     unknown.retain(|id| !known.contains(id));
+    let mut ghosts = Vec::new();
     for (id, first_seen) in broker.listings.note(target, began, &unknown) {
-        if !is_ghost(first_seen, began, target.grace(), oldest) {
+        if is_ghost(first_seen, began, target.grace(), oldest) {
+            // The backend's own expiry takes it out of the list.
+            ghosts.push(brake::Unknown { name: id, expires_at: None, ended_here: false });
+        } else {
             found.suspects += 1;
-            continue;
         }
+    }
+    let names: Vec<String> = ghosts.iter().map(|ghost| ghost.name.clone()).collect();
+    let ended: HashSet<String> = broker.store.ended_external_ids(&names).await.map_err(failed)?.into_iter().collect();
+    for ghost in &mut ghosts {
+        ghost.ended_here = ended.contains(&ghost.name) || !broker.listings.is_inherited(target, &ghost.name);
+    }
+    for id in ground.judge(ghosts, broker.brake.bound(ids.len()), &mut found.held) {
         found.ghosts.push(id.clone());
-        if !dry_run {
-            let account = target.prefix.generate("ghost", target.driver.description().max_name_length);
-            haunt(broker, target, account, Some(id)).await.map_err(failed)?;
+        if ground.pass != Pass::Look {
+            let most = target.driver.description().max_name_length;
+            let account = target.prefix.generate(&broker.birth.mark, "ghost", most);
+            haunt(here, account, Some(id)).await.map_err(failed)?;
         }
     }
     found.ghosts.sort_unstable();
+    if found.held.is_empty() {
+        // Else one that is held may be what a doubtful lease made.
+        broker.listings.dealt_with(target, began);
+    }
+    let mut lost = Lost::default();
     let mut before = None;
     loop {
-        let (leases, next) = active_leases(broker, target, before).await.map_err(failed)?;
-        for lease in &leases {
+        let (leases, next) = active_leases(here, before).await.map_err(failed)?;
+        for lease in leases {
+            lost.looked_at += 1;
             let gone = lease.external_id.as_ref().is_some_and(|id| !ids.contains(id));
             // Made after the listing: then it may be there.
             if gone && lease.issued_at + target.grace() + SETTLING <= began {
-                missing(broker, lease, dry_run, found).await.map_err(failed)?;
+                lost.leases.push(lease);
             }
         }
         if next.is_none() {
-            return Ok(());
+            return lost.close(here, ground, found).await.map_err(failed);
         }
         before = next;
     }

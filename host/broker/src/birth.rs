@@ -1,0 +1,132 @@
+//! What a broker keeps of itself in its store: the mark on its accounts (ONE-OWNER), since when the store is,
+//! and since when it lacks what it once had (BRAKE).
+//!
+//! It moves with the store and is restored with it, since a broker *is* its store. The mark is in no way a
+//! credential: who reads it and may make roles in a target can have this broker remove a role that they made.
+
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, bail};
+use jiff::Timestamp;
+use jit_core::account::Mark;
+use serde::{Deserialize, Serialize};
+
+use crate::audit::export_file::reaches;
+use crate::config::Export;
+use crate::store::{Change, SealedWrite, Store};
+
+/// Under what the store keeps it.
+const PURPOSE: &str = "broker";
+const NAME: &str = "birth";
+
+/// What is known of this broker's store.
+#[derive(Debug, Clone)]
+pub struct Birth {
+    /// What its accounts are marked with.
+    pub mark: Mark,
+    /// Since when the store is.
+    pub since: Timestamp,
+    /// Since when it has been known to lack records that it once had: it was set back.
+    pub set_back: Option<Timestamp>,
+}
+
+impl Birth {
+    /// A new one, that no store has.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { mark: Mark::generate(), since: Timestamp::now(), set_back: None }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    mark: String,
+    since: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    set_back: Option<Timestamp>,
+}
+
+/// What the store has, or, at its first start, makes it. `records` is how many audit records it has, and
+/// `exports` what may show that it once had more.
+///
+/// # Errors
+/// When the store fails, or what it has cannot be read: without the mark the broker would take none of its
+/// accounts for its own.
+pub async fn of_store(store: &dyn Store, records: u64, exports: &[Export]) -> anyhow::Result<Birth> {
+    let found = store.sealed(PURPOSE, NAME).await.map_err(|error| anyhow!("{error}"))?;
+    let known = found.is_some();
+    let mut birth = match found {
+        None => Birth::now(),
+        Some(bytes) => read(&bytes).context("the store's record of its own beginning")?,
+    };
+    let lacking = lacking(records, exports);
+    if let Some(lacking) = &lacking {
+        tracing::error!(
+            lacking,
+            "the store was set back: accounts that it does not know are not removed before their own expiry; see \"Braked\" in docs/operating.md"
+        );
+        // Also where it was set back before: what it lacks now is more.
+        birth.set_back = Some(Timestamp::now());
+    }
+    if !known || lacking.is_some() {
+        keep(store, &birth).await?;
+    }
+    Ok(birth)
+}
+
+async fn keep(store: &dyn Store, birth: &Birth) -> anyhow::Result<()> {
+    let kept = Kept { mark: hex::encode(birth.mark.bytes()), since: birth.since, set_back: birth.set_back };
+    let write = SealedWrite { purpose: PURPOSE, name: NAME.to_owned(), value: Some(serde_json::to_vec(&kept)?) };
+    let change = Change { sealed: vec![write], ..Change::default() };
+    store.commit(change).await.map_err(|error| anyhow!("{error}"))
+}
+
+fn read(bytes: &[u8]) -> anyhow::Result<Birth> {
+    let Kept { mark, since, set_back } = serde_json::from_slice(bytes)?;
+    let Some(mark) = Mark::from_bytes(&hex::decode(mark)?) else { bail!("its mark has another length") };
+    Ok(Birth { mark, since, set_back })
+}
+
+/// What an export has that the store has not, in words.
+fn lacking(records: u64, exports: &[Export]) -> Option<String> {
+    exports.iter().find_map(|Export::Jsonl { path }| {
+        let reached = reached(path)?;
+        (reached > records).then(|| format!("{} has {reached} records, the store has {records}", path.display()))
+    })
+}
+
+fn reached(path: &Path) -> Option<u64> {
+    reaches(path)
+        .inspect_err(
+            |error| tracing::warn!(path = %path.display(), %error, "how far the export reaches cannot be read"),
+        )
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::Harness as _;
+    use crate::store::sqlite::tests::File;
+
+    #[tokio::test]
+    async fn a_store_keeps_its_mark_and_notices_that_it_was_set_back() {
+        let (file, folder) = (File::new(), tempfile::tempdir().unwrap());
+        let path = folder.path().join("audit.jsonl");
+        let exports = [Export::Jsonl { path: path.clone() }];
+        let store = file.open().await;
+        let first = of_store(&*store, 0, &exports).await.unwrap();
+        let again = of_store(&*store, 0, &exports).await.unwrap();
+        assert_eq!((first.mark.bytes(), first.since, first.set_back), (again.mark.bytes(), again.since, None));
+
+        std::fs::write(&path, "{\"seq\":6,\"event\":\"x\"}\n{\"seq\":7,\"event\":\"x\"}\n").unwrap();
+        assert!(of_store(&*store, 8, &exports).await.unwrap().set_back.is_none(), "it has them all");
+        assert!(of_store(&*store, 7, &exports).await.unwrap().set_back.is_some());
+        // The export may have gone on since, or have been moved away: it stays known.
+        std::fs::remove_file(&path).unwrap();
+        let later = of_store(&*store, 9, &exports).await.unwrap();
+        assert!(later.set_back.is_some());
+        assert_eq!(later.mark.bytes(), first.mark.bytes());
+        file.close(store).await;
+    }
+}
