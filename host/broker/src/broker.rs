@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Archive as ArchivePlan, Bound};
 use crate::denials::{DenialBudget, Denials};
 use crate::identity::Identity;
+use crate::leftover::Leftovers;
 use crate::limits::RateLimits;
 use crate::places::Places;
 use crate::refusal::Refused;
@@ -63,6 +64,8 @@ pub struct Broker {
     pub removing: InProgress,
     /// Removals that could not be recorded.
     pub unrecorded: Unrecorded,
+    /// Accounts that only a person can remove.
+    pub leftovers: Leftovers,
     /// What the reconciliations saw.
     pub listings: Listings,
     /// Where the accounts are.
@@ -104,6 +107,8 @@ pub struct Parts {
     pub limits: RateLimits,
     /// How many denials of one workload are recorded in full.
     pub denials: DenialBudget,
+    /// From how many accounts that only a person can remove an owner gets no new one in the same target.
+    pub most_leftovers: usize,
     /// Seals what the store may hold of passwords.
     pub sealer: Option<Arc<Sealer>>,
     /// The mark on its accounts, and how old its store is.
@@ -131,6 +136,7 @@ impl Broker {
             archiving: tokio::sync::Mutex::default(),
             removing: InProgress::default(),
             unrecorded: Unrecorded::default(),
+            leftovers: Leftovers::new(parts.most_leftovers),
             listings: Listings::default(),
             places: Places::default(),
             clock: Clock::new(),

@@ -103,6 +103,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
             burst: NonZeroU32::new(limits.denials_in_full).unwrap_or(NonZeroU32::MIN),
             ..DenialBudget::default()
         },
+        most_leftovers: limits.leftover_accounts as usize,
         sealer,
         birth,
         bound: config.reconcile_bound,

@@ -99,7 +99,7 @@ pub(crate) async fn offered(
 /// The target exists, offers the role, and caps the length.
 ///
 /// # Errors
-/// [`Refused::UnknownTarget`], [`Refused::RoleNotAllowed`], or a missing role.
+/// [`Refused::UnknownTarget`], [`Refused::RoleNotAllowed`], [`Refused::Blocked`], or a missing role.
 pub fn resolve(
     broker: &Broker,
     caller: Arc<Verified>,
@@ -108,6 +108,9 @@ pub fn resolve(
     operation: Operation,
 ) -> Result<Asked, Refused> {
     let (target, role, ttl) = broker.serving.load().find(&request)?;
+    if operation == Operation::Issue && broker.leftovers.are_too_many(&caller.principal, &target.name) {
+        return Err(Refused::Blocked { target: target.name.to_string(), most: broker.leftovers.most() });
+    }
     Ok(Asked { caller, target, role, ttl, request, request_id, at: broker.clock.now(), operation })
 }
 
@@ -119,7 +122,7 @@ async fn not_offered(
     request_id: &RequestId,
     refused: Refused,
 ) -> Refused {
-    if !matches!(refused, Refused::RoleNotAllowed { .. } | Refused::UnknownTarget(_)) {
+    if !matches!(refused, Refused::RoleNotAllowed { .. } | Refused::UnknownTarget(_) | Refused::Blocked { .. }) {
         return refused;
     }
     let role = request.role.as_ref().map(ToString::to_string);

@@ -27,6 +27,7 @@ pub mod fault;
 pub mod http;
 pub mod identity;
 pub mod issue;
+pub mod leftover;
 pub mod limits;
 pub mod permit;
 pub mod places;

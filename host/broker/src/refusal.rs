@@ -31,6 +31,16 @@ pub enum Refused {
         /// Its reason.
         reason: String,
     },
+    /// Too much of what the workload left behind waits for a person.
+    #[error(
+        "{most} accounts of this workload in target {target} cannot be removed, since things depend on them; there is no new one until an operator has seen to them"
+    )]
+    Blocked {
+        /// The target.
+        target: String,
+        /// How many of them are enough.
+        most: usize,
+    },
     /// The target does not offer that role.
     #[error("target {target} has no role {role}")]
     RoleNotAllowed {
@@ -124,6 +134,7 @@ impl Refused {
             Self::InvalidRequest { .. } => "invalid-request",
             Self::Unauthenticated => "unauthenticated",
             Self::PolicyDenied { .. } => "policy-denied",
+            Self::Blocked { .. } => "blocked",
             Self::RoleNotAllowed { .. } => "role-not-allowed",
             Self::UnknownTarget(_) => "unknown-target",
             Self::UnknownLease => "unknown-lease",

@@ -165,6 +165,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             let change =
                 Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event], ..Change::default() };
             fault::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
+            broker.leftovers.take(lease);
             if lease.standing {
                 tracing::info!(lease = %lease.id, account = lease.login(), target = %lease.target, "a lease over a standing account has ended");
             } else {
@@ -179,6 +180,9 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             Ok(Attempt::Failed { lease: waits, unreachable: false })
         }
         Settled::Failed(NotRemoved { reason, why }) => {
+            if why == Why::Held {
+                broker.leftovers.put(lease);
+            }
             let step = if why == Why::Held { Lease::removal_held } else { Lease::removal_failed };
             let failed = step(lease, reason.clone(), now).map_err(|_| StoreError::Stale(lease.id.clone()))?;
             let attempts = failed.removal.as_ref().map_or(1, |removal| removal.attempts);

@@ -1,5 +1,6 @@
 //! The life of the process: start, serve, stop in order.
 
+use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -150,6 +151,7 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
         let telling = broker.tasks.spawn(reload::tell_orphans(Arc::clone(&broker)));
         drop(tokio::time::timeout(TELLING, telling).await);
         let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
+        broker.leftovers.recall(&*broker.store).await.context("looking for accounts that wait for a person")?;
         Ok((admin, recovered))
     };
     let Some((admin, recovered)) = signals.unless_stopped(opened).await? else {
@@ -186,7 +188,7 @@ impl Started {
         }
         background.spawn(tasks::archive::run(Arc::clone(&broker)));
         background.spawn(upkeep(metrics.clone(), Arc::clone(&broker)));
-        background.spawn(look_at_targets(Arc::clone(&broker)));
+        background.spawn(look_at_targets(Arc::clone(&broker), config.reconcile_interval));
         background.spawn(keep_keys_young(Arc::clone(&broker)));
 
         let Doors { public, operators, tls, room } = doors;
@@ -345,16 +347,31 @@ async fn keep_keys_young(broker: Arc<Broker>) {
     }
 }
 
-/// Tells, beside the serving, what the targets say of their configuration.
-async fn look_at_targets(broker: Arc<Broker>) {
-    for (target, result) in target_check::check_targets(&broker.serving.load()).await {
-        match result {
-            Ok(()) => tracing::info!(target, "target checked"),
-            Err(reason) => tracing::error!(
-                target,
-                %reason,
-                "the target's configuration does not hold, or the target is away; `jit-broker config check` tells more"
-            ),
+/// Asks the targets, beside the serving, whether their configuration holds: at the start, and then as often as
+/// accounts are compared. What a role leads to can change in the target at any time.
+async fn look_at_targets(broker: Arc<Broker>, every: Duration) {
+    let mut before = HashMap::new();
+    loop {
+        for (target, result) in target_check::check_targets(&broker.serving.load()).await {
+            let wrong = matches!(result, Err(target_check::Wrong::Configuration(_)));
+            metrics::gauge!("jit_target_wrong", "target" => target.clone()).set(f64::from(u8::from(wrong)));
+            // The same answer is no news.
+            if before.get(&target) == Some(&result) {
+                continue;
+            }
+            match &result {
+                Ok(()) => tracing::info!(target, "target checked"),
+                Err(reason) => tracing::error!(
+                    target,
+                    %reason,
+                    "the target's configuration does not hold, or the target is away; `jit-broker config check` tells more"
+                ),
+            }
+            before.insert(target, result);
+        }
+        tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
         }
     }
 }

@@ -62,6 +62,9 @@ pub struct Limits {
     /// Denials of one workload that are recorded in full at once, 1 to 10,000, by default 60; after them one
     /// each 10 s, and the rest as counts.
     pub denials_in_full: u32,
+    /// Accounts that only a person can remove, from which on a workload gets no new one in the same target, 1 to
+    /// 10,000, by default 20.
+    pub leftover_accounts: u32,
 }
 
 /// `[log]`.
@@ -203,7 +206,9 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
     let requests_per_second = given.unwrap_or(50);
     let burst = section.count("burst", 1..=1_000_000);
     let denials_in_full = section.count("denials_in_full", 1..=10_000).unwrap_or(60);
-    Limits { requests_per_second, burst: burst.unwrap_or(requests_per_second.saturating_mul(2)), denials_in_full }
+    let leftover_accounts = section.count("leftover_accounts", 1..=10_000).unwrap_or(20);
+    let burst = burst.unwrap_or(requests_per_second.saturating_mul(2));
+    Limits { requests_per_second, burst, denials_in_full, leftover_accounts }
 }
 
 pub(super) fn log(section: &Section<'_>) -> LogFormat {

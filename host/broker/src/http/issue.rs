@@ -32,7 +32,7 @@ use crate::request::IssueRequest;
          headers(("Location" = String, description = "The lease"))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "policy-denied, role-not-allowed"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "policy-denied, role-not-allowed, blocked"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown-target"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "idempotency-conflict, lease-not-active"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "payload-too-large"),

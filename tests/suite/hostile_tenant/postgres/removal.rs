@@ -2,6 +2,7 @@
 
 use jit_tests::world::eventually;
 use jit_tests::{Reply, Settings, World};
+use serde_json::json;
 use sqlx::Executor as _;
 use sqlx::postgres::PgConnection;
 
@@ -72,7 +73,9 @@ async fn an_account_that_locks_all_it_may_is_gone() {
 
 #[tokio::test]
 async fn prepared_transactions_are_named_and_held_against_nobody_else() {
-    let world = World::new().await;
+    let mut world = World::prepared(Settings::default()).await;
+    world.rewrite("[limits]\n", "[limits]\nleftover_accounts = 1\n");
+    world.start(&[]).await;
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
     let account = issue(&client, &token, "app_read_write").await;
@@ -89,15 +92,23 @@ async fn prepared_transactions_are_named_and_held_against_nobody_else() {
         error.contains("ROLLBACK PREPARED 'it''s one'") && error.contains(&world.database.name)
     })
     .await;
-    let other = issue(&client, &token, "app_read_only").await;
-    let revoked = revoke(&client, &token, &other).await;
+    let refused = client.issue(&token, &json!({"target": "inventory_db"})).await.unwrap();
+    assert_eq!((refused.status, refused.code()), (403, "blocked"), "it has left enough behind: {}", refused.text);
+    let nobody_else = client.token("payment-batch").await.unwrap();
+    let other = issue(&client, &nobody_else, "app_read_only").await;
+    let revoked = revoke(&client, &nobody_else, &other).await;
     assert_eq!((revoked.status, revoked.text_at("/state")), (200, "revoked"), "{}", revoked.text);
     assert_eq!(world.lease(account.lease())["state"], "revoking", "it still holds locks");
 
     world.database.execute("ROLLBACK PREPARED 'it''s one'").await.unwrap();
     world.database.execute("ROLLBACK PREPARED 'two'").await.unwrap();
+    // An operator who has seen to it does not wait for the next attempt.
+    let tried = world.cli(&["lease", "revoke", account.lease()]);
+    assert!(tried.status.success(), "{}", String::from_utf8_lossy(&tried.stderr));
     world.lease_becomes(account.lease(), "revoked").await;
     assert_eq!(world.accounts().await, Vec::<String>::new());
+    let again = issue(&client, &token, "app_read_only").await;
+    assert_eq!(revoke(&client, &token, &again).await.status, 200);
 }
 
 #[tokio::test]

@@ -1,0 +1,89 @@
+//! Accounts that only a person can remove, since things depend on them: how many each owner has.
+//!
+//! Each of them costs an attempt now and then, and somebody's time. An owner that leaves one behind with every
+//! lease gets no new account in that target once it has [`Leftovers::most`] of them. The count is kept in memory; at a
+//! start it is made from the leases that wait.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use jit_core::id::LeaseId;
+use jit_core::lease::{Lease, LeaseState};
+use jit_core::name::{Principal, TargetName};
+
+use crate::store::{LeaseFilter, Store, StoreError};
+
+/// Leases read at once at a start, and how often.
+const PAGE: usize = 1_000;
+const PAGES: usize = 100;
+
+/// Accounts of each owner and target that things depend on.
+#[derive(Debug)]
+pub struct Leftovers {
+    most: usize,
+    held: Mutex<HashMap<(Principal, TargetName), HashSet<LeaseId>>>,
+}
+
+impl Leftovers {
+    /// With the number of such accounts from which on an owner gets no new one in the same target.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most, held: Mutex::default() }
+    }
+
+    /// Reads from the store which removals wait for a person.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn recall(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let mut before = None;
+        for _ in 0..PAGES {
+            let filter =
+                LeaseFilter { state: Some(LeaseState::Revoking), before, limit: PAGE, ..LeaseFilter::default() };
+            let page = store.leases(&filter).await?;
+            let is_held = |lease: &&Lease| lease.removal.as_ref().is_some_and(|removal| removal.held);
+            page.iter().filter(is_held).for_each(|lease| self.put(lease));
+            match page.last() {
+                Some(last) if page.len() >= PAGE => before = Some(last.id.clone()),
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// That number.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// An attempt found that things depend on the account.
+    pub fn put(&self, lease: &Lease) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.entry(key(lease)).or_default().insert(lease.id.clone());
+    }
+
+    /// The account is gone.
+    pub fn take(&self, lease: &Lease) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = key(lease);
+        if let Some(leases) = held.get_mut(&key) {
+            leases.remove(&lease.id);
+            if leases.is_empty() {
+                held.remove(&key);
+            }
+        }
+    }
+
+    /// Whether the owner may have no new account in the target.
+    #[must_use]
+    pub fn are_too_many(&self, owner: &Principal, target: &TargetName) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nearly always there are none, and nothing is copied.
+        !held.is_empty() && held.get(&(owner.clone(), target.clone())).is_some_and(|leases| leases.len() >= self.most)
+    }
+}
+
+fn key(lease: &Lease) -> (Principal, TargetName) {
+    (lease.principal.clone(), lease.target.clone())
+}
