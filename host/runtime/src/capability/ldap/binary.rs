@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn identifiers_are_written_as_their_directory_writes_them() {
         let sid = "S-1-5-21-3623811015-3361044348-30300820-1013";
-        let bytes = hex::decode("010500000000000515000000c7f7fed77c7855c8945ace01f5030000").unwrap();
+        let bytes = hex::decode("010500000000000515000000c7f7fed77c7755c8945ace01f5030000").unwrap();
         assert_eq!(sid_bytes(sid).unwrap(), bytes);
         assert_eq!(shown("objectSID", bytes).as_deref(), Some(sid));
         let guid = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
