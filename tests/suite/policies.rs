@@ -137,7 +137,7 @@ async fn a_simulation_is_for_one_issuer_that_there_is() {
     let rules = "[[policies.scripted.config.rules]]\ndeny = \"closed\"";
     let mut settings = scripted("", rules);
     settings.more.push_str(
-        "[[identity.jwt]]\nname = \"cluster\"\nissuer = \"https://issuer.invalid\"\naudiences = [\"jit-broker\"]\n\
+        "\n[[identity.jwt]]\nname = \"cluster\"\nissuer = \"https://issuer.invalid\"\naudiences = [\"jit-broker\"]\n\
          workload = \"{sub}\"\nattributes = { team = \"team\" }\n",
     );
     let world = World::with(settings).await;

@@ -92,7 +92,7 @@ connection = "backend"
 default_role = "reader"
 config = {{ mistake = "{mistake}" }}
 roles.reader = {{ group = "readers" }}
-roles.missing = {{ group = "nobody" }}
+roles.missing = {{ group = "" }}
 [conformance]
 refused_roles = ["missing"]
 {login}
