@@ -188,7 +188,7 @@ impl<'de> serde::de::Visitor<'de> for NoKeyTwice {
 #[tokio::test]
 async fn a_refused_reload_says_every_mistake_in_the_log_and_no_line_has_a_key_twice() {
     let more = "[log]\nformat = \"json\"\n".to_owned();
-    let mut world = World::with(Settings { more, ..Settings::default() }).await;
+    let mut world = World::with(Settings { more, watch: true, ..Settings::default() }).await;
     let good = std::fs::read_to_string(world.config()).unwrap();
     let bad = good.replacen("default_ttl", "defualt_ttl", 1).replacen("listen =", "lisen =", 1);
     // Moved to its place, so that no half of it is read.

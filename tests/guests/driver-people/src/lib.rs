@@ -92,6 +92,12 @@ impl HttpDriver for People {
         account: &Account,
         password: Secret<'_>,
     ) -> Result<Issued, Error> {
+        // A question first: while the server is away nothing is then in doubt.
+        match send(http, Request::new(Method::Get, ["users", &account.name]), false) {
+            Ok(_) => return Err(Error::Conflict("an account of that name exists".to_owned())),
+            Err(Error::NotFound) => {}
+            Err(error) => return Err(error),
+        }
         let mistake = target.config.mistake;
         let group = if mistake == Mistake::Administrators { "administrators" } else { &role.config.group };
         let set = mistake != Mistake::NoPassword;
