@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 use crate::broker::Broker;
 use crate::compose::{self, Mode};
-use crate::config::{Config, ConfigErrors, Severity};
+use crate::config::{Config, ConfigErrors};
 use crate::http::server::Operator;
 use crate::http::tls::Tls;
 use crate::places::{Misplaced, Places};
@@ -288,12 +288,7 @@ impl Reloader {
 fn tell_mistakes(error: &anyhow::Error) {
     let Some(problems) = error.downcast_ref::<ConfigErrors>() else { return };
     for problem in problems.problems().iter().take(MOST_TOLD) {
-        let line = problem.place.as_ref().map(|place| place.line);
-        let help = problem.help.as_deref();
-        match problem.severity {
-            Severity::Error => tracing::error!(file = problem.file(), line, help, "{}", problem.message),
-            Severity::Warning => tracing::warn!(file = problem.file(), line, help, "{}", problem.message),
-        }
+        problem.log();
     }
     if let Some(more) = problems.problems().len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
         tracing::error!(more, "there are more mistakes: `jit-broker config check` tells them");

@@ -136,7 +136,7 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
     let metrics = install_metrics()?;
     let prepared = prepare::prepare(&config, mode)?;
     for warning in &prepared.warnings {
-        tracing::warn!("{}", warning.plain().trim_end());
+        warning.log();
     }
     // The port before the store: a second broker is told before it touches that.
     let doors = Doors::open(&config).await?;

@@ -129,6 +129,19 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// One line of the log, with file and line as fields: the quoted text of the file is for people at a
+    /// terminal.
+    pub fn log(&self) {
+        let line = self.place.as_ref().map(|place| place.line);
+        let help = self.help.as_deref();
+        match self.severity {
+            Severity::Error => tracing::error!(file = self.file(), line, help, "{}", self.message),
+            Severity::Warning => tracing::warn!(file = self.file(), line, help, "{}", self.message),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
