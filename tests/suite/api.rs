@@ -153,7 +153,9 @@ async fn a_ttl_is_a_duration_or_whole_seconds_and_is_lowered_to_the_cap() {
     }
     let path = format!("/v1/leases/{}/renew", lease.lease());
     let renewed = client.post(&path, &token, &json!({"ttl": 1u64 << 63})).await.unwrap();
-    assert_eq!((renewed.status, &renewed.json["ttl_seconds"]), (200, &json!(28_800)), "{}", renewed.text);
+    // The cap counts from the issue, which was a moment ago.
+    let seconds = renewed.json["ttl_seconds"].as_u64().unwrap_or_default();
+    assert!(renewed.status == 200 && (28_000..=28_800).contains(&seconds), "{}", renewed.text);
     assert_nothing_reached_sql(&world, 1).await;
 }
 

@@ -16,6 +16,7 @@ use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Idempotency, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::generate_password;
+use jit_core::ttl::Ttl;
 use secrecy::SecretString;
 
 use crate::broker::Broker;
@@ -190,7 +191,11 @@ async fn permitted_again(
     lease: &Lease,
     request_id: &RequestId,
 ) -> Result<Permit, Refused> {
-    let asked = offered(broker, caller, request, request_id).await?;
+    // What is asked for is the rest of the lease: it may have been renewed since, on other terms than the
+    // first request's.
+    let rest = lease.expires_at.as_second() - broker.clock.now().as_second();
+    let rest = CheckedRequest { ttl: Ttl::from_seconds(rest.max(1)).ok(), ..request.clone() };
+    let asked = offered(broker, caller, &rest, request_id).await?;
     let at = asked.at;
     let permit = permitted(broker, asked, Counting::Again).await?;
     let reason = if permit.role != lease.role {
