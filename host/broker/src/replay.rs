@@ -194,7 +194,7 @@ async fn permitted_again(
     // What is asked for is the rest of the lease: it may have been renewed since, on other terms than the
     // first request's.
     let rest = lease.expires_at.as_second() - broker.clock.now().as_second();
-    let rest = CheckedRequest { ttl: Ttl::from_seconds(rest.max(1)).ok(), ..request.clone() };
+    let rest = request.for_length(Ttl::from_seconds(rest.max(1)).unwrap_or(Ttl::MAX));
     let asked = offered(broker, caller, &rest, request_id).await?;
     let at = asked.at;
     let permit = permitted(broker, asked, Counting::Again).await?;

@@ -162,6 +162,14 @@ pub struct CheckedRequest {
     _proof: Proof,
 }
 
+impl CheckedRequest {
+    /// The same request for another length, which is checked already.
+    #[must_use]
+    pub fn for_length(&self, ttl: Ttl) -> Self {
+        Self { ttl: Some(ttl), ..self.clone() }
+    }
+}
+
 /// That every field was checked.
 #[derive(Debug, Clone)]
 struct Proof;
