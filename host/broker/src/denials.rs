@@ -99,7 +99,7 @@ impl Denials {
         let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
             metrics::counter!("jit_denials_counted_total").increment(1);
-            let by = ["policy", "code"].iter().find_map(|field| event.more.get(field)?.as_str()).unwrap_or_default();
+            let by = said_by(&event).and_then(|field| event.more.get(field)?.as_str()).unwrap_or_default();
             let mut key = (owner.clone(), event.event, by.to_owned());
             if beyond.len() >= MOST_APART && !beyond.contains_key(&key) {
                 key = (everybody(), event.event, String::new());
@@ -134,6 +134,11 @@ impl Denials {
     }
 }
 
+/// The field of a denial that names who said no: a policy, or the broker by its code.
+fn said_by(event: &AuditEvent) -> Option<&'static str> {
+    ["policy", "code"].into_iter().find(|field| event.more.contains_key(*field))
+}
+
 /// Whose denials are no longer told apart.
 fn everybody() -> Principal {
     Principal { issuer: "*".to_owned(), workload: "*".to_owned(), subject: "*".to_owned() }
@@ -142,7 +147,7 @@ fn everybody() -> Principal {
 fn summary(owner: Principal, counted: Counted) -> AuditEvent {
     let Counted { count, since, mut last } = counted;
     let input = last.more.remove("input").map(|input| hex::encode(Sha256::digest(input.to_string())));
-    let by = ["policy", "code"].into_iter().find_map(|field| Some((field, last.more.remove(field)?)));
+    let by = said_by(&last).and_then(|field| Some((field, last.more.remove(field)?)));
     let cut = |text: Option<String>| text.map(|text| text.chars().take(MOST_TEXT).collect::<String>());
     let mut event = AuditEvent {
         request_id: last.request_id,

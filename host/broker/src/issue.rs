@@ -73,6 +73,10 @@ pub async fn issue(
         return Ok(same_answer);
     }
     let asked = offered(broker, &caller, &request, &request_id).await?;
+    // A retry of a lease that there is makes no new account, and came back above.
+    if let Err(blocked) = broker.leftovers.allow_one_more(&caller.principal, &asked.target.name) {
+        return Err(not_offered(broker, &caller, &request, &request_id, blocked).await);
+    }
     let permit = permitted(broker, asked, Counting::Count).await?;
     let granted = permit.decision.asked.target.roles.get(&permit.role);
     if let Some(rotating) = granted.and_then(|role| role.rotating.clone()) {
@@ -99,7 +103,7 @@ pub(crate) async fn offered(
 /// The target exists, offers the role, and caps the length.
 ///
 /// # Errors
-/// [`Refused::UnknownTarget`], [`Refused::RoleNotAllowed`], [`Refused::Blocked`], or a missing role.
+/// [`Refused::UnknownTarget`], [`Refused::RoleNotAllowed`], or a missing role.
 pub fn resolve(
     broker: &Broker,
     caller: Arc<Verified>,
@@ -108,9 +112,6 @@ pub fn resolve(
     operation: Operation,
 ) -> Result<Asked, Refused> {
     let (target, role, ttl) = broker.serving.load().find(&request)?;
-    if operation == Operation::Issue && broker.leftovers.are_too_many(&caller.principal, &target.name) {
-        return Err(Refused::Blocked { target: target.name.to_string(), most: broker.leftovers.most() });
-    }
     Ok(Asked { caller, target, role, ttl, request, request_id, at: broker.clock.now(), operation })
 }
 

@@ -1,7 +1,7 @@
 //! Accounts that only a person can remove, since things depend on them: how many each owner has.
 //!
 //! Each of them costs an attempt now and then, and somebody's time. An owner that leaves one behind with every
-//! lease gets no new account in that target once it has [`Leftovers::most`] of them. The count is kept in memory; at a
+//! lease gets no new account in that target once it has as many as the configuration allows. The count is kept in memory; at a
 //! start it is made from the leases that wait.
 
 use std::collections::{HashMap, HashSet};
@@ -11,6 +11,7 @@ use jit_core::id::LeaseId;
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::{Principal, TargetName};
 
+use crate::refusal::Refused;
 use crate::store::{LeaseFilter, Store, StoreError};
 
 /// Leases read at once at a start, and how often.
@@ -51,12 +52,6 @@ impl Leftovers {
         Ok(())
     }
 
-    /// That number.
-    #[must_use]
-    pub fn most(&self) -> usize {
-        self.most
-    }
-
     /// An attempt found that things depend on the account.
     pub fn put(&self, lease: &Lease) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,12 +70,16 @@ impl Leftovers {
         }
     }
 
-    /// Whether the owner may have no new account in the target.
-    #[must_use]
-    pub fn are_too_many(&self, owner: &Principal, target: &TargetName) -> bool {
+    /// That the owner may have a new account in the target.
+    ///
+    /// # Errors
+    /// [`Refused::Blocked`] when it left too many there.
+    pub fn allow_one_more(&self, owner: &Principal, target: &TargetName) -> Result<(), Refused> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         // Nearly always there are none, and nothing is copied.
-        !held.is_empty() && held.get(&(owner.clone(), target.clone())).is_some_and(|leases| leases.len() >= self.most)
+        let too_many = !held.is_empty()
+            && held.get(&(owner.clone(), target.clone())).is_some_and(|leases| leases.len() >= self.most);
+        if too_many { Err(Refused::Blocked { target: target.to_string(), most: self.most }) } else { Ok(()) }
     }
 }
 
