@@ -19,7 +19,7 @@ const INSUFFICIENT_ACCESS: u32 = 50;
 
 /// An authority that signed none of the servers' certificates.
 fn stranger() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/broker/src/identity/tests/tls/ca.pem").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/identity/src/tests/tls/ca.pem").canonicalize().unwrap()
 }
 
 fn unix_time() -> u64 {

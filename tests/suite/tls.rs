@@ -11,7 +11,7 @@ use serde_json::json;
 /// A certificate for 127.0.0.1, its key, and the authority that signed it: those of the identity
 /// tests.
 pub(crate) fn certificates() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/broker/src/identity/tests/tls").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/identity/src/tests/tls").canonicalize().unwrap()
 }
 
 /// A world whose broker serves with TLS.

@@ -13,6 +13,7 @@ use jit_core::event::{AuditEvent, EventKind};
 use jit_core::policy::Mode as PolicyMode;
 use jit_core::rollout::ShareKey;
 use jit_core::usage::checked_windows;
+use jit_identity::{Identity, IdentityOptions, JwtIssuerConfig};
 use jit_runtime::{
     ConfigFault, Connection, ContextScope, Grant, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SessionStore,
     Terms,
@@ -28,7 +29,6 @@ use crate::config::{self, Config, ConfigErrors, RejectedPlugin};
 use crate::connection::{Connected, usual_port};
 use crate::denials::DenialBudget;
 use crate::facts::ContextLink;
-use crate::identity::{Identity, IdentityOptions, JwtIssuerConfig};
 use crate::limits::RateLimits;
 use crate::prepare::Prepared;
 use crate::space::Space;

@@ -22,12 +22,12 @@ use jit_core::lease::{Cause, Idempotency, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::policy::Operation;
 use jit_core::secret::generate_password;
+use jit_identity::Verified;
 use jit_runtime::Lane;
 use secrecy::SecretString;
 
 use crate::broker::Broker;
 use crate::fault;
-use crate::identity::Verified;
 use crate::permit::{Asked, Counting, Permit, decide, request_event};
 use crate::refusal::Refused;
 use crate::removal;

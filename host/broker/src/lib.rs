@@ -1,10 +1,9 @@
-//! The broker: configuration, identity, the issue pipeline, HTTP, store, audit log, background
-//! tasks, command line.
+//! The broker: configuration, the issue pipeline, HTTP, store, audit log, background tasks, command line.
 //!
 //! In scope: everything between a request and the plugin that serves it. Out of scope: how plugins
-//! run (jit-runtime) and what leases, decisions and events are (jit-core).
+//! run (jit-runtime), who is asking (jit-identity) and what leases, decisions and events are (jit-core).
 //!
-//! In the order of a request: [`http`] → [`identity`] → [`permit`] ([`facts`], [`chain`]) → [`issue`] → [`store`]; and for
+//! In the order of a request: [`http`] → [`jit_identity`] → [`permit`] ([`facts`], [`chain`]) → [`issue`] → [`store`]; and for
 //! the end of each account, [`removal`] and [`tasks`]. [`compose`] puts it all together.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
@@ -25,7 +24,6 @@ pub mod dev_issuer;
 pub mod facts;
 pub mod fault;
 pub mod http;
-pub mod identity;
 pub mod issue;
 pub mod leftover;
 pub mod limits;

@@ -11,11 +11,11 @@ use jit_core::id::RequestId;
 use jit_core::name::RoleName;
 use jit_core::policy::{ContextRecord, Operation, PolicyRecord, PolicyRequest};
 use jit_core::ttl::Ttl;
+use jit_identity::Verified;
 
 use crate::broker::Broker;
 use crate::chain::{self, Final};
 use crate::facts;
-use crate::identity::Verified;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::store::{Counted, Settled};

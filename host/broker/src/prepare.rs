@@ -5,13 +5,13 @@
 use anyhow::Context as _;
 use jiff::Timestamp;
 use jit_core::checkpoint::{LogKey, Origin};
+use jit_identity::{Identity, IdentityError};
 use jit_runtime::Runtime;
 
 use crate::certificates::{self, BadPair, Validity};
 use crate::compose::{self, Mode};
 use crate::config::{Config, ConfigErrors, Problem, Severity};
 use crate::http::tls;
-use crate::identity::{Identity, IdentityError};
 use crate::sealing::{self, Sealer};
 
 /// All of it, in order.

@@ -13,12 +13,12 @@ use jit_core::lease::{Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::policy::Operation;
 use jit_core::ttl::Ttl;
+use jit_identity::Verified;
 use jit_runtime::Lane;
 
 use crate::broker::Broker;
 use crate::chain;
 use crate::fault;
-use crate::identity::Verified;
 use crate::issue::resolve;
 use crate::permit::{Counting, decide};
 use crate::places::{Misplaced, NotTold};

@@ -17,12 +17,12 @@ use jit_core::lease::{Idempotency, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::generate_password;
 use jit_core::ttl::Ttl;
+use jit_identity::Verified;
 use secrecy::SecretString;
 
 use crate::broker::Broker;
 use crate::chain;
 use crate::fault;
-use crate::identity::Verified;
 use crate::issue::{Disclosure, offered, permitted};
 use crate::permit::{Counting, Permit};
 use crate::refusal::Refused;

@@ -8,12 +8,12 @@ use jit_core::id::RequestId;
 use jit_core::name::{Principal, RoleName};
 use jit_core::policy::{ContextRecord, Operation, PolicyRecord, PolicyRequest};
 use jit_core::ttl::Ttl;
+use jit_identity::KnownIssuer;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{self, Final};
 use crate::config::spelling;
 use crate::facts;
-use crate::identity::KnownIssuer;
 use crate::refusal::Refused;
 use crate::request::IssueRequest;
 use crate::store::Store;

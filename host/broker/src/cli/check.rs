@@ -1,5 +1,7 @@
 //! `config check` and `config example`.
 
+use jit_identity::Identity;
+
 use std::path::Path;
 
 use super::client::{AdminClient, SocketArg};
@@ -7,7 +9,6 @@ use super::said::Said;
 use super::{ConfigArg, Stop, block_on, coloured};
 use crate::compose::{self, Mode};
 use crate::config::{self, Config, ConfigErrors};
-use crate::identity::Identity;
 use crate::prepare::prepare;
 use crate::reload::Report;
 use crate::target::Serving;

@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use jit_core::account::AccountPrefix;
 use jit_core::name::TargetName;
+use jit_identity::KnownIssuer;
 use jit_runtime::file::signature_path;
 use toml::de::DeTable;
 
@@ -56,8 +57,6 @@ pub use self::signing::{Signing, TrustedKey};
 pub use self::store::{Archive, Audit, Export, Store, StoreKind};
 pub use self::table::PluginTable;
 pub use self::target::{Endpoint, Target};
-
-use crate::identity::KnownIssuer;
 
 use self::problem::SourceText;
 use self::reading::{Places, Reading};

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test stops where it fails
 
+use jit_identity::{Identity, IdentityOptions, Rejected, Unverified};
 use reqwest::{Client, RequestBuilder};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::identity::{Identity, IdentityOptions, Rejected, Unverified};
 
 struct Running {
     issuer: DevIssuer,

@@ -12,12 +12,12 @@ use axum::response::Response;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use jit_core::id::RequestId;
+use jit_identity::{Rejected, Unverified, Verified};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::HttpRefused;
 use super::{App, MOST_BODY};
-use crate::identity::{Rejected, Unverified, Verified};
 use crate::refusal::Refused;
 use crate::request::IdempotencyKey;
 

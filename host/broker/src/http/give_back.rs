@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_identity::Verified;
 
 use super::App;
 use super::extract::{Id, Json, Returning};
@@ -17,7 +18,6 @@ use super::leases::{parse_id, view};
 use super::problem::{HttpRefused, Problem};
 use super::views::{GivenBackLease, GivenBackReply, LeaseView};
 use crate::broker::Broker;
-use crate::identity::Verified;
 use crate::refusal::Refused;
 use crate::removal::{self, Attempt};
 use crate::renew::own_lease;

@@ -1,14 +1,14 @@
 //! Who is asking: from a bearer token as it came to a principal that the broker vouches for.
 //!
 //! In scope: the checks of a token, the keys of its issuer, the mapping of its claims. Out of
-//! scope: what the principal may do (policy), and how a refusal is told (every [`Rejected`] is the
-//! same 401 to the caller; the reason is for the log and the metrics only).
+//! scope: what the principal may do (policy), and how HTTP reports a refusal (every [`Rejected`] is
+//! the same 401 to the caller; the reason is for the log and the metrics only).
 //!
 //! ```text
 //! Authorization header ─▶ Unverified ─▶ Identity::verify ─▶ Verified
 //! ```
 //!
-//! Only the verifiers in this module can make a [`Verified`]: to audit who vouches for a caller,
+//! Only the verifiers in this crate can make a [`Verified`]: to audit who vouches for a caller,
 //! search for `Proof::of_verification`.
 //!
 //! What a stranger sends is cheap to refuse: a malformed, expired or foreign token costs no

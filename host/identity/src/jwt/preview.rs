@@ -6,8 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::super::rejected::{Quoted, Rejected};
 use super::config::SigningAlgorithm;
+use crate::rejected::{Quoted, Rejected};
 
 /// The longest `kid`, in bytes.
 const MAX_KID: usize = 256;
@@ -45,12 +45,12 @@ struct Claims {
 }
 
 /// What an unverified token says.
-pub(in crate::identity) struct Preview<'a> {
+pub(crate) struct Preview<'a> {
     /// The token's text.
     pub(super) token: &'a str,
     pub(super) algorithm: SigningAlgorithm,
     pub(super) kid: Option<String>,
-    pub(in crate::identity) issuer: String,
+    pub(crate) issuer: String,
     pub(super) audiences: Vec<String>,
     /// `exp`, in seconds since 1970.
     pub(super) expires: f64,
@@ -58,7 +58,7 @@ pub(in crate::identity) struct Preview<'a> {
 
 impl<'a> Preview<'a> {
     /// Reads header and claims of a token of three base64url parts.
-    pub(in crate::identity) fn read(token: &'a str) -> Result<Self, Rejected> {
+    pub(crate) fn read(token: &'a str) -> Result<Self, Rejected> {
         let mut parts = token.split('.');
         let (Some(header), Some(claims)) = (parts.next(), parts.next()) else {
             return Err(Rejected::Malformed("not three base64url parts"));

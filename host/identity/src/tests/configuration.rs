@@ -1,7 +1,7 @@
 //! Configuration mistakes are told with what to write instead.
 
 use super::issuer::{config, identity, options};
-use crate::identity::{Identity, IdentityError, IdentityOptions, JwtIssuerConfig, MAX_ISSUERS, SigningAlgorithm};
+use crate::{Identity, IdentityError, IdentityOptions, JwtIssuerConfig, MAX_ISSUERS, SigningAlgorithm};
 
 const GOOD: &str = r#"
 name = "cluster"

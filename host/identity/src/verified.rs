@@ -60,24 +60,24 @@ impl Unverified {
     }
 
     /// The token's text, for the verifiers.
-    pub(in crate::identity) fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }
 
 /// That a verifier of this module checked the token: nobody else can make one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::identity) struct Proof(());
+pub(crate) struct Proof(());
 
 impl Proof {
     /// To be called where the last check of a token has passed, and nowhere else.
-    pub(in crate::identity) fn of_verification() -> Self {
+    pub(crate) fn of_verification() -> Self {
         Self(())
     }
 }
 
 /// A caller whose identity was verified. Can only be made by the verifiers of
-/// [`crate::identity`].
+/// this crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// Who: the issuer's configured name, the workload's name there, and the token's `sub`, which is
@@ -88,12 +88,12 @@ pub struct Verified {
     /// The token's `exp`. The token may be accepted for the configured leeway beyond it.
     pub expires_at: Timestamp,
     /// Not public: what makes this type unforgeable outside of this module.
-    pub(in crate::identity) proof: Proof,
+    pub(crate) proof: Proof,
 }
 
 impl Verified {
     /// The bytes of text that came from the token, roughly.
-    pub(in crate::identity) fn mapped_bytes(&self) -> usize {
+    pub(crate) fn mapped_bytes(&self) -> usize {
         let attributes: usize = self.attributes.iter().map(|(k, v)| k.len() + v.len()).sum();
         self.principal.workload.len() + self.principal.subject.len() + attributes
     }

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::identity::{Identity, IdentityOptions, JwtIssuerConfig, Unverified};
+use crate::{Identity, IdentityOptions, JwtIssuerConfig, Unverified};
 
 pub(super) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)

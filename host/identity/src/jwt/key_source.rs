@@ -15,10 +15,10 @@ use arc_swap::ArcSwapOption;
 use jit_core::ttl::Ttl;
 use tokio::sync::{Semaphore, watch};
 
-use super::super::rejected::{Quoted, Rejected};
 use super::config::SigningAlgorithm;
 use super::fetch::KeyEndpoint;
 use super::key_set::{KeyList, KeySet, Match};
+use crate::rejected::{Quoted, Rejected};
 
 /// The most unknown `kid`s that are remembered, of at most 256 bytes each.
 const MAX_UNKNOWN: usize = 1024;

@@ -9,8 +9,8 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::super::MAX_ISSUERS;
-use super::super::claims::{ClaimPath, ClaimPathError, WorkloadTemplate};
+use crate::MAX_ISSUERS;
+use crate::claims::{ClaimPath, ClaimPathError, WorkloadTemplate};
 
 /// The longest `issuer` and audience, in bytes.
 const MAX_TEXT: usize = 1024;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::issuer::{Issuer, Key, b64, bearer, config, hs256, identity, options};
-use crate::identity::{Identity, MAX_TOKEN, Rejected, Unverified};
+use crate::{Identity, MAX_TOKEN, Rejected, Unverified};
 
 async fn refused(identity: &Identity, token: &str) -> Rejected {
     identity.verify(bearer(token)).await.unwrap_err()
@@ -273,7 +273,7 @@ async fn entries_of_one_issuer_are_told_apart_by_audience() {
         claims["aud"] = audience;
         issuer.key.token(&claims)
     };
-    let name = |verified: Arc<crate::identity::Verified>| verified.principal.to_string();
+    let name = |verified: Arc<crate::Verified>| verified.principal.to_string();
     let one = identity.verify(bearer(&token(json!("one")))).await.unwrap();
     assert_eq!(name(one), "first/system:serviceaccount:shop:payment");
     let two = identity.verify(bearer(&token(json!(["zero", "two"])))).await.unwrap();

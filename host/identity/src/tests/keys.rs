@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::issuer::{Issuer, Key, Mode, b64, bearer, config, identity, options};
-use crate::identity::{Identity, IdentityError, IdentityOptions, Rejected};
+use crate::{Identity, IdentityError, IdentityOptions, Rejected};
 
 /// Far above every deadline in here: reached only by something that hangs.
 const HANGS: Duration = Duration::from_secs(60);
