@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// What is embedded, below the source tree's root. Of a folder, all of it but what building leaves there.
-const EMBEDDED: [&str; 10] = [
+const EMBEDDED: [&str; 12] = [
     "Cargo.toml",
+    "sdk/contract/Cargo.toml",
+    "sdk/contract/src",
     "sdk/js/jit-plugin",
     "sdk/js/template",
     "sdk/js/toolchain",

@@ -1,103 +1,38 @@
-//! Patterns of the configuration: `*` is any run of characters, `?` exactly one; everything else is itself.
+//! Patterns of the configuration: the contract's own, which plugins have too.
 
-use std::fmt;
-
-/// The longest pattern, in bytes.
-pub const MAX_PATTERN: usize = 512;
-
-/// A pattern that a text fits, or not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob(String);
-
-/// Why a text is no pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum GlobError {
-    /// It would fit nothing.
-    #[error("must not be empty: \"*\" fits everything")]
-    Empty,
-    /// It is longer than [`MAX_PATTERN`].
-    #[error("must be at most {MAX_PATTERN} bytes")]
-    TooLong,
-}
-
-impl Glob {
-    /// Checks a pattern.
-    ///
-    /// # Errors
-    /// [`GlobError`] when it is empty or too long.
-    pub fn new(pattern: impl Into<String>) -> Result<Self, GlobError> {
-        let pattern = pattern.into();
-        match pattern.len() {
-            0 => Err(GlobError::Empty),
-            1..=MAX_PATTERN => Ok(Self(pattern)),
-            _ => Err(GlobError::TooLong),
-        }
-    }
-
-    /// Whether the text fits, from its first to its last character. Linear in practice and at worst the
-    /// product of both lengths: after a mismatch only the last `*` is gone back to.
-    #[must_use]
-    pub fn fits(&self, text: &str) -> bool {
-        let (pattern, text): (Vec<char>, Vec<char>) = (self.0.chars().collect(), text.chars().collect());
-        let (mut at, mut in_text) = (0, 0);
-        let mut last_star: Option<(usize, usize)> = None;
-        while in_text < text.len() {
-            match pattern.get(at) {
-                Some('*') => {
-                    last_star = Some((at, in_text));
-                    at += 1;
-                }
-                Some(c) if *c == '?' || *c == text[in_text] => {
-                    at += 1;
-                    in_text += 1;
-                }
-                _ => {
-                    let Some((star, from)) = last_star else { return false };
-                    last_star = Some((star, from + 1));
-                    at = star + 1;
-                    in_text = from + 1;
-                }
-            }
-        }
-        pattern[at..].iter().all(|c| *c == '*')
-    }
-}
-
-impl fmt::Display for Glob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+pub use jit_contract::glob::{Glob, GlobError, MAX_PATTERN};
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn a_pattern_fits_from_end_to_end() {
-        for (pattern, text, fits) in [
-            ("payment-*", "payment-service", true),
-            ("payment-*", "payment-", true),
-            ("payment-*", "xpayment-service", false),
-            ("*-service", "payment-service", true),
-            ("*-service", "payment-services", false),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c-b", false),
-            ("?", "ä", true),
-            ("?", "", false),
-            ("*", "", true),
-            ("**", "x", true),
-            ("exact", "exact", true),
-            ("exact", "Exact", false),
-            ("*a*a*a*b", &"a".repeat(400), false),
-        ] {
-            assert_eq!(Glob::new(pattern).unwrap().fits(text), fits, "{pattern} on {text}");
+    /// The plainest matcher: every way is tried.
+    fn naive(pattern: &[char], text: &[char]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some(('*', rest)) => (0..=text.len()).any(|skipped| naive(rest, &text[skipped..])),
+            Some((wanted, rest)) => {
+                text.split_first().is_some_and(|(found, text)| (*wanted == '?' || wanted == found) && naive(rest, text))
+            }
         }
     }
 
-    #[test]
-    fn what_would_fit_nothing_or_has_no_bound_is_refused() {
-        assert_eq!(Glob::new(""), Err(GlobError::Empty));
-        assert_eq!(Glob::new("x".repeat(MAX_PATTERN + 1)), Err(GlobError::TooLong));
+    proptest! {
+        #[test]
+        fn it_agrees_with_the_plainest_matcher(pattern in "[ab?*]{1,8}", text in "[abc]{0,8}") {
+            let characters = |text: &str| text.chars().collect::<Vec<_>>();
+            let fits = Glob::new(pattern.as_str()).unwrap().fits(&text);
+            prop_assert_eq!(fits, naive(&characters(&pattern), &characters(&text)));
+        }
+
+        #[test]
+        fn any_text_is_a_pattern_or_refused(pattern in ".*", text in ".*") {
+            if let Ok(glob) = Glob::new(pattern.as_str()) {
+                prop_assert_eq!(glob.as_str(), &pattern);
+                prop_assert!(!glob.fits(&text) || !text.chars().any(char::is_control));
+            }
+        }
     }
 }

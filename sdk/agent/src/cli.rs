@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jit_contract::{DurationError, Seconds};
 
 use crate::error::EXIT_CODES;
 use crate::format::Format;
@@ -227,11 +228,9 @@ pub(crate) struct ExecArgs {
     pub(crate) argv: Vec<OsString>,
 }
 
-/// "90s", "48m", "1h30m".
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration: write 90s, 48m or 1h");
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(parsed).ok().filter(|duration| !duration.is_zero()).ok_or_else(wrong)
+/// A duration of the contract's grammar: "90s", "48m", "1h30m" or whole seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, DurationError> {
+    text.parse::<Seconds>().map(Seconds::duration)
 }
 
 #[cfg(test)]
@@ -256,7 +255,8 @@ mod tests {
         }
         assert_eq!(duration("48m"), Ok(Duration::from_secs(2_880)));
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5_400)));
-        for bad in ["", "0s", "-1s", "48", "x"] {
+        assert_eq!(duration("48"), Ok(Duration::from_secs(48)));
+        for bad in ["", "0s", "-1s", "1.5h", "500ms", "x"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

@@ -50,7 +50,7 @@ pub(crate) async fn exec(args: ExecArgs, mut signals: Signals) -> Result<ExitCod
     let (rotated, events) = mpsc::unbounded_channel();
     let terms = Terms {
         exit_grace,
-        interval: config.interval(&run.args.keep)?,
+        interval: config.interval(&run.args.keep),
         revoke: true,
         stop: stopping,
         rotate: wishes,

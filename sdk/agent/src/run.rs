@@ -118,7 +118,7 @@ pub(crate) async fn renew(args: RenewArgs, mut signals: Signals) -> Result<(), A
     let exit_grace = args.keep.exit_grace.unwrap_or(EXIT_GRACE);
     let terms = Terms {
         exit_grace,
-        interval: config.interval(&args.keep)?,
+        interval: config.interval(&args.keep),
         revoke: args.revoke_on_exit || config.revoke_on_exit,
         stop: stopping,
         rotate: wishes,

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jit_client::{Client, Request, Rotation, TokenSource};
+use jit_contract::Seconds;
 use serde::Deserialize;
 
-use crate::cli::{BrokerArgs, CredentialArgs, KeepArgs, TOKEN_FILE, duration};
+use crate::cli::{BrokerArgs, CredentialArgs, KeepArgs, TOKEN_FILE};
 use crate::error::AgentError;
 use crate::format::Format;
 use crate::format::template::Template;
@@ -35,7 +36,7 @@ pub(crate) struct ConfigFile {
     #[serde(default)]
     allow_plaintext: bool,
     health: Option<SocketAddr>,
-    interval: Option<String>,
+    interval: Option<Seconds>,
     #[serde(default)]
     pub(crate) revoke_on_exit: bool,
     #[serde(default)]
@@ -104,12 +105,8 @@ impl ConfigFile {
     }
 
     /// How often to renew at least.
-    pub(crate) fn interval(&self, args: &KeepArgs) -> Result<Option<Duration>, AgentError> {
-        match (&args.interval, &self.interval) {
-            (Some(interval), _) => Ok(Some(*interval)),
-            (None, Some(text)) => duration(text).map(Some).map_err(AgentError::Config),
-            (None, None) => Ok(None),
-        }
+    pub(crate) fn interval(&self, args: &KeepArgs) -> Option<Duration> {
+        args.interval.or(self.interval.map(Seconds::duration))
     }
 
     /// The client of the broker.

@@ -4,8 +4,10 @@
 // policy will see it.
 
 const MAX_CONFIG = 1 << 20;
-const MAX_SECONDS = 10 * 366 * 24 * 3600;
-const UNITS = { d: 86400, h: 3600, m: 60, s: 1 };
+const MAX_SECONDS = 10 * 365 * 24 * 3600;
+// The grammar of all durations around the broker: whole seconds, or each unit at most once, the larger one first.
+const DURATION = /^(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?$/;
+const UNITS = [86400, 3600, 60, 1];
 
 /**
  * @template T
@@ -38,8 +40,10 @@ export const truth = only((value) => typeof value === 'boolean', 'true or false'
 /** A duration: `"90s"`, `"30m"`, `"1h30m"`, `"7d"` or whole seconds. @type {Type<number>} */
 export function seconds(value, path, problems) {
   let sum = Number.isSafeInteger(value) ? value : undefined;
-  if (typeof value === 'string' && value.length <= 32 && /^(?:[0-9]{1,9}[dhms])+$/.test(value)) {
-    sum = [...value.matchAll(/([0-9]+)([dhms])/g)].reduce((sum, [, count, unit]) => sum + Number(count) * UNITS[unit], 0);
+  if (typeof value === 'string') {
+    const parts = value.match(DURATION);
+    if (/^[0-9]{1,9}$/.test(value)) sum = Number(value);
+    else if (parts) sum = UNITS.reduce((sum, unit, at) => sum + Number(parts[at + 1] ?? 0) * unit, 0);
   }
   if (sum >= 1 && sum <= MAX_SECONDS) return sum;
   const message = 'must be a duration such as "90s", "30m" or "1h30m", from one second to ten years';

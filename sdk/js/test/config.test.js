@@ -55,10 +55,10 @@ test('durations', () => {
     const made = seconds(value, '', problems);
     return problems.length > 0 ? undefined : made;
   };
-  for (const [value, sum] of [['90s', 90], ['30m', 1800], ['1h30m', 5400], ['7d', 604800], [5, 5]]) {
+  for (const [value, sum] of [['90s', 90], ['30m', 1800], ['1h30m', 5400], ['7d', 604800], ['1d1h1m1s', 90061], ['45', 45], [5, 5]]) {
     assert.equal(read(value), sum);
   }
-  for (const wrong of ['', 's', '1', '1 h', '-1s', '0s', 0, -5, true, 1.5, null, `${'9'.repeat(40)}s`, '999999999d', '١s']) {
+  for (const wrong of ['', 's', '1h30', '30m1h', '1h1h', '1.5h', '1H', '1 h', '-1s', '0s', 0, -5, true, 1.5, null, `${'9'.repeat(40)}s`, '999999999d', '١s']) {
     assert.equal(read(wrong), undefined, String(wrong));
   }
 });

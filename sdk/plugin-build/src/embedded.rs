@@ -24,6 +24,8 @@ mod tests {
     fn what_is_written_out_is_there() {
         for path in [
             "Cargo.toml",
+            "sdk/contract/Cargo.toml",
+            "sdk/contract/src/lib.rs",
             "sdk/js/jit-plugin/component.js",
             "sdk/js/template/.gitignore",
             "sdk/js/toolchain/package-lock.json",
@@ -40,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_lock_holds_what_the_sdk_needs_and_no_more() {
-        for package in ["jit-plugin", "serde_json", "wit-bindgen", "wit-parser"] {
+        for package in ["jit-contract", "jit-plugin", "serde_json", "wit-bindgen", "wit-parser"] {
             assert!(GUEST_LOCK.contains(&format!("name = \"{package}\"\n")), "{package}");
         }
         for package in ["wasmtime", "tokio", "jit-core"] {

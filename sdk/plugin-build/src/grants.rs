@@ -1,21 +1,25 @@
 //! What a plugin imports, beside what it is granted.
 
+use jit_contract::{Capability, PluginKind};
+
 use crate::check::Problem;
 use crate::contract::{Contract, Kind, own_interface};
 
-/// The interfaces that a grant names; others are imported for their types.
-const CAPABILITIES: [&str; 6] = ["log", "secrets", "sql", "session", "http", "ldap"];
-
 impl Kind {
+    /// What a broker knows plugins of this kind as: drivers are one kind there, whatever they import.
+    #[must_use]
+    pub const fn known_as(self) -> PluginKind {
+        match self {
+            Self::Policy => PluginKind::Policy,
+            Self::Context => PluginKind::Context,
+            Self::SqlDriver | Self::HttpDriver | Self::LdapDriver | Self::BareDriver => PluginKind::Driver,
+        }
+    }
+
     /// What plugins of this kind may be granted at most.
     #[must_use]
-    pub const fn capabilities(self) -> &'static [&'static str] {
-        match self {
-            Self::Policy => &["log"],
-            Self::Context => &["log", "secrets", "session", "http"],
-            // A broker knows drivers as one kind, whatever they import.
-            Self::SqlDriver | Self::HttpDriver | Self::LdapDriver | Self::BareDriver => &CAPABILITIES,
-        }
+    pub const fn capabilities(self) -> &'static [Capability] {
+        self.known_as().capabilities()
     }
 }
 
@@ -26,7 +30,7 @@ pub fn granted(contract: &Contract, grants: &[String]) -> Vec<Problem> {
     let has = |grants: &[String], interface: &str| grants.iter().any(|grant| grant == interface);
     let imports = contract.imports.iter().filter_map(|name| {
         let (interface, _) = own_interface(name)?;
-        (CAPABILITIES.contains(&interface) && !has(grants, interface)).then(|| {
+        (Capability::from_word(interface).is_some() && !has(grants, interface)).then(|| {
             Problem::new(
                 format!("it imports `{name}`, which is not granted"),
                 format!("add \"{interface}\" to `grants` of its [plugins.NAME], or do without it"),
@@ -35,13 +39,20 @@ pub fn granted(contract: &Contract, grants: &[String]) -> Vec<Problem> {
     });
     let kind = contract.kind;
     let beyond = grants.iter().filter_map(|grant| {
-        let kind = kind.filter(|kind| !kind.capabilities().contains(&grant.as_str()))?;
+        let kind = kind.filter(|kind| !words(*kind).any(|word| word == grant))?;
         Some(Problem::new(
             format!("it is a {kind}, which cannot be granted \"{grant}\""),
-            format!("take \"{grant}\" out of `grants`; there is for it: {}", kind.capabilities().join(", ")),
+            format!(
+                "take \"{grant}\" out of `grants`; there is for it: {}",
+                words(kind).collect::<Vec<_>>().join(", ")
+            ),
         ))
     });
     imports.chain(beyond).collect()
+}
+
+fn words(kind: Kind) -> impl Iterator<Item = &'static str> {
+    kind.capabilities().iter().map(|capability| capability.as_str())
 }
 
 #[cfg(test)]

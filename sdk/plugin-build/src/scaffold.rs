@@ -13,6 +13,8 @@ use crate::{Error, Kind, Language, cache::create_folder, embedded, host_contract
 
 /// Where the Rust SDK stands in a new project: below it as in this source tree, since it reads `../../wit`.
 const VENDORED: &str = "vendor/jit-plugin";
+/// The crates that the Rust SDK consists of.
+const SDK_CRATES: [&str; 2] = ["sdk/contract", "sdk/plugin"];
 /// How a template's manifest refers to the SDK of this source tree.
 const SDK_IN_TREE: &str = "path = \"../..\"";
 
@@ -105,9 +107,12 @@ pub fn create(plugin: &NewPlugin, folder: &Path) -> Result<Created, Error> {
         Language::Python => copy("sdk/python/jit_plugin", folder, "jit_plugin")?,
         Language::JavaScript => copy("sdk/js/jit-plugin", folder, "jit-plugin")?,
         Language::Rust if plugin.sdk.is_none() => {
-            copy("sdk/plugin/src", folder, &format!("{VENDORED}/sdk/plugin/src"))?;
+            for part in SDK_CRATES {
+                copy(&format!("{part}/src"), folder, &format!("{VENDORED}/{part}/src"))?;
+                let manifest = format!("{part}/Cargo.toml");
+                write(folder, &format!("{VENDORED}/{manifest}"), embedded::file(&manifest))?;
+            }
             copy("wit", folder, &format!("{VENDORED}/wit"))?;
-            write(folder, &format!("{VENDORED}/sdk/plugin/Cargo.toml"), embedded::file("sdk/plugin/Cargo.toml"))?;
             write(folder, &format!("{VENDORED}/Cargo.toml"), &sdk_workspace()?)?;
             write(folder, &format!("{VENDORED}/README.md"), &sdk_readme())?;
         }
@@ -172,19 +177,22 @@ fn stand_alone(manifest: &str, sdk: Option<&Path>) -> Result<String, Error> {
 fn sdk_workspace() -> Result<String, Error> {
     let answer = |error: String| Error::Answer { what: "the embedded Cargo.toml".to_owned(), detail: error };
     let read = |text: &str| text.parse::<toml::Table>().map_err(|error| answer(error.to_string()));
-    let sdk = read(embedded::file("sdk/plugin/Cargo.toml"))?;
+    let crates = SDK_CRATES.map(|part| read(embedded::file(&format!("{part}/Cargo.toml"))));
+    let crates = crates.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut root = read(embedded::file("Cargo.toml"))?;
     let needs = |name: &str| {
-        ["dependencies", "dev-dependencies"]
-            .iter()
-            .any(|section| sdk.get(*section).is_some_and(|table| table.get(name).is_some()))
+        crates.iter().any(|manifest| {
+            ["dependencies", "dev-dependencies"]
+                .iter()
+                .any(|section| manifest.get(*section).is_some_and(|table| table.get(name).is_some()))
+        })
     };
     let workspace = root
         .get_mut("workspace")
         .and_then(toml::Value::as_table_mut)
         .ok_or_else(|| answer("it has no [workspace]".to_owned()))?;
     workspace.retain(|key, _| matches!(key, "resolver" | "package" | "dependencies" | "lints"));
-    workspace.insert("members".to_owned(), toml::Value::Array(vec!["sdk/plugin".into()]));
+    workspace.insert("members".to_owned(), toml::Value::Array(SDK_CRATES.map(Into::into).into()));
     if let Some(dependencies) = workspace.get_mut("dependencies").and_then(toml::Value::as_table_mut) {
         dependencies.retain(|name, _| needs(name));
     }
@@ -282,6 +290,7 @@ mod tests {
         let workspace: toml::Table = sdk_workspace().unwrap().parse().unwrap();
         let workspace = workspace["workspace"].as_table().unwrap();
         assert!(workspace["dependencies"].get("wit-bindgen").is_some());
+        assert_eq!(workspace["dependencies"]["jit-contract"]["path"].as_str(), Some("sdk/contract"));
         assert!(workspace["dependencies"].get("wasmtime").is_none());
         assert!(workspace["package"].get("edition").is_some() && workspace["lints"].get("rust").is_some());
     }

@@ -9,9 +9,6 @@ pub use crate::bindings::host::jit::plugin::types::ConfigProblem;
 /// The longest configuration in bytes that is parsed.
 const MAX_CONFIG: usize = 1 << 20;
 
-/// Ten years: longer than any lease, short enough that no sum of times overflows.
-const MAX_SECONDS: u64 = 10 * 366 * 24 * 3600;
-
 impl ConfigProblem {
     /// A mistake at a dotted path (`rules[0].max_ttl`), empty for the whole; say what to write instead.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
@@ -92,89 +89,9 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// A duration in a configuration: `"90s"`, `"30m"`, `"1h"`, `"1h30m"`, `"7d"` or whole seconds,
-/// at least one second and at most ten years.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seconds(u64);
-
-impl Seconds {
-    /// How many.
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
-    fn bounded(seconds: u64) -> Option<Self> {
-        (1..=MAX_SECONDS).contains(&seconds).then_some(Self(seconds))
-    }
-
-    /// From how it is written in a configuration (`30m`); none where it is no such duration.
-    pub fn parse(text: &str) -> Option<Self> {
-        if text.len() > 32 {
-            return None;
-        }
-        let (mut total, mut number) = (0u64, None);
-        for byte in text.bytes() {
-            let unit = match byte {
-                b'0'..=b'9' => {
-                    let digit = u64::from(byte - b'0');
-                    let shifted = number.unwrap_or(0u64).checked_mul(10)?;
-                    number = Some(shifted.checked_add(digit)?);
-                    continue;
-                }
-                b's' => 1,
-                b'm' => 60,
-                b'h' => 3600,
-                b'd' => 86_400,
-                _ => return None,
-            };
-            total = total.checked_add(number.take()?.checked_mul(unit)?)?;
-        }
-        match number {
-            Some(_) => None,
-            None => Self::bounded(total),
-        }
-    }
-}
-
-/// As it would be written: `90` seconds are `1m30s`.
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
-        for (unit, name) in [(86_400, 'd'), (3600, 'h'), (60, 'm'), (1, 's')] {
-            if rest >= unit {
-                write!(f, "{}{name}", rest / unit)?;
-                rest %= unit;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Seconds;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration such as \"90s\", \"30m\" or \"1h\", from one second to ten years")
-            }
-
-            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Seconds, E> {
-                Seconds::bounded(seconds).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(seconds), &self))
-            }
-
-            fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Seconds, E> {
-                Err(E::invalid_value(de::Unexpected::Signed(seconds), &self))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Seconds, E> {
-                Seconds::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
+/// A duration in a configuration: `"90s"`, `"30m"`, `"1h30m"`, `"7d"` or whole seconds, at least one second and at
+/// most ten years; the grammar is the contract's.
+pub use jit_contract::Seconds;
 
 /// What an operator calls a part of a configuration (a rule, a limit, a window). It stands in reasons
 /// and in the audit log, so it is one line of 1 to 100 bytes.
@@ -243,7 +160,7 @@ mod tests {
     fn what_is_right_is_taken() {
         let config = parse::<Config>(r#"{"rules": [{}, {"max_ttl": "1h"}]}"#).unwrap();
         let ttls: Vec<_> = config.rules.iter().map(|rule| rule.max_ttl).collect();
-        assert_eq!(ttls, [None, Some(Seconds(3600))]);
+        assert_eq!(ttls, [None, Seconds::parse("1h")]);
     }
 
     #[test]
@@ -264,22 +181,5 @@ mod tests {
         for text in ["", "  ", "a\\nb", "\\u001b[2J", &"x".repeat(101)] {
             assert!(serde_json::from_str::<Name>(&format!("\"{text}\"")).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn durations() {
-        for (text, seconds) in [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("7d", 604_800)] {
-            assert_eq!(Seconds::parse(text).map(Seconds::get), Some(seconds), "{text}");
-        }
-        for text in ["", "h", "90", "1h30", "0s", "-1s", "1.5h", "1H", "99999999999999999999s", "11000d", "1h 30m"] {
-            assert_eq!(Seconds::parse(text), None, "{text}");
-        }
-        for text in ["1m30s", "1h", "7d", "1d1h1m1s", "59s"] {
-            assert_eq!(Seconds::parse(text).unwrap().to_string(), text);
-        }
-        assert_eq!(serde_json::from_str::<Seconds>("60").unwrap().get(), 60);
-        assert!(serde_json::from_str::<Seconds>("0").is_err());
-        assert!(serde_json::from_str::<Seconds>("-5").is_err());
-        assert!(serde_json::from_str::<Seconds>("1.5").is_err());
     }
 }

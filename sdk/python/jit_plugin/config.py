@@ -15,9 +15,11 @@ import typing
 from typing import Any, TypeVar
 
 MAX_CONFIG = 1 << 20
-MAX_SECONDS = 10 * 366 * 24 * 3600
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:[0-9]{1,9}[dhms])+")
+MAX_SECONDS = 10 * 365 * 24 * 3600
+# The grammar of all durations around the broker: whole seconds, or each unit at most once, the larger one first.
+_DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
+_WHOLE_SECONDS = re.compile(r"[0-9]{1,9}")
+_UNITS = (86400, 3600, 60, 1)
 
 T = TypeVar("T")
 
@@ -48,8 +50,10 @@ class Seconds(int):
         seconds = None
         if isinstance(value, int) and not isinstance(value, bool):
             seconds = value
-        elif isinstance(value, str) and len(value) <= 32 and _DURATION.fullmatch(value):
-            seconds = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([dhms])", value))
+        elif isinstance(value, str) and _WHOLE_SECONDS.fullmatch(value):
+            seconds = int(value)
+        elif isinstance(value, str) and (parts := _DURATION.fullmatch(value)):
+            seconds = sum(int(number or 0) * unit for number, unit in zip(parts.groups(), _UNITS))
         if seconds is None or not 1 <= seconds <= MAX_SECONDS:
             raise ValueError('must be a duration such as "90s", "30m" or "1h30m", from one second to ten years')
         return cls(seconds)

@@ -66,9 +66,9 @@ class ConfigTest(unittest.TestCase):
         self.assertIn("longer than", told(" " * (MAX_CONFIG + 1))[0][1])
 
     def test_durations(self):
-        for text, seconds in (("90s", 90), ("30m", 1800), ("1h30m", 5400), ("7d", 604800), (5, 5)):
+        for text, seconds in (("90s", 90), ("30m", 1800), ("1h30m", 5400), ("7d", 604800), ("1d1h1m1s", 90061), ("45", 45), (5, 5)):
             self.assertEqual(Seconds.parse(text), seconds)
-        for wrong in ("", "s", "1", "1 h", "-1s", "0s", 0, -5, True, 1.5, None, "9" * 40 + "s", "999999999d", "١s"):
+        for wrong in ("", "s", "1h30", "30m1h", "1h1h", "1.5h", "1H", "1 h", "-1s", "0s", 0, -5, True, 1.5, None, "9" * 40 + "s", "999999999d", "١s"):
             with self.assertRaises(ValueError, msg=repr(wrong)):
                 Seconds.parse(wrong)
 

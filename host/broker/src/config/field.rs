@@ -133,7 +133,7 @@ impl<'a> Section<'a> {
 
     /// A duration in whole seconds.
     pub(super) fn ttl(&self, key: &'static str) -> Option<Ttl> {
-        self.field(key, "a duration such as \"90s\", \"30m\", \"1h\" or \"7d\"", |value| {
+        self.field(key, TtlError::RULE, |value| {
             let parsed = match value {
                 DeValue::String(text) => text.parse::<Ttl>(),
                 DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
@@ -144,8 +144,9 @@ impl<'a> Section<'a> {
             };
             parsed.map_err(|error| {
                 Wrong::Value(match error {
-                    TtlError::Syntax => "a whole number and one of s, m, h, d, in quotes".to_owned(),
-                    TtlError::NotPositive | TtlError::TooLong => format!("it {error}"),
+                    TtlError::Syntax => "whole numbers with the units d, h, m, s, the larger unit first".to_owned(),
+                    TtlError::NotPositive => "this is not above zero".to_owned(),
+                    TtlError::TooLong => "this is longer".to_owned(),
                 })
             })
         })

@@ -48,7 +48,7 @@ use toml::de::DeTable;
 
 pub use self::connection::{Connection, Protocol};
 pub use self::identity::{Identity, JwtIssuer, SigningAlgorithm};
-pub use self::plugin::{CAPABILITIES, Context, PluginConfig, Policy};
+pub use self::plugin::{Context, PluginConfig, Policy};
 pub use self::problem::{ConfigErrors, Place, Problem, RejectedPlugin, Severity, render};
 pub use self::rotating::Rotating;
 pub use self::secret::{MAX_SECRET, SecretError, SecretRef};

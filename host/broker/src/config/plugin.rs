@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jit_contract::Capability;
 use jit_core::glob::Glob;
 use jit_core::policy::Mode;
 use jit_core::rollout::{Rollout, Share};
@@ -22,12 +23,9 @@ pub struct PluginConfig {
     pub path: PathBuf,
     /// Its digest; any other bytes are not loaded.
     pub sha256: Option<[u8; 32]>,
-    /// What it may import, of [`CAPABILITIES`]; none is what it imports of its world, an empty list nothing.
+    /// What it may import, of [`Capability::words`]; none is what it imports of its world, an empty list nothing.
     pub grants: Option<Vec<String>>,
 }
-
-/// What can be granted: the imports of the contract's worlds.
-pub const CAPABILITIES: [&str; 6] = ["log", "secrets", "sql", "session", "http", "ldap"];
 
 /// One policy: a plugin with a configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,10 +55,10 @@ pub(super) fn plugin(name: &str, section: &Section<'_>) -> Option<PluginConfig> 
         }
     });
     let grants = section.texts("grants", "a list such as [\"log\", \"sql\"]");
-    for grant in grants.iter().flatten().filter(|grant| !CAPABILITIES.contains(&grant.as_str())) {
-        let near =
-            spelling::nearest(grant, CAPABILITIES).map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
-        let help = format!("there are: {}", CAPABILITIES.join(", "));
+    for grant in grants.iter().flatten().filter(|grant| Capability::from_word(grant).is_none()) {
+        let near = spelling::nearest(grant, Capability::words())
+            .map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
+        let help = format!("there are: {}", Capability::words().collect::<Vec<_>>().join(", "));
         section.error("grants", format!("there is no capability `{}`{near}", shown(grant)), Some(help));
     }
     Some(PluginConfig { path: path?, sha256, grants })
@@ -88,7 +86,7 @@ fn rollout(section: &Section<'_>) -> Option<Rollout> {
         Some(_) => section.percent("percent").and_then(Share::from_percent),
     };
     let matching = section.optional_section("match", |section| {
-        let pattern = |key| section.parsed(key, PATTERN, |text| Glob::new(text).map_err(|error| error.to_string()));
+        let pattern = |key| section.parsed(key, PATTERN, |text| Glob::new(text).map_err(|error| format!("it {error}")));
         let (workload, issuer, target) = (pattern("workload"), pattern("issuer"), pattern("target"));
         Rollout { share: Share::ALL, workload, issuer, target, attributes: attributes(section) }
     });

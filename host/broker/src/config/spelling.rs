@@ -6,7 +6,7 @@ const MAX_WORD: usize = 64;
 /// The candidate that is nearest to `word`, when it is near enough to be a slip of the hand.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = plain(word);
-    if word.is_empty() || word.len() > MAX_WORD {
+    if word.is_empty() || word.chars().count() > MAX_WORD {
         return None;
     }
     candidates
@@ -15,43 +15,18 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|candidate| {
             let other = plain(candidate);
             // "max-ttl" beside "ttl": a word that holds the other is one step away.
-            let held = word.len().min(other.len()) >= 4 && (contains(&word, &other) || contains(&other, &word));
-            (if held { 1 } else { distance(&word, &other) }, candidate)
+            let held = word.len().min(other.len()) >= 4 && (word.contains(&other) || other.contains(&word));
+            // Optimal string alignment: insertions, deletions, changes and swaps of neighbours.
+            (if held { 1 } else { strsim::osa_distance(&word, &other) }, candidate)
         })
-        .filter(|(steps, candidate)| *steps <= (candidate.len().max(word.len()) / 3).max(1))
+        .filter(|(steps, candidate)| *steps <= (candidate.len().max(word.chars().count()) / 3).max(1))
         .min_by_key(|(steps, _)| *steps)
         .map(|(_, candidate)| candidate)
 }
 
 /// Without case, and with `-` and `_` as one: those are the commonest slips.
-fn plain(word: &str) -> Vec<char> {
+fn plain(word: &str) -> String {
     word.chars().flat_map(char::to_lowercase).map(|c| if c == '-' { '_' } else { c }).collect()
-}
-
-fn contains(long: &[char], short: &[char]) -> bool {
-    long.windows(short.len()).any(|part| part == short)
-}
-
-/// Insertions, deletions, changes and swaps of neighbours (optimal string alignment).
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for (j, cell) in rows[0].iter_mut().enumerate() {
-        *cell = j;
-    }
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let change = usize::from(a[i - 1] != b[j - 1]);
-            let mut least = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = least;
-        }
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
