@@ -13,7 +13,7 @@ use jit_core::event::{AuditEvent, EventKind};
 use jit_core::policy::Mode as PolicyMode;
 use jit_core::rollout::ShareKey;
 use jit_core::usage::checked_windows;
-use jit_identity::{Identity, IdentityOptions, JwtIssuerConfig};
+use jit_identity::{Identity, IdentityOptions, JwtIssuer, JwtIssuerConfig, Method};
 use jit_runtime::{
     ConfigFault, Connection, ContextScope, Grant, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SessionStore,
     Terms,
@@ -122,14 +122,17 @@ fn warn_of_lost_sessions(config: &Config, sealing: bool) {
     }
 }
 
-/// The issuers that are trusted.
+/// The identity methods of the configuration: the issuers that are trusted.
 ///
 /// # Errors
 /// When an entry cannot be used.
 pub fn identity(config: &Config, mode: Mode) -> anyhow::Result<Identity> {
-    let issuers = config.identity.jwt.iter().map(verifier).collect::<Result<Vec<_>, _>>()?;
     let options = IdentityOptions { allow_http_loopback: mode.dev, ..IdentityOptions::default() };
-    Ok(Identity::new(issuers, &options)?)
+    let mut methods: Vec<Arc<dyn Method>> = Vec::new();
+    for entry in &config.identity.jwt {
+        methods.push(Arc::new(JwtIssuer::new(verifier(entry)?, &options)?));
+    }
+    Ok(Identity::new(methods, &options)?)
 }
 
 /// An entry of the configuration as the verifier reads it.

@@ -12,7 +12,9 @@ const MAX_DOTS: usize = 16;
 /// The longest workload name, in characters (a DNS name's limit).
 const MAX_WORKLOAD: usize = 253;
 /// The longest attribute, in bytes.
-pub(super) const MAX_VALUE: usize = 1024;
+pub(crate) const MAX_VALUE: usize = 1024;
+/// The most attributes of one caller.
+pub const MAX_ATTRIBUTES: usize = 64;
 
 /// Why a text is not a claim path or a workload template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +56,12 @@ pub enum ClaimProblem {
     /// Control or invisible characters, or spaces around it.
     #[error("claim has control or invisible characters, or spaces around it")]
     Unprintable,
+    /// More attributes than a caller may have.
+    #[error("more than {MAX_ATTRIBUTES} attributes")]
+    TooMany,
+    /// An attribute's name.
+    #[error("an attribute's name is not 1 to 63 of ASCII letters, digits, '_', '-', '.'")]
+    Name,
     /// A claim's value has the template's separator in it: two workloads could get one name.
     #[error("claim contains the separator that the workload template has after it")]
     Separator,
@@ -96,7 +104,7 @@ impl ClaimPath {
     ///
     /// # Errors
     /// [`ClaimProblem::Ambiguous`] when it leads to two.
-    pub(super) fn find<'v>(&self, claims: &'v Map<String, Value>) -> Result<Option<&'v Value>, ClaimProblem> {
+    pub(crate) fn find<'v>(&self, claims: &'v Map<String, Value>) -> Result<Option<&'v Value>, ClaimProblem> {
         let mut found = None;
         search(claims, &self.0, &mut found)?;
         Ok(found)
@@ -106,7 +114,7 @@ impl ClaimPath {
     ///
     /// # Errors
     /// [`ClaimProblem`] when it is there and cannot be one printable line of at most 1 KiB.
-    pub(super) fn text(&self, claims: &Map<String, Value>) -> Result<Option<String>, ClaimProblem> {
+    pub(crate) fn text(&self, claims: &Map<String, Value>) -> Result<Option<String>, ClaimProblem> {
         let text = match self.find(claims)? {
             None => return Ok(None),
             Some(Value::String(text)) => text.clone(),
@@ -144,7 +152,7 @@ fn search<'v>(object: &'v Map<String, Value>, path: &str, found: &mut Option<&'v
 }
 
 /// No control characters, and none that make a text look like another one (zero width, direction).
-pub(super) fn printable(text: &str) -> bool {
+pub(crate) fn printable(text: &str) -> bool {
     let invisible = |c: char| {
         c.is_control()
             || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -200,7 +208,7 @@ impl WorkloadTemplate {
     ///
     /// # Errors
     /// [`ClaimProblem`] when the claims do not give one.
-    pub(super) fn workload(&self, claims: &Map<String, Value>) -> Result<String, ClaimProblem> {
+    pub(crate) fn workload(&self, claims: &Map<String, Value>) -> Result<String, ClaimProblem> {
         let mut name = self.prefix.clone();
         for (index, (path, literal)) in self.parts.iter().enumerate() {
             let value = path.text(claims)?.ok_or(ClaimProblem::Missing)?;
@@ -214,13 +222,18 @@ impl WorkloadTemplate {
             name.push_str(&value);
             name.push_str(literal);
         }
-        if name.chars().count() > MAX_WORKLOAD {
-            return Err(ClaimProblem::TooLong);
-        }
-        if name.trim() != name || !printable(&name) {
-            return Err(ClaimProblem::Unprintable);
-        }
+        check_workload(&name)?;
         Ok(name)
+    }
+}
+
+/// Whether a text is a workload's name: 1 to 253 printable characters without spaces around them.
+pub(crate) fn check_workload(name: &str) -> Result<(), ClaimProblem> {
+    match name {
+        "" => Err(ClaimProblem::Empty),
+        name if name.chars().count() > MAX_WORKLOAD => Err(ClaimProblem::TooLong),
+        name if name.trim() != name || !printable(name) => Err(ClaimProblem::Unprintable),
+        _ => Ok(()),
     }
 }
 

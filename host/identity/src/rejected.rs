@@ -1,12 +1,11 @@
-//! Why a token was refused: for the log and a metric's label, never for the caller.
+//! Why a proof of identity was refused: for the log and a metric's label, never for the caller.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::claims::ClaimProblem;
-use super::verified::MAX_TOKEN;
+use crate::claims::ClaimProblem;
 
-/// Text from a token that nobody vouches for, made harmless for a log line: escaped, and cut
+/// Text from a caller that nobody vouches for, made harmless for a log line: escaped, and cut
 /// after 80 characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quoted(String);
@@ -30,19 +29,49 @@ impl fmt::Display for Quoted {
     }
 }
 
-/// Why a token was refused. Holds no secret and no part of a signature. Until a signature was
-/// checked, what a reason says about the token is the token's own claim: cheap checks come first.
+/// Why a proof of identity was refused. Holds no secret and no part of a signature. Until a signature was
+/// checked, what a reason says about a token is the token's own claim: cheap checks come first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// No `Authorization: Bearer` header, or an empty one.
     #[error("no bearer token")]
     Missing,
-    /// Longer than [`MAX_TOKEN`].
-    #[error("token longer than {MAX_TOKEN} bytes")]
-    TooLarge,
-    /// Not a signed JWT in compact form.
-    #[error("not a JWT: {0}")]
-    Malformed(&'static str),
+    /// No `Authorization` header, or several.
+    #[error("not exactly one Authorization header")]
+    NotOneHeader,
+    /// An `Authorization` header with other bytes than ASCII.
+    #[error("the Authorization header is not ASCII")]
+    NotAscii,
+    /// More than one proof: which of the two identities is meant could not be decided.
+    #[error("more than one proof of identity")]
+    Several,
+    /// No configured method accepts such evidence.
+    #[error("no identity method for {0} is configured")]
+    NoMethod(&'static str),
+    /// Longer than is looked at.
+    #[error("{what} longer than {limit} bytes")]
+    TooLarge {
+        /// The part that is too long.
+        what: &'static str,
+        /// The bound, in bytes.
+        limit: usize,
+    },
+    /// More than are looked at.
+    #[error("more than {limit} {what}")]
+    TooMany {
+        /// The parts.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+    },
+    /// Not what it should be, such as a signed JWT in compact form.
+    #[error("not a {what}: {problem}")]
+    Malformed {
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// The header has `crit`: extensions that must be understood, and none is.
     #[error("header has `crit`, and no extension is supported")]
     CriticalExtension,
@@ -104,13 +133,30 @@ pub enum Rejected {
 }
 
 impl Rejected {
+    pub(crate) fn not_a_jwt(problem: &'static str) -> Self {
+        Rejected::Malformed { what: "JWT", problem }
+    }
+
+    pub(crate) fn too_large(what: &'static str, limit: usize) -> Self {
+        Rejected::TooLarge { what, limit }
+    }
+
+    pub(crate) fn too_many(what: &'static str, limit: usize) -> Self {
+        Rejected::TooMany { what, limit }
+    }
+
     /// A short name out of a fixed set, for a metric's label.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
             Rejected::Missing => "missing",
-            Rejected::TooLarge => "too_large",
-            Rejected::Malformed(_) => "malformed",
+            Rejected::NotOneHeader => "no-token",
+            Rejected::NotAscii => "malformed",
+            Rejected::Several => "several",
+            Rejected::NoMethod(_) => "no_method",
+            Rejected::TooLarge { .. } => "too_large",
+            Rejected::TooMany { .. } => "too_many",
+            Rejected::Malformed { .. } => "malformed",
             Rejected::CriticalExtension => "critical_extension",
             Rejected::Type(_) => "type",
             Rejected::Algorithm(_) => "algorithm",

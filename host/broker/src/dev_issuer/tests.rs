@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test stops where it fails
 
-use jit_identity::{Identity, IdentityOptions, Rejected, Unverified};
+use jit_identity::{Evidence, Identity, IdentityOptions, JwtIssuer, Rejected, Unverified};
 use reqwest::{Client, RequestBuilder};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +34,8 @@ impl Running {
             self.issuer.issuer_url()
         );
         let options = IdentityOptions { allow_http_loopback: true, ..Default::default() };
-        Identity::new(vec![toml::from_str(&config).unwrap()], &options).unwrap()
+        let issuer = JwtIssuer::new(toml::from_str(&config).unwrap(), &options).unwrap();
+        Identity::new(vec![Arc::new(issuer)], &options).unwrap()
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
@@ -51,8 +52,8 @@ async fn text(request: RequestBuilder) -> (u16, String) {
     (response.status().as_u16(), response.text().await.unwrap())
 }
 
-fn unverified(token: &str) -> Unverified {
-    Unverified::from_header(&format!("Bearer {}", token.trim_end())).unwrap()
+fn bearer(token: &str) -> Vec<Evidence> {
+    vec![Evidence::Bearer(Unverified::from_header(&format!("Bearer {}", token.trim_end())).unwrap())]
 }
 
 #[tokio::test]
@@ -61,7 +62,7 @@ async fn its_tokens_are_verified_like_any_issuers() {
     let identity = dev.identity();
     let (status, token) = text(dev.get("/token?workload=payment-service")).await;
     assert_eq!(status, 200);
-    let verified = identity.verify(unverified(&token)).await.unwrap();
+    let verified = identity.verify(bearer(&token)).await.unwrap();
     assert_eq!(verified.principal.to_string(), "dev/payment-service");
     assert_eq!(verified.principal.subject, "system:serviceaccount:default:payment-service");
     assert_eq!(verified.attributes["k8s_pod"], "payment-service-dev");
@@ -72,7 +73,7 @@ async fn its_tokens_are_verified_like_any_issuers() {
     let (status, reply) = text(request).await;
     assert_eq!(status, 200, "{reply}");
     let reply: Value = serde_json::from_str(&reply).unwrap();
-    let verified = identity.verify(unverified(reply["token"].as_str().unwrap())).await.unwrap();
+    let verified = identity.verify(bearer(reply["token"].as_str().unwrap())).await.unwrap();
     let seen: Vec<_> = verified.attributes.values().map(String::as_str).collect();
     assert_eq!(seen, ["prod", "shop", "a-1", "blue"]);
 
@@ -89,15 +90,15 @@ async fn rotation_keeps_or_drops_the_old_key() {
         token.expose_secret().to_owned()
     };
     let first = token();
-    identity.verify(unverified(&first)).await.unwrap();
+    identity.verify(bearer(&first)).await.unwrap();
     assert_eq!(text(dev.post("/rotate")).await.0, 200);
     let second = token();
-    identity.verify(unverified(&second)).await.unwrap();
-    identity.verify(unverified(&first)).await.unwrap();
+    identity.verify(bearer(&second)).await.unwrap();
+    identity.verify(bearer(&first)).await.unwrap();
     assert_eq!(text(dev.post("/rotate?drop=1")).await.0, 200);
-    identity.verify(unverified(&token())).await.unwrap();
+    identity.verify(bearer(&token())).await.unwrap();
     for old in [first, second] {
-        let reason = identity.verify(unverified(&old)).await.unwrap_err();
+        let reason = identity.verify(bearer(&old)).await.unwrap_err();
         assert!(matches!(reason, Rejected::UnknownKey(_)), "{reason}");
     }
 }

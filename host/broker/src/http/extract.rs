@@ -12,7 +12,7 @@ use axum::response::Response;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use jit_core::id::RequestId;
-use jit_identity::{Rejected, Unverified, Verified};
+use jit_identity::{Evidence, Rejected, Unverified, Verified};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -94,30 +94,34 @@ impl FromRequestParts<Arc<App>> for Returning {
     }
 }
 
-/// The caller whom the request's one bearer token proves.
+/// What the request brings to prove who sends it. Nothing is chosen here: [`Identity::verify`] takes all of it.
+///
+/// [`Identity::verify`]: jit_identity::Identity::verify
+fn evidence(headers: &HeaderMap) -> Result<Vec<Evidence>, Rejected> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Rejected::NotOneHeader);
+    };
+    let value = value.to_str().map_err(|_| Rejected::NotAscii)?;
+    Ok(vec![Evidence::Bearer(Unverified::from_header(value)?)])
+}
+
+/// The caller whom the request's evidence proves.
 async fn verified(parts: &mut Parts, app: &Arc<App>) -> Result<(Arc<Verified>, RequestId), Response> {
     let Ok(Id(id)) = Id::from_request_parts(parts, app).await;
-    let refuse = |refused: Refused| HttpRefused::from(refused).reply(&id);
-    let rejected = |reason: &dyn std::fmt::Display, word: &'static str| {
-        metrics::counter!("jit_auth_rejected_total", "reason" => word).increment(1);
-        tracing::info!(request_id = %id, %reason, "a workload token was not accepted");
-        refuse(Refused::Unauthenticated)
+    let verified = match evidence(&parts.headers) {
+        Ok(evidence) => app.broker.identity.load_full().verify(evidence).await,
+        Err(reason) => Err(reason),
     };
-    let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (headers.next(), headers.next()) else {
-        return Err(rejected(&"not exactly one Authorization header", "no-token"));
-    };
-    let Ok(value) = value.to_str() else {
-        return Err(rejected(&"the Authorization header is not ASCII", "malformed"));
-    };
-    let token = Unverified::from_header(value).map_err(|reason| rejected(&reason, reason.label()))?;
-    let identity = app.broker.identity.load_full();
-    let verified = identity.verify(token).await.map_err(|reason| match reason {
-        Rejected::IssuerBusy { .. } => {
-            metrics::counter!("jit_auth_rejected_total", "reason" => reason.label()).increment(1);
-            refuse(Refused::Overloaded)
-        }
-        reason => rejected(&reason, reason.label()),
+    let verified = verified.map_err(|reason| {
+        metrics::counter!("jit_auth_rejected_total", "reason" => reason.label()).increment(1);
+        let refused = if let Rejected::IssuerBusy { .. } = reason {
+            Refused::Overloaded
+        } else {
+            tracing::info!(request_id = %id, %reason, "a workload token was not accepted");
+            Refused::Unauthenticated
+        };
+        HttpRefused::from(refused).reply(&id)
     })?;
     Ok((verified, id))
 }

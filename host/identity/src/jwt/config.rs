@@ -5,19 +5,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jit_core::ttl::Ttl;
-use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use crate::MAX_ISSUERS;
-use crate::claims::{ClaimPath, ClaimPathError, WorkloadTemplate};
+use crate::algorithm::SigningAlgorithm;
+use crate::claims::{ClaimPath, MAX_ATTRIBUTES, WorkloadTemplate};
+use crate::error::IdentityError;
+use crate::verified::is_name;
 
 /// The longest `issuer` and audience, in bytes.
 const MAX_TEXT: usize = 1024;
 /// The most audiences of one entry.
 const MAX_AUDIENCES: usize = 16;
-/// The most attributes of one entry.
-const MAX_ATTRIBUTES: usize = 64;
 
 /// Whose tokens are accepted, and what is read from them.
 ///
@@ -128,145 +127,13 @@ impl TryFrom<Duration> for Leeway {
     }
 }
 
-/// A signature algorithm with a public key. There is no HS* here: with those, whoever can verify
-/// can also sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-#[allow(missing_docs)] // RFC 7518's own names
-pub enum SigningAlgorithm {
-    Rs256,
-    Rs384,
-    Rs512,
-    Ps256,
-    Ps384,
-    Ps512,
-    Es256,
-    Es384,
-    EdDsa,
-}
-
-impl SigningAlgorithm {
-    const ALL: [(SigningAlgorithm, &'static str); 9] = [
-        (Self::Rs256, "RS256"),
-        (Self::Rs384, "RS384"),
-        (Self::Rs512, "RS512"),
-        (Self::Ps256, "PS256"),
-        (Self::Ps384, "PS384"),
-        (Self::Ps512, "PS512"),
-        (Self::Es256, "ES256"),
-        (Self::Es384, "ES384"),
-        (Self::EdDsa, "EdDSA"),
-    ];
-
-    /// All that are supported.
-    #[must_use]
-    pub fn all() -> Vec<Self> {
-        Self::ALL.iter().map(|(algorithm, _)| *algorithm).collect()
-    }
-
-    /// As JWTs write it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(a, _)| *a == self).map_or("", |(_, name)| name)
-    }
-
-    /// From how JWTs write it.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, n)| *n == name).map(|(algorithm, _)| *algorithm)
-    }
-}
-
-impl From<SigningAlgorithm> for Algorithm {
-    fn from(algorithm: SigningAlgorithm) -> Self {
-        match algorithm {
-            SigningAlgorithm::Rs256 => Algorithm::RS256,
-            SigningAlgorithm::Rs384 => Algorithm::RS384,
-            SigningAlgorithm::Rs512 => Algorithm::RS512,
-            SigningAlgorithm::Ps256 => Algorithm::PS256,
-            SigningAlgorithm::Ps384 => Algorithm::PS384,
-            SigningAlgorithm::Ps512 => Algorithm::PS512,
-            SigningAlgorithm::Es256 => Algorithm::ES256,
-            SigningAlgorithm::Es384 => Algorithm::ES384,
-            SigningAlgorithm::EdDsa => Algorithm::EdDSA,
-        }
-    }
-}
-
-impl TryFrom<String> for SigningAlgorithm {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
-        if name == "none" || name.starts_with("HS") {
-            return Err(format!(
-                "`{name}` needs no secret that only the issuer has; use what the issuer signs with, \
-                 such as \"RS256\" or \"ES256\""
-            ));
-        }
-        Self::from_name(&name).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
-            format!("unknown algorithm `{name}`; known are {}", known.join(", "))
-        })
-    }
-}
-
-/// What is wrong with the identity configuration. The text says what to write instead.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// Too many entries.
-    #[error("more than {MAX_ISSUERS} issuers")]
-    TooManyIssuers,
-    /// Two entries of one name.
-    #[error("identity.jwt `{name}`: the name is used twice; principals carry it, so give each entry its own")]
-    DuplicateName {
-        /// The name.
-        name: String,
-    },
-    /// A field's value cannot be used.
-    #[error("identity.jwt `{name}`: `{field}` {problem}")]
-    Field {
-        /// The entry's name.
-        name: String,
-        /// The field.
-        field: &'static str,
-        /// What is wrong and what to write instead.
-        problem: String,
-    },
-    /// The CA file cannot be read, or has no certificate.
-    #[error("identity.jwt `{name}`: cannot use the certificates in {}: {problem}", path.display())]
-    Ca {
-        /// The entry's name.
-        name: String,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The HTTP client cannot be made, for example because the system has no certificates.
-    #[error("identity.jwt `{name}`: cannot prepare the HTTPS client (no system certificates? set `ca`)")]
-    Client {
-        /// The entry's name.
-        name: String,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// A mistake of the program: `main` installs the provider before anything else.
-    #[error("no TLS crypto provider is installed in this process")]
-    NoTlsProvider,
-    /// A template or path that is not one, when the configuration is made by a program.
-    #[error(transparent)]
-    ClaimPath(#[from] ClaimPathError),
-}
-
 impl JwtIssuerConfig {
     /// Checks what parsing could not.
     pub(super) fn check(&self, allow_http_loopback: bool) -> Result<(), IdentityError> {
         let field = |field: &'static str, problem: String| {
             Err(IdentityError::Field { name: self.name.clone(), field, problem })
         };
-        let name_char = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-        if self.name.is_empty() || self.name.len() > 63 || !self.name.bytes().all(name_char) {
+        if !is_name(&self.name) {
             return field("name", "must have 1 to 63 of ASCII letters, digits, '_', '-', '.'".into());
         }
         if self.issuer.is_empty() || self.issuer.len() > MAX_TEXT {
@@ -285,7 +152,7 @@ impl JwtIssuerConfig {
         if self.attributes.len() > MAX_ATTRIBUTES {
             return field("attributes", format!("must be at most {MAX_ATTRIBUTES}"));
         }
-        if let Some(bad) = self.attributes.keys().find(|k| k.is_empty() || k.len() > 63 || !k.bytes().all(name_char)) {
+        if let Some(bad) = self.attributes.keys().find(|name| !is_name(name)) {
             return field(
                 "attributes",
                 format!("has the name {bad:?}; use 1 to 63 of ASCII letters, digits, '_', '-', '.'"),

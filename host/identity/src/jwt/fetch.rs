@@ -10,8 +10,9 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use url::Url;
 
-use super::config::{IdentityError, JwtIssuerConfig, check_url};
+use super::config::{JwtIssuerConfig, check_url};
 use super::key_set::{KeyList, KeySetError};
+use crate::error::IdentityError;
 
 /// The largest discovery document and key set, in bytes. 256 RSA keys of 4096 bits with a certificate
 /// each are 750 KiB.

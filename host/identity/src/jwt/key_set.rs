@@ -10,7 +10,7 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::config::SigningAlgorithm;
+use crate::algorithm::SigningAlgorithm;
 
 /// The most keys of one set that can verify a token.
 pub(super) const MAX_KEYS: usize = 256;

@@ -3,7 +3,6 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `config` | one `[[identity.jwt]]` entry |
-//! | `preview` | header and claims before anything was verified: only to choose what verifies |
 //! | `key_set` | an issuer's public keys, and which of them may verify a token |
 //! | `key_source` | when keys are fetched, kept and given up |
 //! | `fetch` | discovery and key set over HTTP |
@@ -12,32 +11,32 @@ mod config;
 mod fetch;
 mod key_set;
 mod key_source;
-pub(super) mod preview;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
-use jit_core::name::Principal;
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
 
-pub use self::config::{IdentityError, JwtIssuerConfig, Leeway, SigningAlgorithm};
+pub use self::config::{JwtIssuerConfig, Leeway};
 use self::fetch::KeyEndpoint;
-pub use self::key_source::KeyPolicy;
 use self::key_source::KeySource;
-use self::preview::Preview;
-use super::claims::{ClaimProblem, MAX_VALUE, printable};
-use super::rejected::{Quoted, Rejected};
-use super::verified::{Proof, Verified};
-use super::{IdentityOptions, KnownIssuer};
+use crate::algorithm::SigningAlgorithm;
+use crate::error::IdentityError;
+use crate::evidence::{Evidence, Unverified};
+use crate::method::{Declined, Method};
+use crate::options::IdentityOptions;
+use crate::rejected::{Quoted, Rejected};
+use crate::verified::Claimed;
 
 /// Claims that every token must have.
 const REQUIRED: [&str; 4] = ["exp", "iss", "aud", "sub"];
 
 /// One configured issuer, ready to verify.
-pub(super) struct JwtIssuer {
+pub struct JwtIssuer {
     config: JwtIssuerConfig,
     /// For each pinned algorithm what jsonwebtoken checks. An algorithm that is not in this list
     /// cannot be used, whatever a token says.
@@ -46,7 +45,12 @@ pub(super) struct JwtIssuer {
 }
 
 impl JwtIssuer {
-    pub(super) fn new(config: JwtIssuerConfig, options: &IdentityOptions) -> Result<Self, IdentityError> {
+    /// Checks the entry, reads its CA file and prepares its HTTP client. Does not use the network: an
+    /// issuer that is away does not stop the broker from starting.
+    ///
+    /// # Errors
+    /// [`IdentityError`], which names the entry and what to write instead.
+    pub fn new(config: JwtIssuerConfig, options: &IdentityOptions) -> Result<Self, IdentityError> {
         config.check(options.allow_http_loopback)?;
         let validations =
             config.algorithms.iter().map(|&algorithm| (algorithm, validation(&config, algorithm))).collect();
@@ -55,74 +59,42 @@ impl JwtIssuer {
         Ok(Self { config, validations, keys })
     }
 
-    /// The entry's name.
-    pub(super) fn name(&self) -> &str {
-        &self.config.name
-    }
-
-    /// The `iss` of its tokens.
-    pub(super) fn issuer(&self) -> &str {
-        &self.config.issuer
-    }
-
-    /// Which key set is in use: changes with the keys. `None` before the first.
-    pub(super) fn generation(&self) -> Option<u64> {
-        self.keys.generation()
-    }
-
-    /// What is known of it without asking.
-    pub(super) fn known(&self) -> KnownIssuer {
-        KnownIssuer { name: self.config.name.clone(), attributes: self.config.attributes.keys().cloned().collect() }
-    }
-
-    /// Fetches the keys if there are none.
-    pub(super) async fn warm(&self) {
-        self.keys.warm().await;
-    }
-
-    /// Fetches the keys, whatever is known of them. Returns how many can verify a token, or why they
-    /// cannot be had.
-    pub(super) async fn ask(&self) -> Result<usize, String> {
-        self.keys.ask().await
-    }
-
-    /// Fetches keys that are old, and says how old they are.
-    pub(super) fn refresh(&self) {
-        self.keys.keep_young();
-    }
-
-    /// Verifies a token whose `iss` is this issuer's, cheapest checks first. Returns also the
-    /// generation of the key set that verified it.
-    pub(super) async fn verify(&self, token: &Preview<'_>) -> Result<(Verified, u64), Rejected> {
+    /// Verifies a token, cheapest checks first.
+    async fn judge(&self, token: &Unverified) -> Result<Claimed, Declined> {
         let now = Timestamp::now();
-        if !token.audiences.iter().any(|aud| self.config.audiences.contains(aud)) {
-            return Err(Rejected::WrongAudience);
+        // A text that is no JWT at all may be another method's token.
+        let Ok(preview) = token.preview() else { return Err(Declined::Foreign) };
+        if preview.issuer != self.config.issuer {
+            return Err(Declined::Foreign);
         }
-        if token.expires + self.config.leeway.seconds_f64() < seconds(now) {
-            return Err(Rejected::Expired);
+        if !preview.audiences.iter().any(|audience| self.config.audiences.contains(audience)) {
+            return Err(Declined::OtherAudience);
+        }
+        if preview.expires + self.config.leeway.seconds_f64() < seconds(now) {
+            return Err(Rejected::Expired.into());
         }
         let (_, validation) = self
             .validations
             .iter()
-            .find(|(algorithm, _)| *algorithm == token.algorithm)
-            .ok_or_else(|| Rejected::Algorithm(Quoted::new(token.algorithm.name())))?;
+            .find(|(algorithm, _)| *algorithm == preview.algorithm)
+            .ok_or_else(|| Rejected::Algorithm(Quoted::new(preview.algorithm.name())))?;
 
-        let set = self.keys.with_key(token.algorithm, token.kid.as_deref()).await?;
+        let set = self.keys.with_key(preview.algorithm, preview.kid.as_deref()).await?;
         let mut verdict = Err(Rejected::Signature);
-        for key in set.candidates(token.algorithm, token.kid.as_deref()) {
-            verdict = jsonwebtoken::decode::<Map<String, Value>>(token.token, key, validation).map_err(rejection);
+        for key in set.candidates(preview.algorithm, preview.kid.as_deref()) {
+            verdict = jsonwebtoken::decode::<Map<String, Value>>(token.expose(), key, validation).map_err(rejection);
             // Two keys may share a kid: only a bad signature is worth another try.
             if !matches!(verdict, Err(Rejected::Signature)) {
                 break;
             }
         }
         let claims = verdict?.claims;
-        Ok((self.vouch(&claims, now)?, set.generation()))
+        Ok(self.claim(&claims, now, set.generation())?)
     }
 
     /// What remains after the signature and the registered claims were found good: the times that
     /// jsonwebtoken does not look at, and the mapping.
-    fn vouch(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Verified, Rejected> {
+    fn claim(&self, claims: &Map<String, Value>, now: Timestamp, generation: u64) -> Result<Claimed, Rejected> {
         let missing = |claim: &str| Rejected::MissingClaim(claim.to_owned());
         let exp = claims.get("exp").and_then(Value::as_f64).ok_or_else(|| missing("exp"))?;
         let issued = match claims.get("iat") {
@@ -143,14 +115,7 @@ impl JwtIssuer {
             let mapping = mapping.to_owned();
             move |problem| Rejected::Claim { mapping, problem }
         };
-        let subject = match claims.get("sub") {
-            Some(Value::String(sub)) if sub.is_empty() => Err(ClaimProblem::Empty),
-            Some(Value::String(sub)) if sub.len() > MAX_VALUE => Err(ClaimProblem::TooLong),
-            Some(Value::String(sub)) if !printable(sub) => Err(ClaimProblem::Unprintable),
-            Some(Value::String(sub)) => Ok(sub.clone()),
-            _ => return Err(missing("sub")),
-        }
-        .map_err(claim("sub"))?;
+        let subject = claims.get("sub").and_then(Value::as_str).ok_or_else(|| missing("sub"))?.to_owned();
         let workload = self.config.workload.workload(claims).map_err(claim("workload"))?;
         let mut attributes = BTreeMap::new();
         for (name, path) in &self.config.attributes {
@@ -158,12 +123,41 @@ impl JwtIssuer {
                 attributes.insert(name.clone(), text);
             }
         }
-        Ok(Verified {
-            principal: Principal { issuer: self.config.name.clone(), workload, subject },
-            attributes,
-            expires_at: timestamp(exp),
-            proof: Proof::of_verification(),
-        })
+        Ok(Claimed { workload, subject, attributes, expires_at: timestamp(exp), generation: Some(generation) })
+    }
+}
+
+#[async_trait]
+impl Method for JwtIssuer {
+    fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    fn attributes(&self) -> Vec<String> {
+        self.config.attributes.keys().cloned().collect()
+    }
+
+    async fn verify(&self, evidence: &Evidence) -> Result<Claimed, Declined> {
+        match evidence {
+            Evidence::Bearer(token) => self.judge(token).await,
+            _ => Err(Declined::Foreign),
+        }
+    }
+
+    fn generation(&self) -> Option<u64> {
+        self.keys.generation()
+    }
+
+    async fn warm(&self) {
+        self.keys.warm().await;
+    }
+
+    async fn ask(&self) -> Result<usize, String> {
+        self.keys.ask().await
+    }
+
+    fn refresh(&self) {
+        self.keys.keep_young();
     }
 }
 
@@ -192,7 +186,7 @@ fn rejection(error: JwtError) -> Rejected {
         | ErrorKind::InvalidEcdsaKey
         | ErrorKind::InvalidEddsaKey
         | ErrorKind::InvalidRsaKey(_) => Rejected::Signature,
-        _ => Rejected::Malformed("not what its header says"),
+        _ => Rejected::not_a_jwt("not what its header says"),
     }
 }
 

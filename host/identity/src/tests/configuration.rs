@@ -1,7 +1,7 @@
 //! Configuration mistakes are told with what to write instead.
 
-use super::issuer::{config, identity, options};
-use crate::{Identity, IdentityError, IdentityOptions, JwtIssuerConfig, MAX_ISSUERS, SigningAlgorithm};
+use super::issuer::{config, identity, options, try_identity};
+use crate::{IdentityError, IdentityOptions, JwtIssuerConfig, MAX_METHODS, SigningAlgorithm};
 
 const GOOD: &str = r#"
 name = "cluster"
@@ -52,7 +52,7 @@ async fn checking_refuses_with_the_field() {
         let (key, _) = line.split_once(" =").unwrap();
         let others: String = GOOD.lines().filter(|l| !l.starts_with(key)).map(|l| format!("{l}\n")).collect();
         let entry = config(&format!("{others}{line}"));
-        Identity::new(vec![entry], &IdentityOptions::default()).err().unwrap().to_string()
+        try_identity(vec![entry], &IdentityOptions::default()).err().unwrap().to_string()
     };
     for (line, told) in [
         ("name = \"a b\"", "`name`"),
@@ -77,7 +77,7 @@ async fn checking_refuses_with_the_field() {
 async fn an_issuer_without_key_set_address_must_be_an_address_itself() {
     let told = |issuer: &str, options: &IdentityOptions| {
         let text = format!("name = \"a\"\nissuer = \"{issuer}\"\naudiences = [\"b\"]\nworkload = \"{{sub}}\"");
-        Identity::new(vec![config(&text)], options).err().map(|error| error.to_string())
+        try_identity(vec![config(&text)], options).err().map(|error| error.to_string())
     };
     identity(vec![], &options());
     let production = IdentityOptions::default();
@@ -94,8 +94,8 @@ async fn an_issuer_without_key_set_address_must_be_an_address_itself() {
 #[tokio::test]
 async fn names_are_unique_and_entries_are_bounded() {
     identity(vec![], &options());
-    let twice = Identity::new(vec![config(GOOD), config(GOOD)], &options());
+    let twice = try_identity(vec![config(GOOD), config(GOOD)], &options());
     assert!(matches!(twice, Err(IdentityError::DuplicateName { name }) if name == "cluster"));
-    let many = vec![config(GOOD); MAX_ISSUERS + 1];
-    assert!(matches!(Identity::new(many, &options()), Err(IdentityError::TooManyIssuers)));
+    let many = vec![config(GOOD); MAX_METHODS + 1];
+    assert!(matches!(try_identity(many, &options()), Err(IdentityError::TooManyMethods)));
 }

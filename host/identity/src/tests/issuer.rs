@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::{Identity, IdentityOptions, JwtIssuerConfig, Unverified};
+use crate::{Evidence, Identity, IdentityError, IdentityOptions, JwtIssuer, JwtIssuerConfig, Method, Unverified};
 
 pub(super) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
@@ -337,11 +337,23 @@ pub(super) fn options() -> IdentityOptions {
 }
 
 pub(super) fn identity(issuers: Vec<JwtIssuerConfig>, options: &IdentityOptions) -> Identity {
-    // The first test to come installs it, as `main` does.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Identity::new(issuers, options).unwrap()
+    try_identity(issuers, options).unwrap()
 }
 
-pub(super) fn bearer(token: &str) -> Unverified {
-    Unverified::from_header(&format!("Bearer {token}")).unwrap()
+pub(super) fn try_identity(
+    issuers: Vec<JwtIssuerConfig>,
+    options: &IdentityOptions,
+) -> Result<Identity, IdentityError> {
+    let methods = issuers.into_iter().map(|config| method(config, options)).collect::<Result<_, _>>()?;
+    Identity::new(methods, options)
+}
+
+pub(super) fn method(config: JwtIssuerConfig, options: &IdentityOptions) -> Result<Arc<dyn Method>, IdentityError> {
+    // The first test to come installs it, as `main` does.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Ok(Arc::new(JwtIssuer::new(config, options)?))
+}
+
+pub(super) fn bearer(token: &str) -> Vec<Evidence> {
+    vec![Evidence::Bearer(Unverified::from_header(&format!("Bearer {token}")).unwrap())]
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::issuer::{Issuer, Key, Mode, b64, bearer, config, identity, options};
+use super::issuer::{Issuer, Key, Mode, b64, bearer, config, identity, options, try_identity};
 use crate::{Identity, IdentityError, IdentityOptions, Rejected};
 
 /// Far above every deadline in here: reached only by something that hangs.
@@ -549,7 +549,7 @@ async fn an_https_issuer_needs_a_certificate_of_the_configured_authority() {
     assert_eq!(reason.label(), "issuer_unavailable", "{reason}");
     // Nor did any of the system's.
     entry.ca = None;
-    match Identity::new(vec![entry], &production) {
+    match try_identity(vec![entry], &production) {
         Ok(system) => {
             let reason = refused(&system, &token).await;
             assert_eq!(reason.label(), "issuer_unavailable", "{reason}");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test stops where it fails
 
 mod configuration;
+mod contract;
 mod issuer;
 mod keys;
 mod tokens;
