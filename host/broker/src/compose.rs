@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use jit_core::checkpoint::{LogKey, Origin};
 use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::policy::Mode as PolicyMode;
@@ -18,6 +17,7 @@ use jit_runtime::{
     ConfigFault, Connection, ContextScope, Grant, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SessionStore,
     Terms,
 };
+use jit_tlog::checkpoint::{LogKey, Origin};
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
@@ -507,7 +507,7 @@ fn policy_chain(config: &Config, serving: &Serving, names: &[String]) -> Result<
         };
         let draws = policy.rollout.as_ref().is_some_and(|rollout| rollout.share.draws());
         let share_key = match draws.then(|| audit_key(&config.audit.signing_key, Mode::default())).transpose() {
-            Ok(key) => key.as_ref().map(ShareKey::of),
+            Ok(key) => key.as_ref().map(|key| ShareKey::new(key.derive(ShareKey::PURPOSE))),
             Err(error) => {
                 let message = format!("whom the share reaches is drawn with a secret of audit.signing_key: {error:#}");
                 problems.push(config.explain(&format!("{at}.rollout"), message));

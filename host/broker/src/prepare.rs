@@ -4,9 +4,9 @@
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use jit_core::checkpoint::{LogKey, Origin};
 use jit_identity::{Identity, IdentityError};
 use jit_runtime::Runtime;
+use jit_tlog::checkpoint::{LogKey, Origin};
 
 use crate::certificates::{self, BadPair, Validity};
 use crate::compose::{self, Mode};

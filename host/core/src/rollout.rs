@@ -9,7 +9,6 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::checkpoint::LogKey;
 use crate::glob::Glob;
 use crate::policy::PolicyRequest;
 
@@ -44,10 +43,13 @@ impl Share {
 pub struct ShareKey(Zeroizing<[u8; 32]>);
 
 impl ShareKey {
-    /// Of the broker that signs with that key.
+    /// The purpose for which the broker derives this secret from its signing key.
+    pub const PURPOSE: &'static str = "rollout";
+
+    /// From a secret that was derived for [`ShareKey::PURPOSE`].
     #[must_use]
-    pub fn of(key: &LogKey) -> Self {
-        Self(key.derive("rollout"))
+    pub fn new(secret: Zeroizing<[u8; 32]>) -> Self {
+        Self(secret)
     }
 }
 
@@ -115,7 +117,7 @@ mod tests {
     use crate::policy::tests::request;
 
     fn key(seed: u8) -> ShareKey {
-        ShareKey::of(&LogKey::from_seed(&[seed; 32]))
+        ShareKey::new(Zeroizing::new([seed; 32]))
     }
 
     fn of(percent: f64) -> Rollout {

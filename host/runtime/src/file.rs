@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
-use jit_core::checkpoint::VerifierKey;
-use jit_core::signature::{MAX_SIGNATURE_FILE, SignatureError, SignatureFile};
+use jit_tlog::checkpoint::VerifierKey;
+use jit_tlog::signature::{MAX_SIGNATURE_FILE, SignatureError, SignatureFile};
 use rustix::fs::OFlags;
 
 use crate::load::{LoadErrorKind, MAX_COMPONENT, check_format};

@@ -9,8 +9,8 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use jit_core::checkpoint::VerifierKey;
 use jit_core::driver::{Description, Feature};
+use jit_tlog::checkpoint::VerifierKey;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Instance, InstancePre, Linker};
 use wasmtime::{Engine, Store};

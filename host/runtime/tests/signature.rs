@@ -7,10 +7,10 @@ mod fixtures;
 use std::path::{Path, PathBuf};
 
 use fixtures::{Bench, bench, fixture, request, spec};
-use jit_core::checkpoint::{Origin, VerifierKey};
-use jit_core::signature::{MAX_SIGNATURE_FILE, PluginKey, SignatureError, SignatureFile};
 use jit_runtime::file::{SignatureFileError, open_regular, signature_path};
 use jit_runtime::{Grant, LoadErrorKind, Plugin, PluginKind, PluginSpec, Terms};
+use jit_tlog::checkpoint::{Origin, VerifierKey};
+use jit_tlog::signature::{MAX_SIGNATURE_FILE, PluginKey, SignatureError, SignatureFile};
 
 fn key(name: &str) -> PluginKey {
     PluginKey::generate(Origin::new(name).unwrap())

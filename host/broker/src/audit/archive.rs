@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jit_core::checkpoint::{Checkpoint, NoteError};
 use jit_core::event::{AuditEvent, EventKind};
-use jit_core::merkle::{CompactRange, Hash};
+use jit_tlog::checkpoint::{Checkpoint, NoteError};
+use jit_tlog::merkle::{CompactRange, Hash};
 use serde::{Deserialize, Serialize};
 
 use super::export_file::checkpoint_path;

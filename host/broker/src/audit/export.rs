@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jit_core::checkpoint::{Checkpoint, NoteError};
+use jit_tlog::checkpoint::{Checkpoint, NoteError};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;

@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use jit_core::checkpoint::{Checkpoint, MAX_NOTE};
+use jit_tlog::checkpoint::{Checkpoint, MAX_NOTE};
 
 /// The longest line, in bytes: the longest record that the store takes, and then some.
 pub(crate) const MAX_LINE: usize = 2 * 1024 * 1024;

@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use jit_core::checkpoint::{LogKey, Origin};
+use jit_tlog::checkpoint::{LogKey, Origin};
 
 use super::*;
 use crate::audit::export_file::checkpoint_path;

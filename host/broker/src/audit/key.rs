@@ -8,8 +8,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use jit_core::checkpoint::{LogKey, NoteError};
 use jit_runtime::file::open_regular;
+use jit_tlog::checkpoint::{LogKey, NoteError};
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// The longest key file, in bytes.
@@ -135,7 +135,7 @@ pub fn load_or_generate(path: &Path) -> Result<LogKey, KeyFileError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use jit_core::checkpoint::Origin;
+    use jit_tlog::checkpoint::Origin;
 
     #[test]
     fn is_made_once_and_only_for_its_owner() {

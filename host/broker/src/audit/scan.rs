@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jit_core::merkle::{CompactRange, Hash};
+use jit_tlog::merkle::{CompactRange, Hash};
 use serde::Deserialize;
 
 use super::verify::Finding;

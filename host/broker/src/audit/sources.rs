@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use jit_core::checkpoint::MAX_NOTE;
-use jit_core::merkle::CompactRange;
+use jit_tlog::checkpoint::MAX_NOTE;
+use jit_tlog::merkle::CompactRange;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions as _, Row as _};
 

@@ -9,8 +9,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jit_core::checkpoint::{Checkpoint, NoteError, VerifierKey};
-use jit_core::merkle::{CompactRange, Hash};
+use jit_tlog::checkpoint::{Checkpoint, NoteError, VerifierKey};
+use jit_tlog::merkle::{CompactRange, Hash};
 
 use super::archive;
 use super::export_file::checkpoint_path;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
+use jit_tlog::checkpoint::{LogKey, Origin, VerifierKey};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use super::*;

@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use jit_core::checkpoint::{Checkpoint, LogKey, Origin, VerifierKey};
 use jit_core::ttl::Ttl;
+use jit_tlog::checkpoint::{Checkpoint, LogKey, Origin, VerifierKey};
 use serde_json::Value;
 
 use super::admin::table;

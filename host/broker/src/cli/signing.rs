@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use jit_core::checkpoint::{Origin, VerifierKey};
-use jit_core::signature::{PluginKey, SignatureFile};
 use jit_runtime::file::{component_digest, read_capped, read_signatures, signature_path, verify_file};
+use jit_tlog::checkpoint::{Origin, VerifierKey};
+use jit_tlog::signature::{PluginKey, SignatureFile};
 use secrecy::ExposeSecret as _;
 
 use super::{ConfigArg, Stop};

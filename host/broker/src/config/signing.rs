@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
-use jit_core::checkpoint::VerifierKey;
-use jit_core::signature::PluginKey;
 use jit_runtime::file::read_capped;
+use jit_tlog::checkpoint::VerifierKey;
+use jit_tlog::signature::PluginKey;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -73,7 +73,7 @@ fn read_key(path: &std::path::Path) -> Result<VerifierKey, String> {
     if PluginKey::looks_like_one(&text) {
         return Err("is the signing key itself: give the line that `jit-broker plugin key` prints".to_owned());
     }
-    text.trim().parse().map_err(|error: jit_core::checkpoint::NoteError| error.to_string())
+    text.trim().parse().map_err(|error: jit_tlog::checkpoint::NoteError| error.to_string())
 }
 
 /// Reads them from the table of the plugins.

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_core::account::AccountName;
-use jit_core::checkpoint::{Checkpoint, VerifierKey};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, DriverRef, Idempotency, Lease, LeaseState};
-use jit_core::merkle::{CompactRange, Hash, root};
 use jit_core::name::{Principal, RoleName, TargetName};
+use jit_tlog::checkpoint::{Checkpoint, VerifierKey};
+use jit_tlog::merkle::{CompactRange, Hash, root};
 
 use super::{Change, Frontier, LeaseFilter, LeaseWrite, SealedWrite, Store, StoreError};
 

@@ -1,8 +1,8 @@
 //! The writer's side of the audit log: what it must remember to go on, and how it is read back.
 
 use jiff::Timestamp;
-use jit_core::checkpoint::{Checkpoint, LogKey, NoteError, Origin, VerifierKey};
-use jit_core::merkle::{CompactRange, Hash};
+use jit_tlog::checkpoint::{Checkpoint, LogKey, NoteError, Origin, VerifierKey};
+use jit_tlog::merkle::{CompactRange, Hash};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 

@@ -28,9 +28,9 @@ use jit_core::account::AccountName;
 use jit_core::event::AuditEvent;
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{DriverRef, Lease, LeaseState};
-use jit_core::merkle::CompactRange;
 use jit_core::name::{Principal, TargetName};
 use jit_core::usage::Usage;
+use jit_tlog::merkle::CompactRange;
 
 /// What is to become durable together, or not at all.
 #[derive(Debug, Default)]

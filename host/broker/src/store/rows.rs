@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jit_core::event::AuditEvent;
 use jit_core::id::LeaseId;
 use jit_core::lease::{Lease, LeaseState};
-use jit_core::merkle::Hash;
+use jit_tlog::merkle::Hash;
 
 use super::sealed::SealedRow;
 use super::{Change, Frontier, LeaseWrite, StoreError};

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
-use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
+use jit_tlog::checkpoint::{LogKey, Origin, VerifierKey};
 
 use super::{OpenError, SqliteOptions, SqliteStore};
 use crate::store::contract::{Harness, active, check_log, granted, insert, lease_at, settled, update};

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jit_core::checkpoint::{LogKey, Origin, VerifierKey};
 use jit_core::usage::Usage;
+use jit_tlog::checkpoint::{LogKey, Origin, VerifierKey};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{mpsc, oneshot, watch};
