@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::Executor as _;
 
 /// The broker's own list, from its source.
-const SOURCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../host/broker/src/fault.rs"));
+const SOURCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../host/failpoint/src/lib.rs"));
 
 /// Nothing rotates by itself while the test runs.
 const SLOW: Times = Times { period: "1h", overlap: "10m" };

@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use jit_core::account::Mark;
 use serde::{Deserialize, Serialize};
 
-use crate::audit::export_file::reaches;
 use crate::config::Export;
-use crate::store::{Change, SealedWrite, Store};
+use jit_ledger::audit::export_file::reaches;
+use jit_ledger::{Change, SealedWrite, Store};
 
 /// Under what the store keeps it.
 const PURPOSE: &str = "broker";
@@ -106,27 +106,32 @@ fn reached(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contract::Harness as _;
-    use crate::store::sqlite::tests::File;
+    use jit_ledger_sqlite::{SqliteOptions, SqliteStore};
+    use jit_tlog::checkpoint::{LogKey, Origin};
 
     #[tokio::test]
     async fn a_store_keeps_its_mark_and_notices_that_it_was_set_back() {
-        let (file, folder) = (File::new(), tempfile::tempdir().unwrap());
+        let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let exports = [Export::Jsonl { path: path.clone() }];
-        let store = file.open().await;
-        let first = of_store(&*store, 0, &exports).await.unwrap();
-        let again = of_store(&*store, 0, &exports).await.unwrap();
+        let options = SqliteOptions {
+            path: folder.path().join("broker.db"),
+            signer: LogKey::generate(),
+            origin: Origin::new("test").unwrap(),
+        };
+        let store = SqliteStore::open(options).await.unwrap();
+        let first = of_store(&store, 0, &exports).await.unwrap();
+        let again = of_store(&store, 0, &exports).await.unwrap();
         assert_eq!((first.mark.bytes(), first.since, first.set_back), (again.mark.bytes(), again.since, None));
 
         std::fs::write(&path, "{\"seq\":6,\"event\":\"x\"}\n{\"seq\":7,\"event\":\"x\"}\n").unwrap();
-        assert!(of_store(&*store, 8, &exports).await.unwrap().set_back.is_none(), "it has them all");
-        assert!(of_store(&*store, 7, &exports).await.unwrap().set_back.is_some());
+        assert!(of_store(&store, 8, &exports).await.unwrap().set_back.is_none(), "it has them all");
+        assert!(of_store(&store, 7, &exports).await.unwrap().set_back.is_some());
         // The export may have gone on since, or have been moved away: it stays known.
         std::fs::remove_file(&path).unwrap();
-        let later = of_store(&*store, 9, &exports).await.unwrap();
+        let later = of_store(&store, 9, &exports).await.unwrap();
         assert!(later.set_back.is_some());
         assert_eq!(later.mark.bytes(), first.mark.bytes());
-        file.close(store).await;
+        store.close().await;
     }
 }

@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::archive::Exported;
 use crate::birth::Birth;
 use crate::clock::Clock;
 use crate::config::{Archive as ArchivePlan, Bound};
@@ -27,9 +26,10 @@ use crate::replay::{Abandoned, Handovers, Turns};
 use crate::rotation::Rotations;
 use crate::sealing::Sealer;
 use crate::space::{Room, Space};
-use crate::store::{Change, Settled, Store, StoreError};
 use crate::target::Serving;
 use crate::tasks::reconcile::{Brake, Listings};
+use jit_ledger::audit::archive::Exported;
+use jit_ledger::{Change, Settled, Store, StoreError};
 
 /// How long a change may take to become durable before its fate counts as unknown.
 pub const COMMIT_DEADLINE: Duration = Duration::from_secs(10);

@@ -22,7 +22,6 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use crate::audit;
 use crate::birth;
 use crate::broker::{Broker, COMMIT_DEADLINE, Parts};
 use crate::config::{self, Config, ConfigErrors, RejectedPlugin};
@@ -32,10 +31,11 @@ use crate::facts::ContextLink;
 use crate::limits::RateLimits;
 use crate::prepare::Prepared;
 use crate::space::Space;
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{Change, Store as _};
 use crate::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
 use crate::{rotation, session_store};
+use jit_ledger::audit;
+use jit_ledger::{Change, Store as _};
+use jit_ledger_sqlite::{SqliteOptions, SqliteStore};
 
 /// Decisions of one target at once: a policy that burns its time limit holds up its own target
 /// and no other.
@@ -73,7 +73,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
     let (runtime, sealer) = (Arc::new(runtime), sealer.map(Arc::new));
     let store = Arc::new(store(config, log).await?);
     let sessions = sealer.clone().map(|sealer| {
-        let store = Arc::clone(&store) as Arc<dyn crate::store::Store>;
+        let store = Arc::clone(&store) as Arc<dyn jit_ledger::Store>;
         Arc::new(session_store::SessionStore::new(store, sealer)) as Arc<dyn SessionStore>
     });
     let serving = match serving(config, &runtime, None, sessions.as_ref()) {
@@ -92,7 +92,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
     let broker = Broker::new(Parts {
-        store: Arc::clone(&store) as Arc<dyn crate::store::Store>,
+        store: Arc::clone(&store) as Arc<dyn jit_ledger::Store>,
         space,
         exports: config.audit.export.len(),
         archive: config.audit.archive.clone(),

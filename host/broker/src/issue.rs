@@ -27,15 +27,14 @@ use jit_runtime::Lane;
 use secrecy::SecretString;
 
 use crate::broker::Broker;
-use crate::fault;
 use crate::permit::{Asked, Counting, Permit, decide, request_event};
 use crate::refusal::Refused;
 use crate::removal;
 use crate::replay::{self, Handover};
 use crate::request::{CheckedRequest, IdempotencyKey};
 use crate::rotation;
-use crate::store::{Change, LeaseWrite, StoreError};
 use crate::target::{Endpoint, Target, account_view};
+use jit_ledger::{Change, LeaseWrite, StoreError};
 
 /// A secret that may leave the broker: its lease is active and its audit record durable. Only
 /// [`settle`] and [`replay`] make one.
@@ -200,7 +199,7 @@ async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency
     lease.driver.place = Some(broker.places.lately(&permit.decision.asked.target).await);
     let settled = permit.decision.settles(true);
     let change = Change { leases: vec![LeaseWrite::Insert(lease.clone())], settled, ..Change::default() };
-    let intended = fault::step("issue.intend", StoreError::at_failpoint, broker.commit(change)).await;
+    let intended = jit_failpoint::step("issue.intend", StoreError::at_failpoint, broker.commit(change)).await;
     match intended {
         Ok(()) => Ok(Intended { lease, permit }),
         Err(StoreError::KeyTaken(id)) => Err(Refused::IdempotencyConflict(id)),
@@ -253,7 +252,7 @@ async fn call_driver(target: &Target, lease: &Lease, password: &SecretString) ->
             known => Ok(known),
         }
     };
-    fault::step("issue.create", || "failpoint".to_owned(), call).await.unwrap_or_else(Outcome::Unknown)
+    jit_failpoint::step("issue.create", || "failpoint".to_owned(), call).await.unwrap_or_else(Outcome::Unknown)
 }
 
 /// What callers are told where the backend answered; its own words are for operators.
@@ -313,7 +312,7 @@ async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused
     let granted = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueGranted, Timestamp::now(), &active));
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
     let change = Change { leases: vec![LeaseWrite::Update(active.clone())], events, ..Change::default() };
-    if let Err(error) = fault::step("issue.settle", StoreError::at_failpoint, broker.commit(change)).await {
+    if let Err(error) = jit_failpoint::step("issue.settle", StoreError::at_failpoint, broker.commit(change)).await {
         removal::undo(broker, lease, Cause::NotAudited);
         return Err(error.into());
     }
@@ -326,7 +325,8 @@ async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused
     if active.idempotency.is_some() {
         broker.handovers.keep(&active.id, handover.clone());
     }
-    let ready = fault::step("issue.disclose", StoreError::at_failpoint, async { Ok::<_, StoreError>(()) }).await;
+    let ready =
+        jit_failpoint::step("issue.disclose", StoreError::at_failpoint, async { Ok::<_, StoreError>(()) }).await;
     if let Err(error) = ready {
         removal::abandon(broker, &active).await;
         return Err(error.into());

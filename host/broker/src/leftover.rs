@@ -12,7 +12,7 @@ use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::{Principal, TargetName};
 
 use crate::refusal::Refused;
-use crate::store::{LeaseFilter, Store, StoreError};
+use jit_ledger::{LeaseFilter, Store, StoreError};
 
 /// Leases read at once at a start, and how often.
 const PAGE: usize = 1_000;

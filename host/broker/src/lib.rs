@@ -3,12 +3,11 @@
 //! In scope: everything between a request and the plugin that serves it. Out of scope: how plugins
 //! run (jit-runtime), who is asking (jit-identity) and what leases, decisions and events are (jit-core).
 //!
-//! In the order of a request: [`http`] → [`jit_identity`] → [`permit`] ([`facts`], [`chain`]) → [`issue`] → [`store`]; and for
+//! In the order of a request: [`http`] → [`jit_identity`] → [`permit`] ([`facts`], [`chain`]) → [`issue`] → the store ([`jit_ledger`]); and for
 //! the end of each account, [`removal`] and [`tasks`]. [`compose`] puts it all together.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
-pub mod audit;
 pub mod birth;
 pub mod broker;
 pub mod certificates;
@@ -22,7 +21,6 @@ pub mod connection;
 pub mod denials;
 pub mod dev_issuer;
 pub mod facts;
-pub mod fault;
 pub mod http;
 pub mod issue;
 pub mod leftover;
@@ -44,7 +42,6 @@ pub mod serve;
 pub mod session_store;
 pub mod simulate;
 pub mod space;
-pub mod store;
 pub mod target;
 pub mod target_check;
 pub mod tasks;

@@ -18,8 +18,8 @@ use crate::chain::{self, Final};
 use crate::facts;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
-use crate::store::{Counted, Settled};
 use crate::target::Target;
+use jit_ledger::{Counted, Settled};
 
 /// How long a decision waits for room.
 const ROOM_DEADLINE: Duration = Duration::from_secs(5);
@@ -139,7 +139,7 @@ impl Decision {
     }
 
     /// What the change that makes its lease, or says that there will be none, settles
-    /// ([`crate::store::Change::settled`]).
+    /// ([`jit_ledger::Change::settled`]).
     #[must_use]
     pub fn settles(&self, granted: bool) -> Vec<Settled> {
         let settled = || Settled { request_id: self.asked.request_id.clone(), granted };

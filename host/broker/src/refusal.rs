@@ -6,7 +6,7 @@ use std::time::Duration;
 use jit_core::id::LeaseId;
 use jit_core::lease::LeaseState;
 
-use crate::store::StoreError;
+use jit_ledger::StoreError;
 
 /// A request that is not fulfilled. Its text is fit for the caller: no secret, nothing of the
 /// broker's insides.

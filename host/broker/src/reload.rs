@@ -25,9 +25,9 @@ use crate::http::server::Operator;
 use crate::http::tls::Tls;
 use crate::places::{Misplaced, Places};
 use crate::prepare;
-use crate::store::{Change, Maker};
 use crate::target::Serving;
 use crate::watch::contents::Contents;
+use jit_ledger::{Change, Maker};
 
 /// The most mistakes of a refused configuration that are logged, each on its line.
 const MOST_TOLD: usize = 50;

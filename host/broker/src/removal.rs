@@ -13,10 +13,9 @@ use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
 
 use crate::broker::Broker;
-use crate::fault;
 use crate::places::{Misplaced, NotTold};
-use crate::store::{Change, LeaseWrite, StoreError};
 use crate::target::account_view;
+use jit_ledger::{Change, LeaseWrite, StoreError};
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<Aud
     let revoking =
         lease.begin_revocation(cause, broker.clock.now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
     let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events, ..Change::default() };
-    match fault::step("revoke.begin", StoreError::at_failpoint, broker.commit(change)).await {
+    match jit_failpoint::step("revoke.begin", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => {
             broker.handovers.forget(&lease.id);
             Ok(revoking)
@@ -164,7 +163,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             };
             let change =
                 Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event], ..Change::default() };
-            fault::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
+            jit_failpoint::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
             broker.leftovers.take(lease);
             if lease.standing {
                 tracing::info!(lease = %lease.id, account = lease.login(), target = %lease.target, "a lease over a standing account has ended");
@@ -356,7 +355,7 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, NotRemove
             Outcome::Unknown(reason) => Err(NotRemoved::failed(reason)),
         }
     };
-    fault::step("revoke.driver", || NotRemoved::failed("failpoint"), call).await
+    jit_failpoint::step("revoke.driver", || NotRemoved::failed("failpoint"), call).await
 }
 
 fn removed_event(lease: &Lease, now: Timestamp, unseen: Option<&'static str>) -> AuditEvent {

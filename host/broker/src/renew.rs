@@ -18,15 +18,14 @@ use jit_runtime::Lane;
 
 use crate::broker::Broker;
 use crate::chain;
-use crate::fault;
 use crate::issue::resolve;
 use crate::permit::{Counting, decide};
 use crate::places::{Misplaced, NotTold};
 use crate::refusal::Refused;
 use crate::request::{IssueRequest, RenewRequest};
-use crate::store::{Change, LeaseWrite, StoreError};
 use crate::target::{Target, account_view};
 use crate::tasks::reconcile;
+use jit_ledger::{Change, LeaseWrite, StoreError};
 
 /// Renews a lease of the caller's own.
 ///
@@ -99,7 +98,7 @@ pub async fn renew(
             Outcome::Refused(refusal) => Err(NotRenewed::Refused(Refused::TargetRefused(refusal.reason()))),
         }
     };
-    let called = fault::step("renew.driver", NotRenewed::at_failpoint, call).await;
+    let called = jit_failpoint::step("renew.driver", NotRenewed::at_failpoint, call).await;
     let backstop = match called {
         Ok(backstop) => backstop,
         Err(not_renewed) => return Err(because(broker, &lease, not_renewed).await?),
@@ -115,7 +114,7 @@ pub async fn renew(
     let events = std::iter::once(event).chain(permit.decision.shadow_events()).collect();
     let settled = permit.decision.settles(true);
     let change = Change { leases: vec![LeaseWrite::Update(next.clone())], events, settled, ..Change::default() };
-    match fault::step("renew.record", StoreError::at_failpoint, broker.commit(change)).await {
+    match jit_failpoint::step("renew.record", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => Ok(next),
         Err(StoreError::Stale(id)) => {
             let state = broker.store.lease(&id).await?.map_or(LeaseState::Revoked, |lease| lease.state);

@@ -22,14 +22,13 @@ use secrecy::SecretString;
 
 use crate::broker::Broker;
 use crate::chain;
-use crate::fault;
 use crate::issue::{Disclosure, offered, permitted};
 use crate::permit::{Counting, Permit};
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::rotation;
-use crate::store::{Change, StoreError};
 use crate::target::account_view;
+use jit_ledger::{Change, StoreError};
 
 /// What the caller gets beside the lease.
 #[derive(Clone)]
@@ -179,7 +178,7 @@ pub fn replayed(lease: &Lease, request_id: &RequestId) -> AuditEvent {
 
 async fn record(broker: &Broker, event: AuditEvent) -> Result<(), Refused> {
     let change = Change { events: vec![event], ..Change::default() };
-    Ok(fault::step("replay.record", StoreError::at_failpoint, broker.commit(change)).await?)
+    Ok(jit_failpoint::step("replay.record", StoreError::at_failpoint, broker.commit(change)).await?)
 }
 
 /// A new password is a new grant: the policies are asked whether they would still give what the lease gave.
@@ -241,7 +240,7 @@ async fn reset_password(
     };
     // A reset whose outcome is unknown is harmless: nobody holds either password, and the next
     // retry resets again.
-    fault::step("replay.rotate", || Refused::TargetUnavailable("failpoint".to_owned()), call).await?;
+    jit_failpoint::step("replay.rotate", || Refused::TargetUnavailable("failpoint".to_owned()), call).await?;
     record(broker, permit.decision.complete(replayed(lease, request_id)).with("password_reset", true)).await?;
     let handover = Handover { username: lease.login().to_owned(), secret, properties: Vec::new() };
     broker.handovers.keep(&lease.id, handover.clone());

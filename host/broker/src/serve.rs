@@ -15,7 +15,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::export;
 use crate::broker::Broker;
 use crate::compose::{self, Composed, Mode};
 use crate::config::{self, Config, Export};
@@ -28,10 +27,11 @@ use crate::http::{self, App};
 use crate::prepare;
 use crate::reload::{self, Reloader, Source, Trigger};
 use crate::removal;
-use crate::store::Change;
 use crate::target_check;
 use crate::tasks;
 use crate::watch::{self, contents::Contents};
+use jit_ledger::Change;
+use jit_ledger::audit::export;
 
 /// Buckets of durations, in seconds: 100 µs to 10 s.
 const SECONDS: &[f64] =

@@ -8,7 +8,7 @@ use jit_runtime::{Kept, SessionStore as KeepsSessions};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::sealing::{Label, Sealer};
-use crate::store::{Change, SealedWrite, Store};
+use jit_ledger::{Change, SealedWrite, Store};
 
 /// What these secrets are in the store.
 const PURPOSE: &str = "session";
@@ -75,8 +75,8 @@ impl KeepsSessions for SessionStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contract::Harness as _;
-    use crate::store::sqlite::tests::File;
+    use jit_ledger_sqlite::{SqliteOptions, SqliteStore};
+    use jit_tlog::checkpoint::{LogKey, Origin};
 
     fn kept(secret: &str) -> Kept {
         Kept { secret: SecretString::from(secret), valid_until: 1_900_000_000 }
@@ -84,18 +84,27 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_kept_survives_a_restart_and_stands_nowhere_in_clear() {
-        let file = File::new();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broker.db");
+        let open = async || {
+            let options = SqliteOptions {
+                path: path.clone(),
+                signer: LogKey::from_seed(&[7; 32]),
+                origin: Origin::new("test").unwrap(),
+            };
+            Arc::new(SqliteStore::open(options).await.unwrap())
+        };
         let sealer = || Arc::new(Sealer::new(&[7; 32]).unwrap());
-        let store = file.open().await;
+        let store = open().await;
         let sessions = SessionStore::new(store.clone(), sealer());
         sessions.save("vault", "token", Some(&kept("hvs.secret-token"))).await.unwrap();
         sessions.save("vault", "other", Some(&kept("x"))).await.unwrap();
         sessions.save("vault", "other", None).await.unwrap();
-        file.close(store).await;
-        let bytes = std::fs::read(file.path()).unwrap();
+        store.close().await;
+        let bytes = std::fs::read(&path).unwrap();
         assert!(!bytes.windows(12).any(|part| part == b"secret-token"));
 
-        let store = file.open().await;
+        let store = open().await;
         let sessions = SessionStore::new(store.clone(), sealer());
         let found = sessions.load("vault", "token").await.unwrap().unwrap();
         assert_eq!((found.secret.expose_secret(), found.valid_until), ("hvs.secret-token", 1_900_000_000));
@@ -104,6 +113,6 @@ mod tests {
         let lost = SessionStore::new(store.clone(), Arc::new(Sealer::new(&[8; 32]).unwrap()));
         let said = lost.load("vault", "token").await.unwrap_err();
         assert!(said.contains("former_sealing_keys") && !said.contains("hvs"), "{said}");
-        file.close(store).await;
+        store.close().await;
     }
 }

@@ -16,8 +16,8 @@ use crate::config::spelling;
 use crate::facts;
 use crate::refusal::Refused;
 use crate::request::IssueRequest;
-use crate::store::Store;
 use crate::target::{Serving, Target};
+use jit_ledger::Store;
 
 /// The most attributes or facts of a question.
 const MOST_PAIRS: usize = 64;

@@ -24,7 +24,7 @@ use crate::places::{Site, with_recorded_place};
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::rotation::RotatingAccount;
-use crate::store::Counted;
+use jit_ledger::Counted;
 
 /// A target's `config` table that is empty or not there.
 const NO_CONFIG: &str = "{}";

@@ -13,13 +13,14 @@ use serde_json::Value;
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
 use super::{ConfigArg, Format, Stop, block_on};
-use crate::audit::archive::Segment;
-use crate::audit::export_file;
-use crate::audit::key;
-use crate::audit::read::Records;
-use crate::audit::verify::{Options, Source, verify};
 use crate::compose::{self, Mode};
 use crate::config::{Config, StoreKind};
+use jit_ledger::audit::archive::Segment;
+use jit_ledger::audit::export_file;
+use jit_ledger::audit::key;
+use jit_ledger::audit::sources::{ExportSource, LogSource, PAGE};
+use jit_ledger::audit::verify::{Options, verify};
+use jit_ledger_sqlite::SqliteLog;
 
 #[derive(clap::Subcommand)]
 pub(super) enum AuditCommand {
@@ -139,35 +140,36 @@ impl Filter {
     }
 }
 
-fn database(config: &Config) -> PathBuf {
+/// The log in the configured store, read without the broker.
+fn log(config: &Config) -> Box<dyn LogSource> {
     let StoreKind::Sqlite(path) = &config.store.kind;
-    path.clone()
+    Box::new(SqliteLog::new(path))
 }
 
 async fn show(config: &ConfigArg, last: usize, filter: Filter, format: Format) -> anyhow::Result<()> {
     let config = Config::load(&config.config)?;
-    let mut records = Records::open(&database(&config), 0).await?;
+    let mut records = log(&config).open().await?;
     let mut found = std::collections::VecDeque::new();
     loop {
-        let page = records.page().await?;
+        let page = records.page(PAGE).await?;
         if page.is_empty() {
             break;
         }
         for stored in page {
             let record: Value =
-                serde_json::from_str(&stored.json).context("a record is no JSON: run `audit verify`")?;
+                serde_json::from_slice(&stored.record).context("a record is no JSON: run `audit verify`")?;
             if filter.matches(&record) {
                 if found.len() == last.max(1) {
                     found.pop_front();
                 }
-                found.push_back((stored.json, record));
+                found.push_back((stored.record, record));
             }
         }
     }
     if format == Format::Json {
         let mut out = std::io::stdout().lock();
         for (json, _) in found {
-            writeln!(out, "{json}")?;
+            out.write_all(&[&json[..], b"\n"].concat())?;
         }
         return Ok(());
     }
@@ -198,8 +200,8 @@ fn verify_log(
     against: Option<PathBuf>,
     mut archive: Option<PathBuf>,
 ) -> Result<(), Stop> {
-    let (source, verifier) = match (jsonl, key) {
-        (Some(records), Some(key)) => (Source::Export { records, checkpoint: None }, trusted(&key)?),
+    let (source, verifier): (Box<dyn LogSource>, _) = match (jsonl, key) {
+        (Some(records), Some(key)) => (Box::new(ExportSource { records, checkpoint: None }), trusted(&key)?),
         (Some(_), None) => return Err(anyhow::anyhow!("--jsonl needs --key").into()),
         (None, key) => {
             let config = Config::load(&config.config)?;
@@ -212,7 +214,7 @@ fn verify_log(
             };
             let configured = config.audit.archive.as_ref().map(|archive| archive.path.clone());
             archive = archive.or(configured.filter(|folder| folder.is_dir()));
-            (Source::Database(database(&config)), verifier)
+            (log(&config), verifier)
         }
     };
     let kept = match against {
@@ -222,8 +224,8 @@ fn verify_log(
         }
         None => None,
     };
-    let options = Options { source, verifier, kept, archive };
-    let report = block_on(async { Ok(verify(&options, |_| ()).await) })??;
+    let options = Options { verifier, kept, archive };
+    let report = block_on(async { Ok(verify(&*source, &options, |_| ()).await) })??;
     if report.is_intact() {
         println!("intact: {} records, {} checkpoints agree, root {}", report.records, report.checkpoints, report.root);
         if report.unread > 0 {
@@ -263,8 +265,8 @@ fn trusted(key: &str) -> anyhow::Result<VerifierKey> {
 async fn export_log(config: &ConfigArg, out: PathBuf) -> anyhow::Result<()> {
     let config = Config::load(&config.config)?;
     // The checkpoint first: it speaks of no more than what is read after it.
-    let mut records = Records::open(&database(&config), 0).await?;
-    let checkpoint = records.checkpoint().await?;
+    let mut records = log(&config).open().await?;
+    let checkpoint = records.tail().await?.note;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let file = options.open(&out).with_context(|| format!("cannot make {}", out.display()))?;
@@ -275,12 +277,13 @@ async fn export_log(config: &ConfigArg, out: PathBuf) -> anyhow::Result<()> {
     };
     let mut written = 0;
     while written < size {
-        let page = records.page().await?;
+        let page = records.page(PAGE).await?;
         if page.is_empty() {
             break;
         }
-        for stored in page.into_iter().take_while(|stored| stored.seq < size) {
-            writeln!(file, "{}", stored.json)?;
+        for stored in page.into_iter().take_while(|stored| stored.number() < size) {
+            file.write_all(&stored.record)?;
+            file.write_all(b"\n")?;
             written += 1;
         }
     }

@@ -28,7 +28,6 @@ use tracing_subscriber::fmt::format::JsonFields;
 use self::json_lines::JsonLines;
 use crate::compose::Mode;
 use crate::config::{Config, ConfigErrors, LogFormat};
-use crate::fault;
 
 /// Just-in-time credentials for workloads: an application proves its identity and gets an account
 /// that exists only for its lease.
@@ -128,7 +127,11 @@ impl<E: Into<anyhow::Error>> From<E> for Stop {
 }
 
 fn version() -> &'static str {
-    if fault::COMPILED_IN { concat!(env!("CARGO_PKG_VERSION"), "+failpoints") } else { env!("CARGO_PKG_VERSION") }
+    if jit_failpoint::COMPILED_IN {
+        concat!(env!("CARGO_PKG_VERSION"), "+failpoints")
+    } else {
+        env!("CARGO_PKG_VERSION")
+    }
 }
 
 /// Runs the command line and gives the exit code.
@@ -217,7 +220,7 @@ fn start_log(format: LogFormat) {
         LogFormat::Json => log.event_format(JsonLines).fmt_fields(JsonFields::new()).init(),
         LogFormat::Text => log.with_ansi(coloured(&std::io::stderr())).init(),
     }
-    if fault::COMPILED_IN {
+    if jit_failpoint::COMPILED_IN {
         tracing::error!("this build has failpoints: it is for fault tests and must not serve anybody");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use jit_runtime::file::read_capped;
+use jit_files::read_capped;
 use jit_tlog::checkpoint::VerifierKey;
 use jit_tlog::signature::PluginKey;
 use toml::Spanned;

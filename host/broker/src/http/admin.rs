@@ -26,9 +26,9 @@ use crate::refusal::Refused;
 use crate::reload::{Reloader, Trigger};
 use crate::rotation::operate;
 use crate::simulate::{Question, explain};
-use crate::store::Change;
 use crate::tasks::reconcile::Pass;
 use crate::tasks::{self, housekeeping, reconcile};
+use jit_ledger::Change;
 
 /// A lease as operators see it: with whose it is and how its removal goes.
 #[derive(Debug, Serialize, Deserialize)]

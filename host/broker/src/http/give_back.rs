@@ -22,7 +22,7 @@ use crate::refusal::Refused;
 use crate::removal::{self, Attempt};
 use crate::renew::own_lease;
 use crate::request::{GiveBackRequest, GivenBack};
-use crate::store::{LeaseFilter, StoreError};
+use jit_ledger::{LeaseFilter, StoreError};
 
 /// The most leases that one request with `all` gives back; `more` says that there are others.
 const MOST_AT_ONCE: usize = 10_000;

@@ -18,7 +18,7 @@ use crate::refusal::Refused;
 use crate::renew::{own_lease, renew};
 use crate::request::RenewRequest;
 use crate::rotation;
-use crate::store::LeaseFilter;
+use jit_ledger::LeaseFilter;
 
 pub(super) fn parse_id(text: &str) -> Result<LeaseId, Refused> {
     // A malformed id names no lease.

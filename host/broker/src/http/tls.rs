@@ -106,7 +106,7 @@ fn read(certificate: &Path, key: &Path) -> anyhow::Result<Material> {
 
 fn pem(path: &Path) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
-    let file = jit_runtime::file::open_regular(path).with_context(|| format!("{shown} cannot be read"))?;
+    let file = jit_files::open_regular(path).with_context(|| format!("{shown} cannot be read"))?;
     // As large as it can become, so that a key leaves no copies behind where it grew.
     let size = file.metadata().map_or(0, |found| found.len()).min(MOST_PEM);
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);

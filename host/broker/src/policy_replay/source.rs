@@ -6,11 +6,11 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use jit_runtime::file::open_regular;
+use jit_files::open_regular;
 
-use crate::audit::export_file::MAX_LINE;
-use crate::audit::sources::Reader;
-use crate::audit::verify;
+use jit_ledger::audit::export_file::MAX_LINE;
+use jit_ledger::audit::sources::{LogReader, LogSource as _, ReadError};
+use jit_ledger_sqlite::SqliteLog;
 
 /// Records of one batch.
 const BATCH: u64 = 128;
@@ -46,7 +46,7 @@ pub struct Lines {
 
 enum Origin {
     /// With what drives it: the store's reader waits for a thread of its own.
-    Store(Box<Reader>, tokio::runtime::Runtime),
+    Store(Box<dyn LogReader>, tokio::runtime::Runtime),
     File {
         path: PathBuf,
         file: BufReader<File>,
@@ -64,12 +64,12 @@ impl Lines {
             Source::Store(path) => {
                 let driver = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let opened = driver.block_on(async {
-                    let mut reader = Reader::open(&verify::Source::Database(path.clone())).await?;
+                    let mut reader = SqliteLog::new(path).open().await?;
                     let total = reader.tail().await?.records;
-                    Ok::<_, verify::VerifyError>((reader, total))
+                    Ok::<_, ReadError>((reader, total))
                 });
                 let (reader, total) = opened.with_context(|| format!("cannot read the store {}", path.display()))?;
-                Ok(Self { origin: Origin::Store(Box::new(reader), driver), position: 0, total })
+                Ok(Self { origin: Origin::Store(reader, driver), position: 0, total })
             }
             Source::Export(path) => {
                 let (file, total) = open_file(path).with_context(|| format!("cannot read {}", path.display()))?;

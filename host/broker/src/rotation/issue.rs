@@ -15,14 +15,13 @@ use tokio::time::{Instant, timeout_at};
 use super::state::{self, Envelope, Record};
 use super::{RotatingAccount, Site, Working, name, patience, probe, task};
 use crate::broker::Broker;
-use crate::fault;
 use crate::issue::{Disclosure, draft};
 use crate::permit::Permit;
 use crate::refusal::Refused;
 use crate::removal;
 use crate::replay::{self, Handover};
 use crate::sealing::Sealer;
-use crate::store::{Change, LeaseWrite, StoreError};
+use jit_ledger::{Change, LeaseWrite, StoreError};
 
 /// The password that is current, and until when it works.
 struct Current {
@@ -64,7 +63,7 @@ pub async fn hand_out(
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
     let settled = permit.decision.settles(true);
     let change = Change { leases: vec![LeaseWrite::Insert(active.clone())], events, settled, ..Change::default() };
-    match fault::step("rotation.grant", StoreError::at_failpoint, broker.commit(change)).await {
+    match jit_failpoint::step("rotation.grant", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => {}
         Err(StoreError::KeyTaken(id)) => return Err(Refused::IdempotencyConflict(id)),
         Err(error) => {
@@ -158,7 +157,7 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
     }
     let event = replay::replayed(&lease, request_id).with("generation", current.generation.number());
     let change = Change { events: vec![event], ..Change::default() };
-    fault::step("rotation.regrant", StoreError::at_failpoint, broker.commit(change)).await?;
+    jit_failpoint::step("rotation.regrant", StoreError::at_failpoint, broker.commit(change)).await?;
     let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
     let handover = handover(&lease.account, current.secret);
     Ok(Disclosure { lease, handover, endpoint, previous_valid_until: current.previous_valid_until })

@@ -15,7 +15,7 @@ use super::{Site, patience, task};
 use crate::broker::Broker;
 use crate::http::server::Operator;
 use crate::refusal::Refused;
-use crate::store::{Change, StoreError};
+use jit_ledger::{Change, StoreError};
 
 /// A rotating account as operators see it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

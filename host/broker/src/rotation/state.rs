@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Site;
 use crate::sealing::{Label, SealError, Sealer, UnsealError};
-use crate::store::{SealedWrite, Store, StoreError};
+use jit_ledger::{SealedWrite, Store, StoreError};
 
 /// What these values are in the store.
 pub const PURPOSE: &str = "rotation";

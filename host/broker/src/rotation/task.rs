@@ -16,9 +16,8 @@ use super::probe::{self, EVERY, Login};
 use super::state::{self, Envelope, Record};
 use super::{Site, Working};
 use crate::broker::Broker;
-use crate::fault;
 use crate::sealing::Sealer;
-use crate::store::{Change, StoreError};
+use jit_ledger::{Change, StoreError};
 
 /// The most steps in one go: begin, stage, taking back, replacing, and one more in case the first was
 /// made by another.
@@ -129,7 +128,7 @@ async fn take_back(
     let event = event(EventKind::AccountTampered, site, rotation)
         .with_error("the current password works no longer: somebody else changed the account".to_owned());
     let change = change(sealer, site, taken, if tampered { vec![event] } else { Vec::new() })?;
-    fault::step("rotation.begin", StoreError::at_failpoint, broker.commit(change)).await?;
+    jit_failpoint::step("rotation.begin", StoreError::at_failpoint, broker.commit(change)).await?;
     working.replaces_with(generation);
     Ok(())
 }
@@ -156,7 +155,7 @@ async fn replace(
     }
     let secret = unseal(sealer, site, next)?;
     let replacing = call(site, RotationStep::Replace, Some(&secret));
-    fault::step("rotation.stage", at_failpoint, replacing).await?;
+    jit_failpoint::step("rotation.stage", at_failpoint, replacing).await?;
     if probe::login(site, working, next.generation, &secret).await == Login::Refused {
         return Err(StepFailed::Backend(NOT_LET_IN.to_owned()));
     }
@@ -169,7 +168,7 @@ async fn replace(
         .with("at_once", true)
         .with("next_rotation_at", replaced.next_at().map(|at| at.to_string()));
     let change = change(sealer, site, replaced, vec![event])?;
-    fault::step("rotation.record", StoreError::at_failpoint, broker.commit(change)).await?;
+    jit_failpoint::step("rotation.record", StoreError::at_failpoint, broker.commit(change)).await?;
     count(site, "rotated");
     tracing::info!(target = %site.target, role = %site.role, account = %site.account, generation = %next.generation, "the account's password is replaced and its sessions are ended");
     Ok(())
@@ -185,7 +184,7 @@ async fn begin(broker: &Broker, sealer: &Sealer, site: &Site, rotation: &Rotatio
         .map_err(|error| StepFailed::Sealing(error.to_string()))?;
     let next = rotation.begin(sealed, schedule, Timestamp::now()).map_err(impossible)?;
     let change = change(sealer, site, next, Vec::new())?;
-    Ok(fault::step("rotation.begin", StoreError::at_failpoint, broker.commit(change)).await?)
+    Ok(jit_failpoint::step("rotation.begin", StoreError::at_failpoint, broker.commit(change)).await?)
 }
 
 async fn stage(
@@ -198,9 +197,9 @@ async fn stage(
     let Phase::Staging { next, .. } = &rotation.phase else { return Ok(()) };
     let secret = unseal(sealer, site, next)?;
     let staging = call(site, RotationStep::Stage, Some(&secret));
-    fault::step("rotation.stage", at_failpoint, staging).await?;
+    jit_failpoint::step("rotation.stage", at_failpoint, staging).await?;
     let committing = call(site, RotationStep::Commit, Some(&secret));
-    fault::step("rotation.commit", at_failpoint, committing).await?;
+    jit_failpoint::step("rotation.commit", at_failpoint, committing).await?;
     if probe::login(site, working, next.generation, &secret).await == Login::Refused {
         // The one before worked from here a moment ago.
         if rotation.current.is_some() {
@@ -222,7 +221,7 @@ async fn stage(
         .with("asked", rotation.asked)
         .with("next_rotation_at", rotated.next_at().map(|at| at.to_string()));
     let change = change(sealer, site, rotated, vec![event])?;
-    fault::step("rotation.record", StoreError::at_failpoint, broker.commit(change)).await?;
+    jit_failpoint::step("rotation.record", StoreError::at_failpoint, broker.commit(change)).await?;
     count(site, "rotated");
     metrics::gauge!("jit_rotation_last_timestamp_seconds", "target" => site.target.to_string(), "role" => site.role.to_string())
         .set(now.as_second() as f64);
@@ -239,11 +238,11 @@ async fn discard(
     // With a key that is lost the old password goes all the same.
     let current = rotation.current.as_ref().and_then(|held| unseal(sealer, site, held).ok());
     let discarding = call(site, RotationStep::Discard, current.as_ref());
-    fault::step("rotation.discard", at_failpoint, discarding).await?;
+    jit_failpoint::step("rotation.discard", at_failpoint, discarding).await?;
     let stable = rotation.discarded().map_err(impossible)?;
     let event = event(EventKind::OverlapEnded, site, &stable);
     let change = change(sealer, site, stable, vec![event])?;
-    fault::step("rotation.close", StoreError::at_failpoint, broker.commit(change)).await?;
+    jit_failpoint::step("rotation.close", StoreError::at_failpoint, broker.commit(change)).await?;
     count(site, "overlap-ended");
     tracing::info!(target = %site.target, role = %site.role, account = %site.account, "the account's old password works no longer");
     Ok(())

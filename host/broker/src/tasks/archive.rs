@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jit_core::ttl::Ttl;
 
-use crate::audit::archive::{ArchiveError, Segment, archive};
 use crate::broker::Broker;
+use jit_ledger::audit::archive::{ArchiveError, Segment, archive};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(600);

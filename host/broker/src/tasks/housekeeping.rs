@@ -15,7 +15,7 @@ use crate::clock::Look;
 use crate::http::admin::ClockConfirmed;
 use crate::http::server::Operator;
 use crate::removal;
-use crate::store::{Change, LeaseFilter, LeaseWrite, StoreError};
+use jit_ledger::{Change, LeaseFilter, LeaseWrite, StoreError};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
-use crate::store::StoreError;
 use crate::target::{Remover, Serving};
+use jit_ledger::StoreError;
 
 /// How often it is looked which drivers leases still need.
 const LOOK_EVERY: Duration = Duration::from_secs(300);

@@ -36,8 +36,8 @@ use serde::{Deserialize, Serialize};
 use crate::broker::Broker;
 use crate::places::Question;
 use crate::removal;
-use crate::store::{Change, LeaseFilter, LeaseWrite, StoreError};
 use crate::target::Target;
+use jit_ledger::{Change, LeaseFilter, LeaseWrite, StoreError};
 
 /// Pages of accounts read from one target at most.
 const MOST_PAGES: usize = 1_000;

@@ -19,7 +19,7 @@ use jit_core::name::TargetName;
 
 use crate::broker::Broker;
 use crate::removal::{Attempt, attempt, begin, expire_unrecorded};
-use crate::store::{LeaseFilter, StoreError};
+use jit_ledger::{LeaseFilter, StoreError};
 
 /// How often a target that is away is tried.
 const PROBE_EVERY: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use crate::broker::Broker;
 use crate::rotation::state::{self, Record};
 use crate::rotation::{Site, task};
 use crate::sealing::Sealer;
-use crate::store::StoreError;
+use jit_ledger::StoreError;
 
 /// The longest sleep; a safeguard against clocks that are set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);

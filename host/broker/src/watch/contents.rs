@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use jit_runtime::file::open_regular;
+use jit_files::open_regular;
 use jit_runtime::load::MAX_COMPONENT;
 use sha2::{Digest as _, Sha256};
 

@@ -20,7 +20,7 @@ use super::{Pass, TargetReport};
 use crate::birth::Birth;
 use crate::broker::Broker;
 use crate::config::Bound;
-use crate::store::{Change, StoreError};
+use jit_ledger::{Change, StoreError};
 
 /// The most accounts that an event names.
 const NAMED: usize = 20;

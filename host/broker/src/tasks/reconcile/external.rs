@@ -16,8 +16,8 @@ use jit_runtime::Lane;
 
 use super::{Here, Lost, Pass, TargetReport, active_leases, brake, haunt, list};
 use crate::broker::Broker;
-use crate::store::StoreError;
 use crate::target::Target;
+use jit_ledger::StoreError;
 
 /// The most suspects that are remembered; more are looked at when these are settled.
 const MOST_SUSPECTS: usize = 100_000;

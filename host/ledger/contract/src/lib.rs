@@ -1,0 +1,665 @@
+//! What every store must do, as tests over the real thing. A store has one row:
+//! `jit_ledger_contract::for_store!(Harness)`.
+//!
+//! In scope: what is true of each store, and the leases and changes that tests make. Out of scope: what one store
+//! promises beside it, such as the permissions of its file. Only tests depend on this crate.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::missing_panics_doc, reason = "each function here is a test or a part of one")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jit_core::account::AccountName;
+use jit_core::event::{AuditEvent, EventKind};
+use jit_core::id::{LeaseId, RequestId};
+use jit_core::lease::{Cause, DriverRef, Idempotency, Lease, LeaseState};
+use jit_core::name::{Principal, RoleName, TargetName};
+use jit_tlog::checkpoint::{Checkpoint, VerifierKey};
+use jit_tlog::merkle::{CompactRange, Hash, root};
+
+use jit_ledger::{Change, Frontier, LeaseFilter, LeaseWrite, SealedWrite, Store, StoreError};
+
+mod usage;
+pub use usage::{
+    counts_each_request_once, counts_for_a_target_only_what_was_granted, holds_a_request_until_it_is_a_lease,
+};
+
+/// A place where a store can be opened again and again.
+pub trait Harness {
+    /// The store.
+    type Store: Store;
+    /// An empty place.
+    fn new() -> Self;
+    /// Opens it.
+    fn open(&self) -> impl Future<Output = Arc<Self::Store>> + Send;
+    /// Closes it in order, so that it can be opened again.
+    fn close(&self, store: Arc<Self::Store>) -> impl Future<Output = ()> + Send;
+    /// Checks the log's checkpoints.
+    fn verifier(&self) -> VerifierKey;
+}
+
+/// A moment, in seconds after a fixed one.
+#[must_use]
+pub fn time(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+/// A pending lease that was asked for at that second.
+#[must_use]
+pub fn lease_at(second: i64) -> Lease {
+    let now = time(second);
+    let id = LeaseId::generate(now);
+    Lease {
+        account: AccountName::from_backend(format!("v-{id}")),
+        id,
+        version: 0,
+        state: LeaseState::Pending,
+        principal: Principal {
+            issuer: "cluster".into(),
+            workload: "payment-service".into(),
+            subject: "system:serviceaccount:shop:payment-service".into(),
+        },
+        attributes: BTreeMap::from([("env".into(), "prod".into())]),
+        target: TargetName::new("inventory_db").unwrap(),
+        role: RoleName::new("app_read_only").unwrap(),
+        username: None,
+        external_id: None,
+        standing: false,
+        driver: DriverRef {
+            plugin: "postgres".into(),
+            connection: None,
+            sha256: "00".repeat(32),
+            name: None,
+            config: None,
+            place: None,
+        },
+        request_id: RequestId::generate(now),
+        issued_at: now,
+        term_start: now,
+        expires_at: now + Duration::from_secs(1_800),
+        max_expires_at: now + Duration::from_secs(3_600),
+        renewable: true,
+        reason: None,
+        ticket: None,
+        metadata: BTreeMap::new(),
+        idempotency: None,
+        removal: None,
+        rotating: None,
+    }
+}
+
+/// A pending lease with an Idempotency-Key.
+#[must_use]
+pub fn with_key(key: &str) -> Lease {
+    Lease { idempotency: Some(Idempotency { key: key.into(), body: "body".into() }), ..lease_at(0) }
+}
+
+/// The lease once its account is there.
+#[must_use]
+pub fn active(pending: &Lease) -> Lease {
+    pending.settle(None, pending.expires_at).unwrap()
+}
+
+/// The change that adds a lease.
+#[must_use]
+pub fn insert(lease: &Lease) -> Change {
+    Change { leases: vec![LeaseWrite::Insert(lease.clone())], ..Change::default() }
+}
+
+/// The change that takes a lease a step on.
+#[must_use]
+pub fn update(lease: &Lease) -> Change {
+    Change { leases: vec![LeaseWrite::Update(lease.clone())], ..Change::default() }
+}
+
+/// A write of a sealed value.
+#[must_use]
+pub fn sealed(name: &str, value: Option<&[u8]>) -> SealedWrite {
+    SealedWrite { purpose: "test", name: name.to_owned(), value: value.map(<[u8]>::to_vec) }
+}
+
+/// The event of a lease that was granted.
+#[must_use]
+pub fn granted(lease: &Lease) -> AuditEvent {
+    AuditEvent::of_lease(EventKind::IssueGranted, lease.issued_at, lease)
+}
+
+/// A step with its event.
+#[must_use]
+pub fn settled(lease: &Lease) -> Change {
+    Change { events: vec![granted(lease)], ..update(lease) }
+}
+
+fn stale(result: Result<(), StoreError>, lease: &Lease) -> bool {
+    matches!(result, Err(StoreError::Stale(id)) if id == lease.id)
+}
+
+async fn ids<S: Store>(store: &S, filter: LeaseFilter) -> Vec<LeaseId> {
+    store.leases(&filter).await.unwrap().into_iter().map(|lease| lease.id).collect()
+}
+
+/// The whole log: numbers without gaps, each record with its number, and the tree under the
+/// signed checkpoint. Gives the number of records.
+pub async fn check_log<S: Store>(store: &S, verifier: &VerifierKey) -> u64 {
+    let mut leaves = Vec::new();
+    loop {
+        let page = store.records(leaves.len() as u64, 100).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        for record in page {
+            assert_eq!(record.seq, leaves.len() as u64);
+            let json: serde_json::Value = serde_json::from_str(&record.json).unwrap();
+            assert_eq!(json["seq"], record.seq);
+            leaves.push(Hash::of_leaf(record.json.as_bytes()));
+        }
+    }
+    let size = leaves.len() as u64;
+    match store.checkpoint().await.unwrap() {
+        None => assert_eq!(size, 0),
+        Some(note) => {
+            let expected = Checkpoint { origin: verifier.origin().clone(), size, root: root(&leaves) };
+            assert_eq!(verifier.open(&note).unwrap(), expected);
+        }
+    }
+    size
+}
+
+/// A change with leases and events is made whole, and read back as it was.
+pub async fn keeps_what_it_was_given<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    assert!(store.checkpoint().await.unwrap().is_none());
+    let pending = lease_at(0);
+    store.commit(insert(&pending)).await.unwrap();
+    assert_eq!(store.lease(&pending.id).await.unwrap().as_ref(), Some(&pending));
+    let active = active(&pending);
+    store.commit(settled(&active)).await.unwrap();
+    assert_eq!(store.lease(&pending.id).await.unwrap().as_ref(), Some(&active));
+    assert_eq!(store.lease(&LeaseId::generate(time(0))).await.unwrap(), None);
+    let records = store.records(0, 10).await.unwrap();
+    let mut expected = serde_json::to_value(granted(&active)).unwrap();
+    expected["seq"] = 0.into();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&records[0].json).unwrap(), expected);
+    assert_eq!(records.len(), 1);
+    assert_eq!(check_log(&*store, &harness.verifier()).await, 1);
+    store.commit(Change::default()).await.unwrap();
+    harness.close(store).await;
+}
+
+/// A step over another version than the one before it is refused, and nothing of its change stays.
+pub async fn refuses_a_stale_step_whole<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let (first, second) = (lease_at(0), lease_at(1));
+    store.commit(insert(&first)).await.unwrap();
+    assert!(stale(store.commit(insert(&first)).await, &first));
+    let stepped = active(&first);
+    store.commit(update(&stepped)).await.unwrap();
+    let late = Change {
+        leases: vec![LeaseWrite::Insert(second.clone()), LeaseWrite::Update(stepped.clone())],
+        events: vec![granted(&second)],
+        sealed: vec![sealed("a", Some(b"of a refused change"))],
+        ..Change::default()
+    };
+    assert!(stale(store.commit(late).await, &first));
+    assert_eq!(store.lease(&second.id).await.unwrap(), None);
+    assert_eq!(store.sealed("test", "a").await.unwrap(), None);
+    assert_eq!(check_log(&*store, &harness.verifier()).await, 0);
+    // A lease that is not there, a version that skips one, and one that no step gives.
+    assert!(stale(store.commit(update(&active(&second))).await, &second));
+    let skipped = Lease { version: 3, ..stepped.clone() };
+    assert!(stale(store.commit(update(&skipped)).await, &first));
+    assert!(stale(store.commit(update(&first)).await, &first));
+    assert_eq!(store.lease(&first.id).await.unwrap(), Some(stepped));
+    harness.close(store).await;
+}
+
+/// Values that it cannot read: kept, replaced and removed with what else changes, or not at all.
+pub async fn keeps_sealed_values<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let all_bytes: Vec<u8> = (0..=255).collect();
+    let events = vec![AuditEvent::new(EventKind::AccountRotated, time(1))];
+    let both = vec![sealed("a", Some(&all_bytes)), sealed("o'b \"\u{e4}", Some(b""))];
+    store.commit(Change { events, sealed: both, ..Change::default() }).await.unwrap();
+    assert_eq!(store.sealed("test", "a").await.unwrap().as_deref(), Some(&all_bytes[..]));
+    assert_eq!(store.sealed("test", "o'b \"\u{e4}").await.unwrap().as_deref(), Some(&b""[..]));
+    assert_eq!(store.sealed("other", "a").await.unwrap(), None);
+    assert_eq!(check_log(&*store, &harness.verifier()).await, 1);
+    // Without an event or lease, and several at once: the last holds.
+    let writes = vec![sealed("b", Some(b"1")), sealed("b", None), sealed("a", Some(b"2")), sealed("b", Some(b"3"))];
+    store.commit(Change { sealed: writes, ..Change::default() }).await.unwrap();
+    let listed = store.sealed_of("test").await.unwrap();
+    let listed: Vec<_> = listed.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    assert_eq!(listed, [("a", &b"2"[..]), ("b", b"3"), ("o'b \"\u{e4}", b"")]);
+    store.commit(Change { sealed: vec![sealed("b", None), sealed("c", None)], ..Change::default() }).await.unwrap();
+    assert_eq!(store.sealed("test", "b").await.unwrap(), None);
+    for (name, value) in [("x".repeat(1_025), vec![0; 1]), (String::new(), vec![0; 1]), ("x".into(), vec![0; 131_073])]
+    {
+        let refused = store.commit(Change { sealed: vec![sealed(&name, Some(&value))], ..Change::default() }).await;
+        assert!(matches!(refused, Err(StoreError::Failed(_))));
+    }
+    harness.close(store).await;
+    let again = harness.open().await;
+    assert_eq!(again.sealed("test", "a").await.unwrap().as_deref(), Some(&b"2"[..]));
+    harness.close(again).await;
+}
+
+/// Two steps of one lease in one change, and a change that takes a lease all the way.
+pub async fn takes_several_steps_at_once<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let pending = lease_at(0);
+    let active = active(&pending);
+    let revoking = active.begin_revocation(Cause::Requested, time(5)).unwrap();
+    let whole = Change {
+        leases: vec![
+            LeaseWrite::Insert(pending.clone()),
+            LeaseWrite::Update(active.clone()),
+            LeaseWrite::Update(revoking.clone()),
+        ],
+        events: vec![granted(&active), AuditEvent::new(EventKind::RevokeFailed, time(5))],
+        ..Change::default()
+    };
+    store.commit(whole).await.unwrap();
+    assert_eq!(store.lease(&pending.id).await.unwrap(), Some(revoking));
+    assert_eq!(check_log(&*store, &harness.verifier()).await, 2);
+    harness.close(store).await;
+}
+
+/// One lease holds a key; it is free again once its holder never gave its secret to anybody.
+pub async fn guards_idempotency_keys<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let (first, second) = (with_key("k'1"), with_key("k'1"));
+    store.commit(insert(&first)).await.unwrap();
+    assert_eq!(store.lease_by_key("k'1").await.unwrap().as_ref(), Some(&first));
+    assert_eq!(store.lease_by_key("k").await.unwrap(), None);
+    let taken = store.commit(insert(&second)).await;
+    assert!(matches!(taken, Err(StoreError::KeyTaken(id)) if id == first.id));
+    assert_eq!(store.lease(&second.id).await.unwrap(), None);
+    // Both steps in one change: the key passes from one to the other.
+    let doubtful = first.doubt(Cause::Doubtful, time(1)).unwrap();
+    let handover = Change {
+        leases: vec![LeaseWrite::Insert(second.clone()), LeaseWrite::Update(doubtful.clone())],
+        ..Change::default()
+    };
+    assert!(matches!(store.commit(handover).await, Err(StoreError::KeyTaken(_))), "taken before it is free");
+    let handover = Change {
+        leases: vec![LeaseWrite::Update(doubtful.clone()), LeaseWrite::Insert(second.clone())],
+        ..Change::default()
+    };
+    store.commit(handover).await.unwrap();
+    assert_eq!(store.lease_by_key("k'1").await.unwrap().as_ref(), Some(&second));
+    // The first one's removal goes on without the key.
+    store.commit(update(&doubtful.removed().unwrap())).await.unwrap();
+    // A lease that gave its secret keeps the key after its end.
+    let given = active(&second);
+    let revoking = given.begin_revocation(Cause::Expired, time(2)).unwrap();
+    for step in [&given, &revoking, &revoking.removed().unwrap()] {
+        store.commit(update(step)).await.unwrap();
+    }
+    assert!(matches!(store.commit(insert(&with_key("k'1"))).await, Err(StoreError::KeyTaken(id)) if id == second.id));
+    harness.close(store).await;
+}
+
+/// A lease whose cause would give the key back to it after its end does not take it from the one
+/// that has it now, and its removal does not fail.
+pub async fn a_removal_never_fails_for_a_key<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let (first, second) = (with_key("k"), with_key("k"));
+    let doubtful = first.doubt(Cause::Requested, time(1)).unwrap();
+    let removed = doubtful.removed().unwrap();
+    assert!(!doubtful.holds_key() && removed.holds_key());
+    store.commit(insert(&first)).await.unwrap();
+    store.commit(update(&doubtful)).await.unwrap();
+    store.commit(insert(&second)).await.unwrap();
+    store.commit(update(&removed)).await.unwrap();
+    assert_eq!(store.lease_by_key("k").await.unwrap().unwrap().id, second.id);
+    harness.close(store).await;
+}
+
+/// What is due comes in its order, bounded per target, and never early.
+pub async fn tells_what_is_due<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    assert_eq!(store.next_due().await.unwrap(), None);
+    let pending: Vec<Lease> = [30, 10, 20].map(lease_at).to_vec();
+    let other = Lease { target: TargetName::new("other").unwrap(), ..lease_at(25) };
+    for lease in pending.iter().chain([&other]) {
+        store.commit(insert(lease)).await.unwrap();
+    }
+    assert_eq!(store.next_due().await.unwrap(), None, "pending leases are not due");
+    let found = store.pending(time(25), 10).await.unwrap();
+    let found: Vec<&LeaseId> = found.iter().map(|lease| &lease.id).collect();
+    assert_eq!(found, [&pending[1].id, &pending[2].id], "asked for before, the oldest first");
+    for lease in pending.iter().chain([&other]) {
+        store.commit(update(&active(lease))).await.unwrap();
+    }
+    assert!(store.pending(time(100), 10).await.unwrap().is_empty());
+    let first = pending[1].expires_at;
+    assert_eq!(store.next_due().await.unwrap(), Some(first));
+    assert!(store.due(first - Duration::from_nanos(1), 10).await.unwrap().is_empty());
+    let due = |now: Timestamp, limit: usize| {
+        let store = &store;
+        async move { store.due(now, limit).await.unwrap().into_iter().map(|lease| lease.id).collect::<Vec<_>>() }
+    };
+    assert_eq!(due(first, 10).await, [pending[1].id.clone()]);
+    let all = [&pending[1], &pending[2], &other, &pending[0]].map(|lease| lease.id.clone());
+    assert_eq!(due(time(9_999), 10).await, all);
+    assert_eq!(due(time(9_999), 1).await, [pending[1].id.clone(), other.id.clone()], "one of each target");
+    // A failed removal is due later; one that succeeded never.
+    let revoking = active(&pending[1]).begin_revocation(Cause::Expired, first).unwrap();
+    let failed = revoking.removal_failed("down".into(), first).unwrap();
+    store.commit(update(&revoking)).await.unwrap();
+    assert_eq!(due(first, 10).await, [pending[1].id.clone()]);
+    store.commit(update(&failed)).await.unwrap();
+    assert!(due(first, 10).await.is_empty());
+    assert_eq!(store.next_due().await.unwrap(), failed.due_at());
+    // What failed before takes no room from what has never been tried.
+    let late = failed.due_at().unwrap().max(time(9_999));
+    assert_eq!(due(late, 1).await.len(), 3, "one of each target never tried, and one tried before");
+    assert!(due(late, 1).await.contains(&pending[1].id) && due(late, 1).await.contains(&pending[2].id));
+    store.commit(update(&failed.removed().unwrap())).await.unwrap();
+    assert_eq!(store.next_due().await.unwrap(), Some(pending[2].expires_at));
+    harness.close(store).await;
+}
+
+/// Which accounts a lease accounts for, and how many there are.
+pub async fn knows_its_accounts<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let kept = lease_at(0);
+    let gone = lease_at(1);
+    store.commit(insert(&kept)).await.unwrap();
+    store.commit(insert(&gone)).await.unwrap();
+    store.commit(update(&gone.refuse(time(2), "no".into()).unwrap())).await.unwrap();
+    let names: Vec<String> =
+        ["v-nobody", kept.account.as_str(), gone.account.as_str(), "'; --"].map(Into::into).to_vec();
+    assert_eq!(store.known_accounts(&names).await.unwrap(), std::slice::from_ref(&kept.account));
+    assert_eq!(store.ended_accounts(&names).await.unwrap(), std::slice::from_ref(&gone.account));
+    assert!(store.known_accounts(&[]).await.unwrap().is_empty());
+    let many: Vec<String> = (0..5_000).map(|n| format!("v-{n}")).chain([kept.account.to_string()]).collect();
+    assert_eq!(store.known_accounts(&many).await.unwrap(), std::slice::from_ref(&kept.account));
+
+    let counts = store.counts(time(0)).await.unwrap();
+    assert_eq!(counts.live.get(&("inventory_db".into(), LeaseState::Pending)), Some(&1));
+    assert_eq!((counts.live.len(), counts.overdue.len()), (1, 0));
+    let active = active(&kept);
+    store.commit(update(&active)).await.unwrap();
+    assert!(store.counts(time(1_799)).await.unwrap().overdue.is_empty());
+    assert_eq!(store.counts(time(1_800)).await.unwrap().overdue["inventory_db"], (1, kept.expires_at));
+    // Overdue also while it waits for its next attempt.
+    let revoking = active.begin_revocation(Cause::Expired, time(1_801)).unwrap();
+    let failed = revoking.removal_failed("down".into(), time(1_805)).unwrap();
+    store.commit(update(&revoking)).await.unwrap();
+    store.commit(update(&failed)).await.unwrap();
+    assert_eq!(store.counts(time(1_805)).await.unwrap().overdue["inventory_db"], (1, time(1_801)));
+    harness.close(store).await;
+}
+
+/// Lists are of whom was asked for, newest first, page by page.
+pub async fn lists_page_by_page<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let mut all: Vec<Lease> = (0..25).map(lease_at).collect();
+    all[3].principal.workload = "other".into();
+    all[4].principal.issuer = "other".into();
+    all[5].target = TargetName::new("other").unwrap();
+    // Another owner by the same name, and one of an earlier release.
+    all[7].principal.subject = "system:serviceaccount:evil:payment-service".into();
+    all[8].principal.subject = String::new();
+    for lease in &all {
+        store.commit(insert(lease)).await.unwrap();
+    }
+    store.commit(update(&active(&all[6]))).await.unwrap();
+    all.reverse();
+    let every: Vec<LeaseId> = all.iter().map(|lease| lease.id.clone()).collect();
+    assert_eq!(ids(&*store, LeaseFilter { limit: 100, ..LeaseFilter::default() }).await, every);
+    let mut filter = LeaseFilter { limit: 10, ..LeaseFilter::default() };
+    let mut paged = Vec::new();
+    for _ in 0..3 {
+        let page = ids(&*store, filter.clone()).await;
+        filter.before = page.last().cloned();
+        paged.extend(page);
+    }
+    assert_eq!(paged, every);
+    assert!(ids(&*store, filter).await.is_empty());
+    let of = |change: fn(&mut LeaseFilter)| {
+        let mut filter = LeaseFilter { limit: 100, ..LeaseFilter::default() };
+        change(&mut filter);
+        ids(&*store, filter)
+    };
+    assert_eq!(of(|f| f.principal = Some(lease_at(0).principal)).await.len(), 22);
+    let evil = Principal { subject: "system:serviceaccount:evil:payment-service".into(), ..lease_at(0).principal };
+    let evils = LeaseFilter { principal: Some(evil), limit: 100, ..LeaseFilter::default() };
+    assert_eq!(ids(&*store, evils).await, [all[16].id.clone(), all[17].id.clone()], "a name is no owner");
+    assert_eq!(of(|f| f.target = TargetName::new("other").ok()).await.len(), 1);
+    assert_eq!(of(|f| f.state = Some(LeaseState::Active)).await.len(), 1);
+    assert_eq!(of(|f| f.limit = 0).await.len(), 1, "at least one");
+    harness.close(store).await;
+}
+
+/// Revoked leases are forgotten after their time, no others, and their records stay.
+pub async fn forgets_only_what_is_over<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let leases: Vec<Lease> = (0..4).map(lease_at).collect();
+    for lease in &leases {
+        store.commit(insert(lease)).await.unwrap();
+        store.commit(settled(&active(lease))).await.unwrap();
+    }
+    for (lease, at) in leases.iter().zip([100, 200, 300]) {
+        let revoking = active(lease).begin_revocation(Cause::Requested, time(at)).unwrap();
+        store.commit(update(&revoking)).await.unwrap();
+        if at < 300 {
+            store.commit(update(&revoking.removed().unwrap())).await.unwrap();
+        }
+    }
+    assert_eq!(store.forget_revoked(time(100), 10).await.unwrap(), 0);
+    assert_eq!(store.forget_revoked(time(9_999), 1).await.unwrap(), 1);
+    assert_eq!(store.lease(&leases[0].id).await.unwrap(), None, "the one that ended first");
+    assert_eq!(store.forget_revoked(time(9_999), 10).await.unwrap(), 1);
+    assert_eq!(store.forget_revoked(time(9_999), 10).await.unwrap(), 0);
+    assert_eq!(ids(&*store, LeaseFilter { limit: 10, ..LeaseFilter::default() }).await.len(), 2);
+    assert_eq!(check_log(&*store, &harness.verifier()).await, 4);
+    harness.close(store).await;
+}
+
+/// Records that were archived leave, those after them stay, and the log goes on as one log.
+pub async fn lets_go_of_what_was_archived<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let mut leaves = Vec::new();
+    for second in 0..7 {
+        let lease = lease_at(second);
+        store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
+    }
+    let tree = |leaves: &[Hash]| {
+        let mut range = CompactRange::new();
+        range.extend(leaves.iter().copied());
+        range
+    };
+    for record in store.records(0, 100).await.unwrap() {
+        leaves.push(Hash::of_leaf(record.json.as_bytes()));
+    }
+    assert_eq!(store.frontier().await.unwrap().size(), 0);
+    let leave = |size: usize| Change { archived: Some(Frontier(tree(&leaves[..size]))), ..Change::default() };
+    store.commit(Change { events: vec![granted(&lease_at(8))], ..leave(5) }).await.unwrap();
+    let left: Vec<u64> = store.records(0, 100).await.unwrap().iter().map(|record| record.seq).collect();
+    assert_eq!(left, [5, 6, 7]);
+    assert_eq!(store.frontier().await.unwrap().nodes(), tree(&leaves[..5]).nodes());
+    // It never moves back.
+    store.commit(leave(3)).await.unwrap();
+    assert_eq!(store.frontier().await.unwrap().size(), 5);
+    harness.close(store).await;
+    let store = harness.open().await;
+    store.commit(Change { events: vec![granted(&lease_at(9))], ..Change::default() }).await.unwrap();
+    for record in store.records(7, 100).await.unwrap() {
+        leaves.push(Hash::of_leaf(record.json.as_bytes()));
+    }
+    let signed = harness.verifier().open(&store.checkpoint().await.unwrap().unwrap()).unwrap();
+    assert_eq!((signed.size, signed.root), (9, root(&leaves)));
+    // All of it: the next record is still the next.
+    let leave = Change { archived: Some(Frontier(tree(&leaves))), ..Change::default() };
+    store.commit(leave).await.unwrap();
+    assert!(store.records(0, 100).await.unwrap().is_empty());
+    harness.close(store).await;
+    let store = harness.open().await;
+    store.commit(Change { events: vec![granted(&lease_at(10))], ..Change::default() }).await.unwrap();
+    assert_eq!(store.records(0, 100).await.unwrap()[0].seq, 9);
+    harness.close(store).await;
+}
+
+/// 64 tasks at once: every step that was taken is there once, every record has its number.
+pub async fn serves_many_at_once<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let shared = lease_at(0);
+    store.commit(insert(&shared)).await.unwrap();
+    let tasks: Vec<_> = (0..64)
+        .map(|task| {
+            let (store, shared) = (Arc::clone(&store), shared.clone());
+            tokio::spawn(async move {
+                for n in 0..10 {
+                    let lease = lease_at(task * 100 + n);
+                    store.commit(insert(&lease)).await.unwrap();
+                    store.commit(settled(&active(&lease))).await.unwrap();
+                    assert_eq!(store.lease(&lease.id).await.unwrap().unwrap().state, LeaseState::Active);
+                }
+                // All want the same step, and the same key: one gets it.
+                let step = store.commit(settled(&active(&shared))).await;
+                let key = store.commit(insert(&with_key("contended"))).await;
+                assert!(step.is_ok() || stale(step.clone(), &shared));
+                assert!(matches!(key, Ok(()) | Err(StoreError::KeyTaken(_))));
+                (u64::from(step.is_ok()), u64::from(key.is_ok()))
+            })
+        })
+        .collect();
+    let mut wins = (0, 0);
+    for task in tasks {
+        let (step, key) = task.await.unwrap();
+        wins = (wins.0 + step, wins.1 + key);
+    }
+    assert_eq!(wins, (1, 1));
+    assert_eq!(check_log(&*store, &harness.verifier()).await, 641);
+    let records = store.records(0, 1_000).await.unwrap();
+    let named: BTreeSet<String> = records
+        .iter()
+        .map(|record| serde_json::from_str::<serde_json::Value>(&record.json).unwrap()["lease_id"].to_string())
+        .collect();
+    assert_eq!(named.len(), 641, "one record for each lease");
+    harness.close(store).await;
+}
+
+/// What was there when it was closed is there when it is opened, and the log goes on.
+pub async fn opens_where_it_was_closed<H: Harness>(harness: H) {
+    let mut written = Vec::new();
+    for round in 0..3_i64 {
+        let store = harness.open().await;
+        for lease in &written {
+            assert_eq!(store.lease(&active(lease).id).await.unwrap(), Some(active(lease)));
+        }
+        for n in 0..5 {
+            let lease = lease_at(round * 10 + n);
+            store.commit(insert(&lease)).await.unwrap();
+            store.commit(settled(&active(&lease))).await.unwrap();
+            written.push(lease);
+        }
+        assert_eq!(check_log(&*store, &harness.verifier()).await, written.len() as u64);
+        harness.close(store).await;
+    }
+}
+
+/// What the backends named, and who made what is still to be removed.
+pub async fn knows_what_backends_named_and_who_made_it<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let vault = DriverRef { plugin: "vault".into(), config: Some("{\"mount\":\"db\"}".into()), ..lease_at(0).driver };
+    let made = |second, id: &str| Lease {
+        external_id: Some(id.into()),
+        username: Some(format!("v-root-{id}")),
+        driver: vault.clone(),
+        ..lease_at(second)
+    };
+    let (kept, gone) = (made(0, "creds/a/1"), made(1, "creds/a/2"));
+    for lease in [&kept, &gone, &lease_at(2)] {
+        store.commit(insert(lease)).await.unwrap();
+    }
+    assert_eq!(store.lease(&kept.id).await.unwrap().as_ref(), Some(&kept));
+    store.commit(update(&gone.refuse(time(2), "no".into()).unwrap())).await.unwrap();
+    let ids: Vec<String> = ["creds/a/1", "creds/a/2", "'; --", ""].map(Into::into).to_vec();
+    assert_eq!(store.known_external_ids(&ids).await.unwrap(), ["creds/a/1"]);
+    assert!(store.known_external_ids(&[]).await.unwrap().is_empty());
+    let many: Vec<String> = (0..25_000).map(|n| format!("x/{n}")).chain(["creds/a/1".to_owned()]).collect();
+    assert_eq!(store.known_external_ids(&many).await.unwrap(), ["creds/a/1"]);
+
+    let mut makers = store.makers().await.unwrap();
+    makers.sort_by(|one, other| one.driver.plugin.cmp(&other.driver.plugin));
+    let told: Vec<_> = makers.iter().map(|maker| (maker.driver.plugin.as_str(), maker.leases)).collect();
+    assert_eq!(told, [("postgres", 1), ("vault", 1)]);
+    assert_eq!((&makers[1].driver, makers[1].target.as_str()), (&vault, "inventory_db"));
+    assert_eq!(makers[1].last_expiry, kept.expires_at);
+    harness.close(store).await;
+}
+
+/// Texts that look like something else come back as they were, and only to whom they belong.
+pub async fn keeps_hostile_texts<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let texts = [
+        "'; DROP TABLE leases; --",
+        "\"}],[\"",
+        "nul\0nul",
+        "nul",
+        "line\nline\r\u{2028}",
+        "\\u0000\\\"",
+        "😀𝕵 é ﷽ \u{202e}",
+        "\u{1}\u{7f}\u{fffd}",
+        "nul\u{fffd}nul",
+        "",
+    ];
+    for text in texts {
+        let mut lease = with_key(text);
+        lease.principal.workload = text.into();
+        lease.reason = Some(text.into());
+        lease.account = AccountName::from_backend(text);
+        lease.metadata.insert(text.into(), text.into());
+        let stored = store.commit(insert(&lease)).await;
+        if text == "nul\u{fffd}nul" && matches!(stored, Err(StoreError::KeyTaken(_))) {
+            // A key is a digest in hexadecimal; this one only must not be taken for the other.
+            assert_eq!(store.lease_by_key(text).await.unwrap(), None);
+            continue;
+        }
+        stored.unwrap();
+        let active = active(&lease);
+        let event = granted(&active).with("text", text).with_error(text);
+        store.commit(Change { events: vec![event], ..update(&active) }).await.unwrap();
+        assert_eq!(store.lease(&lease.id).await.unwrap().as_ref(), Some(&active), "{text:?}");
+        assert_eq!(store.lease_by_key(text).await.unwrap().as_ref(), Some(&active), "{text:?}");
+        let own = LeaseFilter { principal: Some(lease.principal.clone()), limit: 10, ..LeaseFilter::default() };
+        assert_eq!(ids(&*store, own).await, [lease.id.clone()], "{text:?}");
+        assert_eq!(store.known_accounts(&[text.to_owned()]).await.unwrap(), [AccountName::from_backend(text)]);
+        let seq = check_log(&*store, &harness.verifier()).await - 1;
+        let record = store.records(seq, 1).await.unwrap().remove(0);
+        assert!(!record.json.contains('\n'));
+        let record: serde_json::Value = serde_json::from_str(&record.json).unwrap();
+        assert_eq!((&record["text"], &record["reason"]), (&text.into(), &text.into()));
+    }
+    harness.close(store).await;
+}
+
+/// The tests of one store.
+#[macro_export]
+macro_rules! for_store {
+    ($harness:ty) => {
+        $crate::for_store!(
+            $harness: keeps_what_it_was_given, keeps_sealed_values, refuses_a_stale_step_whole, takes_several_steps_at_once,
+            guards_idempotency_keys, a_removal_never_fails_for_a_key, tells_what_is_due, knows_its_accounts,
+            knows_what_backends_named_and_who_made_it, lists_page_by_page, forgets_only_what_is_over, lets_go_of_what_was_archived, serves_many_at_once, opens_where_it_was_closed,
+            keeps_hostile_texts,
+            counts_each_request_once,
+            counts_for_a_target_only_what_was_granted,
+            holds_a_request_until_it_is_a_lease
+        );
+    };
+    ($harness:ty: $($promise:ident),+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                $crate::$promise(<$harness as $crate::Harness>::new()).await;
+            }
+        )+
+    };
+}
