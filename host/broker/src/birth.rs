@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jit_core::account::Mark;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Export;
+use jit_config::Export;
 use jit_ledger::audit::export_file::reaches;
 use jit_ledger::{Change, SealedWrite, Store};
 

@@ -15,7 +15,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::birth::Birth;
 use crate::clock::Clock;
-use crate::config::{Archive as ArchivePlan, Bound};
 use crate::denials::{DenialBudget, Denials};
 use crate::leftover::Leftovers;
 use crate::limits::RateLimits;
@@ -28,6 +27,7 @@ use crate::sealing::Sealer;
 use crate::space::{Room, Space};
 use crate::target::Serving;
 use crate::tasks::reconcile::{Brake, Listings};
+use jit_config::{Archive as ArchivePlan, Bound};
 use jit_ledger::audit::archive::Exported;
 use jit_ledger::{Change, Settled, Store, StoreError};
 

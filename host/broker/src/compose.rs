@@ -24,7 +24,6 @@ use tokio::sync::Semaphore;
 
 use crate::birth;
 use crate::broker::{Broker, COMMIT_DEADLINE, Parts};
-use crate::config::{self, Config, ConfigErrors, RejectedPlugin};
 use crate::connection::{Connected, usual_port};
 use crate::denials::DenialBudget;
 use crate::facts::ContextLink;
@@ -33,6 +32,7 @@ use crate::prepare::Prepared;
 use crate::space::Space;
 use crate::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
 use crate::{rotation, session_store};
+use jit_config::{Config, ConfigErrors, RejectedPlugin};
 use jit_ledger::audit;
 use jit_ledger::{Change, Store as _};
 use jit_ledger_sqlite::{SqliteOptions, SqliteStore};
@@ -86,8 +86,8 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
     warn_of_lost_sessions(config, sealer.is_some());
     let records = *store.log_size().borrow();
     let birth = birth::of_store(&*store, records, &config.audit.export).await?;
-    let config::StoreKind::Sqlite(path) = &config.store.kind;
-    let exports = config.audit.export.iter().map(|config::Export::Jsonl { path }| path);
+    let jit_config::StoreKind::Sqlite(path) = &config.store.kind;
+    let exports = config.audit.export.iter().map(|jit_config::Export::Jsonl { path }| path);
     let space = Space::new(path, exports, config.store.marks);
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
@@ -113,7 +113,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
 
 /// What a driver of an HTTP API keeps between its calls outlives the process only when it is sealed.
 fn warn_of_lost_sessions(config: &Config, sealing: bool) {
-    let http = |connection: &config::Connection| connection.protocol.capability() == Grant::Http.as_str();
+    let http = |connection: &jit_config::Connection| connection.protocol.capability() == Grant::Http.as_str();
     if !sealing && config.connections.values().any(http) {
         tracing::warn!(
             "without [store] sealing_key the logins of HTTP connections are kept in memory only: a restart makes new \
@@ -136,7 +136,7 @@ pub fn identity(config: &Config, mode: Mode) -> anyhow::Result<Identity> {
 }
 
 /// An entry of the configuration as the verifier reads it.
-fn verifier(entry: &config::JwtIssuer) -> anyhow::Result<JwtIssuerConfig> {
+fn verifier(entry: &jit_config::JwtIssuer) -> anyhow::Result<JwtIssuerConfig> {
     let algorithms: Vec<&str> = entry.algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
     let json = serde_json::json!({
         "name": entry.name,
@@ -185,7 +185,7 @@ pub(crate) fn compiled_by_user() -> anyhow::Result<PathBuf> {
 }
 
 /// The Wasm host with configured limits, or those that hold without a configuration.
-fn runtime_with(limits: Option<&config::PluginLimits>, cache_dir: PathBuf) -> anyhow::Result<Runtime> {
+fn runtime_with(limits: Option<&jit_config::PluginLimits>, cache_dir: PathBuf) -> anyhow::Result<Runtime> {
     let mut options = RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS };
     if let Some(limits) = limits {
         if let Some(calls) = limits.max_calls {
@@ -209,7 +209,7 @@ fn cache_dir(config: &Config) -> PathBuf {
     if let Some(folder) = &config.plugin_limits.cache_dir {
         return folder.clone();
     }
-    let config::StoreKind::Sqlite(path) = &config.store.kind;
+    let jit_config::StoreKind::Sqlite(path) = &config.store.kind;
     path.parent().unwrap_or(Path::new(".")).join("plugin-cache")
 }
 
@@ -245,7 +245,7 @@ fn load_plugins(
     config: &Config,
     runtime: &Runtime,
     before: Option<&Serving>,
-    problems: &mut Vec<config::Problem>,
+    problems: &mut Vec<jit_config::Problem>,
 ) -> (BTreeMap<String, Plugin>, Vec<RejectedPlugin>) {
     let (mut plugins, mut rejected) = (BTreeMap::new(), Vec::new());
     let trusted = match config.signing.keys() {
@@ -291,7 +291,7 @@ pub fn rejections(error: &anyhow::Error, trigger: &'static str) -> Vec<AuditEven
         return vec![event(&format!("{error:#}"))];
     };
     if problems.rejected().is_empty() {
-        return vec![event(&problems.problems().first().map_or_else(String::new, config::Problem::plain))];
+        return vec![event(&problems.problems().first().map_or_else(String::new, jit_config::Problem::plain))];
     }
     let of_plugin = |rejected: &RejectedPlugin| {
         let event = event(&rejected.reason).with("plugin", rejected.plugin.clone());
@@ -314,7 +314,7 @@ async fn record_refused_start(store: &SqliteStore, error: &anyhow::Error) {
 }
 
 /// What the configuration says of a plugin, for the runtime.
-pub(crate) fn plugin_spec(name: &str, plugin: &config::PluginConfig) -> PluginSpec {
+pub(crate) fn plugin_spec(name: &str, plugin: &jit_config::PluginConfig) -> PluginSpec {
     let grants = plugin
         .grants
         .as_ref()
@@ -351,7 +351,7 @@ fn connections(
     config: &Config,
     before: Option<&Serving>,
     sessions: Option<&Arc<dyn SessionStore>>,
-    problems: &mut Vec<config::Problem>,
+    problems: &mut Vec<jit_config::Problem>,
 ) -> BTreeMap<String, Connected> {
     let mut connections = BTreeMap::new();
     for (name, connection) in &config.connections {
@@ -377,8 +377,8 @@ fn resolve(
     config: &Config,
     serving: &Serving,
     name: &jit_core::name::TargetName,
-    target: &config::Target,
-) -> Result<Target, Vec<config::Problem>> {
+    target: &jit_config::Target,
+) -> Result<Target, Vec<jit_config::Problem>> {
     let at = |path: &str, message: String| vec![config.explain(&format!("targets.{name}{path}"), message)];
     let driver = match serving.plugins.get(&target.driver) {
         Some(Plugin::Driver(driver)) => driver.clone(),
@@ -472,7 +472,7 @@ fn unfit(plugin: &Plugin, connected: &Connected) -> Option<String> {
 
 /// Where callers connect: what the target says, filled up with what the connection tells where
 /// callers speak the same as the connection.
-fn endpoint(told: Option<&config::Endpoint>, own: Option<Endpoint>) -> Result<Option<Endpoint>, String> {
+fn endpoint(told: Option<&jit_config::Endpoint>, own: Option<Endpoint>) -> Result<Option<Endpoint>, String> {
     let Some(told) = told else { return Ok(own) };
     let own = own.filter(|own| told.scheme.as_ref().is_none_or(|scheme| *scheme == own.scheme));
     let missing = |key: &str| format!("`{key}` is missing: the target's connection does not tell it");
@@ -490,7 +490,11 @@ fn endpoint(told: Option<&config::Endpoint>, own: Option<Endpoint>) -> Result<Op
     }))
 }
 
-fn policy_chain(config: &Config, serving: &Serving, names: &[String]) -> Result<Vec<ChainLink>, Vec<config::Problem>> {
+fn policy_chain(
+    config: &Config,
+    serving: &Serving,
+    names: &[String],
+) -> Result<Vec<ChainLink>, Vec<jit_config::Problem>> {
     let mut chain = Vec::new();
     let mut problems = Vec::new();
     for name in names {
@@ -532,7 +536,7 @@ fn policy_chain(config: &Config, serving: &Serving, names: &[String]) -> Result<
 }
 
 /// What a plugin says of its configuration, at its place in the file.
-fn at_fault(config: &Config, at: &str, fault: ConfigFault) -> Vec<config::Problem> {
+fn at_fault(config: &Config, at: &str, fault: ConfigFault) -> Vec<jit_config::Problem> {
     match fault {
         ConfigFault::Invalid(found) => found
             .into_iter()
@@ -550,7 +554,7 @@ fn at_fault(config: &Config, at: &str, fault: ConfigFault) -> Vec<config::Proble
 }
 
 /// What the policies of one target want counted, together.
-fn usage_windows(config: &Config, chain: &[ChainLink]) -> Result<Option<Vec<u64>>, Vec<config::Problem>> {
+fn usage_windows(config: &Config, chain: &[ChainLink]) -> Result<Option<Vec<u64>>, Vec<jit_config::Problem>> {
     let mut wanted: Option<Vec<u64>> = None;
     for link in chain.iter().filter(|link| link.mode != PolicyMode::Off) {
         let at = format!("policies.{}.config", link.name);
@@ -570,7 +574,11 @@ fn usage_windows(config: &Config, chain: &[ChainLink]) -> Result<Option<Vec<u64>
     Ok(wanted)
 }
 
-fn contexts(config: &Config, serving: &Serving, names: &[String]) -> Result<Vec<ContextLink>, Vec<config::Problem>> {
+fn contexts(
+    config: &Config,
+    serving: &Serving,
+    names: &[String],
+) -> Result<Vec<ContextLink>, Vec<jit_config::Problem>> {
     let mut links = Vec::new();
     let mut problems = Vec::new();
     for name in names {
@@ -613,18 +621,18 @@ fn contexts(config: &Config, serving: &Serving, names: &[String]) -> Result<Vec<
 ///
 /// # Errors
 /// When it is missing (`jit-broker audit key` makes one), readable by others, or none.
-pub fn audit_key(place: &config::SecretRef, mode: Mode) -> anyhow::Result<LogKey> {
+pub fn audit_key(place: &jit_config::SecretRef, mode: Mode) -> anyhow::Result<LogKey> {
     match place {
-        config::SecretRef::File(path) if mode.dev => {
+        jit_config::SecretRef::File(path) if mode.dev => {
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;
             }
             Ok(audit::key::load_or_generate(path)?)
         }
-        config::SecretRef::File(path) => audit::key::load(path).with_context(|| {
+        jit_config::SecretRef::File(path) => audit::key::load(path).with_context(|| {
             format!("the audit log cannot be signed; `jit-broker audit key {}` makes a key", path.display())
         }),
-        config::SecretRef::Env(_) => {
+        jit_config::SecretRef::Env(_) => {
             let text = place.resolve().context("[audit] signing_key")?;
             LogKey::from_text(text.expose_secret()).context("[audit] signing_key")
         }
@@ -641,7 +649,7 @@ pub(crate) fn log_key(config: &Config, mode: Mode) -> anyhow::Result<(LogKey, Or
 }
 
 async fn store(config: &Config, (signer, origin): (LogKey, Origin)) -> anyhow::Result<SqliteStore> {
-    let config::StoreKind::Sqlite(path) = &config.store.kind;
+    let jit_config::StoreKind::Sqlite(path) = &config.store.kind;
     let options = SqliteOptions { path: path.clone(), signer, origin };
     SqliteStore::open(options).await.with_context(|| format!("the store {} cannot be opened", path.display()))
 }

@@ -14,9 +14,9 @@ use jit_runtime::{
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use crate::config::{self, Protocol, SecretRef};
 use crate::places::Site;
 use crate::target::Endpoint;
+use jit_config::{Protocol, SecretRef};
 
 /// The largest file of certificates, in bytes.
 const MOST_CA: u64 = 1024 * 1024;
@@ -25,7 +25,7 @@ const MOST_CA: u64 = 1024 * 1024;
 /// sessions.
 pub struct Connected {
     /// Its section of the configuration.
-    pub settings: config::Connection,
+    pub settings: jit_config::Connection,
     /// What was read for it then.
     material: Material,
     /// The connection.
@@ -39,7 +39,7 @@ struct Material {
 }
 
 impl Material {
-    fn read(settings: &config::Connection) -> anyhow::Result<Self> {
+    fn read(settings: &jit_config::Connection) -> anyhow::Result<Self> {
         let password = settings.protocol.password().map(SecretRef::resolve).transpose()?;
         let ca = settings.ca.as_deref().map(read_ca).transpose()?;
         Ok(Self { password, ca })
@@ -63,7 +63,7 @@ impl Connected {
     /// With what is wrong with its settings or its files, without any of a secret.
     pub fn open(
         name: &str,
-        settings: &config::Connection,
+        settings: &jit_config::Connection,
         before: Option<&Self>,
         sessions: Option<Arc<dyn SessionStore>>,
     ) -> anyhow::Result<Self> {
@@ -100,7 +100,7 @@ impl Connected {
     /// What is known of where it leads.
     #[must_use]
     pub fn site(&self) -> Site {
-        let config::Connection { url, protocol, replaces, .. } = &self.settings;
+        let jit_config::Connection { url, protocol, replaces, .. } = &self.settings;
         let port = url.port_or_known_default().or_else(|| usual_port(url.scheme()));
         let port = port.map_or_else(String::new, |port| format!(":{port}"));
         let address = format!("{}://{}{port}", protocol.as_str(), url.host_str().unwrap_or_default());
@@ -115,8 +115,8 @@ impl Connected {
 }
 
 /// Which server a section names.
-fn place(settings: &config::Connection) -> (&'static str, String, Option<u16>) {
-    let config::Connection { url, protocol, .. } = settings;
+fn place(settings: &jit_config::Connection) -> (&'static str, String, Option<u16>) {
+    let jit_config::Connection { url, protocol, .. } = settings;
     (protocol.capability(), host(url), url.port_or_known_default().or_else(|| usual_port(url.scheme())))
 }
 
@@ -143,12 +143,13 @@ fn host(url: &Url) -> String {
 
 fn make(
     name: &str,
-    settings: &config::Connection,
+    settings: &jit_config::Connection,
     material: &Material,
     sessions: Option<Arc<dyn SessionStore>>,
     before: Option<&Connected>,
 ) -> anyhow::Result<Connection> {
-    let config::Connection { url, ca, plaintext, max_connections, connect_timeout, protocol, replaces: _ } = settings;
+    let jit_config::Connection { url, ca, plaintext, max_connections, connect_timeout, protocol, replaces: _ } =
+        settings;
     let plaintext = plaintext.is_some();
     let (max_connections, connect_timeout) = (*max_connections, *connect_timeout);
     let password = material.password.clone();
@@ -192,7 +193,7 @@ fn make(
         }
         Protocol::Http { secrets, addresses, request_timeout } => {
             let secrets = secrets.iter().map(|(name, place)| {
-                let source: Arc<dyn SecretSource> = Arc::new(place.clone());
+                let source: Arc<dyn SecretSource> = Arc::new(Configured(place.clone()));
                 (name.clone(), source)
             });
             Connection::Http(Arc::new(HttpConnection::new(HttpConnectionOptions {
@@ -211,11 +212,14 @@ fn make(
     })
 }
 
-/// Read anew at each use, so that a rotated file is seen.
-impl SecretSource for SecretRef {
+/// A secret where the configuration says it is. It is read at each use, so that a rotated file is seen.
+#[derive(Debug)]
+struct Configured(SecretRef);
+
+impl SecretSource for Configured {
     fn read(&self) -> Result<SecretString, String> {
         // The cause is the operating system's; neither has any of the content.
-        self.resolve().map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+        self.0.resolve().map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }
 }
 
@@ -252,10 +256,10 @@ mod tests {
             std::fs::write(self.0.path().join(name), text).unwrap();
         }
 
-        fn section(&self, keys: &str) -> config::Connection {
+        fn section(&self, keys: &str) -> jit_config::Connection {
             let text = format!("[server]\n[audit]\nsigning_key = {{ file = \"k\" }}\n[connections.it]\n{keys}\n");
             let file = self.0.path().join("broker.toml").display().to_string();
-            let config = config::Config::parse(&text, &file).unwrap_or_else(|e| panic!("{}", e.render(false)));
+            let config = jit_config::Config::parse(&text, &file).unwrap_or_else(|e| panic!("{}", e.render(false)));
             config.connections["it"].clone()
         }
     }
@@ -266,7 +270,7 @@ mod tests {
     const HTTP: &str =
         "kind = \"http\"\nurl = \"https://vault.example.com:8200\"\nsecrets = { jwt = { file = \"pw\" } }";
 
-    fn open(section: &config::Connection, before: Option<&Connected>) -> Connected {
+    fn open(section: &jit_config::Connection, before: Option<&Connected>) -> Connected {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Connected::open("it", section, before, None).unwrap_or_else(|error| panic!("{error:#}"))
     }
@@ -301,7 +305,7 @@ mod tests {
     fn a_rotated_secret_is_seen_and_a_missing_one_is_told_without_its_content() {
         let place = Place::new();
         let Protocol::Http { secrets, .. } = place.section(HTTP).protocol else { panic!("another kind") };
-        let source: &dyn SecretSource = &secrets["jwt"];
+        let source: &dyn SecretSource = &Configured(secrets["jwt"].clone());
         assert_eq!(source.read().unwrap().expose_secret(), "first");
         place.write("pw", "second\n");
         assert_eq!(source.read().unwrap().expose_secret(), "second");

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jit_core::policy::{ContextOutcome, ContextRecord, PolicyRequest};
+use jit_core::policy::{ContextOutcome, ContextRecord, OnFailure, PolicyRequest};
 use jit_runtime::{ContextPlugin, ContextScope, Fault};
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
@@ -19,16 +19,6 @@ const ENTRY_BYTES: usize = 128;
 const STATUS: &str = "status";
 
 type Facts = Arc<BTreeMap<String, String>>;
-
-/// What a provider's failure means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnFailure {
-    /// The request is denied (CLOSED).
-    #[default]
-    Deny,
-    /// The policies decide without its facts, and the record says so.
-    Allow,
-}
 
 /// A context provider of a target.
 #[derive(Clone)]

@@ -15,7 +15,6 @@ pub mod chain;
 pub mod cli;
 pub mod clock;
 pub mod compose;
-pub mod config;
 pub mod conformance;
 pub mod connection;
 pub mod denials;

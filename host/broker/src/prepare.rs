@@ -10,9 +10,9 @@ use jit_tlog::checkpoint::{LogKey, Origin};
 
 use crate::certificates::{self, BadPair, Validity};
 use crate::compose::{self, Mode};
-use crate::config::{Config, ConfigErrors, Problem, Severity};
 use crate::http::tls;
 use crate::sealing::{self, Sealer};
+use jit_config::{Config, ConfigErrors, Problem, Severity};
 
 /// All of it, in order.
 pub struct Prepared {

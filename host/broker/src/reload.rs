@@ -20,13 +20,13 @@ use tokio::sync::Mutex;
 
 use crate::broker::Broker;
 use crate::compose::{self, Mode};
-use crate::config::{Config, ConfigErrors};
 use crate::http::server::Operator;
 use crate::http::tls::Tls;
 use crate::places::{Misplaced, Places};
 use crate::prepare;
 use crate::target::Serving;
 use crate::watch::contents::Contents;
+use jit_config::{Config, ConfigErrors};
 use jit_ledger::{Change, Maker};
 
 /// The most mistakes of a refused configuration that are logged, each on its line.

@@ -27,7 +27,7 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{SecretError, SecretRef};
+use jit_config::{SecretError, SecretRef};
 
 /// Bytes of a key.
 const KEY: usize = 32;
@@ -39,8 +39,6 @@ const TAG: usize = 16;
 const VERSION: u8 = 1;
 /// The longest key file, in bytes.
 const MAX_FILE: u64 = 4 * 1024;
-/// The most former keys.
-pub const MAX_FORMER: usize = 8;
 
 /// Why there is no key to seal with.
 #[derive(Debug, thiserror::Error)]
@@ -307,7 +305,7 @@ pub fn generate(path: &Path) -> Result<(), SealingKeyError> {
 ///
 /// # Errors
 /// [`SealingKeyError`].
-pub fn of_config(store: &crate::config::Store) -> Result<Option<Sealer>, SealingKeyError> {
+pub fn of_config(store: &jit_config::Store) -> Result<Option<Sealer>, SealingKeyError> {
     store.sealing_key.as_ref().map(|key| Sealer::load(key, &store.former_sealing_keys)).transpose()
 }
 

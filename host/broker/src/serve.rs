@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::compose::{self, Composed, Mode};
-use crate::config::{self, Config, Export};
 use crate::http::connection::Bounds;
 use crate::http::operator::Readiness;
 use crate::http::places::{self, Places};
@@ -30,6 +29,7 @@ use crate::removal;
 use crate::target_check;
 use crate::tasks;
 use crate::watch::{self, contents::Contents};
+use jit_config::{Config, Export};
 use jit_ledger::Change;
 use jit_ledger::audit::export;
 
@@ -269,7 +269,7 @@ const OPERATORS_GRACE: Duration = Duration::from_secs(2);
 /// Their requests for metrics and the API's description at once.
 const OPERATOR_REQUESTS: usize = 4;
 
-fn app(settings: &config::Server, broker: &Arc<Broker>, metrics: PrometheusHandle) -> Arc<App> {
+fn app(settings: &jit_config::Server, broker: &Arc<Broker>, metrics: PrometheusHandle) -> Arc<App> {
     Arc::new(App {
         broker: Arc::clone(broker),
         metrics,

@@ -8,15 +8,15 @@ use jit_core::id::RequestId;
 use jit_core::name::{Principal, RoleName};
 use jit_core::policy::{ContextRecord, Operation, PolicyRecord, PolicyRequest};
 use jit_core::ttl::Ttl;
-use jit_identity::KnownIssuer;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{self, Final};
-use crate::config::spelling;
 use crate::facts;
 use crate::refusal::Refused;
 use crate::request::IssueRequest;
 use crate::target::{Serving, Target};
+use jit_config::spelling;
+use jit_identity::KnownIssuer;
 use jit_ledger::Store;
 
 /// The most attributes or facts of a question.

@@ -21,6 +21,8 @@
 //! | [`rollout`], [`glob`] | for whom a policy counts already |
 //! | [`usage`] | what is counted for policies |
 //! | [`event`] | the audit events |
+//! | [`transport`] | how the way to each kind of server is protected |
+//! | [`space`] | the marks below which a full disk stops something |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
@@ -37,5 +39,7 @@ pub mod policy;
 pub mod rollout;
 pub mod rotation;
 pub mod secret;
+pub mod space;
+pub mod transport;
 pub mod ttl;
 pub mod usage;

@@ -412,6 +412,16 @@ pub fn add_up(request: &PolicyRequest, asked: Ttl, answers: &[Answer]) -> ChainV
     }
 }
 
+/// What a provider's failure means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// The request is denied (CLOSED).
+    #[default]
+    Deny,
+    /// The policies decide without its facts, and the record says so.
+    Allow,
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

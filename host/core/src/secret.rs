@@ -59,6 +59,9 @@ fn random_text() -> String {
     text
 }
 
+/// The most former sealing keys: what was sealed with them can still be read.
+pub const MAX_FORMER: usize = 8;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,10 +2,11 @@
 //!
 //! In scope: opening and reading. Out of scope: what the file holds, and every format.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -32,4 +33,12 @@ pub fn read_capped(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     open_regular(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= most).then_some(bytes))
+}
+
+/// Where a component's signatures stand: beside it, with `.sig` added to its name.
+#[must_use]
+pub fn signature_path(component: &Path) -> PathBuf {
+    let mut name = OsString::from(component);
+    name.push(".sig");
+    name.into()
 }

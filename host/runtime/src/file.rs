@@ -1,24 +1,15 @@
 //! A component's bytes, read once, and who vouches for them. What is checked, compiled and put on
 //! record is these bytes: nobody can swap the file in between.
 
-use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aws_lc_rs::digest;
-use jit_files::read_capped;
+use jit_files::{read_capped, signature_path};
 use jit_tlog::checkpoint::VerifierKey;
 use jit_tlog::signature::{MAX_SIGNATURE_FILE, SignatureError, SignatureFile};
 
 use crate::load::{LoadErrorKind, MAX_COMPONENT, check_format};
-
-/// Where a component's signatures stand: beside it, with `.sig` added to its name.
-#[must_use]
-pub fn signature_path(component: &Path) -> PathBuf {
-    let mut name = OsString::from(component);
-    name.push(".sig");
-    name.into()
-}
 
 /// A component's bytes and their digest.
 pub(crate) struct ComponentFile {

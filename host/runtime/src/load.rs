@@ -27,7 +27,9 @@ use crate::context::ContextPlugin;
 use crate::driver::DriverPlugin;
 use crate::engine::{Core, MEMORIES, TABLES};
 use crate::fault::{Fault, FaultKind};
-use crate::file::{ComponentFile, SignatureFileError, signature_path};
+use jit_files::signature_path;
+
+use crate::file::{ComponentFile, SignatureFileError};
 use crate::limits::Limits;
 use crate::plugin::{Loaded, Plugin, PluginKind};
 use crate::policy::PolicyPlugin;

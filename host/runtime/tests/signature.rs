@@ -7,8 +7,8 @@ mod fixtures;
 use std::path::{Path, PathBuf};
 
 use fixtures::{Bench, bench, fixture, request, spec};
-use jit_files::open_regular;
-use jit_runtime::file::{SignatureFileError, signature_path};
+use jit_files::{open_regular, signature_path};
+use jit_runtime::file::SignatureFileError;
 use jit_runtime::{Grant, LoadErrorKind, Plugin, PluginKind, PluginSpec, Terms};
 use jit_tlog::checkpoint::{Origin, VerifierKey};
 use jit_tlog::signature::{MAX_SIGNATURE_FILE, PluginKey, SignatureError, SignatureFile};

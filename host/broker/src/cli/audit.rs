@@ -14,7 +14,7 @@ use super::admin::table;
 use super::client::{AdminClient, SocketArg};
 use super::{ConfigArg, Format, Stop, block_on};
 use crate::compose::{self, Mode};
-use crate::config::{Config, StoreKind};
+use jit_config::{Config, StoreKind};
 use jit_ledger::audit::archive::Segment;
 use jit_ledger::audit::export_file;
 use jit_ledger::audit::key;

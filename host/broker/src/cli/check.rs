@@ -8,11 +8,11 @@ use super::client::{AdminClient, SocketArg};
 use super::said::Said;
 use super::{ConfigArg, Stop, block_on, coloured};
 use crate::compose::{self, Mode};
-use crate::config::{self, Config, ConfigErrors};
 use crate::prepare::prepare;
 use crate::reload::Report;
 use crate::target::Serving;
 use crate::target_check::{Wrong, check_targets};
+use jit_config::{Config, ConfigErrors};
 
 #[derive(clap::Subcommand)]
 pub(super) enum ConfigCommand {
@@ -46,7 +46,7 @@ pub(super) enum ConfigCommand {
 pub(super) fn run(command: ConfigCommand) -> Result<(), Stop> {
     match command {
         ConfigCommand::Example => {
-            print!("{}", config::EXAMPLE);
+            print!("{}", jit_config::EXAMPLE);
             Ok(())
         }
         ConfigCommand::Check { config, offline } => check(&config, offline),
@@ -88,7 +88,7 @@ fn check(path: &ConfigArg, offline: bool) -> Result<(), Stop> {
 /// Loads and asks everything that a broker would.
 async fn look(config: &Config, path: &Path, offline: bool) -> Result<(), Stop> {
     let prepared = prepare(config, Mode::default()).map_err(found_wrong)?;
-    print!("{}", config::render(&prepared.warnings, coloured(&std::io::stdout())));
+    print!("{}", jit_config::render(&prepared.warnings, coloured(&std::io::stdout())));
     if let (Some(tls), Some(validity)) = (&config.server.tls, &prepared.certificate) {
         println!("certificate {}: valid until {}", tls.cert.display(), validity.ends);
     }
@@ -176,7 +176,7 @@ async fn ask_targets(config: &Config, serving: &Serving) -> usize {
                 };
                 let problems: Vec<_> =
                     mistakes.iter().map(|(path, message)| config.explain(&place(path), message)).collect();
-                print!("{}", config::render(&problems, coloured(&std::io::stdout())));
+                print!("{}", jit_config::render(&problems, coloured(&std::io::stdout())));
                 println!("target {target}: {}", if mistakes.len() == 1 { "a mistake" } else { "mistakes" });
             }
         }

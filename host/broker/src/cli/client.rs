@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use serde::de::DeserializeOwned;
 
 use super::Stop;
-use crate::config::Config;
+use jit_config::Config;
 
 /// Where the admin socket is.
 #[derive(clap::Args, Debug, Clone)]

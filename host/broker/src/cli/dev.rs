@@ -9,8 +9,8 @@ use url::Url;
 
 use super::{Stop, block_on, start_log};
 use crate::compose::Mode;
-use crate::config::{Config, ConfigErrors};
 use crate::dev_issuer::DevIssuer;
+use jit_config::{Config, ConfigErrors};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

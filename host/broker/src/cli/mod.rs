@@ -27,7 +27,7 @@ use tracing_subscriber::fmt::format::JsonFields;
 
 use self::json_lines::JsonLines;
 use crate::compose::Mode;
-use crate::config::{Config, ConfigErrors, LogFormat};
+use jit_config::{Config, ConfigErrors, LogFormat};
 
 /// Just-in-time credentials for workloads: an application proves its identity and gets an account
 /// that exists only for its lease.

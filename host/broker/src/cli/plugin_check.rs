@@ -7,7 +7,7 @@ use jit_plugin_build::{check, granted};
 use jit_runtime::Grant;
 
 use super::Stop;
-use crate::config::Config;
+use jit_config::Config;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -10,9 +10,9 @@ use jit_core::ttl::Ttl;
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on, policy_replay};
 use crate::compose;
-use crate::config::Config;
 use crate::request::IssueRequest;
 use crate::simulate::{Explanation, Question, explain};
+use jit_config::Config;
 
 const EXAMPLES: &str = "\
 Examples:

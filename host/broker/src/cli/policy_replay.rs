@@ -17,13 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::admin::table;
 use super::{Format, Stop, block_on, coloured};
 use crate::compose;
-use crate::config::{Config, PluginTable, StoreKind, render};
 use crate::policy_replay::candidate::Candidate;
 use crate::policy_replay::comparison::Place;
 use crate::policy_replay::record::{Filter, Reference};
 use crate::policy_replay::report::{Kind, Report, Totals};
 use crate::policy_replay::run::{self, Progress, Replay, Subject};
 use crate::policy_replay::source::Source;
+use jit_config::{Config, PluginTable, StoreKind, render};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

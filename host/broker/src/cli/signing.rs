@@ -4,15 +4,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use jit_files::read_capped;
-use jit_runtime::file::{component_digest, read_signatures, signature_path, verify_file};
 use jit_tlog::checkpoint::{Origin, VerifierKey};
 use jit_tlog::signature::{PluginKey, SignatureFile};
 use secrecy::ExposeSecret as _;
 
 use super::{ConfigArg, Stop};
-use crate::config::Config;
+use jit_config::Config;
+use jit_files::{read_capped, signature_path};
 use jit_ledger::audit::key;
+use jit_runtime::file::{component_digest, read_signatures, verify_file};
 
 /// The largest file with a verifier key, in bytes.
 const MAX_KEY_FILE: u64 = 1_024;

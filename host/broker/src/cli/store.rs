@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::Stop;
-use crate::config::SecretRef;
 use crate::sealing::{self, Sealer};
+use jit_config::SecretRef;
 
 #[derive(clap::Subcommand)]
 pub(super) enum StoreCommand {

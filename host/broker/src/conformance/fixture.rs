@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use url::Url;
 
 use super::login::LoginConfig;
-use crate::config::Config;
+use jit_config::Config;
 
 /// The largest fixture, in bytes.
 const MAX_FIXTURE: u64 = 256 * 1024;

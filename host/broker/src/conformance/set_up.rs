@@ -13,7 +13,7 @@ use super::gate::Gate;
 use super::login::Login;
 use super::stand::{Seen, Stand};
 use crate::compose;
-use crate::config::Config;
+use jit_config::Config;
 
 /// How the names of the kit's accounts begin. Short: some backends take 20 bytes.
 const PREFIX: &str = "jk-";

@@ -21,13 +21,13 @@ use super::problem::HttpRefused;
 use super::server::Operator;
 use crate::broker::Broker;
 use crate::compose::with_causes;
-use crate::config::ConfigErrors;
 use crate::refusal::Refused;
 use crate::reload::{Reloader, Trigger};
 use crate::rotation::operate;
 use crate::simulate::{Question, explain};
 use crate::tasks::reconcile::Pass;
 use crate::tasks::{self, housekeeping, reconcile};
+use jit_config::ConfigErrors;
 use jit_ledger::Change;
 
 /// A lease as operators see it: with whose it is and how its removal goes.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::Config;
+use jit_config::Config;
 
 /// Descriptors that are kept for the store, the log, plugins, the admin socket and the rest.
 const KEPT: u64 = 128;

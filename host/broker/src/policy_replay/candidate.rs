@@ -8,7 +8,7 @@ use jit_core::policy::{PolicyRecord, PolicyRequest, Verdict};
 use jit_runtime::{ConfigFault, Plugin, PluginSpec, PolicyPlugin, Runtime};
 
 use crate::compose;
-use crate::config::{Config, ConfigErrors, PluginTable};
+use jit_config::{Config, ConfigErrors, PluginTable};
 
 /// A policy that is asked about recorded inputs.
 #[derive(Debug, Clone)]

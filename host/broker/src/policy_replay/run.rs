@@ -183,7 +183,7 @@ fn hold(tally: &mut Tally, asking: &mut Asking<'_>, decision: &Decision, policy:
 
 /// Roles that targets have, from a configuration.
 #[must_use]
-pub fn roles_of(config: &crate::config::Config) -> Roles {
+pub fn roles_of(config: &jit_config::Config) -> Roles {
     config.targets.iter().map(|(name, target)| (name.to_string(), target.roles.keys().cloned().collect())).collect()
 }
 

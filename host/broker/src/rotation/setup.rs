@@ -8,8 +8,8 @@ use jit_core::name::RoleName;
 use jit_runtime::Connection;
 
 use super::RotatingAccount;
-use crate::config::{self, Config, Problem};
 use crate::target::{Serving, Target};
+use jit_config::{Config, Problem};
 
 /// The rotating account of a role, checked.
 ///
@@ -17,7 +17,7 @@ use crate::target::{Serving, Target};
 /// In words for operators: what to mend.
 pub fn account(
     config: &Config,
-    target: &config::Target,
+    target: &jit_config::Target,
     role: &RoleName,
     driver: &jit_runtime::DriverPlugin,
 ) -> Result<Option<RotatingAccount>, String> {

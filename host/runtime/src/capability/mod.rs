@@ -20,7 +20,8 @@ pub(crate) mod log;
 pub(crate) mod secrets;
 pub mod session;
 pub mod sql;
-pub mod transport;
+#[cfg(test)]
+mod stranger;
 
 /// A capability that a plugin may be granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

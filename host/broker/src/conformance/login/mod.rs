@@ -7,8 +7,8 @@ mod http;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use jit_core::transport::{self, Security, Spoken};
 use jit_runtime::capability::sql::{mysql, postgres};
-use jit_runtime::capability::transport::{self, Security, Spoken};
 use jit_runtime::directory_login;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Pass, TargetReport};
 use crate::birth::Birth;
 use crate::broker::Broker;
-use crate::config::Bound;
+use jit_config::Bound;
 use jit_ledger::{Change, StoreError};
 
 /// The most accounts that an event names.

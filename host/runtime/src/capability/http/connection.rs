@@ -17,9 +17,9 @@ use url::{Host, Url};
 use super::address::{AddressRules, CheckedNames, Lookup, RefusedAddress, system_lookup};
 use crate::capability::session::kept::KeptSecrets;
 use crate::capability::session::{SecretSource, SessionStore};
-use crate::capability::transport::{self, Spoken};
 use crate::driver::Lane;
 use crate::text::escape;
+use jit_core::transport::{self, Spoken};
 
 /// Requests at once on the removal lane.
 const REMOVAL_REQUESTS: usize = 2;

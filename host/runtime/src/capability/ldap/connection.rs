@@ -28,9 +28,9 @@ use super::name;
 use super::request::{INVALID_CREDENTIALS, Octets, SUCCESS, Search};
 use super::tls;
 use crate::capability::sql::connection::Unavailable;
-use crate::capability::transport::{self, Spoken};
 use crate::driver::Lane;
 use crate::text::escape;
+use jit_core::transport::{self, Spoken};
 
 /// Connections of the removal lane.
 const REMOVAL_CONNECTIONS: usize = 2;

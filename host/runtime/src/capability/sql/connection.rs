@@ -65,7 +65,7 @@ pub struct SqlConnectionOptions {
     /// Host, port, database, user and TLS options ([`Spoken::settings`]), without password. For MySQL the
     /// database may be left out.
     ///
-    /// [`Spoken::settings`]: crate::capability::transport::Spoken::settings
+    /// [`Spoken::settings`]: jit_core::transport::Spoken::settings
     pub url: Url,
     /// An operator's word that the server need not be verified although it is on another machine.
     pub plaintext: bool,

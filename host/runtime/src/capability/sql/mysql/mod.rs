@@ -18,8 +18,8 @@ use super::connection::{Endpoint, SETTLE, SqlConnectionOptions, without_brackets
 use super::dialect::QueryEnd;
 use super::{RowBounds, StatementText};
 use crate::bindings::sql::Rows;
-use crate::capability::transport::{self, Security, Spoken};
 use crate::driver::Lane;
+use jit_core::transport::{self, Security, Spoken};
 
 pub(crate) mod bounds;
 pub(crate) mod error;

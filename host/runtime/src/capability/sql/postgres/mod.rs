@@ -15,8 +15,8 @@ use super::dialect::QueryEnd;
 use super::{MESSAGE, RowBounds, StatementText, withheld};
 use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Rows, ServerError};
-use crate::capability::transport::{self, Security, Spoken};
 use crate::text::escape;
+use jit_core::transport::{self, Security, Spoken};
 
 pub(crate) mod bounds;
 pub(crate) mod lexer;

@@ -4,7 +4,7 @@
 const MAX_WORD: usize = 64;
 
 /// The candidate that is nearest to `word`, when it is near enough to be a slip of the hand.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = plain(word);
     if word.is_empty() || word.chars().count() > MAX_WORD {
         return None;

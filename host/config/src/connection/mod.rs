@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jit_runtime::capability::transport::{Spoken, is_here, is_socket};
+use jit_core::transport::{Spoken, is_here, is_socket};
 use url::Url;
 
 use super::field::Wrong;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use url::Url;
 
 use super::Protocol;
-use crate::config::section::{Section, shown};
+use crate::section::{Section, shown};
 
 /// The most addresses that are excepted.
 const MOST_ADDRESSES: usize = 64;

@@ -4,8 +4,8 @@ use std::path::{Component, PathBuf};
 
 use jit_core::ttl::Ttl;
 
-use crate::sealing::MAX_FORMER;
-use crate::space::Marks;
+use jit_core::secret::MAX_FORMER;
+use jit_core::space::Marks;
 
 use super::field::Wrong;
 use super::secret::SecretRef;

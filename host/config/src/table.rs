@@ -56,7 +56,7 @@ impl PluginTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::Config;
 
     const TABLE: &str = "time_zone = \"Europe/Berlin\"\nratio = 0.25\nlarge = 0xff\n\
         [[rules]]\nworkload = \"payment-*\"\nattributes = { env = \"prod\", \"a.b\" = \"c\" }\n[nested.deep]\nz = 1\na = [true, 1979-05-27]\n";

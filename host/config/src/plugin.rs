@@ -10,7 +10,7 @@ use jit_core::glob::Glob;
 use jit_core::policy::Mode;
 use jit_core::rollout::{Rollout, Share};
 
-use crate::facts::OnFailure;
+use jit_core::policy::OnFailure;
 
 use super::reference::Declared;
 use super::section::{Section, shown};

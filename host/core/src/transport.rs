@@ -269,9 +269,6 @@ fn check_settings(spoken: Spoken, url: &Url) -> Result<(), Unprotected> {
 }
 
 #[cfg(test)]
-mod stranger;
-
-#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;

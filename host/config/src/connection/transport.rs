@@ -1,10 +1,10 @@
 //! How the way to the server is protected: the one rule of `jit_runtime`, told at its line.
 
-use jit_runtime::capability::transport::{Part, Spoken, Unprotected, is_here, security};
+use jit_core::transport::{Part, Spoken, Unprotected, is_here, security};
 use url::Url;
 
-use crate::config::section::{Section, shown};
-use crate::config::spelling;
+use crate::section::{Section, shown};
+use crate::spelling;
 
 /// `plaintext = { because = "…" }`: the reason. None where it is not there, or is wrong, which is then told.
 pub(super) fn plaintext(section: &Section<'_>) -> Option<String> {

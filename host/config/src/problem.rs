@@ -209,12 +209,14 @@ impl ConfigErrors {
     }
 
     /// Mistakes that only showed when the plugins were asked.
-    pub(crate) fn of(problems: Vec<Problem>) -> Self {
+    #[must_use]
+    pub fn of(problems: Vec<Problem>) -> Self {
         Self::new(problems, 0)
     }
 
     /// The same, with the plugins that are among the reasons.
-    pub(crate) fn with_rejected(self, rejected: Vec<RejectedPlugin>) -> Self {
+    #[must_use]
+    pub fn with_rejected(self, rejected: Vec<RejectedPlugin>) -> Self {
         Self { rejected, ..self }
     }
 

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::Protocol;
-use crate::config::section::Section;
+use crate::section::Section;
 
 pub(super) fn ldap(section: &Section<'_>) -> Option<Protocol> {
     section.demand("bind_dn", "bind_dn = \"cn=jit-broker,ou=services,dc=example,dc=com\"");

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::Protocol;
-use crate::config::section::Section;
+use crate::section::Section;
 
 pub(super) fn postgres(section: &Section<'_>) -> Option<Protocol> {
     Some(Protocol::Postgres { password: section.secret("password") })

@@ -11,6 +11,8 @@
 //! Every key that a section's reader asks for is allowed, and no other. To add a key: ask for it in
 //! the section's file, add it to `example.toml`, and a row to `tests/mistakes.rs`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+
 mod connection;
 mod field;
 mod files;
@@ -26,7 +28,7 @@ mod secret;
 mod section;
 mod server;
 mod signing;
-pub(crate) mod spelling;
+pub mod spelling;
 mod store;
 mod table;
 mod target;
@@ -42,8 +44,8 @@ use std::time::Duration;
 
 use jit_core::account::AccountPrefix;
 use jit_core::name::TargetName;
+use jit_files::signature_path;
 use jit_identity::KnownIssuer;
-use jit_runtime::file::signature_path;
 use toml::de::DeTable;
 
 pub use self::connection::{Connection, Protocol};
