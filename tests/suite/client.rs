@@ -165,7 +165,7 @@ async fn a_renewed_lease_keeps_its_account_until_the_cap_and_no_query_fails_then
     let service = Service::over(&pool);
     eventually("a renewal", async || watch.now().renewals >= 1).await;
     assert_eq!((watch.now().generation, watch.credential().username == first.username), (0, true));
-    assert!(watch.lease().expires_at > first.lease.expires_at);
+    assert!(watch.lease().term.expires_at > first.lease.term.expires_at);
     eventually("the cap and a new account", async || service.accounts() >= 2).await;
     assert_eq!(watch.now().generation, 1);
     service.end().await;
@@ -224,10 +224,10 @@ async fn leases_can_be_asked_for_renewed_and_given_back() {
     let shown = format!("{credential:?}");
     assert!(shown.contains(&credential.username) && !shown.contains(credential.password.expose_secret()), "{shown}");
     let id = &credential.lease.lease_id;
-    let renewed = client.renew(id, Some("1h")).await.unwrap();
-    assert!(renewed.expires_at > credential.lease.expires_at);
+    let renewed = client.renew(id, Some("1h".into())).await.unwrap();
+    assert!(renewed.term.expires_at > credential.lease.term.expires_at);
     let seen = client.lease(id).await.unwrap();
-    assert_eq!((seen.expires_at, seen.state), (renewed.expires_at, Some(jit_client::LeaseState::Active)));
+    assert_eq!((seen.term.expires_at, seen.state), (renewed.term.expires_at, jit_client::LeaseState::Active));
     for _ in 0..2 {
         client.revoke(id).await.unwrap();
     }

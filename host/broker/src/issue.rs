@@ -128,7 +128,7 @@ async fn not_offered(
     let role = request.role.as_ref().map(ToString::to_string);
     let kind = EventKind::IssueDenied;
     let event = AuditEvent { role, ..request_event(kind, Timestamp::now(), caller, request, request_id) };
-    let event = event.with("code", refused.code()).with_error(refused.to_string());
+    let event = event.with("code", refused.code().as_str()).with_error(refused.to_string());
     match broker.deny(&caller.principal, vec![event], Vec::new()).await {
         Ok(()) => refused,
         Err(error) => error.into(),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jit_api::ProblemCode;
 use jit_core::id::LeaseId;
 use jit_core::lease::LeaseState;
 
@@ -127,28 +128,30 @@ impl Refused {
         Self::InvalidRequest { field: Some(field), detail: detail.into() }
     }
 
-    /// The word for metrics, the same as the API's code.
+    /// The API's code, which is also the word for metrics and records.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ProblemCode {
         match self {
-            Self::InvalidRequest { .. } => "invalid-request",
-            Self::Unauthenticated => "unauthenticated",
-            Self::PolicyDenied { .. } => "policy-denied",
-            Self::Blocked { .. } => "blocked",
-            Self::RoleNotAllowed { .. } => "role-not-allowed",
-            Self::UnknownTarget(_) => "unknown-target",
-            Self::UnknownLease => "unknown-lease",
-            Self::IdempotencyConflict(_) => "idempotency-conflict",
+            Self::InvalidRequest { .. } => ProblemCode::InvalidRequest,
+            Self::Unauthenticated => ProblemCode::Unauthenticated,
+            Self::PolicyDenied { .. } => ProblemCode::PolicyDenied,
+            Self::Blocked { .. } => ProblemCode::Blocked,
+            Self::RoleNotAllowed { .. } => ProblemCode::RoleNotAllowed,
+            Self::UnknownTarget(_) => ProblemCode::UnknownTarget,
+            Self::UnknownLease => ProblemCode::UnknownLease,
+            Self::IdempotencyConflict(_) => ProblemCode::IdempotencyConflict,
             // One code: for a client all mean that it has to ask for a new lease.
-            Self::LeaseNotActive { .. } | Self::LeaseNotRenewable { .. } | Self::NotAgain { .. } => "lease-not-active",
-            Self::RateLimited { .. } => "rate-limited",
-            Self::TargetRefused(_) => "target-refused",
-            Self::WrongPlace { .. } => "wrong-place",
-            Self::TargetUnavailable(_) | Self::TargetAway(_) => "target-unavailable",
+            Self::LeaseNotActive { .. } | Self::LeaseNotRenewable { .. } | Self::NotAgain { .. } => {
+                ProblemCode::LeaseNotActive
+            }
+            Self::RateLimited { .. } => ProblemCode::RateLimited,
+            Self::TargetRefused(_) => ProblemCode::TargetRefused,
+            Self::WrongPlace { .. } => ProblemCode::WrongPlace,
+            Self::TargetUnavailable(_) | Self::TargetAway(_) => ProblemCode::TargetUnavailable,
             // To a caller the same: nothing can be put on record now.
-            Self::AuditUnavailable | Self::NoRoom => "audit-unavailable",
-            Self::Overloaded => "overloaded",
-            Self::TargetTimeout(_) => "target-timeout",
+            Self::AuditUnavailable | Self::NoRoom => ProblemCode::AuditUnavailable,
+            Self::Overloaded => ProblemCode::Overloaded,
+            Self::TargetTimeout(_) => ProblemCode::TargetTimeout,
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use jit_api::{IssueRequest, RenewRequest};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Lease, LeaseState};
@@ -22,7 +23,7 @@ use crate::issue::resolve;
 use crate::permit::{Counting, decide};
 use crate::places::{Misplaced, NotTold};
 use crate::refusal::Refused;
-use crate::request::{IssueRequest, RenewRequest};
+use crate::request::CheckedRequest;
 use crate::target::{Target, account_view};
 use crate::tasks::reconcile;
 use jit_ledger::{Change, LeaseWrite, StoreError};
@@ -54,7 +55,7 @@ pub async fn renew(
         ticket: lease.ticket.clone(),
         metadata: lease.metadata.clone(),
     };
-    let asked = resolve(broker, caller, request.check()?, request_id.clone(), Operation::Renew)?;
+    let asked = resolve(broker, caller, CheckedRequest::check(request)?, request_id.clone(), Operation::Renew)?;
     let (target, at) = (asked.target.clone(), asked.at);
     if !target.driver_ref().same_maker(&lease.driver) {
         // The old driver removes the account when its time is over; the new one knows nothing of it.

@@ -2,67 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use jit_api::{GiveBackRequest, IssueRequest, MAX_NAMED};
 use jit_core::name::{RoleName, TargetName};
-use jit_core::ttl::{Ttl, TtlError};
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize};
+use jit_core::ttl::Ttl;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::refusal::Refused;
-
-/// The body of `POST /issue` and `POST /v1/simulate`.
-#[derive(Debug, Clone, Deserialize, Serialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct IssueRequest {
-    /// The configured target.
-    #[schema(example = "inventory_db", max_length = 63)]
-    pub target: String,
-    /// The role; may be left out where the target has a default.
-    #[schema(example = "app_read_only", max_length = 63)]
-    #[serde(default)]
-    pub role: Option<String>,
-    /// A duration ("90s", "30m", "1h") or whole seconds; lowered to the target's or a policy's cap.
-    #[schema(value_type = Option<String>, example = "30m")]
-    #[serde(default, deserialize_with = "length")]
-    pub ttl: Option<Ttl>,
-    /// Why; for policies and the audit log.
-    #[schema(max_length = 1024)]
-    #[serde(default)]
-    pub reason: Option<String>,
-    /// A ticket; for policies and the audit log.
-    #[schema(max_length = 128)]
-    #[serde(default)]
-    pub ticket: Option<String>,
-    /// Anything else worth recording: at most 16 entries.
-    #[serde(default)]
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// The body of `POST /v1/leases/{id}/renew`.
-#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RenewRequest {
-    /// As in `/issue`; the target's default when left out.
-    #[schema(value_type = Option<String>, example = "30m")]
-    #[serde(default, deserialize_with = "length")]
-    pub ttl: Option<Ttl>,
-}
-
-/// The most leases that one request gives back by name.
-pub const MOST_NAMED: usize = 1_000;
-
-/// The body of `POST /v1/leases/revoke`: either field.
-#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GiveBackRequest {
-    /// These leases: 1 to 1000 ids.
-    #[schema(example = json!(["lease_01jd3x7k2m9v5q8w4r6t0y1z3b"]), min_items = 1, max_items = 1000)]
-    #[serde(default)]
-    pub leases: Option<Vec<String>>,
-    /// `true`: every lease of the caller's.
-    #[serde(default)]
-    pub all: Option<bool>,
-}
 
 /// Which leases are given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,75 +19,29 @@ pub enum GivenBack {
     All,
 }
 
-impl GiveBackRequest {
+impl GivenBack {
     /// Checks the fields.
     ///
     /// # Errors
     /// [`Refused::InvalidRequest`] naming the field that is wrong.
-    pub fn check(self) -> Result<GivenBack, Refused> {
-        match (self.leases, self.all) {
-            (None, Some(true)) => Ok(GivenBack::All),
+    pub fn check(request: GiveBackRequest) -> Result<Self, Refused> {
+        match (request.leases, request.all) {
+            (None, Some(true)) => Ok(Self::All),
             (Some(mut leases), None | Some(false)) => {
-                if leases.is_empty() || leases.len() > MOST_NAMED {
-                    return Err(Refused::field("leases", format!("leases must have 1 to {MOST_NAMED} ids")));
+                if leases.is_empty() || leases.len() > MAX_NAMED {
+                    return Err(Refused::field("leases", format!("leases must have 1 to {MAX_NAMED} ids")));
                 }
                 let mut seen = std::collections::BTreeSet::new();
                 leases.retain(|lease| seen.insert(lease.clone()));
-                Ok(GivenBack::Named(leases))
+                Ok(Self::Named(leases))
             }
             _ => Err(Refused::field("leases", "send {\"leases\": [\"lease_…\"]} or {\"all\": true}")),
         }
     }
 }
 
-/// A length of time that a caller asks for. What is longer than any lease counts as the longest that there
-/// is, so that the target's cap lowers it: a length above the cap is never refused for that alone.
-fn length<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ttl>, D::Error> {
-    struct Length;
-    impl<'de> Visitor<'de> for Length {
-        type Value = Option<Ttl>;
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a duration such as \"30m\" or whole seconds")
-        }
-        fn visit_unit<E: de::Error>(self) -> Result<Option<Ttl>, E> {
-            Ok(None)
-        }
-        fn visit_none<E: de::Error>(self) -> Result<Option<Ttl>, E> {
-            Ok(None)
-        }
-        fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Option<Ttl>, D::Error> {
-            from.deserialize_any(Length)
-        }
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<Ttl>, E> {
-            lowered(text.parse()).map_err(E::custom)
-        }
-        fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Option<Ttl>, E> {
-            lowered(Ttl::from_seconds(seconds)).map_err(E::custom)
-        }
-        fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Option<Ttl>, E> {
-            lowered(Ttl::from_seconds(i64::try_from(seconds).unwrap_or(i64::MAX))).map_err(E::custom)
-        }
-        // What is no u64 arrives as this, and so does 1e9.
-        fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Option<Ttl>, E> {
-            if seconds.fract() != 0.0 {
-                return Err(E::custom(TtlError::Syntax));
-            }
-            #[allow(clippy::cast_possible_truncation)] // `as` saturates, and all of these are too long
-            lowered(Ttl::from_seconds(seconds as i64)).map_err(E::custom)
-        }
-    }
-    from.deserialize_any(Length)
-}
-
-fn lowered(read: Result<Ttl, TtlError>) -> Result<Option<Ttl>, TtlError> {
-    match read {
-        Err(TtlError::TooLong) => Ok(Some(Ttl::MAX)),
-        other => other.map(Some),
-    }
-}
-
 /// A request whose fields are names, sizes and texts that can go further. Only
-/// [`IssueRequest::check`] makes one.
+/// [`CheckedRequest::check`] makes one.
 #[derive(Debug, Clone)]
 pub struct CheckedRequest {
     /// The target's name.
@@ -163,11 +63,60 @@ pub struct CheckedRequest {
 }
 
 impl CheckedRequest {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Refused::InvalidRequest`] naming the first field that is wrong.
+    pub fn check(request: IssueRequest) -> Result<Self, Refused> {
+        let IssueRequest { target, role, ttl, reason, ticket, metadata } = request;
+        let ttl =
+            ttl.map(|ttl| ttl.read()).transpose().map_err(|error| Refused::field("ttl", format!("ttl {error}")))?;
+        let digest = digest(&Meaning {
+            target: &target,
+            role: role.as_deref(),
+            ttl,
+            reason: reason.as_deref(),
+            ticket: ticket.as_deref(),
+            metadata: &metadata,
+        });
+        let target = TargetName::new(target).map_err(|error| Refused::field("target", format!("target {error}")))?;
+        let role =
+            role.map(RoleName::new).transpose().map_err(|error| Refused::field("role", format!("role {error}")))?;
+        let reason = text("reason", reason, 1_024)?;
+        let ticket = text("ticket", ticket, 128)?;
+        if metadata.len() > 16 {
+            return Err(Refused::field("metadata", "metadata must have at most 16 entries"));
+        }
+        for (key, value) in &metadata {
+            RoleName::new(key.as_str())
+                .map_err(|error| Refused::field("metadata", format!("a metadata key {error}")))?;
+            text("metadata", Some(value.clone()), 256)?;
+        }
+        Ok(Self { target, role, ttl, reason, ticket, metadata, digest, _proof: Proof })
+    }
+
     /// The same request for another length, which is checked already.
     #[must_use]
     pub fn for_length(&self, ttl: Ttl) -> Self {
         Self { ttl: Some(ttl), ..self.clone() }
     }
+}
+
+/// What a request means, however it was written: "60s" and "1m" are the same length.
+#[derive(Serialize)]
+struct Meaning<'a> {
+    target: &'a str,
+    role: Option<&'a str>,
+    ttl: Option<Ttl>,
+    reason: Option<&'a str>,
+    ticket: Option<&'a str>,
+    metadata: &'a BTreeMap<String, String>,
+}
+
+fn digest(meaning: &Meaning<'_>) -> String {
+    #[allow(clippy::expect_used, reason = "texts, and a map whose keys are texts, are JSON")]
+    let canonical = serde_json::to_vec(meaning).expect("a request is JSON");
+    hex::encode(Sha256::digest(&canonical))
 }
 
 /// That every field was checked.
@@ -185,44 +134,6 @@ fn text(field: &'static str, value: Option<String>, most: usize) -> Result<Optio
         }
     }
     Ok(value)
-}
-
-impl IssueRequest {
-    /// Checks every field.
-    ///
-    /// # Errors
-    /// [`Refused::InvalidRequest`] naming the first field that is wrong.
-    pub fn check(self) -> Result<CheckedRequest, Refused> {
-        let canonical = serde_json::to_vec(&self).unwrap_or_default();
-        let digest = hex::encode(Sha256::digest(&canonical));
-        let target =
-            TargetName::new(self.target).map_err(|error| Refused::field("target", format!("target {error}")))?;
-        let role = self
-            .role
-            .map(RoleName::new)
-            .transpose()
-            .map_err(|error| Refused::field("role", format!("role {error}")))?;
-        let reason = text("reason", self.reason, 1_024)?;
-        let ticket = text("ticket", self.ticket, 128)?;
-        if self.metadata.len() > 16 {
-            return Err(Refused::field("metadata", "metadata must have at most 16 entries"));
-        }
-        for (key, value) in &self.metadata {
-            RoleName::new(key.as_str())
-                .map_err(|error| Refused::field("metadata", format!("a metadata key {error}")))?;
-            text("metadata", Some(value.clone()), 256)?;
-        }
-        Ok(CheckedRequest {
-            target,
-            role,
-            ttl: self.ttl,
-            reason,
-            ticket,
-            metadata: self.metadata,
-            digest,
-            _proof: Proof,
-        })
-    }
 }
 
 /// An `Idempotency-Key` header: 1 to 128 visible ASCII characters.
@@ -261,7 +172,7 @@ mod tests {
     fn body(json: serde_json::Value) -> Result<CheckedRequest, Refused> {
         serde_json::from_value::<IssueRequest>(json)
             .map_err(|error| Refused::field("body", error.to_string()))
-            .and_then(IssueRequest::check)
+            .and_then(CheckedRequest::check)
     }
 
     #[test]
@@ -309,49 +220,23 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_every_cap_is_the_longest_there_is() {
-        let ttl = |text: &str| {
-            let json = format!("{{\"target\": \"t\", \"ttl\": {text}}}");
-            serde_json::from_str::<IssueRequest>(&json).map(|request| request.ttl.map(Ttl::seconds)).ok()
-        };
-        let most = Some(Some(Ttl::MAX.seconds()));
-        for long in [
-            "1000000000",
-            "9223372036854775807",
-            "9223372036854775808",
-            "18446744073709551615",
-            "18446744073709551616",
-            "1e300",
-            "\"9999h\"",
-            "\"1000000d\"",
-            "\"99999999999999999999d\"",
-            "\"9223372036854775808\"",
-        ] {
-            let got = ttl(long);
-            assert!(got == most || (long == "\"9999h\"" && got == Some(Some(9_999 * 3_600))), "{long}: {got:?}");
+    fn a_length_that_cannot_be_read_is_named() {
+        let sentence = "ttl must be a duration such as \"90s\", \"30m\" or \"1h30m\", from one second to ten years";
+        for ttl in ["0s", "-5m", "1.5h", "soon", ""] {
+            match body(serde_json::json!({"target": "t", "ttl": ttl})).unwrap_err() {
+                Refused::InvalidRequest { field, detail } => {
+                    assert_eq!((field, detail.as_str()), (Some("ttl"), sentence))
+                }
+                other => panic!("{ttl}: {other:?}"),
+            }
         }
-        assert_eq!((ttl("1e3"), ttl("60.0"), ttl("null")), (Some(Some(1_000)), Some(Some(60)), Some(None)));
-        for wrong in [
-            "0",
-            "-0.0",
-            "0.0",
-            "-1",
-            "-1e300",
-            "-9223372036854775809",
-            "1.5",
-            "\"-99999999999999999999d\"",
-            "\"0d\"",
-            "[]",
-            "true",
-        ] {
-            assert_eq!(ttl(wrong), None, "{wrong}");
-        }
+        let checked = body(serde_json::json!({"target": "t", "ttl": "1000000d"})).unwrap();
+        assert_eq!(checked.ttl, Some(Ttl::MAX), "a length above every cap is lowered");
     }
 
     #[test]
     fn giving_back_is_of_named_leases_or_of_all() {
-        let read =
-            |json: serde_json::Value| serde_json::from_value::<GiveBackRequest>(json).map(GiveBackRequest::check);
+        let read = |json: serde_json::Value| serde_json::from_value::<GiveBackRequest>(json).map(GivenBack::check);
         let good = |json| read(json).unwrap().unwrap();
         assert_eq!(good(serde_json::json!({"all": true})), GivenBack::All);
         assert_eq!(
@@ -363,7 +248,7 @@ mod tests {
             serde_json::json!({"all": false}),
             serde_json::json!({"leases": []}),
             serde_json::json!({"leases": ["a"], "all": true}),
-            serde_json::json!({"leases": vec!["a"; MOST_NAMED + 1]}),
+            serde_json::json!({"leases": vec!["a"; MAX_NAMED + 1]}),
         ] {
             assert!(read(wrong.clone()).unwrap().is_err(), "{wrong}");
         }

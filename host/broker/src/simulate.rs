@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use jit_api::IssueRequest;
 use jit_core::id::RequestId;
 use jit_core::name::{Principal, RoleName};
 use jit_core::policy::{ContextRecord, Operation, PolicyRecord, PolicyRequest};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{self, Final};
 use crate::facts;
 use crate::refusal::Refused;
-use crate::request::IssueRequest;
+use crate::request::CheckedRequest;
 use crate::target::{Serving, Target};
 use jit_config::spelling;
 use jit_identity::KnownIssuer;
@@ -148,7 +149,7 @@ pub async fn explain(
 ) -> Result<Explanation, Refused> {
     question.check()?;
     let mut lacks = question.settle_issuer(issuers)?;
-    let request = question.request.clone().check()?;
+    let request = CheckedRequest::check(question.request.clone())?;
     let (target, role, ttl) = serving.find(&request)?;
     let at = question.time.unwrap_or_else(Timestamp::now);
     let mut input = PolicyRequest {

@@ -6,65 +6,7 @@ use crate::account::AccountName;
 use crate::id::LeaseId;
 use crate::name::{RoleName, TargetName};
 
-/// A feature that a driver says it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Feature {
-    /// `renew` moves an account's expiry.
-    Renew,
-    /// `rotate` changes an account's password.
-    Rotate,
-    /// The previous password stays valid for a while after a rotation.
-    Overlap,
-    /// The target expires accounts by itself (BACKSTOP).
-    Backstop,
-    /// `inspect` works.
-    Inspect,
-    /// `list-accounts` works: the target can be reconciled.
-    ListAccounts,
-    /// The backend chooses the account's name and secret.
-    ExternalAccounts,
-    /// What is handed out stands before and after its lease: revocation cannot take it back.
-    StandingAccounts,
-    /// `maintain` has something to do between calls.
-    Maintain,
-}
-
-impl Feature {
-    /// Every feature.
-    pub const ALL: [Self; 9] = [
-        Self::Renew,
-        Self::Rotate,
-        Self::Overlap,
-        Self::Backstop,
-        Self::Inspect,
-        Self::ListAccounts,
-        Self::ExternalAccounts,
-        Self::StandingAccounts,
-        Self::Maintain,
-    ];
-
-    /// The contract's word.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Renew => "renew",
-            Self::Rotate => "rotate",
-            Self::Overlap => "overlap",
-            Self::Backstop => "backstop",
-            Self::Inspect => "inspect",
-            Self::ListAccounts => "list-accounts",
-            Self::ExternalAccounts => "external-accounts",
-            Self::StandingAccounts => "standing-accounts",
-            Self::Maintain => "maintain",
-        }
-    }
-
-    /// From the contract's word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|feature| feature.word() == word)
-    }
-}
+pub use jit_contract::Feature;
 
 /// What a driver says of itself, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,44 +28,8 @@ use crate::place::Place;
 use crate::rotation::Generation;
 use crate::ttl::Ttl;
 
-/// Where a lease stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LeaseState {
-    /// Intended: durable before the driver is called. The account may or may not exist.
-    Pending,
-    /// The account exists and its secret may have been handed out, after the audit record.
-    Active,
-    /// The account is being removed.
-    Revoking,
-    /// The account is gone (or never was).
-    Revoked,
-    /// Nobody knows whether the account exists; it is being removed.
-    Doubtful,
-}
-
-impl LeaseState {
-    /// Every state, for filters and schemas.
-    pub const ALL: [Self; 5] = [Self::Pending, Self::Active, Self::Revoking, Self::Revoked, Self::Doubtful];
-
-    /// The state's word in the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Active => "active",
-            Self::Revoking => "revoking",
-            Self::Revoked => "revoked",
-            Self::Doubtful => "doubtful",
-        }
-    }
-
-    /// From the API's word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == word)
-    }
-}
+/// Where a lease stands: its words are the API's.
+pub use jit_api::LeaseState;
 
 /// Why an account is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jit_client::Length;
 use jit_contract::{DurationError, Seconds};
 
 use crate::error::EXIT_CODES;
@@ -130,7 +131,7 @@ pub(crate) struct CredentialArgs {
     pub(crate) role: Option<String>,
     /// The length of a term, such as 30m; without it, the target's default.
     #[arg(long, env = "JIT_TTL")]
-    pub(crate) ttl: Option<String>,
+    pub(crate) ttl: Option<Length>,
     /// Why; for the policies and the audit log.
     #[arg(long, env = "JIT_REASON")]
     pub(crate) reason: Option<String>,

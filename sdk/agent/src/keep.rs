@@ -94,7 +94,7 @@ pub(crate) async fn fetch(
         lease_id = lease.lease_id,
         account = lease.ephemeral_id,
         "fetched, until {}",
-        lease.expires_at
+        lease.term.expires_at
     );
     Ok(credential)
 }
@@ -103,7 +103,7 @@ pub(crate) async fn fetch(
 async fn give_back(client: &Client, target: &str, lease: &Lease) {
     match tokio::time::timeout(ADOPT_DEADLINE, client.revoke(&lease.lease_id)).await {
         Ok(Ok(())) => tracing::info!(target, "the credential was given back"),
-        _ => tracing::warn!(target, "the credential was not given back; it ends at {}", lease.expires_at),
+        _ => tracing::warn!(target, "the credential was not given back; it ends at {}", lease.term.expires_at),
     }
 }
 
@@ -206,7 +206,7 @@ impl Keeper {
             Some(Ok(lease)) => {
                 // What the broker knows of it decides: a lease for something else is not the one of this file.
                 let other = lease.target != state.lease.target || lease.role != state.lease.role;
-                let over = other || lease.state.is_some_and(|state| state != LeaseState::Active);
+                let over = other || lease.state != LeaseState::Active;
                 (lease, over)
             }
             Some(Err(error)) if error.problem().is_some_and(|problem| problem.status == 404) => (state.lease, true),
@@ -225,7 +225,7 @@ impl Keeper {
         let (lease_id, account) = (lease.lease_id.clone(), lease.ephemeral_id.clone());
         let watch = builder.adopt(lease.clone());
         if held && !over {
-            tracing::info!(target, lease_id, account, "took the lease over, until {}", lease.expires_at);
+            tracing::info!(target, lease_id, account, "took the lease over, until {}", lease.term.expires_at);
         } else {
             tracing::warn!(
                 target,
@@ -279,7 +279,7 @@ impl Keeper {
                     tracing::warn!(target = self.entry.target(), "the state was not brought up to date: {error}");
                 }
             }
-            tracing::info!(target = self.entry.target(), "renewed, until {}", snapshot.lease.expires_at);
+            tracing::info!(target = self.entry.target(), "renewed, until {}", snapshot.lease.term.expires_at);
             self.recorded = Some(snapshot.lease.clone());
         }
     }
@@ -308,7 +308,7 @@ impl Keeper {
             lease_id = lease.lease_id,
             account = lease.ephemeral_id,
             "a new account, until {}",
-            lease.expires_at
+            lease.term.expires_at
         );
         if let Some(rotated) = &self.terms.rotated {
             // Nobody listens when it is about to end.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jit_client::{Client, Request, Rotation, TokenSource};
+use jit_client::{Client, Length, Request, Rotation, TokenSource};
 use jit_contract::Seconds;
 use serde::Deserialize;
 
@@ -49,7 +49,7 @@ pub(crate) struct ConfigFile {
 struct CredentialSection {
     target: String,
     role: Option<String>,
-    ttl: Option<String>,
+    ttl: Option<Length>,
     reason: Option<String>,
     ticket: Option<String>,
     #[serde(default)]
@@ -216,8 +216,9 @@ fn single(args: &CredentialArgs, on_rotate: &[OnRotate], adopt: bool) -> Result<
     // Another target than the state's has nothing to do with it.
     let state = state.filter(|state| state.request.target == target);
     let before = state.as_ref().map(|state| &state.request);
-    let given =
-        |given: &Option<String>, before: Option<&Option<String>>| given.clone().or_else(|| before.cloned().flatten());
+    fn given<T: Clone>(given: &Option<T>, before: Option<&Option<T>>) -> Option<T> {
+        given.clone().or_else(|| before.cloned().flatten())
+    }
     let request = Request {
         role: given(&args.role, before.map(|request| &request.role)),
         ttl: given(&args.ttl, before.map(|request| &request.ttl)),

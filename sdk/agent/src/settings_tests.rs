@@ -99,10 +99,7 @@ fn renew_takes_from_the_state_what_it_is_not_told() {
 
     let other = CredentialArgs { ttl: Some("5m".into()), format: Some(Format::Env), ..args(None, Some(&out)) };
     let other = single(&other, &[], true).unwrap();
-    assert_eq!(
-        (other.request.ttl.as_deref(), other.form.format, other.form.mode),
-        (Some("5m"), Format::Env, Mode(0o600))
-    );
+    assert_eq!((other.request.ttl, other.form.format, other.form.mode), (Some("5m".into()), Format::Env, Mode(0o600)));
     let stranger = single(&args(Some("shop_db"), Some(&out)), &[], true).unwrap();
     assert_eq!((stranger.request, stranger.form.mode), (Request::new("shop_db"), Mode::default()));
 }

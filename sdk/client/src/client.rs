@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use jit_api::{Code, IssueReply, IssueRequest, LeaseView, Length, Problem, ProblemCode, RenewRequest};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use secrecy::zeroize::Zeroizing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 use url::Url;
 
 use crate::backoff::{Bursts, Schedule};
 use crate::clock::{Clock, SystemClock, broker_time};
-use crate::credential::{Credential, IssueReply, Lease, Seen};
-use crate::error::{Error, Problem, chain};
-use crate::request::Request;
+use crate::credential::{Credential, Lease, Seen, credential};
+use crate::error::{Error, chain};
 use crate::token::{TokenSource, bearer};
 
 /// The most bytes of an answer that are read.
@@ -221,7 +220,7 @@ impl Client {
     ///
     /// # Errors
     /// What no retry betters, at once; [`Error::GaveUp`] when time is over.
-    pub async fn fetch(&self, request: &Request) -> Result<Credential, Error> {
+    pub async fn fetch(&self, request: &IssueRequest) -> Result<Credential, Error> {
         self.fetch_with(request, FetchOptions::default()).await
     }
 
@@ -229,7 +228,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::fetch`].
-    pub async fn fetch_with(&self, request: &Request, options: FetchOptions) -> Result<Credential, Error> {
+    pub async fn fetch_with(&self, request: &IssueRequest, options: FetchOptions) -> Result<Credential, Error> {
         self.fetch_until(request, options, std::future::pending()).await
     }
 
@@ -241,7 +240,7 @@ impl Client {
     /// As [`Client::fetch`]; [`Error::Closed`] when it was stopped and there is nothing to give back.
     pub async fn fetch_until(
         &self,
-        request: &Request,
+        request: &IssueRequest,
         options: FetchOptions,
         stop: impl Future<Output = ()>,
     ) -> Result<Credential, Error> {
@@ -276,7 +275,7 @@ impl Client {
             attempts += 1;
             let error = match answer {
                 Ok(credential) => return Ok(credential),
-                Err(error) if error.code() == "lease-not-active" => {
+                Err(error) if error.is(ProblemCode::LeaseNotActive) => {
                     // The account that an earlier attempt made has gone meanwhile.
                     key = IdempotencyKey::generate();
                     error
@@ -308,17 +307,17 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`]; [`Error::is_transient`] tells whether to try again, with the same key.
-    pub async fn issue(&self, request: &Request, key: &IdempotencyKey) -> Result<Credential, Error> {
+    pub async fn issue(&self, request: &IssueRequest, key: &IdempotencyKey) -> Result<Credential, Error> {
         let (seen, reply): (_, IssueReply) = self.ask(Method::POST, &["issue"], Some(key), Some(request)).await?;
-        Ok(reply.into_credential(seen))
+        credential(reply, seen).map_err(|reason| Error::Answer { broker: self.inner.base.to_string(), reason })
     }
 
     /// One attempt at a later expiry of the same account.
     ///
     /// # Errors
     /// [`Error`]; `lease-not-active`, `unknown-lease` and `invalid-request` mean that only a new account helps.
-    pub async fn renew(&self, lease_id: &str, ttl: Option<&str>) -> Result<Lease, Error> {
-        let body = ttl.map_or_else(|| json!({}), |ttl| json!({"ttl": ttl}));
+    pub async fn renew(&self, lease_id: &str, ttl: Option<Length>) -> Result<Lease, Error> {
+        let body = RenewRequest { ttl };
         self.ask_lease(Method::POST, &["v1", "leases", lease_id, "renew"], Some(&body)).await
     }
 
@@ -331,9 +330,8 @@ impl Client {
     }
 
     async fn ask_lease<B: Serialize>(&self, method: Method, path: &[&str], body: Option<&B>) -> Result<Lease, Error> {
-        let (seen, mut lease): (Seen, Lease) = self.ask(method, path, None, body).await?;
-        lease.seen = Some(seen);
-        Ok(lease)
+        let (seen, view): (Seen, LeaseView) = self.ask(method, path, None, body).await?;
+        Ok(Lease { view, seen: Some(seen) })
     }
 
     pub(crate) async fn ask<B: Serialize, A: DeserializeOwned>(
@@ -398,19 +396,18 @@ async fn bounded(mut response: reqwest::Response, base: &Url) -> Result<Zeroizin
 /// A refusal, whoever made it: a proxy's page is shortened, and its control characters go.
 fn problem(status: StatusCode, headers: &HeaderMap, bytes: &[u8]) -> Problem {
     let mut problem = serde_json::from_slice::<Problem>(bytes).unwrap_or_else(|_| Problem {
-        status: 0,
-        code: "not-a-problem".to_owned(),
+        code: Code::Other("not-a-problem".to_owned()),
         detail: String::from_utf8_lossy(bytes).into_owned(),
-        request_id: String::new(),
-        policy: None,
-        field: None,
-        lease_id: None,
-        retry_after_seconds: None,
+        ..Problem::default()
     });
     problem.status = status.as_u16();
-    let texts =
-        [Some(&mut problem.code), Some(&mut problem.detail), Some(&mut problem.request_id), problem.policy.as_mut()];
-    for text in texts.into_iter().flatten() {
+    let code = match &mut problem.code {
+        Code::Known(_) => None,
+        Code::Other(word) => Some(word),
+    };
+    let given = [code, problem.policy.as_mut(), problem.field.as_mut(), problem.lease_id.as_mut()];
+    let texts = [&mut problem.kind, &mut problem.title, &mut problem.detail, &mut problem.request_id];
+    for text in given.into_iter().flatten().chain(texts) {
         *text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST_DETAIL).collect();
     }
     if problem.detail.trim().is_empty() {

@@ -2,59 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jit_api::{Connection, IssueReply, LeaseState, LeaseView, Password};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, until};
 
-/// The state of a lease, as the broker tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LeaseState {
-    /// Its account is being made.
-    Pending,
-    /// It can be used.
-    Active,
-    /// Its account is being removed.
-    Revoking,
-    /// It is over.
-    Revoked,
-    /// Whether its account was made is not known; it is being removed.
-    Doubtful,
-}
-
-/// A lease without its secret.
+/// A lease without its secret, as the broker described it last: its fields are those of [`LeaseView`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// The lease.
-    pub lease_id: String,
-    /// The target.
-    pub target: String,
-    /// The role that was granted; policies may narrow what was asked for.
-    pub role: String,
-    /// The account's name.
-    pub ephemeral_id: String,
-    /// When it was issued.
-    pub issued_at: Timestamp,
-    /// When the present term ends.
-    pub expires_at: Timestamp,
-    /// The length of the present term.
-    pub ttl_seconds: u32,
-    /// 80 % of the present term.
-    pub renew_after: Timestamp,
-    /// What no renewal passes.
-    pub max_expires_at: Timestamp,
-    /// Whether it can be renewed.
-    pub renewable: bool,
-    /// Its state, where the broker was asked for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<LeaseState>,
+    #[serde(flatten)]
+    pub(crate) view: LeaseView,
     /// When the broker said so.
     #[serde(skip)]
     pub(crate) seen: Option<Seen>,
+}
+
+impl Deref for Lease {
+    type Target = LeaseView;
+
+    fn deref(&self) -> &LeaseView {
+        &self.view
+    }
 }
 
 /// The moment of an answer, by the steady clock and by the broker's.
@@ -74,8 +47,8 @@ impl Seen {
 impl Lease {
     /// The length of the present term.
     #[must_use]
-    pub fn term(&self) -> Duration {
-        Duration::from_secs(self.ttl_seconds.into())
+    pub fn length(&self) -> Duration {
+        Duration::from_secs(self.term.ttl_seconds.into())
     }
 
     /// When the broker said so; of a lease from a file, as if it had said so now.
@@ -86,22 +59,8 @@ impl Lease {
     /// How long the present term still is. A wall clock that was set since makes no difference.
     #[must_use]
     pub fn remaining(&self, clock: &dyn Clock) -> Duration {
-        self.seen(clock).steady_at(self.expires_at).saturating_sub(clock.steady())
+        self.seen(clock).steady_at(self.term.expires_at).saturating_sub(clock.steady())
     }
-}
-
-/// Where to connect.
-#[derive(Clone, Deserialize)]
-pub struct Connection {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The database, where the target has such a thing.
-    #[serde(default)]
-    pub database: Option<String>,
-    /// All of it with the credential, as one URI.
-    pub uri: SecretString,
 }
 
 /// A credential: what to log in with, where, and the lease that bounds it.
@@ -123,13 +82,6 @@ pub struct Credential {
     pub previous_valid_until: Option<Timestamp>,
 }
 
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, database, uri: _ } = self;
-        f.debug_struct("Connection").field("host", host).field("port", port).field("database", database).finish()
-    }
-}
-
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential")
@@ -140,60 +92,61 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// The reply to `POST /issue`.
-#[derive(Deserialize)]
-pub(crate) struct IssueReply {
-    lease_id: String,
-    target: String,
-    role: String,
-    ephemeral_id: String,
-    credential: Login,
-    #[serde(default)]
-    connection: Option<Connection>,
-    #[serde(default)]
-    properties: BTreeMap<String, String>,
-    #[serde(default)]
-    revocable: Option<bool>,
-    #[serde(default)]
-    previous_valid_until: Option<Timestamp>,
-    issued_at: Timestamp,
-    expires_at: Timestamp,
-    ttl_seconds: u32,
-    renew_after: Timestamp,
-    max_expires_at: Timestamp,
-    renewable: bool,
+/// The credential of a reply.
+///
+/// # Errors
+/// In words, when it is of a kind that this client does not know.
+pub(crate) fn credential(reply: IssueReply, seen: Seen) -> Result<Credential, String> {
+    let jit_api::Credential::Password(Password { username, password }) = reply.credential else {
+        return Err("its credential is of a kind that this client does not know".to_owned());
+    };
+    let view = LeaseView {
+        lease_id: reply.lease_id,
+        // Nothing is handed out of another.
+        state: LeaseState::Active,
+        target: reply.target,
+        role: reply.role,
+        ephemeral_id: reply.ephemeral_id,
+        revocable: reply.revocable,
+        note: None,
+        usable_until: None,
+        term: reply.term,
+        reason: None,
+        ticket: None,
+        metadata: BTreeMap::new(),
+    };
+    Ok(Credential {
+        lease: Lease { view, seen: Some(seen) },
+        username,
+        password,
+        connection: reply.connection,
+        properties: reply.properties,
+        revocable: reply.revocable.unwrap_or(true),
+        previous_valid_until: reply.previous_valid_until,
+    })
 }
 
-#[derive(Deserialize)]
-struct Login {
-    username: String,
-    password: SecretString,
-}
+#[cfg(test)]
+pub(crate) mod tests {
+    use jit_api::Term;
 
-impl IssueReply {
-    pub(crate) fn into_credential(self, seen: Seen) -> Credential {
-        let lease = Lease {
-            lease_id: self.lease_id,
-            target: self.target,
-            role: self.role,
-            ephemeral_id: self.ephemeral_id,
-            issued_at: self.issued_at,
-            expires_at: self.expires_at,
-            ttl_seconds: self.ttl_seconds,
-            renew_after: self.renew_after,
-            max_expires_at: self.max_expires_at,
-            renewable: self.renewable,
-            state: None,
-            seen: Some(seen),
-        };
-        Credential {
-            lease,
-            username: self.credential.username,
-            password: self.credential.password,
-            connection: self.connection,
-            properties: self.properties,
-            revocable: self.revocable.unwrap_or(true),
-            previous_valid_until: self.previous_valid_until,
+    use super::*;
+
+    /// An active lease of target `t` and role `r`.
+    pub(crate) fn view(lease_id: &str, account: &str, term: Term) -> LeaseView {
+        LeaseView {
+            lease_id: lease_id.to_owned(),
+            state: LeaseState::Active,
+            target: "t".to_owned(),
+            role: "r".to_owned(),
+            ephemeral_id: account.to_owned(),
+            revocable: None,
+            note: None,
+            usable_until: None,
+            term,
+            reason: None,
+            ticket: None,
+            metadata: BTreeMap::new(),
         }
     }
 }

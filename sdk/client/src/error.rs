@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use jit_api::{Problem, ProblemCode};
 
 use crate::token::TokenError;
 
@@ -52,48 +52,6 @@ pub enum Error {
     Closed,
 }
 
-/// RFC 9457's problem, as the broker says it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Problem {
-    /// The HTTP status.
-    #[serde(default)]
-    pub status: u16,
-    /// For programs: `policy-denied`, `rate-limited` …
-    #[serde(default)]
-    pub code: String,
-    /// For people.
-    #[serde(default)]
-    pub detail: String,
-    /// What to ask the broker's operators about.
-    #[serde(default)]
-    pub request_id: String,
-    /// The policy that said no.
-    #[serde(default)]
-    pub policy: Option<String>,
-    /// The field that is wrong.
-    #[serde(default)]
-    pub field: Option<String>,
-    /// The lease that it is about.
-    #[serde(default)]
-    pub lease_id: Option<String>,
-    /// When to try again, from `Retry-After` or the body.
-    #[serde(default)]
-    pub retry_after_seconds: Option<u64>,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} {}", self.detail, self.status, self.code)?;
-        if let Some(policy) = &self.policy {
-            write!(f, ", policy {policy}")?;
-        }
-        if !self.request_id.is_empty() {
-            write!(f, ", {}", self.request_id)?;
-        }
-        f.write_str(")")
-    }
-}
-
 impl Error {
     /// Whether a later attempt with the same request may succeed.
     #[must_use]
@@ -131,6 +89,12 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &str {
         self.problem().map_or("", |problem| problem.code.as_str())
+    }
+
+    /// Whether the broker refused with that code.
+    #[must_use]
+    pub fn is(&self, code: ProblemCode) -> bool {
+        self.problem().is_some_and(|problem| problem.code == code)
     }
 
     /// The error with its causes, on one line.

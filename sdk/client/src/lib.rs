@@ -9,7 +9,7 @@
 //!     .build()?;
 //! let watch = CredentialWatch::builder(client, Request::new("inventory_db")).start().await?;
 //! let credential = watch.credential();
-//! println!("{} until {}", credential.username, watch.lease().expires_at);
+//! println!("{} until {}", credential.username, watch.lease().term.expires_at);
 //! // … connect with `credential`; follow `watch.subscribe()` for the next one.
 //! watch.close().await?;
 //! # Ok(())
@@ -42,7 +42,6 @@ mod clock;
 mod credential;
 mod error;
 mod give_back;
-mod request;
 pub mod token;
 mod watch;
 
@@ -52,9 +51,11 @@ pub mod pool;
 pub use backoff::Schedule;
 pub use client::{Client, ClientBuilder, FetchOptions, IdempotencyKey};
 pub use clock::{Clock, Sleep, SystemClock};
-pub use credential::{Connection, Credential, Lease, LeaseState};
-pub use error::{Error, Problem};
-pub use give_back::GivenBack;
-pub use request::Request;
+pub use credential::{Credential, Lease};
+pub use error::Error;
+pub use jit_api::{
+    Code, Connection, GivenBackLease as GivenBack, IssueRequest as Request, LeaseState, LeaseView, Length, Problem,
+    ProblemCode, Term,
+};
 pub use token::{TokenError, TokenSource};
 pub use watch::{Alert, AlertKind, CredentialWatch, LeaseWatch, Retire, Rotation, Snapshot, State, WatchBuilder};

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use jit_api::Connection as Endpoint;
 use secrecy::ExposeSecret as _;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
@@ -29,7 +30,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Database, Pool};
 use tokio::sync::watch;
 
-use crate::credential::{Connection as Endpoint, Credential};
+use crate::credential::Credential;
 use crate::watch::{CredentialWatch, Snapshot};
 
 /// What connections are opened with.
@@ -188,7 +189,7 @@ where
                         self.generation = snapshot.generation;
                         self.move_on(credential);
                         // What is left of the old account's term is a fifth of it at least, or nothing.
-                        again = Some(tokio::time::Instant::now() + self.connecting.min(snapshot.lease.term() / 10));
+                        again = Some(tokio::time::Instant::now() + self.connecting.min(snapshot.lease.length() / 10));
                     }
                 }
             }

@@ -5,48 +5,27 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A capability that a plugin may be granted. Its word stands in `grants` of `[plugins.NAME]` and is the name
-/// of the contract's interface in `wit/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Capability {
-    /// Lines in the host's log.
-    Log,
-    /// Handles of secrets: to place, never to read.
-    Secrets,
-    /// Listed statements on the target's SQL connection.
-    Sql,
-    /// The connection's own credentials as handles, and secrets kept between calls.
-    Session,
-    /// Requests to the connection's HTTP server.
-    Http,
-    /// Operations on the connection's directory.
-    Ldap,
+crate::words! {
+    /// A capability that a plugin may be granted. Its word stands in `grants` of `[plugins.NAME]` and is the name
+    /// of the contract's interface in `wit/`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    pub enum Capability {
+        /// Lines in the host's log.
+        Log = "log",
+        /// Handles of secrets: to place, never to read.
+        Secrets = "secrets",
+        /// Listed statements on the target's SQL connection.
+        Sql = "sql",
+        /// The connection's own credentials as handles, and secrets kept between calls.
+        Session = "session",
+        /// Requests to the connection's HTTP server.
+        Http = "http",
+        /// Operations on the connection's directory.
+        Ldap = "ldap",
+    }
 }
 
 impl Capability {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Log, Self::Secrets, Self::Sql, Self::Session, Self::Http, Self::Ldap];
-
-    /// Its word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Log => "log",
-            Self::Secrets => "secrets",
-            Self::Sql => "sql",
-            Self::Session => "session",
-            Self::Http => "http",
-            Self::Ldap => "ldap",
-        }
-    }
-
-    /// The capability of that word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|capability| capability.as_str() == word)
-    }
-
     /// Every word, in the order of [`Capability::ALL`].
     pub fn words() -> impl Iterator<Item = &'static str> {
         Self::ALL.into_iter().map(Self::as_str)
@@ -56,12 +35,6 @@ impl Capability {
     #[must_use]
     pub const fn reaches_a_backend(self) -> bool {
         matches!(self, Self::Sql | Self::Http | Self::Ldap)
-    }
-}
-
-impl fmt::Display for Capability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -87,32 +60,20 @@ impl FromStr for Capability {
     }
 }
 
-/// What a plugin does for the broker. A component is what it exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PluginKind {
-    /// Decides who may have what.
-    Policy,
-    /// Gathers facts for policies.
-    Context,
-    /// Makes and removes accounts.
-    Driver,
+crate::words! {
+    /// What a plugin does for the broker. A component is what it exports.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    pub enum PluginKind {
+        /// Decides who may have what.
+        Policy = "policy",
+        /// Gathers facts for policies.
+        Context = "context",
+        /// Makes and removes accounts.
+        Driver = "driver",
+    }
 }
 
 impl PluginKind {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Policy, Self::Context, Self::Driver];
-
-    /// Its word, which is also the name of the interface that makes a component one.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Policy => "policy",
-            Self::Context => "context",
-            Self::Driver => "driver",
-        }
-    }
-
     /// What a plugin of this kind may be granted at most. Without `grants` in its configuration, it is
     /// granted what of that it imports.
     #[must_use]
@@ -122,12 +83,6 @@ impl PluginKind {
             Self::Context => &[Capability::Log, Capability::Secrets, Capability::Session, Capability::Http],
             Self::Driver => &Capability::ALL,
         }
-    }
-}
-
-impl fmt::Display for PluginKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

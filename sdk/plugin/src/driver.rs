@@ -13,47 +13,9 @@ use crate::bindings::host::jit::plugin::secrets;
 use crate::config::{self, ConfigProblem};
 use crate::error::Error;
 
+pub use jit_contract::Feature;
+
 pub use contract::{Account, AccountPage, AccountState, Description, RotationStep};
-
-/// What a driver can do beyond creating and revoking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feature {
-    /// The backend's own expiry can be moved.
-    Renew,
-    /// A password can be changed.
-    Rotate,
-    /// After a rotation the old password stays valid until it is discarded.
-    Overlap,
-    /// The backend lets an account expire by itself (BACKSTOP).
-    Backstop,
-    /// An account's state can be read.
-    Inspect,
-    /// Accounts can be listed by prefix.
-    ListAccounts,
-    /// The backend chooses the account's name and secret.
-    ExternalAccounts,
-    /// What is handed out stands before and after its lease: revocation cannot take it back.
-    StandingAccounts,
-    /// Something has to be done between calls.
-    Maintain,
-}
-
-impl Feature {
-    /// Its name in the contract.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Renew => "renew",
-            Self::Rotate => "rotate",
-            Self::Overlap => "overlap",
-            Self::Backstop => "backstop",
-            Self::Inspect => "inspect",
-            Self::ListAccounts => "list-accounts",
-            Self::ExternalAccounts => "external-accounts",
-            Self::StandingAccounts => "standing-accounts",
-            Self::Maintain => "maintain",
-        }
-    }
-}
 
 impl Description {
     /// Give `env!("CARGO_PKG_NAME")` and `env!("CARGO_PKG_VERSION")`, and the longest account name
@@ -62,7 +24,7 @@ impl Description {
         Self {
             name: name.to_owned(),
             version: version.to_owned(),
-            features: features.iter().map(|f| f.name().to_owned()).collect(),
+            features: features.iter().map(ToString::to_string).collect(),
             max_name_length,
             properties: Vec::new(),
         }

@@ -1,12 +1,12 @@
 //! `lease` and `reconcile`.
 
 use comfy_table::{Table, presets};
+use jit_api::LeaseState;
+use jit_api::admin::{AdminLease, AdminLeases, ClockConfirmed, ReconcileReport, TargetReport};
 
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on};
-use crate::http::admin::{AdminLease, AdminLeases, ClockConfirmed};
 use crate::http::views::encode;
-use crate::tasks::reconcile::{Report, TargetReport};
 
 #[derive(clap::Subcommand)]
 pub(super) enum LeaseCommand {
@@ -119,12 +119,12 @@ async fn run_lease(command: LeaseCommand) -> Result<(), Stop> {
             let _: serde_json::Value = client.post(&format!("{path}/revoke?rotate={rotate}")).await?;
             let lease: AdminLease = client.get(&path).await?;
             match lease.state {
-                jit_core::lease::LeaseState::Revoked if !lease.revocable => println!(
+                LeaseState::Revoked if !lease.revocable => println!(
                     "{id} is revoked: account {} stands, and its credential works until it is changed{}",
                     lease.account,
                     if rotate { " (`jit-broker rotation list` says until when)" } else { "" }
                 ),
-                jit_core::lease::LeaseState::Revoked => println!("{id} is revoked: account {} is gone", lease.account),
+                LeaseState::Revoked => println!("{id} is revoked: account {} is gone", lease.account),
                 state => {
                     println!("{id} is {}: account {} is still being removed", state.as_str(), lease.account);
                     if let Some(error) = lease.last_error {
@@ -175,7 +175,7 @@ pub(super) fn reconcile(args: ReconcileArgs) -> Result<(), Stop> {
     let client = AdminClient::new(&args.socket)?;
     let only = args.target.as_ref().map_or_else(String::new, |target| format!("&target={}", encode(target)));
     let path = format!("/admin/reconcile?dry_run={}&confirm={}{only}", args.dry_run, args.confirm);
-    let report: Report = block_on(async { Ok(client.post(&path).await) })??;
+    let report: ReconcileReport = block_on(async { Ok(client.post(&path).await) })??;
     if args.format == Format::Json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use jit_api::Problem;
 use serde::de::DeserializeOwned;
 
 use super::Stop;
@@ -68,8 +69,8 @@ impl AdminClient {
         let status = reply.status();
         let body = reply.bytes().await.context("the broker's answer was cut off")?;
         if !status.is_success() {
-            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-            let detail = problem["detail"].as_str().unwrap_or("no detail");
+            let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
+            let detail = if problem.detail.is_empty() { "no detail" } else { &problem.detail };
             return Err(anyhow!("{detail} ({status})").into());
         }
         Ok(serde_json::from_slice(&body).context("the broker answered something else; is it of another version?")?)

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use jit_plugin_build::{BuildOptions, build_plugin};
 
+use jit_api::admin::PluginRow;
+
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on, conformance, plugin_check, plugin_new, signing};
-use crate::http::admin::PluginRow;
 
 #[derive(clap::Subcommand)]
 pub(super) enum PluginCommand {

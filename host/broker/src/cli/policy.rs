@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use jit_api::IssueRequest;
 use jit_core::policy::{ContextOutcome, Mode, Operation, PolicyRecord};
 use jit_core::ttl::Ttl;
 
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on, policy_replay};
 use crate::compose;
-use crate::request::IssueRequest;
 use crate::simulate::{Explanation, Question, explain};
 use jit_config::Config;
 
@@ -117,7 +117,7 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
         request: IssueRequest {
             target: args.target,
             role: args.role,
-            ttl: args.ttl,
+            ttl: args.ttl.map(Into::into),
             reason: args.reason,
             ticket: args.ticket,
             metadata: map(args.metadata),

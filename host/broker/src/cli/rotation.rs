@@ -1,10 +1,11 @@
 //! `rotation list`, `rotation now`.
 
+use jit_api::admin::RotationRow;
+
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on};
 use crate::http::views::encode;
-use crate::rotation::operate::Row;
 
 #[derive(clap::Subcommand)]
 pub(super) enum RotationCommand {
@@ -44,7 +45,7 @@ pub(super) fn run(command: RotationCommand) -> Result<(), Stop> {
 async fn run_command(command: RotationCommand) -> Result<(), Stop> {
     match command {
         RotationCommand::List { socket, format } => {
-            let rows: Vec<Row> = AdminClient::new(&socket)?.get("/admin/rotations").await?;
+            let rows: Vec<RotationRow> = AdminClient::new(&socket)?.get("/admin/rotations").await?;
             match format {
                 Format::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
                 Format::Table => print(&rows),
@@ -52,7 +53,7 @@ async fn run_command(command: RotationCommand) -> Result<(), Stop> {
         }
         RotationCommand::Now { socket, target, role, at_once, format } => {
             let path = format!("/admin/rotations/{}/{}/now?at_once={at_once}", encode(&target), encode(&role));
-            let row: Row = AdminClient::new(&socket)?.post(&path).await?;
+            let row: RotationRow = AdminClient::new(&socket)?.post(&path).await?;
             match format {
                 Format::Json => println!("{}", serde_json::to_string_pretty(&row)?),
                 Format::Table => tell(&row),
@@ -62,7 +63,7 @@ async fn run_command(command: RotationCommand) -> Result<(), Stop> {
     Ok(())
 }
 
-fn tell(row: &Row) {
+fn tell(row: &RotationRow) {
     let time = |time: Option<jiff::Timestamp>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());
     print(std::slice::from_ref(row));
     if let Some(error) = &row.last_error {
@@ -81,7 +82,7 @@ fn tell(row: &Row) {
     }
 }
 
-fn print(rows: &[Row]) {
+fn print(rows: &[RotationRow]) {
     let mut table =
         table(&["TARGET", "ROLE", "ACCOUNT", "PHASE", "PASSWORD", "SINCE", "NEXT", "OLD WORKS UNTIL", "WHAT IS WRONG"]);
     let time = |time: Option<jiff::Timestamp>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());

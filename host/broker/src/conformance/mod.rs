@@ -61,7 +61,7 @@ pub async fn run(component: &Path, fixture: &Path, only: &[String], progress: &d
             name: description.name.clone(),
             version: description.version.clone(),
             sha256: stand.driver.sha256().to_owned(),
-            features: description.features.iter().map(|feature| feature.word().to_owned()).collect(),
+            features: description.features.iter().map(|feature| feature.to_string()).collect(),
         }),
         cases: Vec::new(),
         not_tried: not_tried(&stand),

@@ -8,17 +8,18 @@ use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
+use jit_api::admin::{AdminLeases, PluginRow};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
-use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::lease::{Cause, Lease};
 use jit_core::ttl::Ttl;
-use jit_runtime::Plugin;
 use serde::{Deserialize, Serialize};
 
 use super::give_back::revoked;
 use super::leases::ListQuery;
 use super::problem::HttpRefused;
 use super::server::Operator;
+use super::views::{admin_lease, plugin_row};
 use crate::broker::Broker;
 use crate::compose::with_causes;
 use crate::refusal::Refused;
@@ -29,129 +30,6 @@ use crate::tasks::reconcile::Pass;
 use crate::tasks::{self, housekeeping, reconcile};
 use jit_config::ConfigErrors;
 use jit_ledger::Change;
-
-/// A lease as operators see it: with whose it is and how its removal goes.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct AdminLease {
-    /// The lease.
-    pub lease_id: String,
-    /// Where it stands.
-    pub state: LeaseState,
-    /// The workload.
-    pub workload: String,
-    /// The issuer's configured name.
-    pub issuer: String,
-    /// The token's `sub`; empty in a lease of an earlier release.
-    #[serde(default)]
-    pub subject: String,
-    /// The target.
-    pub target: String,
-    /// The role.
-    pub role: String,
-    /// The account's name, as the target knows it.
-    pub account: String,
-    /// Whether its end takes back what was handed out.
-    #[serde(default = "yes")]
-    pub revocable: bool,
-    /// When it was issued.
-    pub issued_at: Timestamp,
-    /// When it ends.
-    pub expires_at: Timestamp,
-    /// Failed attempts to remove the account.
-    pub attempts: u32,
-    /// What went wrong last.
-    pub last_error: Option<String>,
-    /// Why it was asked for.
-    pub reason: Option<String>,
-    /// The ticket given.
-    pub ticket: Option<String>,
-    /// The plugin that made the account.
-    pub driver: String,
-    /// Its digest then.
-    pub driver_sha256: String,
-}
-
-/// Of a broker that does not say.
-fn yes() -> bool {
-    true
-}
-
-impl From<Lease> for AdminLease {
-    fn from(lease: Lease) -> Self {
-        let account = lease.login().to_owned();
-        let (attempts, last_error) = lease.removal.map_or((0, None), |removal| (removal.attempts, removal.last_error));
-        Self {
-            lease_id: lease.id.to_string(),
-            state: lease.state,
-            workload: lease.principal.workload,
-            issuer: lease.principal.issuer,
-            subject: lease.principal.subject,
-            target: lease.target.to_string(),
-            role: lease.role.to_string(),
-            account,
-            revocable: !lease.standing,
-            issued_at: lease.issued_at,
-            expires_at: lease.expires_at,
-            attempts,
-            last_error,
-            reason: lease.reason,
-            ticket: lease.ticket,
-            driver: lease.driver.plugin,
-            driver_sha256: lease.driver.sha256,
-        }
-    }
-}
-
-/// A page of leases.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct AdminLeases {
-    /// Newest first.
-    pub leases: Vec<AdminLease>,
-    /// For the next page.
-    pub next_cursor: Option<String>,
-}
-
-/// A loaded plugin.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct PluginRow {
-    /// Its name in the configuration.
-    pub name: String,
-    /// `policy`, `context` or `driver`.
-    pub kind: String,
-    /// The contract version it was built for.
-    pub contract: String,
-    /// What is linked to it.
-    pub grants: Vec<String>,
-    /// The digest of its component.
-    pub sha256: String,
-    /// Where it was read from.
-    pub path: String,
-    /// The names and ids of the trusted keys that vouch for it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub signed_by: Vec<String>,
-    /// Every SQL statement it can ever run.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub statements: Vec<String>,
-}
-
-impl From<&Plugin> for PluginRow {
-    fn from(plugin: &Plugin) -> Self {
-        let statements = match plugin {
-            Plugin::Driver(driver) => driver.templates().to_vec(),
-            Plugin::Policy(_) | Plugin::Context(_) => Vec::new(),
-        };
-        Self {
-            name: plugin.name().to_owned(),
-            kind: plugin.kind().to_string(),
-            contract: plugin.contract_version().to_owned(),
-            grants: plugin.grants().iter().map(ToString::to_string).collect(),
-            sha256: plugin.sha256().to_owned(),
-            path: plugin.path().display().to_string(),
-            signed_by: plugin.signed_by().to_vec(),
-            statements,
-        }
-    }
-}
 
 /// Parameters of a revocation.
 #[derive(Debug, Default, Deserialize)]
@@ -217,7 +95,7 @@ async fn list(State(broker): State<Arc<Broker>>, Query(query): Query<ListQuery>)
         let filter = query.filter()?;
         let leases = broker.store.leases(&filter).await?;
         let next_cursor = leases.last().filter(|_| leases.len() == filter.limit).map(|lease| lease.id.to_string());
-        Ok(AdminLeases { leases: leases.into_iter().map(AdminLease::from).collect(), next_cursor })
+        Ok(AdminLeases { leases: leases.into_iter().map(admin_lease).collect(), next_cursor })
     };
     reply(listed.await)
 }
@@ -228,7 +106,7 @@ async fn find(broker: &Broker, id: &str) -> Result<Lease, Refused> {
 }
 
 async fn show(State(broker): State<Arc<Broker>>, Path(id): Path<String>) -> Response {
-    reply(find(&broker, &id).await.map(AdminLease::from))
+    reply(find(&broker, &id).await.map(admin_lease))
 }
 
 async fn revoke(
@@ -281,15 +159,6 @@ async fn reconcile_now(
     reply(result.await)
 }
 
-/// What became of a jump of the clock.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ClockConfirmed {
-    /// By how many seconds the wall clock had jumped; none where it had not.
-    pub jumped_seconds: Option<i64>,
-    /// Leases whose times were moved back with it.
-    pub leases: usize,
-}
-
 async fn confirm_clock(State(broker): State<Arc<Broker>>, ConnectInfo(operator): ConnectInfo<Operator>) -> Response {
     reply(housekeeping::confirm_clock(&broker, operator).await.map_err(Refused::from))
 }
@@ -336,6 +205,6 @@ async fn simulate(State(broker): State<Arc<Broker>>, axum::Json(question): axum:
 }
 
 async fn plugins(State(broker): State<Arc<Broker>>) -> Response {
-    let rows: Vec<PluginRow> = broker.serving.load().plugins.values().map(PluginRow::from).collect();
+    let rows: Vec<PluginRow> = broker.serving.load().plugins.values().map(plugin_row).collect();
     reply(Ok(rows))
 }

@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jit_api::{GiveBackRequest, GivenBackLease, GivenBackReply, LeaseView, Problem};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_identity::Verified;
@@ -15,13 +16,12 @@ use jit_identity::Verified;
 use super::App;
 use super::extract::{Id, Json, Returning};
 use super::leases::{parse_id, view};
-use super::problem::{HttpRefused, Problem};
-use super::views::{GivenBackLease, GivenBackReply, LeaseView};
+use super::problem::HttpRefused;
 use crate::broker::Broker;
 use crate::refusal::Refused;
 use crate::removal::{self, Attempt};
 use crate::renew::own_lease;
-use crate::request::{GiveBackRequest, GivenBack};
+use crate::request::GivenBack;
 use jit_ledger::{LeaseFilter, StoreError};
 
 /// The most leases that one request with `all` gives back; `more` says that there are others.
@@ -84,7 +84,7 @@ pub async fn revoke_leases(
     Json(body): Json<GiveBackRequest>,
 ) -> Response {
     let given_back = async {
-        let asked = body.check()?;
+        let asked = GivenBack::check(body)?;
         let (broker, caller, at_once) = (Arc::clone(&app.broker), Arc::clone(&returning.caller), returning.at_once);
         // On its own: a caller that goes away does not keep half of its leases.
         let work = app.broker.tasks.spawn(async move { give_back(&broker, &caller, asked, at_once).await });
@@ -142,7 +142,7 @@ async fn give_back(
             Ok::<_, Refused>(GivenBackLease { lease_id: lease.id.to_string(), state: Some(state), code: None })
         }
         Named::Unknown(id) => {
-            Ok(GivenBackLease { lease_id: id, state: None, code: Some(Refused::UnknownLease.code()) })
+            Ok(GivenBackLease { lease_id: id, state: None, code: Some(Refused::UnknownLease.code().into()) })
         }
     });
     Ok(GivenBackReply { leases: leases.buffered(RECORDING).try_collect().await?, more })

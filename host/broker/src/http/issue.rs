@@ -7,18 +7,19 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use jit_api::{IssueReply, IssueRequest, Problem};
 use jit_core::policy::Operation;
 use tokio::sync::oneshot;
 
 use super::App;
 use super::delivery::{Delivery, Undelivered};
 use super::extract::{Caller, Id, Json, idempotency_key};
-use super::problem::{HttpRefused, Problem};
-use super::views::{Effective, IssueReply, SimulateReply};
+use super::problem::HttpRefused;
+use super::views::{self, Effective, SimulateReply};
 use crate::issue::{issue, resolve};
 use crate::permit::{Counting, decide};
 use crate::refusal::Refused;
-use crate::request::IssueRequest;
+use crate::request::CheckedRequest;
 
 /// Issue a credential.
 ///
@@ -59,7 +60,7 @@ pub async fn post_issue(
     };
     let result = async {
         let key = idempotency_key(&headers)?;
-        let request = body.check()?;
+        let request = CheckedRequest::check(body)?;
         // The pipeline runs on its own: a caller that goes away does not cut it off in the middle.
         // What it made then is undelivered, and goes.
         let (reply, answer) = oneshot::channel();
@@ -71,7 +72,7 @@ pub async fn post_issue(
         answer.await.map_err(|_| Refused::Overloaded)?
     }
     .await;
-    let outcome = result.as_ref().map_or_else(Refused::code, |_| "granted");
+    let outcome = result.as_ref().map_or_else(|refused| refused.code().as_str(), |_| "granted");
     metrics::counter!("jit_issue_total", "target" => target.clone(), "outcome" => outcome).increment(1);
     metrics::histogram!("jit_issue_seconds", "target" => target).record(started.elapsed());
     match result {
@@ -83,7 +84,8 @@ pub async fn post_issue(
 fn disclose(undelivered: Undelivered) -> Response {
     let disclosure = undelivered.disclosure();
     let location = format!("/v1/leases/{}", disclosure.lease.id);
-    let json = serde_json::to_vec(&IssueReply::of(disclosure)).unwrap_or_default();
+    #[allow(clippy::expect_used, reason = "the reply is texts, numbers and a map whose keys are texts")]
+    let json = serde_json::to_vec(&views::issue_reply(disclosure)).expect("a reply is JSON");
     let mut reply = (StatusCode::CREATED, Body::new(Delivery::new(json, undelivered))).into_response();
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -117,7 +119,7 @@ pub async fn post_simulate(
     Json(body): Json<IssueRequest>,
 ) -> Response {
     let simulated = async {
-        let asked = resolve(&app.broker, caller, body.check()?, id.clone(), Operation::Issue)?;
+        let asked = resolve(&app.broker, caller, CheckedRequest::check(body)?, id.clone(), Operation::Issue)?;
         Ok(match decide(&app.broker, asked, Counting::Peek).await? {
             Ok(permit) => SimulateReply {
                 decision: "allow",

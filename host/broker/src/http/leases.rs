@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
+use jit_api::{LeasePage, LeaseView, Problem, RenewRequest};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::TargetName;
@@ -11,12 +12,11 @@ use serde::Deserialize;
 
 use super::App;
 use super::extract::{Caller, Id, Json};
-use super::problem::{HttpRefused, Problem};
-use super::views::{LeasePage, LeaseView};
+use super::problem::HttpRefused;
+use super::views::lease_view;
 use crate::broker::Broker;
 use crate::refusal::Refused;
 use crate::renew::{own_lease, renew};
-use crate::request::RenewRequest;
 use crate::rotation;
 use jit_ledger::LeaseFilter;
 
@@ -56,7 +56,7 @@ pub(super) async fn view(broker: &Broker, lease: &Lease) -> LeaseView {
         tracing::warn!(%error, lease = %lease.id, "the store failed; the lease is shown without its password's end");
         None
     });
-    LeaseView { usable_until, ..LeaseView::from(lease) }
+    LeaseView { usable_until, ..lease_view(lease) }
 }
 
 /// Filters of a list.
@@ -104,7 +104,7 @@ impl ListQuery {
 pub async fn page(broker: &Broker, filter: &LeaseFilter) -> Result<LeasePage, Refused> {
     let leases = broker.store.leases(filter).await?;
     let next_cursor = leases.last().filter(|_| leases.len() == filter.limit).map(|lease| lease.id.to_string());
-    Ok(LeasePage { leases: leases.iter().map(LeaseView::from).collect(), next_cursor })
+    Ok(LeasePage { leases: leases.iter().map(lease_view).collect(), next_cursor })
 }
 
 /// The caller's leases, newest first.
@@ -166,7 +166,7 @@ pub async fn renew_lease(
     let renewed =
         app.broker.tasks.spawn(async move { renew(&broker, caller, &parse_id(&lease)?, ask, request_id).await });
     match renewed.await.unwrap_or(Err(Refused::Overloaded)) {
-        Ok(lease) => axum::Json(LeaseView::from(&lease)).into_response(),
+        Ok(lease) => axum::Json(lease_view(&lease)).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&id),
     }
 }

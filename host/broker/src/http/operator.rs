@@ -7,9 +7,11 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use jit_api::Problem;
+
 use super::App;
 use super::extract::Id;
-use super::problem::{HttpRefused, Problem};
+use super::problem::HttpRefused;
 use crate::broker::Broker;
 use crate::refusal::Refused;
 use crate::space::Room;

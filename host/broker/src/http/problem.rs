@@ -2,43 +2,11 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use jit_api::{Problem, ProblemCode};
 use jit_core::id::RequestId;
-use serde::Serialize;
 
 use super::told;
 use crate::refusal::Refused;
-
-/// A `application/problem+json` body.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct Problem {
-    /// `urn:jit-broker:problem:<code>`.
-    #[serde(rename = "type")]
-    #[schema(example = "urn:jit-broker:problem:policy-denied")]
-    pub kind: String,
-    /// The code in words.
-    pub title: &'static str,
-    /// The HTTP status.
-    pub status: u16,
-    /// What happened and what to do.
-    pub detail: String,
-    /// For programs.
-    #[schema(example = "policy-denied")]
-    pub code: &'static str,
-    /// Give this to the operators: it is in their log.
-    pub request_id: String,
-    /// The policy that said no.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// When to try again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_after_seconds: Option<u64>,
-    /// The field that is wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
-    /// The lease that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lease_id: Option<String>,
-}
 
 /// What can be wrong before the pipeline is reached.
 #[derive(Debug, Clone)]
@@ -62,15 +30,17 @@ impl From<Refused> for HttpRefused {
 }
 
 /// Status, code, title, and seconds after which a retry makes sense.
-fn row(refused: &HttpRefused) -> (StatusCode, &'static str, &'static str, Option<u64>) {
+fn row(refused: &HttpRefused) -> (StatusCode, ProblemCode, &'static str, Option<u64>) {
     use HttpRefused as H;
     match refused {
-        H::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "Payload too large", None),
+        H::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, ProblemCode::PayloadTooLarge, "Payload too large", None),
         H::UnsupportedMediaType => {
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type", None)
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, ProblemCode::UnsupportedMediaType, "Unsupported media type", None)
         }
-        H::NoSuchPath => (StatusCode::NOT_FOUND, "not-found", "Not found", None),
-        H::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", None),
+        H::NoSuchPath => (StatusCode::NOT_FOUND, ProblemCode::NotFound, "Not found", None),
+        H::MethodNotAllowed => {
+            (StatusCode::METHOD_NOT_ALLOWED, ProblemCode::MethodNotAllowed, "Method not allowed", None)
+        }
         H::Pipeline(refused) => {
             let (status, title, retry) = match refused {
                 Refused::InvalidRequest { .. } => (StatusCode::BAD_REQUEST, "Invalid request", None),
@@ -103,9 +73,9 @@ fn row(refused: &HttpRefused) -> (StatusCode, &'static str, &'static str, Option
 }
 
 impl HttpRefused {
-    /// The word for metrics.
+    /// The reply's code, also for metrics.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ProblemCode {
         row(self).1
     }
 
@@ -144,11 +114,11 @@ impl HttpRefused {
             Self::MethodNotAllowed => "see GET /openapi.json for the methods of this path".to_owned(),
         });
         let mut problem = Problem {
-            kind: format!("urn:jit-broker:problem:{code}"),
-            title,
+            kind: code.urn(),
+            title: title.to_owned(),
             status: status.as_u16(),
             detail,
-            code,
+            code: code.into(),
             request_id: request_id.to_string(),
             policy: None,
             retry_after_seconds: retry,
@@ -182,38 +152,5 @@ impl HttpRefused {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_refusal_is_the_brokers_own_error() {
-        let id = jit_core::id::LeaseId::generate(jiff::Timestamp::now());
-        let all = [
-            Refused::field("ttl", "x"),
-            Refused::Unauthenticated,
-            Refused::PolicyDenied { policy: "p".into(), reason: "r".into() },
-            Refused::Blocked { target: "t".into(), most: 20 },
-            Refused::RoleNotAllowed { target: "t".into(), role: "r".into() },
-            Refused::UnknownTarget("t".into()),
-            Refused::UnknownLease,
-            Refused::IdempotencyConflict(id.clone()),
-            Refused::LeaseNotActive { id: id.clone(), state: jit_core::lease::LeaseState::Revoked },
-            Refused::LeaseNotRenewable { id: id.clone(), reason: "r" },
-            Refused::NotAgain { id: id.clone(), reason: "r" },
-            Refused::RateLimited { retry_after: std::time::Duration::from_millis(10) },
-            Refused::TargetRefused("x".into()),
-            Refused::TargetUnavailable("x".into()),
-            Refused::TargetAway("x".into()),
-            Refused::AuditUnavailable,
-            Refused::NoRoom,
-            Refused::Overloaded,
-            Refused::TargetTimeout(id),
-        ];
-        for refused in all {
-            let (status, code, _, retry) = row(&HttpRefused::Pipeline(refused));
-            assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{code}");
-            let must_retry = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-            assert_eq!(retry.is_some(), must_retry, "{code}");
-        }
-    }
-}
+#[path = "problem_tests.rs"]
+mod tests;

@@ -1,10 +1,10 @@
-//! The bodies of replies.
+//! The bodies of replies: how what the broker knows becomes the types of `jit-api`.
 
-use std::collections::BTreeMap;
-
-use jiff::Timestamp;
+use jit_api::admin::{AdminLease, PluginRow};
+use jit_api::{Connection, Credential, IssueReply, LeaseView, Password, Term};
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::policy::PolicyRecord;
+use jit_runtime::Plugin;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -12,130 +12,41 @@ use serde::Serialize;
 use crate::issue::Disclosure;
 use crate::target::Endpoint;
 
-/// The reply to `POST /issue`: the only place where a secret leaves the broker.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct IssueReply {
-    /// The lease.
-    #[schema(example = "lease_01jd3x7k2m9v5q8w4r6t0y1z3b")]
-    pub lease_id: String,
-    /// The target.
-    pub target: String,
-    /// The role that was granted, which a policy may have narrowed.
-    pub role: String,
-    /// The account's name.
-    pub ephemeral_id: String,
-    /// What to log in with.
-    pub credential: Credential,
-    /// Where to connect.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connection: Option<Connection>,
-    /// What else the driver said.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub properties: BTreeMap<String, String>,
-    /// `false` where the account stands before and after the lease: its end does not take back what
-    /// was handed out. Left out where it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = false)]
-    pub revocable: Option<bool>,
-    /// Of a rotating account: until when the password before this one works; left out when it does not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub previous_valid_until: Option<Timestamp>,
-    /// The lease's times.
-    #[serde(flatten)]
-    pub term: Term,
-}
-
-/// A user name and password.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct Credential {
-    /// `password`.
-    #[serde(rename = "type")]
-    #[schema(example = "password")]
-    pub kind: &'static str,
-    /// The account's name.
-    pub username: String,
-    /// Its password.
-    #[schema(format = Password)]
-    pub password: String,
-}
-
-/// Where to connect.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct Connection {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The database, where the target has such a thing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub database: Option<String>,
-    /// All of it, with the credential, as one URI. An `ldap` URI holds no credential (RFC 4516).
-    #[schema(format = Password)]
-    pub uri: String,
-}
-
-/// A lease's times.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct Term {
-    /// When it was issued.
-    #[schema(value_type = String, format = DateTime)]
-    pub issued_at: Timestamp,
-    /// When it ends.
-    #[schema(value_type = String, format = DateTime)]
-    pub expires_at: Timestamp,
-    /// The length of the present term.
-    pub ttl_seconds: u32,
-    /// Renew from here on: 80 % of the present term.
-    #[schema(value_type = String, format = DateTime)]
-    pub renew_after: Timestamp,
-    /// What no renewal passes.
-    #[schema(value_type = String, format = DateTime)]
-    pub max_expires_at: Timestamp,
-    /// Whether it can be renewed.
-    pub renewable: bool,
-}
-
-impl Term {
-    fn of(lease: &Lease) -> Self {
-        Self {
-            issued_at: lease.issued_at,
-            expires_at: lease.expires_at,
-            ttl_seconds: lease.ttl().seconds(),
-            renew_after: lease.renew_after().min(lease.expires_at),
-            max_expires_at: lease.max_expires_at,
-            renewable: lease.renewable,
-        }
+/// The lease's times.
+fn term(lease: &Lease) -> Term {
+    Term {
+        issued_at: lease.issued_at,
+        expires_at: lease.expires_at,
+        ttl_seconds: lease.ttl().seconds(),
+        renew_after: lease.renew_after().min(lease.expires_at),
+        max_expires_at: lease.max_expires_at,
+        renewable: lease.renewable,
     }
 }
 
-impl IssueReply {
-    /// The reply for a disclosure.
-    #[must_use]
-    pub fn of(disclosure: &Disclosure) -> Self {
-        let Disclosure { lease, handover, endpoint, previous_valid_until } = disclosure;
-        let password = handover.secret.expose_secret();
-        Self {
-            lease_id: lease.id.to_string(),
-            target: lease.target.to_string(),
-            role: lease.role.to_string(),
-            ephemeral_id: lease.login().to_owned(),
-            credential: Credential {
-                kind: "password",
-                username: handover.username.clone(),
-                password: password.to_owned(),
-            },
-            connection: endpoint.as_ref().map(|endpoint| Connection {
-                host: endpoint.host.clone(),
-                port: endpoint.port,
-                database: endpoint.database.clone(),
-                uri: uri(endpoint, &handover.username, password),
-            }),
-            properties: handover.properties.iter().cloned().collect(),
-            previous_valid_until: *previous_valid_until,
-            revocable: revocable(lease),
-            term: Term::of(lease),
-        }
+/// The reply for a disclosure.
+#[must_use]
+pub fn issue_reply(disclosure: &Disclosure) -> IssueReply {
+    let Disclosure { lease, handover, endpoint, previous_valid_until } = disclosure;
+    IssueReply {
+        lease_id: lease.id.to_string(),
+        target: lease.target.to_string(),
+        role: lease.role.to_string(),
+        ephemeral_id: lease.login().to_owned(),
+        credential: Credential::Password(Password {
+            username: handover.username.clone(),
+            password: handover.secret.clone(),
+        }),
+        connection: endpoint.as_ref().map(|endpoint| Connection {
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+            database: endpoint.database.clone(),
+            uri: uri(endpoint, &handover.username, handover.secret.expose_secret()).into(),
+        }),
+        properties: handover.properties.iter().cloned().collect(),
+        previous_valid_until: *previous_valid_until,
+        revocable: revocable(lease),
+        term: term(lease),
     }
 }
 
@@ -161,62 +72,66 @@ pub(crate) fn encode(text: &str) -> String {
 }
 
 /// A lease without its secret.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct LeaseView {
-    /// The lease.
-    pub lease_id: String,
-    /// `pending`, `active`, `revoking`, `revoked` or `doubtful`.
-    #[schema(value_type = String, example = "active")]
-    pub state: LeaseState,
-    /// The target.
-    pub target: String,
-    /// The role.
-    pub role: String,
-    /// The account's name.
-    pub ephemeral_id: String,
-    /// `false` where the account stands before and after the lease: its end does not take back what
-    /// was handed out. Left out where it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = false)]
-    pub revocable: Option<bool>,
-    /// What the end of this lease did not do, where it says less than it seems to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<&'static str>,
-    /// Of a rotating account: until when the password that was handed out works, whether the lease
-    /// has ended or not; left out when it works no longer, and in lists.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub usable_until: Option<Timestamp>,
-    /// The lease's times.
-    #[serde(flatten)]
-    pub term: Term,
-    /// Why it was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The ticket given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    /// What the caller attached.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+#[must_use]
+pub fn lease_view(lease: &Lease) -> LeaseView {
+    LeaseView {
+        lease_id: lease.id.to_string(),
+        state: lease.state,
+        target: lease.target.to_string(),
+        role: lease.role.to_string(),
+        ephemeral_id: lease.login().to_owned(),
+        revocable: revocable(lease),
+        usable_until: None,
+        note: (lease.standing && lease.state == LeaseState::Revoked).then(|| STANDING.to_owned()),
+        term: term(lease),
+        reason: lease.reason.clone(),
+        ticket: lease.ticket.clone(),
+        metadata: lease.metadata.clone(),
+    }
 }
 
-impl From<&Lease> for LeaseView {
-    fn from(lease: &Lease) -> Self {
-        Self {
-            lease_id: lease.id.to_string(),
-            state: lease.state,
-            target: lease.target.to_string(),
-            role: lease.role.to_string(),
-            ephemeral_id: lease.login().to_owned(),
-            revocable: revocable(lease),
-            usable_until: None,
-            note: (lease.standing && lease.state == LeaseState::Revoked).then_some(STANDING),
-            term: Term::of(lease),
-            reason: lease.reason.clone(),
-            ticket: lease.ticket.clone(),
-            metadata: lease.metadata.clone(),
-        }
+/// A lease as operators see it.
+#[must_use]
+pub fn admin_lease(lease: Lease) -> AdminLease {
+    let account = lease.login().to_owned();
+    let (attempts, last_error) = lease.removal.map_or((0, None), |removal| (removal.attempts, removal.last_error));
+    AdminLease {
+        lease_id: lease.id.to_string(),
+        state: lease.state,
+        workload: lease.principal.workload,
+        issuer: lease.principal.issuer,
+        subject: lease.principal.subject,
+        target: lease.target.to_string(),
+        role: lease.role.to_string(),
+        account,
+        revocable: !lease.standing,
+        issued_at: lease.issued_at,
+        expires_at: lease.expires_at,
+        attempts,
+        last_error,
+        reason: lease.reason,
+        ticket: lease.ticket,
+        driver: lease.driver.plugin,
+        driver_sha256: lease.driver.sha256,
+    }
+}
+
+/// A loaded plugin.
+#[must_use]
+pub fn plugin_row(plugin: &Plugin) -> PluginRow {
+    let statements = match plugin {
+        Plugin::Driver(driver) => driver.templates().to_vec(),
+        Plugin::Policy(_) | Plugin::Context(_) => Vec::new(),
+    };
+    PluginRow {
+        name: plugin.name().to_owned(),
+        kind: plugin.kind().to_string(),
+        contract: plugin.contract_version().to_owned(),
+        grants: plugin.grants().iter().map(ToString::to_string).collect(),
+        sha256: plugin.sha256().to_owned(),
+        path: plugin.path().display().to_string(),
+        signed_by: plugin.signed_by().to_vec(),
+        statements,
     }
 }
 
@@ -225,41 +140,6 @@ const STANDING: &str = "the lease is over, but its account stands: whoever has t
 
 fn revocable(lease: &Lease) -> Option<bool> {
     lease.standing.then_some(false)
-}
-
-/// A page of leases.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct LeasePage {
-    /// Newest first.
-    pub leases: Vec<LeaseView>,
-    /// Give this as `cursor` for the next page; null at the end.
-    pub next_cursor: Option<String>,
-}
-
-/// The reply to `POST /v1/leases/revoke`.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct GivenBackReply {
-    /// Each lease that was named, in that order; or all of the caller's that were not over.
-    pub leases: Vec<GivenBackLease>,
-    /// There are more leases than one request gives back: ask again.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub more: bool,
-}
-
-/// What became of a lease that was given back.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct GivenBackLease {
-    /// The lease, as it was named.
-    pub lease_id: String,
-    /// `revoked`: its account is gone; `revoking` and `doubtful`: it is being removed; `pending`: it was
-    /// not issued yet, so there was nothing to give back. Left out with a `code`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "revoked")]
-    pub state: Option<LeaseState>,
-    /// `unknown-lease`: the caller has no such lease.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "unknown-lease")]
-    pub code: Option<&'static str>,
 }
 
 /// The reply to `POST /v1/simulate`.

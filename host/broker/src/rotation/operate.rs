@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use jit_api::admin::RotationRow;
 use jit_core::event::EventKind;
 use jit_core::name::{RoleName, TargetName};
 use jit_core::rotation::{Phase, Rotation};
 use jit_core::secret::generate_password;
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::state::{self, Envelope, Record};
@@ -17,46 +17,15 @@ use crate::http::server::Operator;
 use crate::refusal::Refused;
 use jit_ledger::{Change, StoreError};
 
-/// A rotating account as operators see it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Row {
-    /// The target.
-    pub target: String,
-    /// The role.
-    pub role: String,
-    /// The account.
-    pub account: String,
-    /// `unknown` (never rotated), `staging`, `overlapping` or `stable`.
-    pub phase: String,
-    /// Which password is current, counted from 1.
-    pub generation: Option<u64>,
-    /// Since when.
-    pub since: Option<Timestamp>,
-    /// When the next is due.
-    pub next_at: Option<Timestamp>,
-    /// Until when the one before works.
-    pub previous_valid_until: Option<Timestamp>,
-    /// An operator asked for a rotation, which has not begun yet.
-    pub asked: bool,
-    /// Whether a configured key opens the current password.
-    pub readable: bool,
-    /// Whether the configuration still has the role.
-    pub configured: bool,
-    /// Failed attempts of the step that is due.
-    pub attempts: u32,
-    /// What went wrong last.
-    pub last_error: Option<String>,
-}
-
 /// All rotating accounts: configured, or known from before.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn list(broker: &Broker) -> Result<Vec<Row>, StoreError> {
+pub async fn list(broker: &Broker) -> Result<Vec<RotationRow>, StoreError> {
     let mut records: std::collections::BTreeMap<String, Record> =
         state::all(&*broker.store).await?.into_iter().collect();
     let sites: Vec<Site> = Site::configured(&broker.serving.load()).collect();
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<RotationRow> = Vec::new();
     for site in sites {
         let rotation = records.remove(&site.name).map(|record| record.rotation).unwrap_or_default();
         let names = (site.target.to_string(), site.role.to_string(), site.account.to_string());
@@ -75,11 +44,11 @@ fn row(
     (target, role, account): (String, String, String),
     rotation: &Rotation<Envelope>,
     configured: bool,
-) -> Row {
+) -> RotationRow {
     let current = rotation.current.as_ref();
     let trouble = broker.rotations.of(name).trouble();
     let opens = |sealer: &crate::sealing::Sealer| current.is_some_and(|held| state::unseal(sealer, name, held).is_ok());
-    Row {
+    RotationRow {
         target,
         role,
         account,
@@ -108,7 +77,7 @@ pub async fn rotate_now(
     role: &str,
     at_once: bool,
     operator: Operator,
-) -> Result<Row, Refused> {
+) -> Result<RotationRow, Refused> {
     let site = find(broker, target, role)?;
     let working = broker.rotations.of(&site.name);
     let Some(sealer) = broker.sealer.clone() else {
@@ -179,7 +148,7 @@ pub async fn rotate_away(
     broker: &Arc<Broker>,
     lease: &jit_core::lease::Lease,
     operator: Operator,
-) -> Result<Option<Row>, Refused> {
+) -> Result<Option<RotationRow>, Refused> {
     let Some(generation) = lease.rotating else { return Ok(None) };
     let record = state::load(&*broker.store, &super::name(&lease.driver, &lease.account)).await?;
     let current = record.and_then(|record| record.rotation.current).map(|held| held.generation);

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use jit_api::admin::ClockConfirmed;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::lease::{Cause, LeaseState};
 use jit_core::ttl::Ttl;
 
 use crate::broker::Broker;
 use crate::clock::Look;
-use crate::http::admin::ClockConfirmed;
 use crate::http::server::Operator;
 use crate::removal;
 use jit_ledger::{Change, LeaseFilter, LeaseWrite, StoreError};

@@ -14,7 +14,7 @@
 mod brake;
 mod external;
 
-pub use brake::{Brake, HeldAccount};
+pub use brake::Brake;
 pub use external::Listings;
 
 use std::collections::HashSet;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jit_api::admin::{ReconcileReport, TargetReport};
 use jit_core::account::AccountName;
 use jit_core::driver::{AccountState, Feature};
 use jit_core::event::{AuditEvent, EventKind};
@@ -31,7 +32,6 @@ use jit_core::name::{Principal, RoleName};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::place::Place;
 use jit_runtime::{DriverScope, Lane};
-use serde::{Deserialize, Serialize};
 
 use crate::broker::Broker;
 use crate::places::Question;
@@ -41,47 +41,6 @@ use jit_ledger::{Change, LeaseFilter, LeaseWrite, StoreError};
 
 /// Pages of accounts read from one target at most.
 const MOST_PAGES: usize = 1_000;
-
-/// What one pass found.
-#[derive(Debug, Default, Clone, Serialize, Deserialize)]
-pub struct Report {
-    /// Nothing was changed.
-    pub dry_run: bool,
-    /// An operator said that what was held goes.
-    #[serde(default)]
-    pub confirmed: bool,
-    /// By target.
-    pub targets: Vec<TargetReport>,
-}
-
-/// What one pass found in one target.
-#[derive(Debug, Default, Clone, Serialize, Deserialize)]
-pub struct TargetReport {
-    /// The target.
-    pub target: String,
-    /// Accounts of ours that were there.
-    pub accounts: usize,
-    /// Those without a lease.
-    pub ghosts: Vec<String>,
-    /// Those without a lease that are not removed, with the reason (BRAKE): an operator decides.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub held: Vec<HeldAccount>,
-    /// Names like ours that are not: another broker's, or those of an earlier store. They are left alone. At
-    /// most 1,000.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub strangers: Vec<String>,
-    /// Active leases without an account that are not closed: too many at once.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub held_leases: Vec<String>,
-    /// Those that may be without a lease: the next pass tells.
-    #[serde(default)]
-    pub suspects: usize,
-    /// Active leases whose account is missing.
-    pub missing: Vec<String>,
-    /// Why the target could not be compared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
 
 /// When to look again after a start that found unsettled leases. A statement of the process before
 /// may outlive it, and make an account after its lease was closed: a server that is told of the
@@ -123,7 +82,7 @@ pub async fn run(broker: Arc<Broker>, interval: Duration, recovered: bool) {
 }
 
 /// When a suspect can be told from a ghost.
-fn again(broker: &Broker, report: &Report) -> Option<Duration> {
+fn again(broker: &Broker, report: &ReconcileReport) -> Option<Duration> {
     let suspicious = report.targets.iter().filter(|found| found.suspects > 0);
     let serving = broker.serving.load();
     let graces = suspicious.filter_map(|found| Some(serving.targets.get(found.target.as_str())?.grace()));
@@ -131,12 +90,13 @@ fn again(broker: &Broker, report: &Report) -> Option<Duration> {
 }
 
 /// One pass over all targets, or over one.
-pub async fn reconcile(broker: &Broker, pass: Pass, only: Option<&str>) -> Report {
+pub async fn reconcile(broker: &Broker, pass: Pass, only: Option<&str>) -> ReconcileReport {
     let serving = broker.serving.load_full();
     let longest =
         serving.targets.values().map(|target| target.max_ttl).max().map_or(Duration::ZERO, |ttl| ttl.duration());
     let ground = brake::Ground { birth: &broker.birth, longest, now: broker.clock.now(), pass };
-    let mut report = Report { dry_run: pass == Pass::Look, confirmed: pass == Pass::Confirmed, targets: Vec::new() };
+    let mut report =
+        ReconcileReport { dry_run: pass == Pass::Look, confirmed: pass == Pass::Confirmed, targets: Vec::new() };
     for target in serving.targets.values() {
         let wanted = only.is_none_or(|name| name == target.name.as_str());
         if !wanted || !target.driver.description().has(Feature::ListAccounts) {

@@ -101,8 +101,8 @@ impl Fields {
             "target" => lease.target.clone(),
             "role" => lease.role.clone(),
             "lease_id" => lease.lease_id.clone(),
-            "issued_at" => lease.issued_at.to_string(),
-            _ => lease.max_expires_at.to_string(),
+            "issued_at" => lease.term.issued_at.to_string(),
+            _ => lease.term.max_expires_at.to_string(),
         };
         Self { fields: NAMES.map(|name| (name, Zeroizing::new(value(name)))).into() }
     }

@@ -14,10 +14,10 @@ pub(crate) fn credential(username: &str, password: &str) -> Credential {
         "lease_id": "lease_01jd3x7k2m9v5q8w4r6t0y1z3b", "target": "inventory_db", "role": "app_read_only",
         "ephemeral_id": username, "issued_at": "2026-01-02T03:04:05Z", "expires_at": "2026-01-02T04:04:05Z",
         "ttl_seconds": 3600, "renew_after": "2026-01-02T03:52:05Z", "max_expires_at": "2026-01-02T11:04:05Z",
-        "renewable": true,
+        "renewable": true, "state": "active",
     }))
     .unwrap();
-    assert_eq!(lease.issued_at, time("2026-01-02T03:04:05Z"));
+    assert_eq!(lease.term.issued_at, time("2026-01-02T03:04:05Z"));
     Credential {
         lease,
         username: username.to_owned(),

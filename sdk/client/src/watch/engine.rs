@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jit_api::{IssueRequest as Request, Length};
 use tokio::sync::{mpsc, watch};
 
 use super::plan::{Deadlines, Step};
@@ -12,7 +13,6 @@ use crate::client::{Client, IdempotencyKey};
 use crate::clock::{Clock, within};
 use crate::credential::{Credential, Lease};
 use crate::error::Error;
-use crate::request::Request;
 
 /// The longest sleep in one go: the timer stands still while the machine sleeps, the lease does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ const MOST_RETIRED: usize = 16;
 /// What the engine asks of a broker.
 pub(super) trait Ask: Send + Sync + 'static {
     fn issue(&self, request: &Request, key: &IdempotencyKey) -> impl Future<Output = Result<Credential, Error>> + Send;
-    fn renew(&self, lease_id: &str, ttl: Option<&str>) -> impl Future<Output = Result<Lease, Error>> + Send;
+    fn renew(&self, lease_id: &str, ttl: Option<Length>) -> impl Future<Output = Result<Lease, Error>> + Send;
     /// Gives leases back; one that the broker does not know any more is given back.
     fn revoke(&self, leases: &[String]) -> impl Future<Output = Result<(), Error>> + Send;
 }
@@ -33,7 +33,7 @@ impl Ask for Client {
         Self::issue(self, request, key).await
     }
 
-    async fn renew(&self, lease_id: &str, ttl: Option<&str>) -> Result<Lease, Error> {
+    async fn renew(&self, lease_id: &str, ttl: Option<Length>) -> Result<Lease, Error> {
         Self::renew(self, lease_id, ttl).await
     }
 
@@ -137,7 +137,7 @@ impl<B: Ask> Engine<B> {
 
     /// One step, tried until it is done; [`Woken::Close`] when it is to end meanwhile.
     async fn carry_out(&mut self, mut step: Step) -> Woken {
-        let schedule = self.settings.schedule.unwrap_or_else(|| Schedule::for_term(self.lease.term()));
+        let schedule = self.settings.schedule.unwrap_or_else(|| Schedule::for_term(self.lease.length()));
         let mut bursts = Bursts::new(schedule);
         self.publish(|snapshot| {
             if snapshot.state == State::Fresh {
@@ -194,7 +194,10 @@ impl<B: Ask> Engine<B> {
             let request = &settings.request;
             let ask = async {
                 match step {
-                    Step::Renew => broker.renew(&lease.lease_id, request.ttl.as_deref()).await.map(Got::Renewed),
+                    Step::Renew => {
+                        let renewed = broker.renew(&lease.lease_id, request.ttl.clone()).await;
+                        renewed.map(|lease| Got::Renewed(Box::new(lease)))
+                    }
                     Step::Issue(key) => {
                         broker.issue(request, key).await.map(|credential| Got::Issued(Box::new(credential)))
                     }
@@ -215,15 +218,15 @@ impl<B: Ask> Engine<B> {
             }
         };
         let result = answer.map(|got| match got {
-            Got::Renewed(lease) => self.renewed(lease),
+            Got::Renewed(lease) => self.renewed(*lease),
             Got::Issued(credential) => self.issued(*credential),
         });
         if closing { None } else { Some(result) }
     }
 
     fn renewed(&mut self, lease: Lease) {
-        let moved = crate::clock::until(self.lease.expires_at, lease.expires_at);
-        self.stuck = moved < self.lease.term() / 10;
+        let moved = crate::clock::until(self.lease.term.expires_at, lease.term.expires_at);
+        self.stuck = moved < self.lease.length() / 10;
         self.lease = lease;
         self.started_anew();
         self.publish(|snapshot| snapshot.renewals += 1);
@@ -239,7 +242,7 @@ impl<B: Ask> Engine<B> {
         let ends = self.deadlines.expires;
         // The same lease again is no other account: a lost answer that was repeated.
         if before.lease_id != self.lease.lease_id && ends > now && self.retired.len() < MOST_RETIRED {
-            self.retired.push(Retired { lease_id: before.lease_id, revoke_at, ends });
+            self.retired.push(Retired { lease_id: before.view.lease_id, revoke_at, ends });
         }
         self.stuck = false;
         self.started_anew();
@@ -374,7 +377,7 @@ impl<B: Ask> Engine<B> {
 }
 
 enum Got {
-    Renewed(Lease),
+    Renewed(Box<Lease>),
     Issued(Box<Credential>),
 }
 

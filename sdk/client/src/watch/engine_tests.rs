@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use jiff::{SignedDuration, Timestamp};
+use jit_api::{Problem, Term};
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::clock::Sleep;
 use crate::credential::Seen;
-use crate::error::Problem;
+use crate::credential::tests::view;
 
 /// Where the wall clock stands when a test begins.
 const BEGIN: i64 = 1_800_000_000;
@@ -139,20 +140,16 @@ impl FakeBroker {
         let term = SignedDuration::from_secs(self.term.into());
         let expires_at = (now + term).min(max);
         let ttl = expires_at.duration_since(now).as_secs();
-        Lease {
-            lease_id: format!("lease_{number}"),
-            target: "t".into(),
-            role: "r".into(),
-            ephemeral_id: format!("v-{number}"),
+        let term = Term {
             issued_at,
             expires_at,
             ttl_seconds: u32::try_from(ttl).unwrap(),
             renew_after: now + SignedDuration::from_millis(ttl * 800),
             max_expires_at: max,
             renewable: true,
-            state: None,
-            seen: Some(Seen { steady: self.clock.steady(), broker: now }),
-        }
+        };
+        let view = view(&format!("lease_{number}"), &format!("v-{number}"), term);
+        Lease { view, seen: Some(Seen { steady: self.clock.steady(), broker: now }) }
     }
 
     fn make(&self, key: &str) -> Credential {
@@ -215,7 +212,7 @@ impl Ask for Shared {
         }
     }
 
-    async fn renew(&self, lease_id: &str, _: Option<&str>) -> Result<Lease, Error> {
+    async fn renew(&self, lease_id: &str, _: Option<Length>) -> Result<Lease, Error> {
         let act = self.next("renew".to_owned());
         let known = locked(&self.made).iter().map(|(_, lease)| lease).find(|lease| lease.lease_id == lease_id).cloned();
         match (act, known) {
@@ -225,7 +222,7 @@ impl Ask for Shared {
             (Act::Stuck, Some(lease)) => Ok(lease),
             (Act::Grant, Some(lease)) => {
                 let number = lease_id.trim_start_matches("lease_").parse().unwrap();
-                Ok(self.lease(number, lease.max_expires_at, lease.issued_at))
+                Ok(self.lease(number, lease.term.max_expires_at, lease.term.issued_at))
             }
             (_, None) => Err(problem(404, "unknown-lease", None)),
         }
@@ -329,7 +326,7 @@ async fn new_accounts_each_time_where_that_is_wanted() {
     assert_eq!(keys.len(), asked.len(), "each its own key");
     assert_eq!(stage.now().generation, asked.len() as u64);
     assert_eq!(*locked(&stage.broker.revoked), [] as [&str; 0], "the old ones end by themselves");
-    let last = stage.now().lease.lease_id;
+    let last = stage.now().lease.lease_id.clone();
     let broker = Arc::clone(&stage.broker);
     stage.close().await.unwrap();
     assert!(locked(&broker.revoked).contains(&last));

@@ -7,13 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jit_api::IssueRequest as Request;
 use tokio::sync::{mpsc, watch};
 
 use crate::backoff::Schedule;
 use crate::client::{Client, FetchOptions};
 use crate::credential::{Credential, Lease};
 use crate::error::Error;
-use crate::request::Request;
 use engine::{Command, Engine};
 
 /// How long giving back may take by default.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Rotation;
+use jit_api::ProblemCode;
+
 use crate::client::IdempotencyKey;
 use crate::clock::Clock;
 use crate::credential::Lease;
@@ -27,9 +29,9 @@ impl Deadlines {
     /// `dice` is in 0..1; `most` is the longest that may pass until the next step.
     pub(super) fn of(lease: &Lease, clock: &dyn Clock, dice: f64, most: Option<Duration>) -> Self {
         let seen = lease.seen(clock);
-        let expires = seen.steady_at(lease.expires_at);
-        let due = seen.steady_at(lease.renew_after).min(expires);
-        let early = lease.term().mul_f64(JITTER * dice.clamp(0.0, 1.0));
+        let expires = seen.steady_at(lease.term.expires_at);
+        let due = seen.steady_at(lease.term.renew_after).min(expires);
+        let early = lease.length().mul_f64(JITTER * dice.clamp(0.0, 1.0));
         let due = due.saturating_sub(early).max(seen.steady);
         let due = most.map_or(due, |most| due.min(seen.steady.saturating_add(most)));
         Self { due, expires }
@@ -52,9 +54,9 @@ impl Step {
 
     /// What becomes of a lease that is due. `stuck`: its last renewal did not move its end.
     pub(super) fn of(lease: &Lease, rotation: Rotation, stuck: bool) -> Self {
-        let room = crate::clock::until(lease.expires_at, lease.max_expires_at);
+        let room = crate::clock::until(lease.term.expires_at, lease.term.max_expires_at);
         match rotation {
-            Rotation::RenewLease if lease.renewable && !stuck && room >= lease.term() / WORTH => Self::Renew,
+            Rotation::RenewLease if lease.term.renewable && !stuck && room >= lease.length() / WORTH => Self::Renew,
             _ => Self::issue(),
         }
     }
@@ -69,7 +71,7 @@ impl Step {
                 After { step: Self::issue(), at_once: true, hopeless: false }
             }
             // The account of an earlier attempt is gone. The key went with it.
-            Self::Issue(_) if error.code() == "lease-not-active" => {
+            Self::Issue(_) if error.is(ProblemCode::LeaseNotActive) => {
                 After { step: Self::issue(), at_once: false, hopeless: false }
             }
             // A token that the broker does not take may be about to be replaced.
@@ -95,10 +97,10 @@ pub(super) struct After {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use jit_api::{Problem, Term};
 
     use super::*;
     use crate::credential::Seen;
-    use crate::error::Problem;
 
     struct Fixed(i64, u64);
 
@@ -117,20 +119,22 @@ mod tests {
 
     /// Issued at 1,000,000 for an hour, at most eight.
     fn lease() -> Lease {
-        Lease {
-            lease_id: "lease_x".into(),
-            target: "t".into(),
-            role: "r".into(),
-            ephemeral_id: "v-x".into(),
+        changed(|_| {})
+    }
+
+    /// The same lease with another term.
+    fn changed(change: impl FnOnce(&mut Term)) -> Lease {
+        let mut term = Term {
             issued_at: at(1_000_000),
             expires_at: at(1_003_600),
             ttl_seconds: 3_600,
             renew_after: at(1_002_880),
             max_expires_at: at(1_028_800),
             renewable: true,
-            state: None,
-            seen: Some(Seen { steady: Duration::from_secs(50), broker: at(1_000_000) }),
-        }
+        };
+        change(&mut term);
+        let seen = Seen { steady: Duration::from_secs(50), broker: at(1_000_000) };
+        Lease { view: crate::credential::tests::view("lease_x", "v-x", term), seen: Some(seen) }
     }
 
     fn refused(status: u16, code: &str) -> Error {
@@ -167,8 +171,8 @@ mod tests {
         assert!(step(&lease(), Rotation::RenewLease, false));
         assert!(!step(&lease(), Rotation::NewAccount, false));
         assert!(!step(&lease(), Rotation::RenewLease, true));
-        assert!(!step(&Lease { renewable: false, ..lease() }, Rotation::RenewLease, false));
-        let with_room = |seconds: i64| Lease { max_expires_at: at(1_003_600 + seconds), ..lease() };
+        assert!(!step(&changed(|term| term.renewable = false), Rotation::RenewLease, false));
+        let with_room = |seconds: i64| changed(|term| term.max_expires_at = at(1_003_600 + seconds));
         assert!(step(&with_room(720), Rotation::RenewLease, false));
         assert!(!step(&with_room(719), Rotation::RenewLease, false));
         assert!(!step(&with_room(-5), Rotation::RenewLease, false));

@@ -13,10 +13,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jit_api::admin::{HeldAccount, TargetReport};
 use jit_core::event::{AuditEvent, EventKind};
-use serde::{Deserialize, Serialize};
 
-use super::{Pass, TargetReport};
+use super::Pass;
 use crate::birth::Birth;
 use crate::broker::Broker;
 use jit_config::Bound;
@@ -24,18 +24,6 @@ use jit_ledger::{Change, StoreError};
 
 /// The most accounts that an event names.
 const NAMED: usize = 20;
-
-/// An account that is not removed, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldAccount {
-    /// Its name, or the backend's handle.
-    pub account: String,
-    /// Why.
-    pub reason: String,
-    /// When the target ends it by itself, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-}
 
 /// An account of ours in a target that no living lease has.
 #[derive(Debug, Clone)]

@@ -10,11 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jit_api::admin::TargetReport;
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::TargetName;
 use jit_runtime::Lane;
 
-use super::{Here, Lost, Pass, TargetReport, active_leases, brake, haunt, list};
+use super::{Here, Lost, Pass, active_leases, brake, haunt, list};
 use crate::broker::Broker;
 use crate::target::Target;
 use jit_ledger::StoreError;

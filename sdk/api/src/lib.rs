@@ -1,0 +1,33 @@
+//! The wire types of jit-broker: what stands in a request and in a reply.
+//!
+//! In scope: the bodies of the HTTP API and of administration, with serde in both directions, so that the
+//! server, the client library, the agent and the command line read and write the same types; and, with the
+//! feature `openapi`, their schemas.
+//! Out of scope: checking a request (the broker does), asking (`jit-client` does), and how a lease works
+//! (`jit-core`). A field is added here, never renamed: programs are written against these names.
+//!
+//! A secret is a [`secrecy::SecretString`] on both sides. It is written out by one private function,
+//! `issue::disclosed`, which only the two secret fields of [`IssueReply`] use.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`issue`] | `POST /issue`: [`IssueRequest`], [`IssueReply`], [`Credential`], [`Connection`], [`Term`] |
+//! | [`lease`] | [`LeaseView`], [`LeaseState`], renewing and giving back |
+//! | [`length`] | [`Length`]: a duration in a request, before the broker has checked it |
+//! | [`problem`] | [`Problem`] and its [`ProblemCode`]s |
+//! | [`admin`] | the admin socket |
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+
+pub mod admin;
+pub mod issue;
+pub mod lease;
+pub mod length;
+pub mod problem;
+
+pub use issue::{Connection, Credential, IssueReply, IssueRequest, Password, Term};
+pub use lease::{
+    GiveBackRequest, GivenBackLease, GivenBackReply, LeasePage, LeaseState, LeaseView, MAX_NAMED, RenewRequest,
+};
+pub use length::Length;
+pub use problem::{Code, Problem, ProblemCode};
