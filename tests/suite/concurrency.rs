@@ -61,6 +61,10 @@ async fn sixty_four_at_once_get_sixty_four_accounts_and_all_give_them_back_at_on
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_is_slow_to_create_does_not_slow_another_of_the_same_target() {
     let world = World::new().await;
+    if !Gate::is_of_one_role(&world.database).await.unwrap() {
+        eprintln!("NOT run: before PostgreSQL 16 nothing holds up the grants of one role alone");
+        return;
+    }
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
     let slow = json!({"target": "inventory_db", "role": "app_read_write", "ttl": "10m"});
