@@ -37,16 +37,18 @@ impl Leftovers {
     /// # Errors
     /// When the store fails.
     pub async fn recall(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let mut before = None;
-        for _ in 0..PAGES {
-            let filter =
-                LeaseFilter { state: Some(LeaseState::Revoking), before, limit: PAGE, ..LeaseFilter::default() };
-            let page = store.leases(&filter).await?;
-            let is_held = |lease: &&Lease| lease.removal.as_ref().is_some_and(|removal| removal.held);
-            page.iter().filter(is_held).for_each(|lease| self.put(lease));
-            match page.last() {
-                Some(last) if page.len() >= PAGE => before = Some(last.id.clone()),
-                _ => break,
+        // A creation in doubt is removed as well, and things may depend on what it made.
+        for state in [LeaseState::Revoking, LeaseState::Doubtful] {
+            let mut before = None;
+            for _ in 0..PAGES {
+                let filter = LeaseFilter { state: Some(state), before, limit: PAGE, ..LeaseFilter::default() };
+                let page = store.leases(&filter).await?;
+                let is_held = |lease: &&Lease| lease.removal.as_ref().is_some_and(|removal| removal.held);
+                page.iter().filter(is_held).for_each(|lease| self.put(lease));
+                match page.last() {
+                    Some(last) if page.len() >= PAGE => before = Some(last.id.clone()),
+                    _ => break,
+                }
             }
         }
         Ok(())
@@ -85,4 +87,46 @@ impl Leftovers {
 
 fn key(lease: &Lease) -> (Principal, TargetName) {
     (lease.principal.clone(), lease.target.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use jit_core::lease::Cause;
+
+    use super::*;
+    use jit_ledger::{Change, LeaseWrite};
+    use jit_ledger_contract::{active, lease_at, time};
+    use jit_ledger_sqlite::{SqliteOptions, SqliteStore};
+    use jit_tlog::checkpoint::{LogKey, Origin};
+
+    async fn store(folder: &tempfile::TempDir) -> SqliteStore {
+        let path = folder.path().join("broker.db");
+        let (signer, origin) = (LogKey::from_seed(&[7; 32]), Origin::new("test").unwrap());
+        SqliteStore::open(SqliteOptions { path, signer, origin }).await.unwrap()
+    }
+
+    /// A removal that waits for a person is remembered over a restart, whatever began it.
+    #[tokio::test]
+    async fn a_start_recalls_every_removal_that_waits_for_a_person() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let now = time(10);
+        let held = |lease: &Lease| lease.removal_held("a view depends on it".into(), now).unwrap();
+        let revoking = active(&lease_at(1)).begin_revocation(Cause::Requested, now).unwrap();
+        let doubtful = lease_at(2).doubt(Cause::Doubtful, now).unwrap();
+        let merely_failed = lease_at(3).doubt(Cause::Doubtful, now).unwrap();
+        let merely_failed = merely_failed.removal_failed("away".into(), now).unwrap();
+        let leases = [held(&revoking), held(&doubtful), merely_failed];
+        let inserts = leases.iter().cloned().map(LeaseWrite::Insert).collect();
+        store.commit(Change { leases: inserts, ..Change::default() }).await.unwrap();
+
+        let leftovers = Leftovers::new(2);
+        leftovers.recall(&store).await.unwrap();
+        let [first, ..] = &leases;
+        let refused = leftovers.allow_one_more(&first.principal, &first.target);
+        assert!(matches!(refused, Err(Refused::Blocked { most: 2, .. })), "both count");
+        leftovers.take(&leases[1]);
+        assert!(leftovers.allow_one_more(&first.principal, &first.target).is_ok(), "and nothing else");
+        store.close().await;
+    }
 }
