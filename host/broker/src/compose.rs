@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use arc_swap::ArcSwap;
 use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::policy::Mode as PolicyMode;
@@ -22,20 +23,23 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use crate::birth;
-use crate::broker::{Broker, COMMIT_DEADLINE, Parts};
 use crate::connection::{Connected, usual_port};
-use crate::denials::DenialBudget;
-use crate::facts::ContextLink;
-use crate::limits::RateLimits;
+use crate::loaded::{Active, BoundContext, BoundDriver, BoundPolicy, Loaded};
 use crate::prepare::Prepared;
-use crate::space::Space;
-use crate::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
-use crate::{rotation, session_store};
+use crate::rotation_setup;
+use crate::session_store;
 use jit_config::{Config, ConfigErrors, RejectedPlugin};
 use jit_ledger::audit;
 use jit_ledger::{Change, Store as _};
 use jit_ledger_sqlite::{SqliteOptions, SqliteStore};
+use jit_pipeline::birth;
+use jit_pipeline::broker::{Archiving, Broker, COMMIT_DEADLINE, Parts};
+use jit_pipeline::denials::DenialBudget;
+use jit_pipeline::facts::ContextLink;
+use jit_pipeline::limits::RateLimits;
+use jit_pipeline::ports::Drivers;
+use jit_pipeline::space::Space;
+use jit_pipeline::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
 
 /// Decisions of one target at once: a policy that burns its time limit holds up its own target
 /// and no other.
@@ -56,6 +60,8 @@ pub struct Mode {
 pub struct Composed {
     /// The pipeline's state.
     pub broker: Arc<Broker>,
+    /// The plugins and connections that serve; swapped whole at a reload.
+    pub loaded: Arc<ArcSwap<Loaded>>,
     /// The same store as the broker's, by its own type.
     pub store: Arc<SqliteStore>,
     /// What loads plugins.
@@ -76,8 +82,8 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
         let store = Arc::clone(&store) as Arc<dyn jit_ledger::Store>;
         Arc::new(session_store::SessionStore::new(store, sealer)) as Arc<dyn SessionStore>
     });
-    let serving = match serving(config, &runtime, None, sessions.as_ref()) {
-        Ok(serving) => serving,
+    let Active { serving, loaded } = match serving(config, &runtime, None, sessions.as_ref()) {
+        Ok(active) => active,
         Err(error) => {
             record_refused_start(&store, &error).await;
             return Err(error);
@@ -85,17 +91,18 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
     };
     warn_of_lost_sessions(config, sealer.is_some());
     let records = *store.log_size().borrow();
-    let birth = birth::of_store(&*store, records, &config.audit.export).await?;
+    let exports = config.audit.export.iter().map(|jit_config::Export::Jsonl { path }| path.clone());
+    let exports: Vec<PathBuf> = exports.collect();
+    let birth = birth::of_store(&*store, records, &exports).await?;
     let jit_config::StoreKind::Sqlite(path) = &config.store.kind;
-    let exports = config.audit.export.iter().map(|jit_config::Export::Jsonl { path }| path);
-    let space = Space::new(path, exports, config.store.marks);
+    let space = Space::new(path, &exports, config.store.marks);
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
     let broker = Broker::new(Parts {
         store: Arc::clone(&store) as Arc<dyn jit_ledger::Store>,
         space,
         exports: config.audit.export.len(),
-        archive: config.audit.archive.clone(),
+        archive: config.audit.archive.clone().map(|jit_config::Archive { path, keep }| Archiving { path, keep }),
         serving,
         identity,
         limits: RateLimits::new(NonZeroU32::new(limits.requests_per_second), burst),
@@ -108,7 +115,8 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
         birth,
         bound: config.reconcile_bound,
     });
-    Ok(Composed { broker, store, runtime, sessions })
+    let loaded = Arc::new(ArcSwap::new(loaded));
+    Ok(Composed { broker, loaded, store, runtime, sessions })
 }
 
 /// What a driver of an HTTP API keeps between its calls outlives the process only when it is sealed.
@@ -221,30 +229,34 @@ fn cache_dir(config: &Config) -> PathBuf {
 pub fn serving(
     config: &Config,
     runtime: &Runtime,
-    before: Option<&Serving>,
+    before: Option<&Loaded>,
     sessions: Option<&Arc<dyn SessionStore>>,
-) -> anyhow::Result<Serving> {
+) -> anyhow::Result<Active> {
     let mut problems = Vec::new();
     let (plugins, rejected) = load_plugins(config, runtime, before, &mut problems);
     let connections = connections(config, before, sessions, &mut problems);
-    let mut serving = Serving { targets: BTreeMap::new(), plugins, connections };
+    let loaded = Arc::new(Loaded { plugins, connections });
+    let mut serving = Serving { targets: BTreeMap::new(), drivers: Arc::clone(&loaded) as Arc<dyn Drivers> };
     for (name, target) in &config.targets {
-        match resolve(config, &serving, name, target) {
+        match resolve(config, &loaded, name, target) {
             Ok(target) => {
                 serving.targets.insert(name.clone(), Arc::new(target));
             }
             Err(found) => problems.extend(found),
         }
     }
-    problems.extend(rotation::setup::conflicts(config, &serving));
-    if problems.is_empty() { Ok(serving) } else { Err(ConfigErrors::of(problems).with_rejected(rejected).into()) }
+    problems.extend(rotation_setup::conflicts(config, &serving));
+    if !problems.is_empty() {
+        return Err(ConfigErrors::of(problems).with_rejected(rejected).into());
+    }
+    Ok(Active { serving: Arc::new(serving), loaded })
 }
 
 /// Loads each plugin; those that serve already and have not changed are kept.
 fn load_plugins(
     config: &Config,
     runtime: &Runtime,
-    before: Option<&Serving>,
+    before: Option<&Loaded>,
     problems: &mut Vec<jit_config::Problem>,
 ) -> (BTreeMap<String, Plugin>, Vec<RejectedPlugin>) {
     let (mut plugins, mut rejected) = (BTreeMap::new(), Vec::new());
@@ -349,7 +361,7 @@ pub fn connection(config: &Config, name: &str) -> anyhow::Result<Connection> {
 
 fn connections(
     config: &Config,
-    before: Option<&Serving>,
+    before: Option<&Loaded>,
     sessions: Option<&Arc<dyn SessionStore>>,
     problems: &mut Vec<jit_config::Problem>,
 ) -> BTreeMap<String, Connected> {
@@ -375,12 +387,12 @@ fn connections(
 
 fn resolve(
     config: &Config,
-    serving: &Serving,
+    loaded: &Loaded,
     name: &jit_core::name::TargetName,
     target: &jit_config::Target,
 ) -> Result<Target, Vec<jit_config::Problem>> {
     let at = |path: &str, message: String| vec![config.explain(&format!("targets.{name}{path}"), message)];
-    let driver = match serving.plugins.get(&target.driver) {
+    let driver = match loaded.plugins.get(&target.driver) {
         Some(Plugin::Driver(driver)) => driver.clone(),
         Some(other) => {
             return Err(at(".driver", format!("plugin {} is a {}, not a driver", target.driver, other.kind())));
@@ -388,10 +400,10 @@ fn resolve(
         // Told where the plugin failed to load.
         None => return Err(Vec::new()),
     };
-    let connection = match &target.connection {
+    let bound = match &target.connection {
         None => None,
-        Some(connection) => match serving.connections.get(connection) {
-            Some(found) => Some((connection.clone(), found.connection.clone())),
+        Some(connection) => match loaded.connections.get(connection) {
+            Some(found) => Some(found.connection.clone()),
             None => return Err(Vec::new()),
         },
     };
@@ -405,23 +417,23 @@ fn resolve(
         );
         return Err(at(".driver", message));
     }
-    let chain = policy_chain(config, serving, &target.policies)?;
-    let usage_windows = usage_windows(config, &chain)?;
-    let contexts = contexts(config, serving, &target.contexts)?;
-    let slots = connection.as_ref().map_or(SLOTS_WITHOUT_CONNECTION, |(name, _)| {
+    let chain = policy_chain(config, loaded, &target.policies)?;
+    let usage_windows = usage_windows(config, loaded, &target.policies)?;
+    let contexts = contexts(config, loaded, &target.contexts)?;
+    let slots = target.connection.as_ref().map_or(SLOTS_WITHOUT_CONNECTION, |name| {
         let most = config.connections.get(name).map_or(2, |connection| connection.max_connections as usize);
         most.div_ceil(2).max(1)
     });
     let mut roles = BTreeMap::new();
     for (role, table) in &target.roles {
         let view = RoleView { name: role.clone(), config: table.to_string() };
-        let rotating = rotation::setup::account(config, target, role, &driver)
+        let rotating = rotation_setup::account(config, target, role, &driver)
             .map_err(|message| at(&format!(".roles.{role}.rotating"), message))?;
         let slots = Arc::new(Semaphore::new(slots));
         roles.insert(role.clone(), TargetRole { view, slots, rotating: rotating.map(Arc::new) });
     }
-    let connected = target.connection.as_ref().and_then(|name| serving.connections.get(name));
-    if let Some(wrong) = connected.and_then(|connected| unfit(&serving.plugins[&target.driver], connected)) {
+    let connected = target.connection.as_ref().and_then(|name| loaded.connections.get(name));
+    if let Some(wrong) = connected.and_then(|connected| unfit(&loaded.plugins[&target.driver], connected)) {
         return Err(at(".connection", wrong));
     }
     let told = target.endpoint.as_ref();
@@ -440,8 +452,8 @@ fn resolve(
     Ok(Target {
         name: name.clone(),
         driver_name: target.driver.clone(),
-        driver,
-        connection,
+        driver: Arc::new(BoundDriver { plugin: driver, connection: bound }),
+        connection: target.connection.clone(),
         view: TargetView { name: name.clone(), config: target.config.to_string() },
         roles,
         deciding: Arc::new(Semaphore::new(DECISIONS)),
@@ -492,7 +504,7 @@ fn endpoint(told: Option<&jit_config::Endpoint>, own: Option<Endpoint>) -> Resul
 
 fn policy_chain(
     config: &Config,
-    serving: &Serving,
+    loaded: &Loaded,
     names: &[String],
 ) -> Result<Vec<ChainLink>, Vec<jit_config::Problem>> {
     let mut chain = Vec::new();
@@ -500,7 +512,7 @@ fn policy_chain(
     for name in names {
         let Some(policy) = config.policies.get(name) else { continue };
         let at = format!("policies.{name}");
-        let plugin = match serving.plugins.get(&policy.plugin) {
+        let plugin = match loaded.plugins.get(&policy.plugin) {
             Some(Plugin::Policy(plugin)) => plugin.clone(),
             Some(other) => {
                 let message = format!("plugin {} is a {}, not a policy", policy.plugin, other.kind());
@@ -525,9 +537,8 @@ fn policy_chain(
                 mode: policy.mode,
                 rollout: policy.rollout.clone(),
                 share_key,
-                plugin,
                 config_sha256: config_sha256(&json),
-                config: json,
+                policy: Arc::new(BoundPolicy { plugin, config: json }),
             }),
             Err(fault) => problems.extend(at_fault(config, &at, fault)),
         }
@@ -554,11 +565,17 @@ fn at_fault(config: &Config, at: &str, fault: ConfigFault) -> Vec<jit_config::Pr
 }
 
 /// What the policies of one target want counted, together.
-fn usage_windows(config: &Config, chain: &[ChainLink]) -> Result<Option<Vec<u64>>, Vec<jit_config::Problem>> {
+fn usage_windows(
+    config: &Config,
+    loaded: &Loaded,
+    names: &[String],
+) -> Result<Option<Vec<u64>>, Vec<jit_config::Problem>> {
     let mut wanted: Option<Vec<u64>> = None;
-    for link in chain.iter().filter(|link| link.mode != PolicyMode::Off) {
-        let at = format!("policies.{}.config", link.name);
-        match link.plugin.windows(&link.config) {
+    for name in names {
+        let Some(policy) = config.policies.get(name).filter(|policy| policy.mode != PolicyMode::Off) else { continue };
+        let Some(Plugin::Policy(plugin)) = loaded.plugins.get(&policy.plugin) else { continue };
+        let at = format!("policies.{name}.config");
+        match plugin.windows(&policy.config.to_string()) {
             Ok(None) => {}
             Ok(Some(windows)) => {
                 let mut all = wanted.take().unwrap_or_default();
@@ -574,17 +591,13 @@ fn usage_windows(config: &Config, chain: &[ChainLink]) -> Result<Option<Vec<u64>
     Ok(wanted)
 }
 
-fn contexts(
-    config: &Config,
-    serving: &Serving,
-    names: &[String],
-) -> Result<Vec<ContextLink>, Vec<jit_config::Problem>> {
+fn contexts(config: &Config, loaded: &Loaded, names: &[String]) -> Result<Vec<ContextLink>, Vec<jit_config::Problem>> {
     let mut links = Vec::new();
     let mut problems = Vec::new();
     for name in names {
         let Some(context) = config.contexts.get(name) else { continue };
         let at = format!("contexts.{name}");
-        let plugin = match serving.plugins.get(&context.plugin) {
+        let plugin = match loaded.plugins.get(&context.plugin) {
             Some(Plugin::Context(plugin)) => plugin.clone(),
             Some(other) => {
                 let message = format!("plugin {} is a {}, not a context provider", context.plugin, other.kind());
@@ -593,14 +606,14 @@ fn contexts(
             }
             None => continue,
         };
-        let connected = context.connection.as_ref().and_then(|name| serving.connections.get(name));
+        let connected = context.connection.as_ref().and_then(|name| loaded.connections.get(name));
         if context.connection.is_none() && plugin.grants().contains(&Grant::Http) {
             let message =
                 "the plugin asks an HTTP server: add `connection`, the name of a [connections.NAME] of kind http";
             problems.push(config.explain(&at, message));
             continue;
         }
-        let unfit = connected.and_then(|connected| unfit(&serving.plugins[&context.plugin], connected));
+        let unfit = connected.and_then(|connected| unfit(&loaded.plugins[&context.plugin], connected));
         if let Some(wrong) = unfit {
             problems.push(config.explain(&format!("{at}.connection"), wrong));
             continue;
@@ -612,7 +625,8 @@ fn contexts(
         }
         let connection = connected.map(|connected| connected.connection.clone());
         let scope = ContextScope { connection, deadline: context.timeout };
-        links.push(ContextLink::new(name.clone(), plugin, json, scope, context.on_failure, context.fresh_for));
+        let provider = BoundContext { plugin, config: json, scope };
+        links.push(ContextLink::new(name.clone(), Arc::new(provider), context.on_failure, context.fresh_for));
     }
     if problems.is_empty() { Ok(links) } else { Err(problems) }
 }
@@ -658,11 +672,10 @@ async fn store(config: &Config, (signer, origin): (LogKey, Origin)) -> anyhow::R
 ///
 /// # Errors
 /// When the audit log cannot be written: then nothing may be served.
-pub async fn record_start(broker: &Broker) -> anyhow::Result<()> {
+pub async fn record_start(broker: &Broker, loaded: &Loaded) -> anyhow::Result<()> {
     let now = jiff::Timestamp::now();
-    let serving = broker.serving.load();
     let mut events = vec![AuditEvent::new(EventKind::BrokerStarted, now).with("version", env!("CARGO_PKG_VERSION"))];
-    events.extend(serving.plugins.values().map(|plugin| plugin_event(EventKind::PluginLoaded, plugin)));
+    events.extend(loaded.plugins.values().map(|plugin| plugin_event(EventKind::PluginLoaded, plugin)));
     broker
         .commit(Change { events, ..Change::default() })
         .await

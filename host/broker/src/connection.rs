@@ -14,9 +14,9 @@ use jit_runtime::{
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use crate::places::Site;
-use crate::target::Endpoint;
 use jit_config::{Protocol, SecretRef};
+use jit_pipeline::places::Site;
+use jit_pipeline::target::Endpoint;
 
 /// The largest file of certificates, in bytes.
 const MOST_CA: u64 = 1024 * 1024;

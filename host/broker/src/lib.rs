@@ -8,40 +8,21 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
-pub mod birth;
-pub mod broker;
 pub mod certificates;
-pub mod chain;
 pub mod cli;
-pub mod clock;
 pub mod compose;
 pub mod conformance;
 pub mod connection;
-pub mod denials;
 pub mod dev_issuer;
-pub mod facts;
 pub mod http;
-pub mod issue;
-pub mod leftover;
-pub mod limits;
-pub mod permit;
-pub mod places;
+pub mod loaded;
 pub mod policy_replay;
 pub mod policy_test;
 pub mod prepare;
-pub mod refusal;
 pub mod reload;
-pub mod removal;
-pub mod renew;
-pub mod replay;
-pub mod request;
-pub mod rotation;
-pub mod sealing;
+pub mod rotation_setup;
+pub mod sealing_key;
 pub mod serve;
 pub mod session_store;
-pub mod simulate;
-pub mod space;
-pub mod target;
-pub mod target_check;
-pub mod tasks;
 pub mod watch;
+pub mod way_in;

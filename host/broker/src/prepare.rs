@@ -11,8 +11,9 @@ use jit_tlog::checkpoint::{LogKey, Origin};
 use crate::certificates::{self, BadPair, Validity};
 use crate::compose::{self, Mode};
 use crate::http::tls;
-use crate::sealing::{self, Sealer};
+use crate::sealing_key;
 use jit_config::{Config, ConfigErrors, Problem, Severity};
+use jit_pipeline::sealing::Sealer;
 
 /// All of it, in order.
 pub struct Prepared {
@@ -41,7 +42,7 @@ pub fn prepare(config: &Config, mode: Mode) -> anyhow::Result<Prepared> {
     }
     let identity = compose::identity(config, mode).map_err(|error| at_issuer(config, error))?;
     let log = compose::log_key(config, mode).map_err(|error| at(config, "audit.signing_key", &error))?;
-    let sealer = sealing::of_config(&config.store).context("[store] sealing_key");
+    let sealer = sealing_key::of_config(&config.store).context("[store] sealing_key");
     let sealer = sealer.map_err(|error| at(config, "store.sealing_key", &error))?;
     let runtime = compose::runtime(config)?;
     Ok(Prepared { certificate, identity, runtime, sealer, log, warnings })

@@ -12,22 +12,24 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_runtime::{Plugin, Runtime, SessionStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use crate::broker::Broker;
 use crate::compose::{self, Mode};
-use crate::http::server::Operator;
 use crate::http::tls::Tls;
-use crate::places::{Misplaced, Places};
+use crate::loaded::{Active, Loaded};
 use crate::prepare;
-use crate::target::Serving;
 use crate::watch::contents::Contents;
 use jit_config::{Config, ConfigErrors};
 use jit_ledger::{Change, Maker};
+use jit_pipeline::broker::Broker;
+use jit_pipeline::operator::Operator;
+use jit_pipeline::places::{Misplaced, Places};
+use jit_pipeline::target::Serving;
 
 /// The most mistakes of a refused configuration that are logged, each on its line.
 const MOST_TOLD: usize = 50;
@@ -88,6 +90,7 @@ pub struct Orphaned(Vec<String>);
 /// Replaces what is served.
 pub struct Reloader {
     broker: Arc<Broker>,
+    loaded: Arc<ArcSwap<Loaded>>,
     runtime: Arc<Runtime>,
     /// Where connections keep what outlives a restart.
     sessions: Option<Arc<dyn SessionStore>>,
@@ -113,6 +116,7 @@ impl Reloader {
     #[must_use]
     pub fn new(
         broker: Arc<Broker>,
+        loaded: Arc<ArcSwap<Loaded>>,
         runtime: Arc<Runtime>,
         sessions: Option<Arc<dyn SessionStore>>,
         source: Source,
@@ -121,13 +125,19 @@ impl Reloader {
         read: Contents,
     ) -> Self {
         let current = Mutex::new(Current { config, read, refused: None });
-        Self { broker, runtime, sessions, source, mode, tls: None, current }
+        Self { broker, loaded, runtime, sessions, source, mode, tls: None, current }
     }
 
     /// Reads also the listener's certificate again at each reload, whatever becomes of the configuration.
     #[must_use]
     pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// The plugins and connections that serve now.
+    #[must_use]
+    pub fn loaded(&self) -> Arc<Loaded> {
+        self.loaded.load_full()
     }
 
     /// Reads the configuration anew and serves it.
@@ -242,14 +252,14 @@ impl Reloader {
         force: bool,
     ) -> anyhow::Result<Report> {
         prepare::files(&config, self.mode)?;
-        let old = self.broker.serving.load_full();
+        let old = Active { serving: self.broker.serving.load_full(), loaded: self.loaded() };
         let identity = if config.identity == current.config.identity {
             // Its keys stay known, also while an issuer is away.
             None
         } else {
             Some(compose::identity(&config, self.mode)?)
         };
-        let (runtime, for_loading, before) = (Arc::clone(&self.runtime), config.clone(), Arc::clone(&old));
+        let (runtime, for_loading, before) = (Arc::clone(&self.runtime), config.clone(), Arc::clone(&old.loaded));
         if self.broker.sealer.is_none() && config.targets.values().any(|target| !target.rotating.is_empty()) {
             return Err(anyhow::anyhow!(
                 "a rotating account needs [store] sealing_key, which holds only after a restart"
@@ -271,8 +281,11 @@ impl Reloader {
             tracing::error!(orphan, "forced: these accounts cannot be removed by the broker now");
         }
         report.orphans = orphans;
-        self.broker.commit(Change { events: events(&report, trigger, &old, &new), ..Change::default() }).await?;
-        self.broker.serving.store(Arc::new(new));
+        self.broker
+            .commit(Change { events: events(&report, trigger, &old.loaded, &new.loaded), ..Change::default() })
+            .await?;
+        self.loaded.store(new.loaded);
+        self.broker.serving.store(new.serving);
         if let Some(identity) = identity {
             self.broker.identity.store(Arc::new(identity));
         }
@@ -308,11 +321,12 @@ fn count(outcome: &'static str) {
     metrics::counter!("jit_reload_total", "outcome" => outcome).increment(1);
 }
 
-fn difference(old: &Serving, new: &Serving, before: &Config, after: &Config) -> Report {
+fn difference(old: &Active, new: &Active, before: &Config, after: &Config) -> Report {
     // Another digest, other grants, or somebody else who vouches for it.
-    let changed = |(name, plugin): &(&String, &Plugin)| !old.plugins.get(*name).is_some_and(|old| old.is_same(plugin));
+    let changed =
+        |(name, plugin): &(&String, &Plugin)| !old.loaded.plugins.get(*name).is_some_and(|old| old.is_same(plugin));
     let names = |serving: &Serving| serving.targets.keys().map(ToString::to_string).collect::<Vec<_>>();
-    let (had, has) = (names(old), names(new));
+    let (had, has) = (names(&old.serving), names(&new.serving));
     let mut needs_restart = Vec::new();
     for (section, changed) in [
         ("[server]", before.server != after.server || before.account_prefix != after.account_prefix),
@@ -331,8 +345,8 @@ fn difference(old: &Serving, new: &Serving, before: &Config, after: &Config) -> 
         }
     }
     Report {
-        loaded: new.plugins.iter().filter(changed).map(|(name, _)| name.clone()).collect(),
-        unloaded: old.plugins.keys().filter(|name| !new.plugins.contains_key(*name)).cloned().collect(),
+        loaded: new.loaded.plugins.iter().filter(changed).map(|(name, _)| name.clone()).collect(),
+        unloaded: old.loaded.plugins.keys().filter(|name| !new.loaded.plugins.contains_key(*name)).cloned().collect(),
         targets_added: has.iter().filter(|name| !had.contains(name)).cloned().collect(),
         targets_removed: had.iter().filter(|name| !has.contains(name)).cloned().collect(),
         needs_restart,
@@ -342,13 +356,13 @@ fn difference(old: &Serving, new: &Serving, before: &Config, after: &Config) -> 
 
 /// One line for each maker of accounts that `new` has not, or would ask in another place than the one that
 /// has the accounts: by what the servers say, and where they say nothing now, by what the connection was in `old`.
-async fn orphans(places: &Places, makers: &[Maker], new: &Serving, old: Option<&Serving>) -> Vec<String> {
+async fn orphans(places: &Places, makers: &[Maker], new: &Active, old: Option<&Active>) -> Vec<String> {
     let mut lines = Vec::new();
     for Maker { target, driver, leases, last_expiry } in makers {
         let connection = driver.connection.as_ref();
         let kept = connection.map_or_else(String::new, |name| format!(" and [connections.{name}]"));
         let told = format!("{leases} leases of target {target} (the last ends {last_expiry})");
-        let remover = match new.remover(target, driver) {
+        let remover = match new.serving.remover(target, driver) {
             Ok(remover) => remover,
             Err(reason) => {
                 lines.push(format!("{told}: {reason}; keep [plugins.{}]{kept}", driver.plugin));
@@ -368,8 +382,8 @@ async fn orphans(places: &Places, makers: &[Maker], new: &Serving, old: Option<&
             Ok(()) | Err(Misplaced::NotTold(_)) => {}
         }
         let moved = connection.is_some_and(|name| {
-            let before = old.and_then(|old| old.connections.get(name));
-            before.zip(new.connections.get(name)).is_some_and(|(before, after)| before.leads_elsewhere(after))
+            let before = old.and_then(|old| old.loaded.connections.get(name));
+            before.zip(new.loaded.connections.get(name)).is_some_and(|(before, after)| before.leads_elsewhere(after))
         });
         let recorded = driver.place.as_ref().and_then(|place| place.address.as_ref());
         let another = recorded.is_some_and(|recorded| remover.site.address.as_ref() != Some(recorded));
@@ -385,10 +399,11 @@ async fn orphans(places: &Places, makers: &[Maker], new: &Serving, old: Option<&
 
 /// At start there is nothing to go back to: says which accounts this configuration cannot remove.
 /// Their removal is tried for as long as it takes.
-pub async fn tell_orphans(broker: Arc<Broker>) {
+pub async fn tell_orphans(broker: Arc<Broker>, loaded: Arc<Loaded>) {
     match broker.store.makers().await {
         Ok(makers) => {
-            for orphan in orphans(&broker.places, &makers, &broker.serving.load(), None).await {
+            let active = Active { serving: broker.serving.load_full(), loaded };
+            for orphan in orphans(&broker.places, &makers, &active, None).await {
                 tracing::error!(orphan, "this configuration cannot remove accounts that are still there");
             }
         }
@@ -396,7 +411,7 @@ pub async fn tell_orphans(broker: Arc<Broker>) {
     }
 }
 
-fn events(report: &Report, trigger: Trigger, old: &Serving, new: &Serving) -> Vec<AuditEvent> {
+fn events(report: &Report, trigger: Trigger, old: &Loaded, new: &Loaded) -> Vec<AuditEvent> {
     let now = Timestamp::now();
     let loaded = report.loaded.iter().filter_map(|name| new.plugins.get(name));
     let unloaded = report.unloaded.iter().filter_map(|name| old.plugins.get(name));

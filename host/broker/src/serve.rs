@@ -15,7 +15,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
 use crate::compose::{self, Composed, Mode};
 use crate::http::connection::Bounds;
 use crate::http::operator::Readiness;
@@ -25,13 +24,14 @@ use crate::http::tls::Tls;
 use crate::http::{self, App};
 use crate::prepare;
 use crate::reload::{self, Reloader, Source, Trigger};
-use crate::removal;
-use crate::target_check;
-use crate::tasks;
 use crate::watch::{self, contents::Contents};
 use jit_config::{Config, Export};
 use jit_ledger::Change;
 use jit_ledger::audit::export;
+use jit_pipeline::broker::Broker;
+use jit_pipeline::removal;
+use jit_pipeline::target_check;
+use jit_pipeline::tasks;
 
 /// Buckets of durations, in seconds: 100 µs to 10 s.
 const SECONDS: &[f64] =
@@ -145,10 +145,10 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
     let opened = async {
         // Before anybody is told that it serves: the commands work from then on.
         let admin = server::bind_admin(&config.server.admin_socket)?;
-        compose::record_start(&broker).await?;
+        compose::record_start(&broker, &composed.loaded.load()).await?;
         compose::warn_of_weak_ends(&broker.serving.load());
         // It asks the servers where they are. One that does not answer holds up no start.
-        let telling = broker.tasks.spawn(reload::tell_orphans(Arc::clone(&broker)));
+        let telling = broker.tasks.spawn(reload::tell_orphans(Arc::clone(&broker), composed.loaded.load_full()));
         drop(tokio::time::timeout(TELLING, telling).await);
         let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
         broker.leftovers.recall(&*broker.store).await.context("looking for accounts that wait for a person")?;
@@ -170,14 +170,14 @@ impl Started {
     /// Serves until a signal.
     async fn run(self, signals: Signals, ready: impl FnOnce(std::net::SocketAddr)) -> anyhow::Result<()> {
         let Self { config, source, mode, contents, metrics, doors, admin, composed, recovered } = self;
-        let Composed { broker, store, runtime, sessions } = composed;
+        let Composed { broker, loaded, store, runtime, sessions } = composed;
         let Signals { mut terminate, mut interrupt, hangup } = signals;
         broker.look_at_disk().await;
         let mut background = JoinSet::new();
         background.spawn(tasks::removal::run(Arc::clone(&broker)));
         background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval, recovered > 0));
         background.spawn(tasks::maintain::run(Arc::clone(&broker)));
-        background.spawn(tasks::way_in::run(Arc::clone(&broker)));
+        background.spawn(crate::way_in::run(Arc::clone(&loaded), broker.stopping.clone()));
         background.spawn(tasks::rotation::run(Arc::clone(&broker)));
         background.spawn(tasks::housekeeping::run(Arc::clone(&broker), config.store.keep_revoked));
         let exports = config.audit.export.clone().into_iter().zip(broker.exported.clone());
@@ -192,7 +192,8 @@ impl Started {
         background.spawn(keep_keys_young(Arc::clone(&broker)));
 
         let Doors { public, operators, tls, room } = doors;
-        let reloader = Reloader::new(Arc::clone(&broker), runtime, sessions, source, mode, config.clone(), contents);
+        let reloader =
+            Reloader::new(Arc::clone(&broker), loaded, runtime, sessions, source, mode, config.clone(), contents);
         let reloader = Arc::new(reloader.with_tls(tls.clone()));
         background.spawn(reload_on_signal(hangup, Arc::clone(&reloader), Arc::clone(&broker)));
         if config.server.watch {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use jit_runtime::{Kept, SessionStore as KeepsSessions};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::sealing::{Label, Sealer};
 use jit_ledger::{Change, SealedWrite, Store};
+use jit_pipeline::sealing::{Label, Sealer};
 
 /// What these secrets are in the store.
 const PURPOSE: &str = "session";

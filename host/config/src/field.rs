@@ -12,7 +12,9 @@ use toml::de::DeValue;
 use super::reading::join;
 use super::secret::SecretRef;
 use super::section::{Section, shown};
-use super::{redact, spelling};
+use jit_core::spelling;
+
+use super::redact;
 
 /// Why a value does not fit.
 pub(super) enum Wrong {

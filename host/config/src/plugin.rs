@@ -14,7 +14,7 @@ use jit_core::policy::OnFailure;
 
 use super::reference::Declared;
 use super::section::{Section, shown};
-use super::spelling;
+use jit_core::spelling;
 
 /// One component. Whether it is a driver or a policy is what it exports.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::reading::join;
 use super::section::{Section, shown};
-use super::spelling;
+use jit_core::spelling;
 
 /// The names under `[plugins]`, `[connections]` or `[policies]`, and which of them are used.
 pub(super) struct Declared<'a> {

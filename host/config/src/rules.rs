@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::problem::{Problem, Severity};
 use super::section::shown;
-use super::{Config, spelling};
+use jit_core::spelling;
+
+use super::Config;
 
 /// The most warnings of one file.
 const MOST: usize = 50;

@@ -9,7 +9,9 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::reading::{Reading, join};
-use super::{redact, spelling};
+use jit_core::spelling;
+
+use super::redact;
 
 /// A key or name from the file as a message shows it: short and without control characters.
 pub(super) fn shown(text: &str) -> String {

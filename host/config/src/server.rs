@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jit_core::brake::Bound;
+
 use jit_core::account::AccountPrefix;
 use jit_core::ttl::Ttl;
 
@@ -90,33 +92,6 @@ pub struct PluginLimits {
     pub policy_time: Option<Duration>,
     /// Guest time of one call of a driver, without what it waits for, in milliseconds, 1 to 60,000.
     pub driver_time: Option<Duration>,
-}
-
-/// `[reconcile]`: how many accounts without a lease one pass over a target removes without asking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bound {
-    /// 1 to 1,000,000, by default 20.
-    pub most: u32,
-    /// Of the accounts that were listed, 1 to 100, by default 10; a handful is always removed.
-    pub percent: u32,
-}
-
-impl Default for Bound {
-    fn default() -> Self {
-        Self { most: 20, percent: 10 }
-    }
-}
-
-impl Bound {
-    /// So few are a share of nothing.
-    const HANDFUL: usize = 5;
-
-    /// The most of `listed` accounts.
-    #[must_use]
-    pub fn of(self, listed: usize) -> usize {
-        let share = listed.saturating_mul(self.percent as usize) / 100;
-        (self.most as usize).min(share.max(Self::HANDFUL))
-    }
 }
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);

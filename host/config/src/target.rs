@@ -10,7 +10,9 @@ use jit_core::ttl::Ttl;
 
 use super::reference::Declared;
 use super::section::{Section, shown};
-use super::{plugin::Policy, rotating, server, spelling};
+use jit_core::spelling;
+
+use super::{plugin::Policy, rotating, server};
 
 /// One target.
 #[derive(Debug, Clone, PartialEq)]

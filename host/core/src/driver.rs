@@ -113,3 +113,12 @@ pub struct AccountPage {
     /// Where the next page starts; `None` at the end.
     pub next: Option<String>,
 }
+/// On whose behalf a driver is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// A request that somebody waits for.
+    Live,
+    /// A removal: it has slots and connections of its own, so that expiry never starves behind
+    /// issues.
+    Removal,
+}

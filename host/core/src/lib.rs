@@ -22,11 +22,14 @@
 //! | [`usage`] | what is counted for policies |
 //! | [`event`] | the audit events |
 //! | [`transport`] | how the way to each kind of server is protected |
+//! | [`brake`] | how many accounts without a lease one pass removes |
+//! | [`spelling`] | the nearest of the words that would have been right |
 //! | [`space`] | the marks below which a full disk stops something |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 pub mod account;
+pub mod brake;
 pub mod driver;
 pub mod event;
 pub mod glob;
@@ -40,6 +43,7 @@ pub mod rollout;
 pub mod rotation;
 pub mod secret;
 pub mod space;
+pub mod spelling;
 pub mod transport;
 pub mod ttl;
 pub mod usage;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use jit_core::driver::Lane;
 use jit_core::driver::{
     AccountPage, AccountState, AccountView, Description, Feature, Issued, RoleView, RotationStep, TargetView,
 };
@@ -34,16 +35,6 @@ const LATEST: u64 = 253_402_300_799;
 
 /// Longest handle of a backend (`external-id`) and longest cursor of a page, in bytes.
 const HANDLE: usize = 1_024;
-
-/// On whose behalf a driver is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    /// A request that somebody waits for.
-    Live,
-    /// A removal: it has slots and connections of its own, so that expiry never starves behind
-    /// issues.
-    Removal,
-}
 
 /// What a driver call works with.
 #[derive(Debug, Clone)]

@@ -8,11 +8,12 @@ use super::client::{AdminClient, SocketArg};
 use super::said::Said;
 use super::{ConfigArg, Stop, block_on, coloured};
 use crate::compose::{self, Mode};
+use crate::loaded::Active;
 use crate::prepare::prepare;
 use crate::reload::Report;
-use crate::target::Serving;
-use crate::target_check::{Wrong, check_targets};
 use jit_config::{Config, ConfigErrors};
+use jit_pipeline::target::Serving;
+use jit_pipeline::target_check::{Wrong, check_targets};
 
 #[derive(clap::Subcommand)]
 pub(super) enum ConfigCommand {
@@ -95,8 +96,8 @@ async fn look(config: &Config, path: &Path, offline: bool) -> Result<(), Stop> {
     eprintln!("loading {} plugins; each is compiled the first time, which takes a while …", config.plugins.len());
     // Compiles, and so blocks; nothing else runs here.
     let loaded = tokio::task::block_in_place(|| compose::serving(config, &prepared.runtime, None, None));
-    let serving = loaded.map_err(found_wrong)?;
-    for plugin in serving.plugins.values() {
+    let Active { serving, loaded } = loaded.map_err(found_wrong)?;
+    for plugin in loaded.plugins.values() {
         println!(
             "plugin {}: {}, contract {}, sha256 {}",
             plugin.name(),

@@ -11,8 +11,8 @@ use jit_core::ttl::Ttl;
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on, policy_replay};
 use crate::compose;
-use crate::simulate::{Explanation, Question, explain};
 use jit_config::Config;
+use jit_pipeline::simulate::{Explanation, Question, explain};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -134,7 +134,7 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
             let config = Config::load(path)?;
             config.check_files()?;
             let runtime = compose::runtime(&config)?;
-            let serving = compose::serving(&config, &runtime, None, None)?;
+            let serving = compose::serving(&config, &runtime, None, None)?.serving;
             let issuers = config.known_issuers();
             block_on(async { Ok(explain(&serving, None, &issuers, question).await?) })?
         }

@@ -54,7 +54,7 @@ impl Visit for Wanted {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Said {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut target = Wanted(crate::target_check::ABOUT_TARGET, None);
+        let mut target = Wanted(jit_pipeline::target_check::ABOUT_TARGET, None);
         attributes.record(&mut target);
         if let (Some(target), Some(span)) = (target.1, context.span(id)) {
             span.extensions_mut().insert(About(target));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Stop;
-use crate::sealing::{self, Sealer};
+use crate::sealing_key;
 use jit_config::SecretRef;
 
 #[derive(clap::Subcommand)]
@@ -24,10 +24,10 @@ pub(super) enum StoreCommand {
 pub(super) fn run(command: StoreCommand) -> Result<(), Stop> {
     let StoreCommand::Key { file, show } = command;
     if !show && !file.exists() {
-        sealing::generate(&file)?;
+        sealing_key::generate(&file)?;
         eprintln!("made {} (0600); keep a copy where the store's backups are not", file.display());
     }
-    let sealer = Sealer::load(&SecretRef::File(file), &[])?;
+    let sealer = sealing_key::load(&SecretRef::File(file), &[])?;
     println!("{}", sealer.key_id());
     Ok(())
 }

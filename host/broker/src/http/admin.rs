@@ -18,18 +18,18 @@ use serde::{Deserialize, Serialize};
 use super::give_back::revoked;
 use super::leases::ListQuery;
 use super::problem::HttpRefused;
-use super::server::Operator;
+use super::server::Peer;
 use super::views::{admin_lease, plugin_row};
-use crate::broker::Broker;
 use crate::compose::with_causes;
-use crate::refusal::Refused;
 use crate::reload::{Reloader, Trigger};
-use crate::rotation::operate;
-use crate::simulate::{Question, explain};
-use crate::tasks::reconcile::Pass;
-use crate::tasks::{self, housekeeping, reconcile};
 use jit_config::ConfigErrors;
 use jit_ledger::Change;
+use jit_pipeline::broker::Broker;
+use jit_pipeline::refusal::Refused;
+use jit_pipeline::rotation::operate;
+use jit_pipeline::simulate::{Question, explain};
+use jit_pipeline::tasks::reconcile::Pass;
+use jit_pipeline::tasks::{self, housekeeping, reconcile};
 
 /// Parameters of a revocation.
 #[derive(Debug, Default, Deserialize)]
@@ -68,18 +68,19 @@ struct ArchiveQuery {
 
 /// The administration's routes.
 pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
+    let of_configuration =
+        Router::new().route("/admin/plugins", get(plugins)).route("/admin/reload", post(reload)).with_state(reloader);
     Router::new()
         .route("/admin/leases", get(list))
         .route("/admin/leases/{id}", get(show))
         .route("/admin/leases/{id}/revoke", post(revoke))
         .route("/admin/reconcile", post(reconcile_now))
         .route("/admin/clock/confirm", post(confirm_clock))
-        .route("/admin/plugins", get(plugins))
         .route("/admin/simulate", post(simulate))
         .route("/admin/archive", post(archive))
         .with_state(Arc::clone(&broker))
         .merge(super::rotation::router(broker))
-        .merge(Router::new().route("/admin/reload", post(reload)).with_state(reloader))
+        .merge(of_configuration)
 }
 
 /// A body, or the refusal as a problem.
@@ -111,7 +112,7 @@ async fn show(State(broker): State<Arc<Broker>>, Path(id): Path<String>) -> Resp
 
 async fn revoke(
     State(broker): State<Arc<Broker>>,
-    ConnectInfo(operator): ConnectInfo<Operator>,
+    ConnectInfo(Peer(operator)): ConnectInfo<Peer>,
     Path(id): Path<String>,
     Query(query): Query<RevokeQuery>,
 ) -> Response {
@@ -133,7 +134,7 @@ async fn revoke(
 
 async fn reconcile_now(
     State(broker): State<Arc<Broker>>,
-    ConnectInfo(operator): ConnectInfo<Operator>,
+    ConnectInfo(Peer(operator)): ConnectInfo<Peer>,
     Query(query): Query<ReconcileQuery>,
 ) -> Response {
     let result = async {
@@ -159,13 +160,13 @@ async fn reconcile_now(
     reply(result.await)
 }
 
-async fn confirm_clock(State(broker): State<Arc<Broker>>, ConnectInfo(operator): ConnectInfo<Operator>) -> Response {
+async fn confirm_clock(State(broker): State<Arc<Broker>>, ConnectInfo(Peer(operator)): ConnectInfo<Peer>) -> Response {
     reply(housekeeping::confirm_clock(&broker, operator).await.map_err(Refused::from))
 }
 
 async fn reload(
     State(reloader): State<Arc<Reloader>>,
-    ConnectInfo(operator): ConnectInfo<Operator>,
+    ConnectInfo(Peer(operator)): ConnectInfo<Peer>,
     Query(query): Query<ReloadQuery>,
 ) -> Response {
     // To its end, also when the operator does not wait for it.
@@ -204,7 +205,7 @@ async fn simulate(State(broker): State<Arc<Broker>>, axum::Json(question): axum:
     reply(explain(&serving, Some(&*broker.store), &issuers, question).await)
 }
 
-async fn plugins(State(broker): State<Arc<Broker>>) -> Response {
-    let rows: Vec<PluginRow> = broker.serving.load().plugins.values().map(plugin_row).collect();
+async fn plugins(State(reloader): State<Arc<Reloader>>) -> Response {
+    let rows: Vec<PluginRow> = reloader.loaded().plugins.values().map(plugin_row).collect();
     reply(Ok(rows))
 }

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use axum::body::{Bytes, HttpBody};
 use http_body::Frame;
 
-use crate::broker::Broker;
-use crate::issue::Disclosure;
-use crate::removal;
+use jit_pipeline::broker::Broker;
+use jit_pipeline::issue::Disclosure;
+use jit_pipeline::removal;
 
 /// A disclosure that has not reached its caller yet. Dropped, it counts as abandoned.
 pub struct Undelivered {

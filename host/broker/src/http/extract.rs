@@ -18,8 +18,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::HttpRefused;
 use super::{App, MOST_BODY};
-use crate::refusal::Refused;
-use crate::request::IdempotencyKey;
+use jit_pipeline::refusal::Refused;
+use jit_pipeline::request::IdempotencyKey;
 
 /// The most bytes beyond [`MOST_BODY`] that are taken in and thrown away before a refusal.
 const MOST_SURPLUS: usize = 16 * 1024 * 1024;

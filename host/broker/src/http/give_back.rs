@@ -17,12 +17,12 @@ use super::App;
 use super::extract::{Id, Json, Returning};
 use super::leases::{parse_id, view};
 use super::problem::HttpRefused;
-use crate::broker::Broker;
-use crate::refusal::Refused;
-use crate::removal::{self, Attempt};
-use crate::renew::own_lease;
-use crate::request::GivenBack;
 use jit_ledger::{LeaseFilter, StoreError};
+use jit_pipeline::broker::Broker;
+use jit_pipeline::refusal::Refused;
+use jit_pipeline::removal::{self, Attempt};
+use jit_pipeline::renew::own_lease;
+use jit_pipeline::request::GivenBack;
 
 /// The most leases that one request with `all` gives back; `more` says that there are others.
 const MOST_AT_ONCE: usize = 10_000;

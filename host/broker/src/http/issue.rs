@@ -16,10 +16,10 @@ use super::delivery::{Delivery, Undelivered};
 use super::extract::{Caller, Id, Json, idempotency_key};
 use super::problem::HttpRefused;
 use super::views::{self, Effective, SimulateReply};
-use crate::issue::{issue, resolve};
-use crate::permit::{Counting, decide};
-use crate::refusal::Refused;
-use crate::request::CheckedRequest;
+use jit_pipeline::issue::{issue, resolve};
+use jit_pipeline::permit::{Counting, decide};
+use jit_pipeline::refusal::Refused;
+use jit_pipeline::request::CheckedRequest;
 
 /// Issue a credential.
 ///

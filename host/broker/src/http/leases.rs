@@ -14,11 +14,11 @@ use super::App;
 use super::extract::{Caller, Id, Json};
 use super::problem::HttpRefused;
 use super::views::lease_view;
-use crate::broker::Broker;
-use crate::refusal::Refused;
-use crate::renew::{own_lease, renew};
-use crate::rotation;
 use jit_ledger::LeaseFilter;
+use jit_pipeline::broker::Broker;
+use jit_pipeline::refusal::Refused;
+use jit_pipeline::renew::{own_lease, renew};
+use jit_pipeline::rotation;
 
 pub(super) fn parse_id(text: &str) -> Result<LeaseId, Refused> {
     // A malformed id names no lease.

@@ -36,8 +36,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::broker::Broker;
-use crate::refusal::Refused;
+use jit_pipeline::broker::Broker;
+use jit_pipeline::refusal::Refused;
 use problem::HttpRefused;
 
 /// The most bytes of a request's body.

@@ -12,9 +12,9 @@ use jit_api::Problem;
 use super::App;
 use super::extract::Id;
 use super::problem::HttpRefused;
-use crate::broker::Broker;
-use crate::refusal::Refused;
-use crate::space::Room;
+use jit_pipeline::broker::Broker;
+use jit_pipeline::refusal::Refused;
+use jit_pipeline::space::Room;
 
 /// The process runs.
 #[utoipa::path(get, path = "/livez", tag = "operators", responses((status = 200, description = "It runs", body = String)))]

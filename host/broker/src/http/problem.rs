@@ -6,7 +6,7 @@ use jit_api::{Problem, ProblemCode};
 use jit_core::id::RequestId;
 
 use super::told;
-use crate::refusal::Refused;
+use jit_pipeline::refusal::Refused;
 
 /// What can be wrong before the pipeline is reached.
 #[derive(Debug, Clone)]

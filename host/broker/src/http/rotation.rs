@@ -9,9 +9,9 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::admin::reply;
-use super::server::Operator;
-use crate::broker::Broker;
-use crate::rotation::operate;
+use super::server::Peer;
+use jit_pipeline::broker::Broker;
+use jit_pipeline::rotation::operate;
 
 /// The routes.
 pub fn router(broker: Arc<Broker>) -> Router {
@@ -36,7 +36,7 @@ struct How {
 
 async fn now(
     State(broker): State<Arc<Broker>>,
-    ConnectInfo(operator): ConnectInfo<Operator>,
+    ConnectInfo(Peer(operator)): ConnectInfo<Peer>,
     Path((target, role)): Path<(String, String)>,
     Query(how): Query<How>,
 ) -> Response {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use jit_core::event::AuditEvent;
+use jit_pipeline::operator::Operator;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -106,34 +106,16 @@ impl Door {
     }
 }
 
-/// Who sits at the other end of the admin socket, as the system says (`SO_PEERCRED`): whoever may open it is an
-/// operator, and the record says which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Operator {
-    /// The user of the process that opened the socket.
-    pub uid: u32,
-    /// The process.
-    pub pid: Option<i32>,
-}
+/// The operator at the other end of a connection to the admin socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub Operator);
 
-impl Operator {
-    /// Writes it into the record of what the operator asked for.
-    #[must_use]
-    pub fn sign(self, event: AuditEvent) -> AuditEvent {
-        let event = event.with("operator_uid", self.uid);
-        match self.pid {
-            Some(pid) => event.with("operator_pid", pid),
-            None => event,
-        }
-    }
-}
-
-impl Connected<IncomingStream<'_, tokio::net::UnixListener>> for Operator {
+impl Connected<IncomingStream<'_, tokio::net::UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, tokio::net::UnixListener>) -> Self {
         match stream.io().peer_cred() {
-            Ok(peer) => Self { uid: peer.uid(), pid: peer.pid() },
+            Ok(peer) => Self(Operator { uid: peer.uid(), pid: peer.pid() }),
             // The overflow user: nobody that the system can name.
-            Err(_) => Self { uid: 65_534, pid: None },
+            Err(_) => Self(Operator { uid: 65_534, pid: None }),
         }
     }
 }
@@ -149,7 +131,7 @@ pub async fn serve_admin(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    axum::serve(listener, router.into_make_service_with_connect_info::<Operator>())
+    axum::serve(listener, router.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(stop.cancelled_owned())
         .await?;
     let _ = std::fs::remove_file(path);

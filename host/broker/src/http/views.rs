@@ -9,8 +9,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
-use crate::issue::Disclosure;
-use crate::target::Endpoint;
+use jit_pipeline::issue::Disclosure;
+use jit_pipeline::target::Endpoint;
 
 /// The lease's times.
 fn term(lease: &Lease) -> Term {

@@ -6,7 +6,7 @@ use jit_core::policy::{
 };
 
 use super::record::{Decision, Outcome, Roles};
-use crate::chain::{CHAIN, not_grantable, only_narrower};
+use jit_pipeline::chain::{CHAIN, not_grantable, only_narrower};
 
 /// Where the candidate stands in the chain. It counts for everybody, whatever the mode and roll-out of
 /// the policy that it replaces.

@@ -12,7 +12,7 @@ use jit_core::policy::{Answer, ChainVerdict, Operation, PolicyRecord, PolicyRequ
 use jit_core::ttl::Ttl;
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{CHAIN, not_grantable, only_narrower};
+use jit_pipeline::chain::{CHAIN, not_grantable, only_narrower};
 
 /// Which decisions are replayed.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,7 @@ use jit_core::transport::{Part, Spoken, Unprotected, is_here, security};
 use url::Url;
 
 use crate::section::{Section, shown};
-use crate::spelling;
+use jit_core::spelling;
 
 /// `plaintext = { because = "…" }`: the reason. None where it is not there, or is wrong, which is then told.
 pub(super) fn plaintext(section: &Section<'_>) -> Option<String> {

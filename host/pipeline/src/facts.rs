@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::ports::Context;
 use jit_core::policy::{ContextOutcome, ContextRecord, OnFailure, PolicyRequest};
-use jit_runtime::{ContextPlugin, ContextScope, Fault};
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
 
@@ -25,26 +25,16 @@ type Facts = Arc<BTreeMap<String, String>>;
 pub struct ContextLink {
     /// Its name in the configuration; what its facts' names begin with.
     pub name: String,
-    plugin: ContextPlugin,
-    /// Its configuration, as JSON.
-    config: String,
-    scope: ContextScope,
+    provider: Arc<dyn Context>,
     on_failure: OnFailure,
     /// Facts of a short while ago; none where each request asks.
     cache: Option<Cache<[u8; 32], Facts>>,
 }
 
 impl ContextLink {
-    /// A provider that is asked within `scope`; its facts are good for `fresh_for`, zero for never.
+    /// A provider whose facts are good for `fresh_for`, zero for never.
     #[must_use]
-    pub fn new(
-        name: String,
-        plugin: ContextPlugin,
-        config: String,
-        scope: ContextScope,
-        on_failure: OnFailure,
-        fresh_for: Duration,
-    ) -> Self {
+    pub fn new(name: String, provider: Arc<dyn Context>, on_failure: OnFailure, fresh_for: Duration) -> Self {
         let cache = (!fresh_for.is_zero()).then(|| {
             let weigh = |_: &[u8; 32], facts: &Facts| {
                 let texts: usize = facts.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -52,12 +42,12 @@ impl ContextLink {
             };
             Cache::builder().max_capacity(CACHE_BYTES).weigher(weigh).time_to_live(fresh_for).build()
         });
-        Self { name, plugin, config, scope, on_failure, cache }
+        Self { name, provider, on_failure, cache }
     }
 
     /// Gathers, or remembers. Requests that ask the same at once wait for one answer.
-    async fn facts(&self, request: &PolicyRequest) -> Result<(Facts, ContextOutcome), Arc<Fault>> {
-        let asking = async { Ok(Arc::new(self.plugin.gather(&self.scope, &self.config, request).await?)) };
+    async fn facts(&self, request: &PolicyRequest) -> Result<(Facts, ContextOutcome), Arc<String>> {
+        let asking = async { Ok(Arc::new(self.provider.gather(request).await?)) };
         let Some(cache) = &self.cache else {
             return asking.await.map(|facts| (facts, ContextOutcome::Asked)).map_err(Arc::new);
         };
@@ -119,7 +109,7 @@ pub async fn gather<'a>(providers: impl Iterator<Item = &'a ContextLink>, reques
             outcome,
             error,
             failed_open,
-            plugin_sha256: link.plugin.sha256().to_owned(),
+            plugin_sha256: link.provider.sha256().to_owned(),
             micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         });
     }

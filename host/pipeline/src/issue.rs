@@ -16,6 +16,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::driver::Issued;
+use jit_core::driver::Lane;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, Idempotency, Lease, LeaseState};
@@ -23,7 +24,6 @@ use jit_core::outcome::{Outcome, Refusal};
 use jit_core::policy::Operation;
 use jit_core::secret::generate_password;
 use jit_identity::Verified;
-use jit_runtime::Lane;
 use secrecy::SecretString;
 
 use crate::broker::Broker;

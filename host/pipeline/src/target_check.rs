@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use jit_core::driver::Lane;
 use jit_core::driver::RoleView;
 use jit_core::outcome::{Outcome, Refusal};
-use jit_runtime::Lane;
 use tracing::Instrument as _;
 
 use crate::target::{Serving, Target};

@@ -16,7 +16,7 @@ use crate::facts;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::target::{Serving, Target};
-use jit_config::spelling;
+use jit_core::spelling;
 use jit_identity::KnownIssuer;
 use jit_ledger::Store;
 

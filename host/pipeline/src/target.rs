@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_core::account::AccountPrefix;
+use jit_core::driver::Lane;
 use jit_core::driver::{AccountView, Feature, RoleView, TargetView};
 use jit_core::id::RequestId;
 use jit_core::lease::{DriverRef, Lease};
@@ -15,12 +16,11 @@ use jit_core::name::{Principal, RoleName, TargetName};
 use jit_core::policy::{Mode, Operation, PolicyRequest};
 use jit_core::rollout::{Rollout, ShareKey};
 use jit_core::ttl::Ttl;
-use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PolicyPlugin};
 use tokio::sync::Semaphore;
 
-use crate::connection::Connected;
 use crate::facts::ContextLink;
 use crate::places::{Site, with_recorded_place};
+use crate::ports::{Driver, Drivers, FoundDriver, NoDrivers, Policy, Scope};
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::rotation::RotatingAccount;
@@ -40,11 +40,9 @@ pub struct ChainLink {
     pub rollout: Option<Rollout>,
     /// By which its share is drawn; none where no share is.
     pub share_key: Option<ShareKey>,
-    /// The component.
-    pub plugin: PolicyPlugin,
-    /// Its configuration, as JSON.
-    pub config: String,
-    /// The digest of that, in hexadecimal.
+    /// The component with its configuration.
+    pub policy: Arc<dyn Policy>,
+    /// The digest of that configuration, in hexadecimal.
     pub config_sha256: String,
 }
 
@@ -82,10 +80,10 @@ pub struct Target {
     pub name: TargetName,
     /// The driver's name in the configuration.
     pub driver_name: String,
-    /// The driver.
-    pub driver: DriverPlugin,
-    /// The connection's name and the connection, for drivers that have one.
-    pub connection: Option<(String, Connection)>,
+    /// The driver on the target's connection.
+    pub driver: Arc<dyn Driver>,
+    /// The connection's name, for drivers that have one.
+    pub connection: Option<String>,
     /// What the driver is told of the target.
     pub view: TargetView,
     /// Its roles, each with the slots for concurrent creations.
@@ -129,12 +127,8 @@ pub struct TargetRole {
 impl Target {
     /// The scope of a call for a caller that waits.
     #[must_use]
-    pub fn scope(&self, lane: Lane) -> DriverScope {
-        DriverScope {
-            connection: self.connection.as_ref().map(|(_, connection)| connection.clone()),
-            deadline: self.timeout,
-            lane,
-        }
+    pub fn scope(&self, lane: Lane) -> Scope {
+        Scope { deadline: self.timeout, lane }
     }
 
     /// What a lease records of its driver, but for the place.
@@ -142,7 +136,7 @@ impl Target {
     pub fn driver_ref(&self) -> DriverRef {
         DriverRef {
             plugin: self.driver_name.clone(),
-            connection: self.connection.as_ref().map(|(name, _)| name.clone()),
+            connection: self.connection.clone(),
             sha256: self.driver.sha256().to_owned(),
             name: Some(self.driver.description().name.clone()),
             config: Some(self.view.config.clone()).filter(|config| config != NO_CONFIG),
@@ -198,14 +192,18 @@ impl Target {
 }
 
 /// Everything that is served.
-#[derive(Default)]
 pub struct Serving {
     /// The targets, by name.
     pub targets: BTreeMap<TargetName, Arc<Target>>,
-    /// The loaded plugins, by their names in the configuration.
-    pub plugins: BTreeMap<String, Plugin>,
-    /// The connections, by name: also of targets that were moved away from them.
-    pub connections: BTreeMap<String, Connected>,
+    /// The drivers by the names that leases record: also of targets that were moved away from them.
+    pub drivers: Arc<dyn Drivers>,
+}
+
+impl Default for Serving {
+    /// No target at all.
+    fn default() -> Self {
+        Self { targets: BTreeMap::new(), drivers: Arc::new(NoDrivers) }
+    }
 }
 
 impl Serving {
@@ -231,22 +229,13 @@ impl Serving {
     /// # Errors
     /// In words for operators, when the configuration no longer has them.
     pub fn remover(&self, target: &TargetName, made_by: &DriverRef) -> Result<Remover, String> {
-        let Some(Plugin::Driver(driver)) = self.plugins.get(&made_by.plugin) else {
-            return Err(format!("the configuration no longer has the driver {}", made_by.plugin));
-        };
+        let FoundDriver { driver, site } = self.drivers.find(&made_by.plugin, made_by.connection.as_deref())?;
         let now = &driver.description().name;
         if let Some(then) = made_by.name.as_ref().filter(|then| *then != now) {
             let plugin = &made_by.plugin;
             // It would find nothing by that name, and call that a success.
             return Err(format!("the driver {plugin} was {then} and is now {now}, which did not make the account"));
         }
-        let (connection, site) = match &made_by.connection {
-            None => (None, Site::default()),
-            Some(name) => match self.connections.get(name) {
-                Some(connected) => (Some(connected.connection.clone()), connected.site()),
-                None => return Err(format!("the configuration no longer has the connection {name}")),
-            },
-        };
         let configured = self.targets.get(target);
         // What an operator mends in the target holds for its old leases as well, but for what says where
         // their accounts are; what another driver is told does not.
@@ -256,8 +245,8 @@ impl Serving {
         };
         let view = TargetView { name: target.clone(), config };
         let deadline = configured.map_or(Duration::from_secs(30), |configured| configured.timeout);
-        let scope = DriverScope { connection, deadline, lane: Lane::Removal };
-        Ok(Remover { driver: driver.clone(), view, scope, site })
+        let scope = Scope { deadline, lane: Lane::Removal };
+        Ok(Remover { driver, view, scope, site })
     }
 }
 
@@ -277,11 +266,11 @@ pub fn account_view(lease: &Lease) -> AccountView {
 /// All that a removal needs.
 pub struct Remover {
     /// The driver that made the account.
-    pub driver: DriverPlugin,
+    pub driver: Arc<dyn Driver>,
     /// The target as the driver sees it.
     pub view: TargetView,
     /// Connection, deadline, lane.
-    pub scope: DriverScope,
+    pub scope: Scope,
     /// What the host knows of where its server is.
     pub site: Site,
 }

@@ -5,21 +5,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use jit_runtime::Connection;
+use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
+use crate::loaded::Loaded;
 
 /// How often it is looked whether the connections are there.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Runs until the broker stops.
-pub async fn run(broker: Arc<Broker>) {
+/// Runs until `stopping`.
+pub async fn run(loaded: Arc<ArcSwap<Loaded>>, stopping: CancellationToken) {
     // Told when it begins and when it ends, not at each look.
     let mut missing = BTreeSet::new();
     loop {
-        let serving = broker.serving.load_full();
-        let looks = serving.connections.iter().filter_map(|(name, connected)| match &connected.connection {
+        let now = loaded.load_full();
+        let looks = now.connections.iter().filter_map(|(name, connected)| match &connected.connection {
             Connection::Sql(sql) => Some(async move { (name, sql.keep_way_in().await) }),
             _ => None,
         });
@@ -38,7 +40,7 @@ pub async fn run(broker: Arc<Broker>) {
             }
         }
         tokio::select! {
-            () = broker.stopping.cancelled() => return,
+            () = stopping.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }

@@ -31,7 +31,7 @@ pub enum Login {
 
 /// Tries a password, and remembers what came of it.
 pub(super) async fn login(site: &Site, working: &Working, generation: Generation, secret: &SecretString) -> Login {
-    let login = match site.scope.authenticate(site.account.as_str(), secret).await {
+    let login = match site.driver.authenticate(&site.scope, site.account.as_str(), secret).await {
         Some(Ok(true)) => Login::Works,
         Some(Ok(false)) => Login::Refused,
         Some(Err(reason)) => {

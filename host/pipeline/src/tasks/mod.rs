@@ -7,4 +7,3 @@ pub mod maintain;
 pub mod reconcile;
 pub mod removal;
 pub mod rotation;
-pub mod way_in;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::state::{self, Envelope, Record};
 use super::{Site, patience, task};
 use crate::broker::Broker;
-use crate::http::server::Operator;
+use crate::operator::Operator;
 use crate::refusal::Refused;
 use jit_ledger::{Change, StoreError};
 

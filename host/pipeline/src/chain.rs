@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::ports::PolicyFault;
 use jit_core::name::RoleName;
 use jit_core::policy::{Answer, ChainVerdict, Mode, PolicyRecord, PolicyRequest, Verdict, add_up};
 use jit_core::ttl::Ttl;
-use jit_runtime::FaultKind;
 
 use crate::refusal::Refused;
 use crate::target::{ChainLink, Target};
@@ -113,10 +113,10 @@ fn who_named(role: &RoleName, answers: &[Answer]) -> String {
 /// Asks one policy. Whatever goes wrong in it denies, by its name (CLOSED).
 fn ask_one(link: &ChainLink, input: &PolicyRequest) -> Result<Answer, Refused> {
     let started = Instant::now();
-    let (verdict, failed) = match link.plugin.decide(&link.config, input) {
+    let (verdict, failed) = match link.policy.decide(input) {
         Ok(verdict) => (verdict, false),
         // Not the policy's doing, so not its no.
-        Err(fault) if matches!(fault.kind, FaultKind::Overloaded) => return Err(Refused::Overloaded),
+        Err(PolicyFault::Overloaded) => return Err(Refused::Overloaded),
         Err(fault) => {
             metrics::counter!("jit_plugin_faults_total", "plugin" => link.name.clone()).increment(1);
             tracing::warn!(policy = link.name, %fault, "a policy failed and denies");
@@ -135,7 +135,7 @@ fn ask_one(link: &ChainLink, input: &PolicyRequest) -> Result<Answer, Refused> {
         obligations: told.obligations,
         failed,
         rolled_out,
-        plugin_sha256: link.plugin.sha256().to_owned(),
+        plugin_sha256: link.policy.sha256().to_owned(),
         config_sha256: link.config_sha256.clone(),
         micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     };

@@ -14,7 +14,6 @@ use jit_core::driver::Feature;
 use jit_core::lease::DriverRef;
 use jit_core::name::TargetName;
 use jit_core::outcome::Outcome;
-use jit_runtime::Plugin;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -130,9 +129,7 @@ fn tell((target, driver, ..): &Key, result: &Result<Duration, String>) {
 /// Everything that needs upkeep now.
 async fn wanted(broker: &Broker) -> Result<BTreeSet<Key>, StoreError> {
     let serving = broker.serving.load_full();
-    let needs =
-        |plugin: &Plugin| matches!(plugin, Plugin::Driver(driver) if driver.description().has(Feature::Maintain));
-    if !serving.plugins.values().any(needs) {
+    if !serving.drivers.any_needs_upkeep() {
         return Ok(BTreeSet::new());
     }
     let present = serving.targets.values().map(|target| (target.name.clone(), target.driver_ref()));

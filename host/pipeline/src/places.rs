@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::ports::{Driver, Scope};
+use jit_core::driver::Lane;
 use jit_core::driver::TargetView;
 use jit_core::lease::DriverRef;
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::place::{Elsewhere, Place};
-use jit_runtime::{DriverPlugin, DriverScope, Lane};
 use tokio::time::Instant;
 
 use crate::target::{Remover, Target};
@@ -57,15 +58,15 @@ pub enum Misplaced {
 
 /// Whom to ask.
 pub struct Question<'q> {
-    driver: &'q DriverPlugin,
+    driver: &'q dyn Driver,
     view: &'q TargetView,
-    scope: DriverScope,
+    scope: Scope,
     site: &'q Site,
 }
 
 impl<'q> From<&'q Remover> for Question<'q> {
     fn from(remover: &'q Remover) -> Self {
-        Self { driver: &remover.driver, view: &remover.view, scope: remover.scope.clone(), site: &remover.site }
+        Self { driver: &*remover.driver, view: &remover.view, scope: remover.scope, site: &remover.site }
     }
 }
 
@@ -73,7 +74,7 @@ impl<'q> Question<'q> {
     /// About a target as it is configured.
     #[must_use]
     pub fn of(target: &'q Target, lane: Lane) -> Self {
-        Self { driver: &target.driver, view: &target.view, scope: target.scope(lane), site: &target.site }
+        Self { driver: &*target.driver, view: &target.view, scope: target.scope(lane), site: &target.site }
     }
 
     fn key(&self) -> Key {
@@ -82,7 +83,7 @@ impl<'q> Question<'q> {
     }
 
     async fn ask(self) -> Result<Place, NotTold> {
-        let scope = DriverScope { deadline: self.scope.deadline.min(DEADLINE), ..self.scope };
+        let scope = Scope { deadline: self.scope.deadline.min(DEADLINE), ..self.scope };
         match self.driver.place(&scope, self.view).await {
             Outcome::Done(told) => Ok(Place::new(self.site.address.clone(), told)),
             Outcome::Refused(refusal) => {

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_api::admin::TargetReport;
+use jit_core::driver::Lane;
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::TargetName;
-use jit_runtime::Lane;
 
 use super::{Here, Lost, Pass, active_leases, brake, haunt, list};
 use crate::broker::Broker;

@@ -1,5 +1,6 @@
 //! The broker's state, shared by requests and background tasks. [`crate::build`] makes it.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use jit_core::event::AuditEvent;
 use jit_core::name::Principal;
+use jit_core::ttl::Ttl;
 use jit_identity::Identity;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +29,7 @@ use crate::sealing::Sealer;
 use crate::space::{Room, Space};
 use crate::target::Serving;
 use crate::tasks::reconcile::{Brake, Listings};
-use jit_config::{Archive as ArchivePlan, Bound};
+use jit_core::brake::Bound;
 use jit_ledger::audit::archive::Exported;
 use jit_ledger::{Change, Settled, Store, StoreError};
 
@@ -57,7 +59,7 @@ pub struct Broker {
     /// How far each export is.
     pub exported: Vec<Arc<Exported>>,
     /// Where the log's oldest records are closed into segments; none where they stay.
-    pub archive: Option<ArchivePlan>,
+    pub archive: Option<Archiving>,
     /// One run at a time.
     pub archiving: tokio::sync::Mutex<()>,
     /// Removals at work.
@@ -89,6 +91,15 @@ pub struct Broker {
     this: Weak<Broker>,
 }
 
+/// Where the log's oldest records are closed into segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archiving {
+    /// The folder of the segments.
+    pub path: PathBuf,
+    /// How long a record stays in the store.
+    pub keep: Ttl,
+}
+
 /// What [`Broker::new`] needs.
 pub struct Parts {
     /// Leases and audit log.
@@ -98,9 +109,9 @@ pub struct Parts {
     /// How many exports there are.
     pub exports: usize,
     /// Where the log is archived.
-    pub archive: Option<ArchivePlan>,
+    pub archive: Option<Archiving>,
     /// What is served.
-    pub serving: Serving,
+    pub serving: Arc<Serving>,
     /// Who may ask.
     pub identity: Identity,
     /// How much one workload may ask.
@@ -124,7 +135,7 @@ impl Broker {
         Arc::new_cyclic(|this| Self {
             store: parts.store,
             space: parts.space,
-            serving: ArcSwap::from_pointee(parts.serving),
+            serving: ArcSwap::new(parts.serving),
             identity: ArcSwap::from_pointee(parts.identity),
             limits: parts.limits,
             denials: Denials::new(parts.denials),

@@ -13,7 +13,7 @@ use jit_core::ttl::Ttl;
 
 use crate::broker::Broker;
 use crate::clock::Look;
-use crate::http::server::Operator;
+use crate::operator::Operator;
 use crate::removal;
 use jit_ledger::{Change, LeaseFilter, LeaseWrite, StoreError};
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jit_api::{IssueRequest, RenewRequest};
+use jit_core::driver::Lane;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Lease, LeaseState};
@@ -15,7 +16,6 @@ use jit_core::outcome::{Outcome, Refusal};
 use jit_core::policy::Operation;
 use jit_core::ttl::Ttl;
 use jit_identity::Verified;
-use jit_runtime::Lane;
 
 use crate::broker::Broker;
 use crate::chain;

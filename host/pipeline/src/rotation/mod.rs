@@ -21,7 +21,6 @@
 pub mod issue;
 pub mod operate;
 pub mod probe;
-pub mod setup;
 pub mod state;
 pub mod task;
 
@@ -29,13 +28,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::ports::{Driver, Scope};
 use jiff::Timestamp;
 use jit_core::account::AccountName;
+use jit_core::driver::Lane;
 use jit_core::driver::TargetView;
 use jit_core::lease::{DriverRef, Removal};
 use jit_core::name::{RoleName, TargetName};
 use jit_core::rotation::{Generation, Schedule};
-use jit_runtime::{DriverPlugin, DriverScope, Lane};
 use tokio::sync::watch;
 
 use crate::target::{Serving, Target};
@@ -69,13 +69,13 @@ pub struct Site {
     /// None when the configuration no longer has it: then an overlap is ended, and nothing begun.
     pub schedule: Option<Schedule>,
     /// Who changes the password.
-    pub driver: DriverPlugin,
+    pub driver: Arc<dyn Driver>,
     /// Who that is, for the record.
     pub driver_ref: DriverRef,
     /// The target as the driver sees it.
     pub view: TargetView,
     /// Connection, deadline, lane. As a removal: what ends an access does not wait behind requests.
-    pub scope: DriverScope,
+    pub scope: Scope,
 }
 
 impl Site {
@@ -246,6 +246,6 @@ impl Working {
 }
 
 /// How long somebody waits for a step: the target's own patience, within bounds.
-fn patience(scope: &DriverScope) -> Duration {
+fn patience(scope: &Scope) -> Duration {
     scope.deadline.clamp(Duration::from_secs(1), Duration::from_secs(60))
 }

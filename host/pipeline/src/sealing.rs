@@ -12,13 +12,9 @@
 //! A new key seals; former ones only unseal, until everything was written anew.
 //!
 //! Trusted with: who has the key and a copy of the store has the current passwords of rotating
-//! accounts. So the key's file is refused when anybody but its owner may read it.
+//! accounts.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine as _;
@@ -26,8 +22,6 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
-
-use jit_config::{SecretError, SecretRef};
 
 /// Bytes of a key.
 const KEY: usize = 32;
@@ -37,41 +31,6 @@ const ID: usize = 8;
 const TAG: usize = 16;
 /// The envelope of this release.
 const VERSION: u8 = 1;
-/// The longest key file, in bytes.
-const MAX_FILE: u64 = 4 * 1024;
-
-/// Why there is no key to seal with.
-#[derive(Debug, thiserror::Error)]
-pub enum SealingKeyError {
-    /// There is none.
-    #[error("there is no sealing key at {}; `jit-broker store key {}` makes one", .0.display(), .0.display())]
-    Missing(PathBuf),
-    /// The file system said no.
-    #[error("the sealing key {}", path.display())]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-    /// Others may read it.
-    #[error(
-        "the sealing key {} may be read or written by others (mode {mode:04o}): \
-         use `chmod 600`, and a new key if others had access", path.display()
-    )]
-    Exposed {
-        /// Which file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// It cannot be had from where the configuration says.
-    #[error("the sealing key")]
-    Secret(#[from] SecretError),
-    /// It is not a key.
-    #[error("{0} is no sealing key: it has to be 32 bytes as base64 text, as `jit-broker store key` makes it")]
-    Content(String),
-}
 
 /// Why something cannot be unsealed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,13 +108,14 @@ impl fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    /// With the keys from where the configuration says. Waits for the disk.
+    /// With keys as base64 text: the one that seals, and former ones that only unseal.
     ///
     /// # Errors
-    /// [`SealingKeyError`], without any of a key.
-    pub fn load(current: &SecretRef, former: &[SecretRef]) -> Result<Self, SealingKeyError> {
-        let former = former.iter().map(load).collect::<Result<_, _>>()?;
-        Ok(Self { current: load(current)?, former })
+    /// The number of the text that is not a key of 32 bytes.
+    pub fn from_texts(current: &SecretString, former: &[SecretString]) -> Result<Self, usize> {
+        let key = |(index, text)| Key::from_text(text).ok_or(index);
+        let former = former.iter().enumerate().map(|(index, text)| key((index + 1, text))).collect::<Result<_, _>>()?;
+        Ok(Self { current: key((0, current))?, former })
     }
 
     /// With a key of 32 bytes.
@@ -232,83 +192,6 @@ fn parts(envelope: &[u8]) -> Result<(&[u8; ID], &[u8]), UnsealError> {
     }
 }
 
-fn load(place: &SecretRef) -> Result<Key, SealingKeyError> {
-    let text = match place {
-        SecretRef::File(path) => read_private(path)?,
-        SecretRef::Env(_) => place.resolve()?,
-    };
-    Key::from_text(&text).ok_or_else(|| SealingKeyError::Content(place.to_string()))
-}
-
-fn failed(path: &Path) -> impl Fn(io::Error) -> SealingKeyError {
-    let path = path.to_owned();
-    move |source| match source.kind() {
-        io::ErrorKind::NotFound => SealingKeyError::Missing(path.clone()),
-        _ => SealingKeyError::File { path: path.clone(), source },
-    }
-}
-
-fn read_private(path: &Path) -> Result<SecretString, SealingKeyError> {
-    let refused = |why: &str| SealingKeyError::File { path: path.to_owned(), source: io::Error::other(why.to_owned()) };
-    // Asked before opening: opening a pipe waits for its writer.
-    if !std::fs::metadata(path).map_err(failed(path))?.is_file() {
-        return Err(refused("not a regular file"));
-    }
-    let file = File::open(path).map_err(failed(path))?;
-    // Of the open file, not of the path: nobody can swap it in between.
-    let metadata = file.metadata().map_err(failed(path))?;
-    if !metadata.is_file() {
-        return Err(refused("not a regular file"));
-    }
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(SealingKeyError::Exposed { path: path.to_owned(), mode });
-    }
-    let mut text = Zeroizing::new(String::with_capacity(MAX_FILE as usize));
-    match file.take(MAX_FILE).read_to_string(&mut text) {
-        Ok(_) => Ok(SecretString::from(text.as_str())),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(SealingKeyError::Content(format!("{}", path.display())))
-        }
-        Err(error) => Err(failed(path)(error)),
-    }
-}
-
-/// Makes a key and its file (0600), whose folder exists. It never replaces one.
-///
-/// # Errors
-/// [`SealingKeyError::File`], also when there is one already.
-pub fn generate(path: &Path) -> Result<(), SealingKeyError> {
-    use rand::Rng as _;
-    let mut key = Zeroizing::new([0_u8; KEY]);
-    rand::rng().fill_bytes(key.as_mut_slice());
-    let mut text = Zeroizing::new(STANDARD.encode(key.as_slice()));
-    text.push('\n');
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        // Linked, not renamed: fails where a key is, and a half-written one is never seen.
-        std::fs::hard_link(&beside, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
-    };
-    let written = write();
-    let _left_behind = std::fs::remove_file(&beside);
-    written.map_err(|source| SealingKeyError::File { path: path.to_owned(), source })
-}
-
-/// The sealer of a configuration: none where it names no key. Waits for the disk.
-///
-/// # Errors
-/// [`SealingKeyError`].
-pub fn of_config(store: &jit_config::Store) -> Result<Option<Sealer>, SealingKeyError> {
-    store.sealing_key.as_ref().map(|key| Sealer::load(key, &store.former_sealing_keys)).transpose()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,42 +247,5 @@ mod tests {
         assert_eq!(both.unseal(LABEL, &sealed).unwrap().expose_secret(), "correct-horse");
         assert!(both.is_former(&sealed));
         assert!(!both.is_former(&both.seal(LABEL, &password()).unwrap()));
-    }
-
-    #[test]
-    fn a_key_is_made_once_and_only_for_its_owner() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sealing.key");
-        let place = SecretRef::File(path.clone());
-        let missing = Sealer::load(&place, &[]).unwrap_err();
-        assert!(missing.to_string().contains("jit-broker store key"), "{missing}");
-        generate(&path).unwrap();
-        let sealed = Sealer::load(&place, &[]).unwrap().seal(LABEL, &password()).unwrap();
-        assert!(generate(&path).is_err(), "it is not replaced");
-        assert!(Sealer::load(&place, &[]).unwrap().unseal(LABEL, &sealed).is_ok());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        for mode in [0o640, 0o604, 0o620] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            assert!(matches!(Sealer::load(&place, &[]), Err(SealingKeyError::Exposed { .. })), "{mode:o}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_key_is_refused_and_not_repeated() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sealing.key");
-        let long = STANDARD.encode([1; 33]);
-        let short = STANDARD.encode([1; 31]);
-        for content in ["", "hunter2hunter2", &long, &short, &"x".repeat(10_000)] {
-            std::fs::write(&path, content).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-            let error = Sealer::load(&SecretRef::File(path.clone()), &[]).unwrap_err();
-            assert!(matches!(error, SealingKeyError::Content(_)), "{error:?}");
-            assert!(!format!("{error:?}{error}").contains("hunter2"));
-        }
-        assert!(matches!(
-            Sealer::load(&SecretRef::File(folder.path().to_owned()), &[]),
-            Err(SealingKeyError::File { .. })
-        ));
     }
 }

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use jit_core::account::AccountName;
 use jit_core::driver::Feature;
 use jit_core::name::RoleName;
-use jit_runtime::Connection;
 
-use super::RotatingAccount;
-use crate::target::{Serving, Target};
 use jit_config::{Config, Problem};
+use jit_pipeline::rotation::RotatingAccount;
+use jit_pipeline::target::{Serving, Target};
 
 /// The rotating account of a role, checked.
 ///
@@ -47,14 +46,7 @@ pub fn account(
 
 /// Where an account is: the server, whatever the connection to it is called.
 fn server(target: &Target) -> String {
-    match &target.connection {
-        Some((_, Connection::Sql(connection))) => {
-            let endpoint = connection.endpoint();
-            format!("{}:{}", endpoint.host, endpoint.port)
-        }
-        Some((name, _)) => name.clone(),
-        None => target.driver_name.clone(),
-    }
+    target.site.address.clone().unwrap_or_else(|| target.driver_name.clone())
 }
 
 /// Roles that would rotate one account against each other.

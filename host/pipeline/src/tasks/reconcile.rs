@@ -21,9 +21,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ports::Scope;
 use jiff::Timestamp;
 use jit_api::admin::{ReconcileReport, TargetReport};
 use jit_core::account::AccountName;
+use jit_core::driver::Lane;
 use jit_core::driver::{AccountState, Feature};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
@@ -31,7 +33,6 @@ use jit_core::lease::{Cause, DriverRef, Lease, LeaseState};
 use jit_core::name::{Principal, RoleName};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::place::Place;
-use jit_runtime::{DriverScope, Lane};
 
 use crate::broker::Broker;
 use crate::places::Question;
@@ -259,7 +260,7 @@ async fn active_leases(
 }
 
 /// All accounts that the target's driver lists.
-async fn list(target: &Target, scope: &DriverScope) -> Result<HashSet<String>, String> {
+async fn list(target: &Target, scope: &Scope) -> Result<HashSet<String>, String> {
     let mut accounts = HashSet::new();
     let mut cursor: Option<String> = None;
     for _ in 0..MOST_PAGES {
@@ -280,7 +281,7 @@ async fn list(target: &Target, scope: &DriverScope) -> Result<HashSet<String>, S
 }
 
 /// Looks again: a list is a moment old, and a removal may have ended meanwhile.
-async fn still_there(target: &Target, scope: &DriverScope, name: &str) -> Result<Option<AccountState>, String> {
+async fn still_there(target: &Target, scope: &Scope, name: &str) -> Result<Option<AccountState>, String> {
     match target.driver.inspect(scope, &target.view, name).await {
         Outcome::Done(state) => Ok(Some(state)),
         Outcome::Refused(Refusal::NotFound) => Ok(None),

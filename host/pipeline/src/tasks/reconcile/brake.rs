@@ -19,7 +19,7 @@ use jit_core::event::{AuditEvent, EventKind};
 use super::Pass;
 use crate::birth::Birth;
 use crate::broker::Broker;
-use jit_config::Bound;
+use jit_core::brake::Bound;
 use jit_ledger::{Change, StoreError};
 
 /// The most accounts that an event names.

@@ -1,5 +1,5 @@
 //! Why the broker does not do what it was asked: the one error type of the pipeline. It knows no
-//! HTTP; [`crate::http::problem`] is the one table that maps it.
+//! HTTP; one table of the HTTP layer maps it.
 
 use std::time::Duration;
 

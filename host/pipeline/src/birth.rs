@@ -4,14 +4,13 @@
 //! It moves with the store and is restored with it, since a broker *is* its store. The mark is in no way a
 //! credential: who reads it and may make roles in a target can have this broker remove a role that they made.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
 use jit_core::account::Mark;
 use serde::{Deserialize, Serialize};
 
-use jit_config::Export;
 use jit_ledger::audit::export_file::reaches;
 use jit_ledger::{Change, SealedWrite, Store};
 
@@ -52,7 +51,7 @@ struct Kept {
 /// # Errors
 /// When the store fails, or what it has cannot be read: without the mark the broker would take none of its
 /// accounts for its own.
-pub async fn of_store(store: &dyn Store, records: u64, exports: &[Export]) -> anyhow::Result<Birth> {
+pub async fn of_store(store: &dyn Store, records: u64, exports: &[PathBuf]) -> anyhow::Result<Birth> {
     let found = store.sealed(PURPOSE, NAME).await.map_err(|error| anyhow!("{error}"))?;
     let known = found.is_some();
     let mut birth = match found {
@@ -88,8 +87,8 @@ fn read(bytes: &[u8]) -> anyhow::Result<Birth> {
 }
 
 /// What an export has that the store has not, in words.
-fn lacking(records: u64, exports: &[Export]) -> Option<String> {
-    exports.iter().find_map(|Export::Jsonl { path }| {
+fn lacking(records: u64, exports: &[PathBuf]) -> Option<String> {
+    exports.iter().find_map(|path| {
         let reached = reached(path)?;
         (reached > records).then(|| format!("{} has {reached} records, the store has {records}", path.display()))
     })
@@ -113,7 +112,7 @@ mod tests {
     async fn a_store_keeps_its_mark_and_notices_that_it_was_set_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        let exports = [Export::Jsonl { path: path.clone() }];
+        let exports = [path.clone()];
         let options = SqliteOptions {
             path: folder.path().join("broker.db"),
             signer: LogKey::generate(),

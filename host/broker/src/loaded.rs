@@ -1,0 +1,190 @@
+//! What a configuration has loaded and opened: plugins and connections. The pipeline reaches them through its ports;
+//! here is what implements those over Wasm plugins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jit_core::driver::{
+    AccountPage, AccountState, AccountView, Description, Feature, Issued, RoleView, RotationStep, TargetView,
+};
+use jit_core::outcome::Outcome;
+use jit_core::policy::{PolicyRequest, Verdict};
+use jit_pipeline::ports::{Context, Driver, Drivers, FoundDriver, Policy, PolicyFault, Scope};
+use jit_pipeline::target::Serving;
+use jit_runtime::{
+    Connection, ContextPlugin, ContextScope, DriverPlugin, DriverScope, FaultKind, Plugin, PolicyPlugin,
+};
+use secrecy::SecretString;
+
+use crate::connection::Connected;
+
+/// The plugins and connections of one configuration.
+#[derive(Default)]
+pub struct Loaded {
+    /// The loaded plugins, by their names in the configuration.
+    pub plugins: BTreeMap<String, Plugin>,
+    /// The connections, by name: also of targets that were moved away from them.
+    pub connections: BTreeMap<String, Connected>,
+}
+
+/// A configuration that can be served.
+pub struct Active {
+    /// The targets, for the pipeline.
+    pub serving: Arc<Serving>,
+    /// What the targets are made of, for what loads and reports it.
+    pub loaded: Arc<Loaded>,
+}
+
+impl Drivers for Loaded {
+    fn find(&self, plugin: &str, connection: Option<&str>) -> Result<FoundDriver, String> {
+        let Some(Plugin::Driver(driver)) = self.plugins.get(plugin) else {
+            return Err(format!("the configuration no longer has the driver {plugin}"));
+        };
+        let connected = match connection {
+            None => None,
+            Some(name) => match self.connections.get(name) {
+                Some(connected) => Some(connected),
+                None => return Err(format!("the configuration no longer has the connection {name}")),
+            },
+        };
+        let site = connected.map(Connected::site).unwrap_or_default();
+        let connection = connected.map(|connected| connected.connection.clone());
+        Ok(FoundDriver { driver: Arc::new(BoundDriver { plugin: driver.clone(), connection }), site })
+    }
+
+    fn any_needs_upkeep(&self) -> bool {
+        let needs =
+            |plugin: &Plugin| matches!(plugin, Plugin::Driver(driver) if driver.description().has(Feature::Maintain));
+        self.plugins.values().any(needs)
+    }
+}
+
+/// A driver plugin on one connection.
+#[derive(Debug)]
+pub struct BoundDriver {
+    /// The plugin.
+    pub plugin: DriverPlugin,
+    /// What it works on, if it has something.
+    pub connection: Option<Connection>,
+}
+
+impl BoundDriver {
+    fn scope(&self, scope: &Scope) -> DriverScope {
+        DriverScope { connection: self.connection.clone(), deadline: scope.deadline, lane: scope.lane }
+    }
+}
+
+#[async_trait]
+impl Driver for BoundDriver {
+    fn sha256(&self) -> &str {
+        self.plugin.sha256()
+    }
+
+    fn description(&self) -> &Description {
+        self.plugin.description()
+    }
+
+    async fn validate(&self, scope: &Scope, target: &TargetView, roles: &[RoleView]) -> Outcome<()> {
+        self.plugin.validate(&self.scope(scope), target, roles).await
+    }
+
+    async fn create(
+        &self,
+        scope: &Scope,
+        target: &TargetView,
+        role: &RoleView,
+        account: &AccountView,
+        password: &SecretString,
+    ) -> Outcome<Issued> {
+        self.plugin.create(&self.scope(scope), target, role, account, password).await
+    }
+
+    async fn renew(&self, scope: &Scope, target: &TargetView, role: &RoleView, account: &AccountView) -> Outcome<u64> {
+        self.plugin.renew(&self.scope(scope), target, role, account).await
+    }
+
+    async fn rotate(
+        &self,
+        scope: &Scope,
+        target: &TargetView,
+        account: &AccountView,
+        step: RotationStep,
+        password: Option<&SecretString>,
+    ) -> Outcome<()> {
+        self.plugin.rotate(&self.scope(scope), target, account, step, password).await
+    }
+
+    async fn revoke(&self, scope: &Scope, target: &TargetView, account: &AccountView) -> Outcome<()> {
+        self.plugin.revoke(&self.scope(scope), target, account).await
+    }
+
+    async fn inspect(&self, scope: &Scope, target: &TargetView, name: &str) -> Outcome<AccountState> {
+        self.plugin.inspect(&self.scope(scope), target, name).await
+    }
+
+    async fn list_accounts(
+        &self,
+        scope: &Scope,
+        target: &TargetView,
+        prefix: &str,
+        cursor: Option<&str>,
+    ) -> Outcome<AccountPage> {
+        self.plugin.list_accounts(&self.scope(scope), target, prefix, cursor).await
+    }
+
+    async fn maintain(&self, scope: &Scope, target: &TargetView) -> Outcome<Duration> {
+        self.plugin.maintain(&self.scope(scope), target).await
+    }
+
+    async fn place(&self, scope: &Scope, target: &TargetView) -> Outcome<Vec<(String, String)>> {
+        self.plugin.place(&self.scope(scope), target).await
+    }
+
+    async fn authenticate(&self, scope: &Scope, user: &str, password: &SecretString) -> Option<Result<bool, String>> {
+        self.scope(scope).authenticate(user, password).await
+    }
+}
+
+/// A policy plugin with its configuration.
+pub struct BoundPolicy {
+    /// The plugin.
+    pub plugin: PolicyPlugin,
+    /// Its configuration, as JSON.
+    pub config: String,
+}
+
+impl Policy for BoundPolicy {
+    fn sha256(&self) -> &str {
+        self.plugin.sha256()
+    }
+
+    fn decide(&self, request: &PolicyRequest) -> Result<Verdict, PolicyFault> {
+        self.plugin.decide(&self.config, request).map_err(|fault| match fault.kind {
+            FaultKind::Overloaded => PolicyFault::Overloaded,
+            _ => PolicyFault::Failed(fault.to_string()),
+        })
+    }
+}
+
+/// A context plugin with its configuration and connection.
+pub struct BoundContext {
+    /// The plugin.
+    pub plugin: ContextPlugin,
+    /// Its configuration, as JSON.
+    pub config: String,
+    /// Connection and deadline.
+    pub scope: ContextScope,
+}
+
+#[async_trait]
+impl Context for BoundContext {
+    fn sha256(&self) -> &str {
+        self.plugin.sha256()
+    }
+
+    async fn gather(&self, request: &PolicyRequest) -> Result<BTreeMap<String, String>, String> {
+        self.plugin.gather(&self.scope, &self.config, request).await.map_err(|fault| fault.to_string())
+    }
+}

@@ -1,0 +1,36 @@
+//! What the broker does with a request, and with the end of each account.
+//!
+//! In scope: deciding, issuing, renewing, replaying, rotating, removing, reconciling, and the tasks that do so beside the
+//! requests. Out of scope, and not known here: how plugins run, HTTP, the configuration's file, SQL. The world is reached
+//! through [`ports`] and through the store ([`jit_ledger::Store`]).
+//!
+//! In the order of a request: [`request`] → [`permit`] ([`facts`], [`chain`]) → [`issue`] → the store; and for the end of
+//! each account, [`removal`] and [`tasks`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+
+pub mod birth;
+pub mod broker;
+pub mod chain;
+pub mod clock;
+pub mod denials;
+pub mod facts;
+pub mod issue;
+pub mod leftover;
+pub mod limits;
+pub mod operator;
+pub mod permit;
+pub mod places;
+pub mod ports;
+pub mod refusal;
+pub mod removal;
+pub mod renew;
+pub mod replay;
+pub mod request;
+pub mod rotation;
+pub mod sealing;
+pub mod simulate;
+pub mod space;
+pub mod target;
+pub mod target_check;
+pub mod tasks;
