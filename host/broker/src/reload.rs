@@ -87,13 +87,20 @@ pub struct Report {
 )]
 pub struct Orphaned(Vec<String>);
 
+/// What loads plugins and opens connections, and what they are now.
+pub struct Loader {
+    /// The plugins and connections that serve; swapped whole.
+    pub loaded: Arc<ArcSwap<Loaded>>,
+    /// What loads plugins.
+    pub runtime: Arc<Runtime>,
+    /// Where connections keep what outlives a restart.
+    pub sessions: Option<Arc<dyn SessionStore>>,
+}
+
 /// Replaces what is served.
 pub struct Reloader {
     broker: Arc<Broker>,
-    loaded: Arc<ArcSwap<Loaded>>,
-    runtime: Arc<Runtime>,
-    /// Where connections keep what outlives a restart.
-    sessions: Option<Arc<dyn SessionStore>>,
+    loader: Loader,
     source: Source,
     mode: Mode,
     /// The listener's certificate, which is read again at each reload.
@@ -116,16 +123,14 @@ impl Reloader {
     #[must_use]
     pub fn new(
         broker: Arc<Broker>,
-        loaded: Arc<ArcSwap<Loaded>>,
-        runtime: Arc<Runtime>,
-        sessions: Option<Arc<dyn SessionStore>>,
+        loader: Loader,
         source: Source,
         mode: Mode,
         config: Config,
         read: Contents,
     ) -> Self {
         let current = Mutex::new(Current { config, read, refused: None });
-        Self { broker, loaded, runtime, sessions, source, mode, tls: None, current }
+        Self { broker, loader, source, mode, tls: None, current }
     }
 
     /// Reads also the listener's certificate again at each reload, whatever becomes of the configuration.
@@ -137,7 +142,7 @@ impl Reloader {
     /// The plugins and connections that serve now.
     #[must_use]
     pub fn loaded(&self) -> Arc<Loaded> {
-        self.loaded.load_full()
+        self.loader.loaded.load_full()
     }
 
     /// Reads the configuration anew and serves it.
@@ -259,13 +264,14 @@ impl Reloader {
         } else {
             Some(compose::identity(&config, self.mode)?)
         };
-        let (runtime, for_loading, before) = (Arc::clone(&self.runtime), config.clone(), Arc::clone(&old.loaded));
+        let (runtime, for_loading, before) =
+            (Arc::clone(&self.loader.runtime), config.clone(), Arc::clone(&old.loaded));
         if self.broker.sealer.is_none() && config.targets.values().any(|target| !target.rotating.is_empty()) {
             return Err(anyhow::anyhow!(
                 "a rotating account needs [store] sealing_key, which holds only after a restart"
             ));
         }
-        let sessions = self.sessions.clone();
+        let sessions = self.loader.sessions.clone();
         // Compiles plugins: not on a thread that serves.
         let new = tokio::task::spawn_blocking(move || {
             compose::serving(&for_loading, &runtime, Some(&before), sessions.as_ref())
@@ -284,7 +290,7 @@ impl Reloader {
         self.broker
             .commit(Change { events: events(&report, trigger, &old.loaded, &new.loaded), ..Change::default() })
             .await?;
-        self.loaded.store(new.loaded);
+        self.loader.loaded.store(new.loaded);
         self.broker.serving.store(new.serving);
         if let Some(identity) = identity {
             self.broker.identity.store(Arc::new(identity));

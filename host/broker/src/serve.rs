@@ -23,7 +23,7 @@ use crate::http::server::{self, Door};
 use crate::http::tls::Tls;
 use crate::http::{self, App};
 use crate::prepare;
-use crate::reload::{self, Reloader, Source, Trigger};
+use crate::reload::{self, Loader, Reloader, Source, Trigger};
 use crate::watch::{self, contents::Contents};
 use jit_config::{Config, Export};
 use jit_ledger::Change;
@@ -192,8 +192,8 @@ impl Started {
         background.spawn(keep_keys_young(Arc::clone(&broker)));
 
         let Doors { public, operators, tls, room } = doors;
-        let reloader =
-            Reloader::new(Arc::clone(&broker), loaded, runtime, sessions, source, mode, config.clone(), contents);
+        let loader = Loader { loaded, runtime, sessions };
+        let reloader = Reloader::new(Arc::clone(&broker), loader, source, mode, config.clone(), contents);
         let reloader = Arc::new(reloader.with_tls(tls.clone()));
         background.spawn(reload_on_signal(hangup, Arc::clone(&reloader), Arc::clone(&broker)));
         if config.server.watch {
