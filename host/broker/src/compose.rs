@@ -37,7 +37,7 @@ use jit_pipeline::broker::{Archiving, Broker, COMMIT_DEADLINE, Parts};
 use jit_pipeline::denials::DenialBudget;
 use jit_pipeline::facts::ContextLink;
 use jit_pipeline::limits::RateLimits;
-use jit_pipeline::ports::Drivers;
+use jit_pipeline::ports::{Drivers, SystemClock};
 use jit_pipeline::space::Space;
 use jit_pipeline::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
 
@@ -114,6 +114,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
         sealer,
         birth,
         bound: config.reconcile_bound,
+        clock: Arc::new(SystemClock),
     });
     let loaded = Arc::new(ArcSwap::new(loaded));
     Ok(Composed { broker, loaded, store, runtime, sessions })

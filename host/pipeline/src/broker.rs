@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::birth::Birth;
-use crate::clock::Clock;
+use crate::clock::LeaseClock;
 use crate::denials::{DenialBudget, Denials};
 use crate::leftover::Leftovers;
 use crate::limits::RateLimits;
 use crate::places::Places;
+use crate::ports::Clock;
 use crate::refusal::Refused;
 use crate::removal::{InProgress, Unrecorded};
 use crate::replay::{Abandoned, Handovers, Turns};
@@ -73,7 +74,7 @@ pub struct Broker {
     /// Where the accounts are.
     pub places: Places,
     /// The time that leases go by.
-    pub clock: Clock,
+    pub clock: LeaseClock,
     /// The mark on its accounts, and how old its store is.
     pub birth: Birth,
     /// What keeps accounts from being removed in numbers.
@@ -126,6 +127,8 @@ pub struct Parts {
     pub birth: Birth,
     /// How many accounts without a lease are removed without asking.
     pub bound: Bound,
+    /// The machine's clocks.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Broker {
@@ -150,7 +153,7 @@ impl Broker {
             leftovers: Leftovers::new(parts.most_leftovers),
             listings: Listings::default(),
             places: Places::default(),
-            clock: Clock::new(),
+            clock: LeaseClock::new(parts.clock),
             birth: parts.birth,
             brake: Brake::new(parts.bound),
             sealer: parts.sealer,

@@ -12,10 +12,13 @@
 //! New leases go by the same time, so that they are as long as they say. Tokens are not refused meanwhile:
 //! that would make an outage of each jump, and a token's own times are checked by the wall clock.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use crate::ports::{Clock, SystemClock};
 
 /// What the clocks may differ between two looks. Time servers slew by less.
 const LEEWAY: SignedDuration = SignedDuration::from_secs(10);
@@ -30,8 +33,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn now() -> Self {
-        Self { wall: Timestamp::now(), monotonic: Instant::now() }
+    fn of(clock: &dyn Clock) -> Self {
+        Self { wall: clock.wall(), monotonic: clock.monotonic() }
     }
 
     /// What the wall clock would show at that moment, had it gone on.
@@ -106,35 +109,47 @@ impl State {
 
 /// The time that leases go by.
 #[derive(Debug)]
-pub struct Clock(Mutex<State>);
+pub struct LeaseClock {
+    source: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
 
-impl Default for Clock {
+impl Default for LeaseClock {
+    /// By the clocks of this machine.
     fn default() -> Self {
-        Self::new()
+        Self::new(Arc::new(SystemClock))
     }
 }
 
-impl Clock {
+impl LeaseClock {
     /// Begins with what the wall clock shows.
     #[must_use]
-    pub fn new() -> Self {
-        Self(Mutex::new(State { agreed: Pair::now(), jump: None }))
+    pub fn new(source: Arc<dyn Clock>) -> Self {
+        let agreed = Pair::of(&*source);
+        Self { source, state: Mutex::new(State { agreed, jump: None }) }
+    }
+
+    /// What the wall clock shows: for the times in records, which leases do not go by.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        self.source.wall()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let Pair { wall, monotonic } = Pair::now();
+        let Pair { wall, monotonic } = Pair::of(&*self.source);
         self.state().time(monotonic, wall)
     }
 
     /// Compares both clocks: to be called every few seconds.
     pub fn look(&self) -> Look {
-        self.state().look(Pair::now())
+        let now = Pair::of(&*self.source);
+        self.state().look(now)
     }
 
     /// The jump that leases do not go by, if there is one.
@@ -147,7 +162,7 @@ impl Clock {
     pub fn confirm(&self) -> Option<SignedDuration> {
         let mut state = self.state();
         let jump = state.jump.take();
-        state.agreed = Pair::now();
+        state.agreed = Pair::of(&*self.source);
         jump.map(|jump| jump.by)
     }
 }
@@ -244,7 +259,7 @@ mod tests {
 
     #[test]
     fn an_operator_ends_it() {
-        let clock = Clock::new();
+        let clock = LeaseClock::default();
         assert_eq!((clock.look(), clock.jump(), clock.confirm()), (Look::Same, None, None));
         let hour = SignedDuration::from_hours(1);
         clock.state().agreed.wall -= hour;

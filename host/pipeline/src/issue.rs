@@ -127,7 +127,7 @@ async fn not_offered(
     }
     let role = request.role.as_ref().map(ToString::to_string);
     let kind = EventKind::IssueDenied;
-    let event = AuditEvent { role, ..request_event(kind, Timestamp::now(), caller, request, request_id) };
+    let event = AuditEvent { role, ..request_event(kind, broker.clock.wall(), caller, request, request_id) };
     let event = event.with("code", refused.code().as_str()).with_error(refused.to_string());
     match broker.deny(&caller.principal, vec![event], Vec::new()).await {
         Ok(()) => refused,
@@ -223,7 +223,7 @@ async fn create(broker: &Broker, intended: Intended) -> Result<Created, Refused>
     let Intended { lease, permit } = intended;
     let target = Arc::clone(&permit.decision.asked.target);
     let password = generate_password();
-    let outcome = match call_driver(&target, &lease, &password).await {
+    let outcome = match call_driver(broker, &target, &lease, &password).await {
         // Nobody else makes such a name: it is our own call whose answer got lost on the way.
         Outcome::Refused(Refusal::Conflict(text)) => Outcome::Unknown(format!("the name exists: {text}")),
         outcome => outcome,
@@ -236,7 +236,7 @@ async fn create(broker: &Broker, intended: Intended) -> Result<Created, Refused>
 }
 
 /// The one call that makes an account, through the role's slots and with a deadline.
-async fn call_driver(target: &Target, lease: &Lease, password: &SecretString) -> Outcome<Issued> {
+async fn call_driver(broker: &Broker, target: &Target, lease: &Lease, password: &SecretString) -> Outcome<Issued> {
     let Some(role) = target.roles.get(&lease.role) else {
         return Outcome::Refused(Refusal::Configuration(format!("role {} is gone", lease.role)));
     };
@@ -244,7 +244,7 @@ async fn call_driver(target: &Target, lease: &Lease, password: &SecretString) ->
         let reason = format!("all slots of role {} are busy", lease.role);
         return Outcome::Refused(Refusal::Unavailable { reason, answered: false, after_ms: None });
     };
-    let account = account_view(lease);
+    let account = account_view(lease, broker.clock.wall());
     let scope = target.scope(Lane::Live);
     let call = async {
         match target.driver.create(&scope, &target.view, &role.view, &account, password).await {
@@ -260,7 +260,7 @@ const NOT_NOW: &str = "it answers and cannot do this now; the operators find the
 
 /// The backend said no: the lease is closed and the failure on record.
 async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refusal) -> Refused {
-    let now = Timestamp::now();
+    let now = broker.clock.wall();
     let reason = refusal.reason();
     tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the target refused to create an account");
     let event = AuditEvent::of_lease(EventKind::IssueFailed, now, lease).with_error(reason.clone());
@@ -282,7 +282,7 @@ async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refus
 
 /// Nobody knows whether the account exists: the lease is doubtful and its removal begins.
 async fn doubtful(broker: &Broker, lease: &Lease, permit: &Permit, reason: String) -> Refused {
-    let now = Timestamp::now();
+    let now = broker.clock.wall();
     tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the outcome of a creation is unknown");
     let failed = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueFailed, now, lease));
     let doubt = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, lease).with_error(reason.clone());
@@ -309,7 +309,7 @@ async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused
         removal::undo(broker, lease, Cause::NotAudited);
         return Err(Refused::AuditUnavailable);
     };
-    let granted = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueGranted, Timestamp::now(), &active));
+    let granted = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueGranted, broker.clock.wall(), &active));
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
     let change = Change { leases: vec![LeaseWrite::Update(active.clone())], events, ..Change::default() };
     if let Err(error) = jit_failpoint::step("issue.settle", StoreError::at_failpoint, broker.commit(change)).await {

@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use jiff::Timestamp;
 use jit_core::driver::Feature;
@@ -336,7 +338,7 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, NotRemove
     if lease.driver.place.is_none() {
         tracing::warn!(lease = %lease.id, target = %lease.target, "the lease of an earlier release does not say where its account is: it is removed where the target is now");
     }
-    let account = account_view(lease);
+    let account = account_view(lease, broker.clock.wall());
     let call = async {
         broker.places.check_removal(&lease.driver, &remover).await?;
         match remover.driver.revoke(&remover.scope, &remover.view, &account).await {

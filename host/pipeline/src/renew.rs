@@ -87,7 +87,7 @@ pub async fn renew(
         return Err(Refused::RoleNotAllowed { target: target.name.to_string(), role: lease.role.to_string() });
     };
     in_place(broker, &lease, &target, &request_id).await?;
-    let account = account_view(&next);
+    let account = account_view(&next, broker.clock.wall());
     let scope = target.scope(Lane::Live);
     let call = async {
         match target.driver.renew(&scope, &target.view, &role.view, &account).await {
@@ -164,7 +164,7 @@ async fn in_place(broker: &Broker, lease: &Lease, target: &Target, request_id: &
         Err(Misplaced::NotTold(NotTold { reason, .. })) => Err(Refused::TargetAway(reason)),
         Err(Misplaced::Elsewhere(elsewhere)) => {
             tracing::error!(lease = %lease.id, target = %lease.target, %elsewhere, "a lease was not renewed: its account is in another place");
-            let mut event = AuditEvent::of_lease(EventKind::RenewDenied, Timestamp::now(), lease);
+            let mut event = AuditEvent::of_lease(EventKind::RenewDenied, broker.clock.wall(), lease);
             event.request_id = Some(request_id.to_string());
             let event = event.with_error(elsewhere.to_string());
             broker.commit(Change { events: vec![event], ..Change::default() }).await?;

@@ -7,7 +7,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use jiff::Timestamp;
 use jit_core::driver::{Feature, RotationStep};
@@ -141,7 +143,7 @@ pub async fn same_answer(
     if lease.idempotency.as_ref().is_some_and(|first| first.body != idempotency.body) {
         return Err(Refused::IdempotencyConflict(lease.id));
     }
-    let over = lease.expires_at <= Timestamp::now();
+    let over = lease.expires_at <= broker.clock.now();
     match lease.state {
         LeaseState::Active if !over => {}
         // Its request is still at work in this process, past our patience, or a crash left it and
@@ -157,7 +159,7 @@ pub async fn same_answer(
     let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
     let handover = match broker.handovers.get(&lease.id) {
         Some(handover) => {
-            record(broker, replayed(&lease, request_id).with("password_reset", false)).await?;
+            record(broker, replayed(&lease, request_id, broker.clock.wall()).with("password_reset", false)).await?;
             handover
         }
         None => {
@@ -171,8 +173,8 @@ pub async fn same_answer(
 
 /// That a secret is handed out once more, by this request.
 #[must_use]
-pub fn replayed(lease: &Lease, request_id: &RequestId) -> AuditEvent {
-    let event = AuditEvent::of_lease(EventKind::IssueReplayed, Timestamp::now(), lease);
+pub fn replayed(lease: &Lease, request_id: &RequestId, at: Timestamp) -> AuditEvent {
+    let event = AuditEvent::of_lease(EventKind::IssueReplayed, at, lease);
     AuditEvent { request_id: Some(request_id.to_string()), ..event }
 }
 
@@ -227,7 +229,7 @@ async fn reset_password(
         return Err(Refused::LeaseNotActive { id: lease.id.clone(), state: lease.state });
     }
     let secret = generate_password();
-    let account = account_view(lease);
+    let account = account_view(lease, broker.clock.wall());
     let call = async {
         let step = RotationStep::Stage;
         match remover.driver.rotate(&remover.scope, &remover.view, &account, step, Some(&secret)).await {
@@ -241,7 +243,11 @@ async fn reset_password(
     // A reset whose outcome is unknown is harmless: nobody holds either password, and the next
     // retry resets again.
     jit_failpoint::step("replay.rotate", || Refused::TargetUnavailable("failpoint".to_owned()), call).await?;
-    record(broker, permit.decision.complete(replayed(lease, request_id)).with("password_reset", true)).await?;
+    record(
+        broker,
+        permit.decision.complete(replayed(lease, request_id, broker.clock.wall())).with("password_reset", true),
+    )
+    .await?;
     let handover = Handover { username: lease.login().to_owned(), secret, properties: Vec::new() };
     broker.handovers.keep(&lease.id, handover.clone());
     Ok(handover)

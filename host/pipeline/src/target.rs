@@ -250,16 +250,16 @@ impl Serving {
     }
 }
 
-/// The account of a lease as its driver sees it.
+/// The account of a lease as its driver sees it at a time.
 #[must_use]
-pub fn account_view(lease: &Lease) -> AccountView {
+pub fn account_view(lease: &Lease, now: Timestamp) -> AccountView {
     AccountView {
         name: lease.account.clone(),
         lease_id: lease.id.clone(),
         workload: lease.principal.workload.clone(),
         expires_at: u64::try_from(lease.expires_at.as_second()).unwrap_or(0),
         external_id: lease.external_id.clone(),
-        now: u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0),
+        now: u64::try_from(now.as_second()).unwrap_or(0),
     }
 }
 

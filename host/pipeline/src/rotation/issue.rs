@@ -57,7 +57,7 @@ pub async fn hand_out(
         ..drafted
     };
     let Ok(active) = pending.settle(None, end) else { return Err(Refused::AuditUnavailable) };
-    let granted = AuditEvent::of_lease(EventKind::IssueGranted, Timestamp::now(), &active)
+    let granted = AuditEvent::of_lease(EventKind::IssueGranted, broker.clock.wall(), &active)
         .with("generation", current.generation.number());
     let granted = permit.decision.complete(granted);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
@@ -95,7 +95,7 @@ async fn current(broker: &Broker, site: &Site, at: Timestamp) -> Result<Current,
                 return Ok(current);
             }
             waiting = TAKEN_BACK;
-        } else if let Due::At(until) = task::due(sealer, site, record.as_ref(), Timestamp::now()) {
+        } else if let Due::At(until) = task::due(sealer, site, record.as_ref(), broker.clock.wall()) {
             return Err(Refused::TargetUnavailable(format!("{waiting}; it gets one at {until}")));
         }
         broker.wake.rotation.notify_one();
@@ -140,7 +140,7 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
     let name = name(&lease.driver, &lease.account);
     let working = broker.rotations.of(&name);
     let record = state::load(&*broker.store, &name).await?;
-    let Some(current) = readable(sealer, &name, &working, record.as_ref(), Timestamp::now()) else {
+    let Some(current) = readable(sealer, &name, &working, record.as_ref(), broker.clock.wall()) else {
         return Err(Refused::TargetUnavailable(
             "the account's password cannot be unsealed, or is being replaced".to_owned(),
         ));
@@ -155,7 +155,8 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
         let reason = "the account's password was changed since; ask for a new lease with another Idempotency-Key";
         return Err(Refused::NotAgain { id: lease.id, reason });
     }
-    let event = replay::replayed(&lease, request_id).with("generation", current.generation.number());
+    let event =
+        replay::replayed(&lease, request_id, broker.clock.wall()).with("generation", current.generation.number());
     let change = Change { events: vec![event], ..Change::default() };
     jit_failpoint::step("rotation.regrant", StoreError::at_failpoint, broker.commit(change)).await?;
     let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
@@ -169,9 +170,14 @@ pub async fn usable_until(broker: &Broker, lease: &Lease) -> Result<Option<Times
     let Some(generation) = lease.rotating else { return Ok(None) };
     let name = name(&lease.driver, &lease.account);
     let record = state::load(&*broker.store, &name).await?;
-    Ok(record.and_then(|record| ends(&broker.rotations.of(&name), &record.rotation, generation)))
+    Ok(record.and_then(|record| ends(&broker.rotations.of(&name), &record.rotation, generation, broker.clock.wall())))
 }
 
-fn ends(working: &Arc<Working>, rotation: &Rotation<Envelope>, generation: Generation) -> Option<Timestamp> {
-    working.closing(generation).or_else(|| rotation.ends(generation, Timestamp::now()))
+fn ends(
+    working: &Arc<Working>,
+    rotation: &Rotation<Envelope>,
+    generation: Generation,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    working.closing(generation).or_else(|| rotation.ends(generation, now))
 }

@@ -26,7 +26,9 @@ pub mod task;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::ports::{Driver, Scope};
 use jiff::Timestamp;

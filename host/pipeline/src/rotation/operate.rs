@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use jit_api::admin::RotationRow;
 use jit_core::event::EventKind;
 use jit_core::name::{RoleName, TargetName};
@@ -93,11 +92,11 @@ pub async fn rotate_now(
             Some(schedule) => {
                 let sealed = state::seal(&sealer, &site.name, rotation.next_generation(), &generate_password());
                 let sealed = sealed.map_err(|error| Refused::TargetUnavailable(error.to_string()))?;
-                rotation.take_back(sealed, schedule, Timestamp::now())
+                rotation.take_back(sealed, schedule, broker.clock.wall())
             }
             None => rotation.ask(),
         };
-        let event = operator.sign(task::event(EventKind::AdminRotate, &site, &rotation));
+        let event = operator.sign(task::event(EventKind::AdminRotate, broker.clock.wall(), &site, &rotation));
         let event = if at_once { event.with("at_once", true) } else { event };
         let mut change = Change { events: vec![event], ..Change::default() };
         if asked != rotation {
@@ -120,7 +119,7 @@ pub async fn rotate_now(
     loop {
         let rotation = state::load(&*broker.store, &site.name).await?.map(|record| record.rotation).unwrap_or_default();
         let row = row(broker, &site.name, names(), &rotation, true);
-        let waits = matches!(rotation.phase, Phase::Overlapping { until } if Timestamp::now() < until);
+        let waits = matches!(rotation.phase, Phase::Overlapping { until } if broker.clock.wall() < until);
         let done = row.generation.is_some_and(|generation| generation >= next);
         if done || waits || row.attempts > 0 || !matches!(timeout_at(end, changed.changed()).await, Ok(Ok(()))) {
             return Ok(row);

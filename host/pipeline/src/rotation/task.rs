@@ -71,7 +71,7 @@ pub async fn advance(broker: &Broker, site: &Site) {
 /// One step; false when none is due.
 async fn step(broker: &Broker, sealer: &Sealer, site: &Site, working: &Working) -> Result<bool, StepFailed> {
     let record = state::load(&*broker.store, &site.name).await?;
-    let now = Timestamp::now();
+    let now = broker.clock.wall();
     let due = due(sealer, site, record.as_ref(), now);
     let rotation = record.map(|record| record.rotation).unwrap_or_default();
     if let Some(tampered) = tampered(sealer, site, working, &rotation, due).await {
@@ -124,8 +124,8 @@ async fn take_back(
     let generation = rotation.next_generation();
     let sealed = state::seal(sealer, &site.name, generation, &generate_password())
         .map_err(|error| StepFailed::Sealing(error.to_string()))?;
-    let taken = rotation.take_back(sealed, schedule, Timestamp::now());
-    let event = event(EventKind::AccountTampered, site, rotation)
+    let taken = rotation.take_back(sealed, schedule, broker.clock.wall());
+    let event = event(EventKind::AccountTampered, broker.clock.wall(), site, rotation)
         .with_error("the current password works no longer: somebody else changed the account".to_owned());
     let change = change(sealer, site, taken, if tampered { vec![event] } else { Vec::new() })?;
     jit_failpoint::step("rotation.begin", StoreError::at_failpoint, broker.commit(change)).await?;
@@ -154,17 +154,17 @@ async fn replace(
         return take_back(broker, sealer, site, working, rotation, false).await;
     }
     let secret = unseal(sealer, site, next)?;
-    let replacing = call(site, RotationStep::Replace, Some(&secret));
+    let replacing = call(broker, site, RotationStep::Replace, Some(&secret));
     jit_failpoint::step("rotation.stage", at_failpoint, replacing).await?;
     if probe::login(site, working, next.generation, &secret).await == Login::Refused {
         return Err(StepFailed::Backend(NOT_LET_IN.to_owned()));
     }
-    let now = Timestamp::now();
+    let now = broker.clock.wall();
     if let Some(current) = &rotation.current {
         working.close(current.generation, now);
     }
     let replaced = rotation.replaced(now).map_err(impossible)?;
-    let event = event(EventKind::AccountRotated, site, &replaced)
+    let event = event(EventKind::AccountRotated, broker.clock.wall(), site, &replaced)
         .with("at_once", true)
         .with("next_rotation_at", replaced.next_at().map(|at| at.to_string()));
     let change = change(sealer, site, replaced, vec![event])?;
@@ -182,7 +182,7 @@ async fn begin(broker: &Broker, sealer: &Sealer, site: &Site, rotation: &Rotatio
     let Some(schedule) = site.schedule else { return Ok(()) };
     let sealed = state::seal(sealer, &site.name, rotation.next_generation(), &generate_password())
         .map_err(|error| StepFailed::Sealing(error.to_string()))?;
-    let next = rotation.begin(sealed, schedule, Timestamp::now()).map_err(impossible)?;
+    let next = rotation.begin(sealed, schedule, broker.clock.wall()).map_err(impossible)?;
     let change = change(sealer, site, next, Vec::new())?;
     Ok(jit_failpoint::step("rotation.begin", StoreError::at_failpoint, broker.commit(change)).await?)
 }
@@ -196,9 +196,9 @@ async fn stage(
 ) -> Result<(), StepFailed> {
     let Phase::Staging { next, .. } = &rotation.phase else { return Ok(()) };
     let secret = unseal(sealer, site, next)?;
-    let staging = call(site, RotationStep::Stage, Some(&secret));
+    let staging = call(broker, site, RotationStep::Stage, Some(&secret));
     jit_failpoint::step("rotation.stage", at_failpoint, staging).await?;
-    let committing = call(site, RotationStep::Commit, Some(&secret));
+    let committing = call(broker, site, RotationStep::Commit, Some(&secret));
     jit_failpoint::step("rotation.commit", at_failpoint, committing).await?;
     if probe::login(site, working, next.generation, &secret).await == Login::Refused {
         // The one before worked from here a moment ago.
@@ -209,14 +209,14 @@ async fn stage(
         return Err(StepFailed::Refused(NOT_LET_IN.to_owned()));
     }
 
-    let now = Timestamp::now();
+    let now = broker.clock.wall();
     let until = rotation.overlap_end(now);
     if let Some(current) = &rotation.current {
         // Before it is durable: whoever is told now until when that password works is told this.
         working.close(current.generation, until);
     }
     let rotated = rotation.staged(now, until).map_err(impossible)?;
-    let event = event(EventKind::AccountRotated, site, &rotated)
+    let event = event(EventKind::AccountRotated, broker.clock.wall(), site, &rotated)
         .with("previous_valid_until", until.to_string())
         .with("asked", rotation.asked)
         .with("next_rotation_at", rotated.next_at().map(|at| at.to_string()));
@@ -237,10 +237,10 @@ async fn discard(
 ) -> Result<(), StepFailed> {
     // With a key that is lost the old password goes all the same.
     let current = rotation.current.as_ref().and_then(|held| unseal(sealer, site, held).ok());
-    let discarding = call(site, RotationStep::Discard, current.as_ref());
+    let discarding = call(broker, site, RotationStep::Discard, current.as_ref());
     jit_failpoint::step("rotation.discard", at_failpoint, discarding).await?;
     let stable = rotation.discarded().map_err(impossible)?;
-    let event = event(EventKind::OverlapEnded, site, &stable);
+    let event = event(EventKind::OverlapEnded, broker.clock.wall(), site, &stable);
     let change = change(sealer, site, stable, vec![event])?;
     jit_failpoint::step("rotation.close", StoreError::at_failpoint, broker.commit(change)).await?;
     count(site, "overlap-ended");
@@ -250,8 +250,13 @@ async fn discard(
 
 /// One call of the driver. Refused and unknown are alike: the step is done again, and the driver
 /// finds out by itself whether it took effect.
-async fn call(site: &Site, step: RotationStep, password: Option<&SecretString>) -> Result<(), StepFailed> {
-    let account = view(&site.account);
+async fn call(
+    broker: &Broker,
+    site: &Site,
+    step: RotationStep,
+    password: Option<&SecretString>,
+) -> Result<(), StepFailed> {
+    let account = view(&site.account, broker.clock.wall());
     match site.driver.rotate(&site.scope, &site.view, &account, step, password).await {
         Outcome::Done(()) => Ok(()),
         Outcome::Refused(refusal @ Refusal::Unavailable { .. }) => Err(StepFailed::Backend(refusal.reason())),
@@ -261,8 +266,7 @@ async fn call(site: &Site, step: RotationStep, password: Option<&SecretString>) 
 }
 
 /// The account as its driver sees it: of no lease and no workload, and without an end.
-fn view(account: &AccountName) -> AccountView {
-    let now = Timestamp::now();
+fn view(account: &AccountName, now: Timestamp) -> AccountView {
     AccountView {
         name: account.clone(),
         // The contract has no account without one; this is nobody's.
@@ -298,8 +302,8 @@ fn change(
 }
 
 /// An event about an account's rotation.
-pub(super) fn event(kind: EventKind, site: &Site, rotation: &Rotation<Envelope>) -> AuditEvent {
-    let mut event = AuditEvent::new(kind, Timestamp::now());
+pub(super) fn event(kind: EventKind, at: Timestamp, site: &Site, rotation: &Rotation<Envelope>) -> AuditEvent {
+    let mut event = AuditEvent::new(kind, at);
     event.target_db = Some(site.target.to_string());
     event.role = Some(site.role.to_string());
     event.ephemeral_id = Some(site.account.to_string());
@@ -323,7 +327,7 @@ async fn failed(broker: &Broker, site: &Site, working: &Working, error: &StepFai
     if !attempts.is_power_of_two() {
         return;
     }
-    let event = event(EventKind::RotationFailed, site, &Rotation::default());
+    let event = event(EventKind::RotationFailed, broker.clock.wall(), site, &Rotation::default());
     let event = event.with("attempts", attempts).with_error(error.to_string());
     if let Err(error) = broker.commit(Change { events: vec![event], ..Change::default() }).await {
         tracing::warn!(%error, "the failure of a rotation could not be recorded");

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jit_core::ttl::Ttl;
 
 use crate::broker::Broker;
@@ -41,7 +40,7 @@ pub async fn once(broker: &Arc<Broker>, keep: Option<Ttl>) -> Option<Result<Vec<
     let runtime = tokio::runtime::Handle::current();
     let archived = tokio::task::spawn_blocking(move || {
         let exports = broker.exported.iter().map(AsRef::as_ref);
-        runtime.block_on(archive(&*broker.store, &plan.path, keep, exports, Timestamp::now()))
+        runtime.block_on(archive(&*broker.store, &plan.path, keep, exports, broker.clock.wall()))
     });
     match archived.await {
         Ok(result) => Some(result),

@@ -85,14 +85,16 @@ async fn look_at_clock(broker: &Broker) {
             (Some(by), "taken")
         }
     };
-    if let Err(error) = broker.commit(Change { events: vec![clock_event(what, by)], ..Change::default() }).await {
+    if let Err(error) =
+        broker.commit(Change { events: vec![clock_event(what, by, broker.clock.wall())], ..Change::default() }).await
+    {
         tracing::warn!(%error, "the clock's jump could not be recorded");
     }
     broker.wake.removal.notify_one();
 }
 
-fn clock_event(what: &'static str, by: Option<SignedDuration>) -> AuditEvent {
-    let event = AuditEvent::new(EventKind::ClockJumped, Timestamp::now()).with("what", what);
+fn clock_event(what: &'static str, by: Option<SignedDuration>, at: Timestamp) -> AuditEvent {
+    let event = AuditEvent::new(EventKind::ClockJumped, at).with("what", what);
     by.map_or_else(|| event.clone(), |by| event.clone().with("seconds", by.as_secs()))
 }
 
@@ -105,7 +107,10 @@ pub async fn confirm_clock(broker: &Broker, operator: Operator) -> Result<ClockC
     let by = broker.clock.jump().map(|jump| jump.by);
     let Some(by) = by else { return Ok(ClockConfirmed { jumped_seconds: None, leases: 0 }) };
     broker
-        .commit(Change { events: vec![operator.sign(clock_event("confirmed", Some(by)))], ..Change::default() })
+        .commit(Change {
+            events: vec![operator.sign(clock_event("confirmed", Some(by), broker.clock.wall()))],
+            ..Change::default()
+        })
         .await?;
     let moved = if by.is_negative() { move_leases(broker, by).await? } else { 0 };
     broker.clock.confirm();

@@ -61,7 +61,7 @@ async fn tell_lost_keys(broker: &Broker) {
 async fn sweep(broker: &Arc<Broker>) -> Result<Duration, StoreError> {
     let Some(sealer) = broker.sealer.clone() else { return Ok(LONGEST_SLEEP) };
     let records: BTreeMap<String, Record> = state::all(&*broker.store).await?.into_iter().collect();
-    let now = Timestamp::now();
+    let now = broker.clock.wall();
     let mut sleep = LONGEST_SLEEP;
     for site in sites(broker, &records) {
         let record = records.get(&site.name);
@@ -75,7 +75,7 @@ async fn sweep(broker: &Arc<Broker>) -> Result<Duration, StoreError> {
             Due::Now(_) => {
                 let working = broker.rotations.of(&site.name);
                 let wait = working.trouble().map_or(Duration::ZERO, |trouble| {
-                    trouble.again.saturating_duration_since(std::time::Instant::now())
+                    trouble.again.saturating_duration_since(tokio::time::Instant::now())
                 });
                 if wait.is_zero() {
                     if working.turn.try_lock().is_ok() {
@@ -105,7 +105,7 @@ fn sites(broker: &Broker, records: &BTreeMap<String, Record>) -> Vec<Site> {
 fn probe(broker: &Arc<Broker>, sealer: &Sealer, site: &Site, record: Option<&Record>) {
     let Some(current) = record.and_then(|record| record.rotation.current.as_ref()) else { return };
     let working = broker.rotations.of(&site.name);
-    let troubled = working.trouble().is_some_and(|trouble| trouble.again > std::time::Instant::now());
+    let troubled = working.trouble().is_some_and(|trouble| trouble.again > tokio::time::Instant::now());
     let is_due = working.wants_probe(current.generation) && !troubled && working.turn.try_lock().is_ok();
     if is_due && state::unseal(sealer, &site.name, current).is_ok() {
         let broker = Arc::clone(broker);
