@@ -28,10 +28,10 @@ use crate::loaded::{Active, BoundContext, BoundDriver, BoundPolicy, Loaded};
 use crate::prepare::Prepared;
 use crate::rotation_setup;
 use crate::session_store;
+use crate::store;
 use jit_config::{Config, ConfigErrors, RejectedPlugin};
 use jit_ledger::audit;
-use jit_ledger::{Change, Store as _};
-use jit_ledger_sqlite::{SqliteOptions, SqliteStore};
+use jit_ledger::{Change, Store};
 use jit_pipeline::birth;
 use jit_pipeline::broker::{Archiving, Broker, COMMIT_DEADLINE, Parts};
 use jit_pipeline::denials::DenialBudget;
@@ -62,8 +62,8 @@ pub struct Composed {
     pub broker: Arc<Broker>,
     /// The plugins and connections that serve; swapped whole at a reload.
     pub loaded: Arc<ArcSwap<Loaded>>,
-    /// The same store as the broker's, by its own type.
-    pub store: Arc<SqliteStore>,
+    /// The same store as the broker's.
+    pub store: Arc<dyn Store>,
     /// What loads plugins.
     pub runtime: Arc<Runtime>,
     /// Where connections keep what outlives a restart; none without a sealing key.
@@ -77,15 +77,14 @@ pub struct Composed {
 pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Composed> {
     let Prepared { identity, runtime, sealer, log, .. } = prepared;
     let (runtime, sealer) = (Arc::new(runtime), sealer.map(Arc::new));
-    let store = Arc::new(store(config, log).await?);
-    let sessions = sealer.clone().map(|sealer| {
-        let store = Arc::clone(&store) as Arc<dyn jit_ledger::Store>;
-        Arc::new(session_store::SessionStore::new(store, sealer)) as Arc<dyn SessionStore>
-    });
+    let store = store::open(&config.store, log).await?;
+    let sessions = sealer
+        .clone()
+        .map(|sealer| Arc::new(session_store::SessionStore::new(Arc::clone(&store), sealer)) as Arc<dyn SessionStore>);
     let Active { serving, loaded } = match serving(config, &runtime, None, sessions.as_ref()) {
         Ok(active) => active,
         Err(error) => {
-            record_refused_start(&store, &error).await;
+            record_refused_start(&*store, &error).await;
             return Err(error);
         }
     };
@@ -94,12 +93,11 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
     let exports = config.audit.export.iter().map(|jit_config::Export::Jsonl { path }| path.clone());
     let exports: Vec<PathBuf> = exports.collect();
     let birth = birth::of_store(&*store, records, &exports).await?;
-    let jit_config::StoreKind::Sqlite(path) = &config.store.kind;
-    let space = Space::new(path, &exports, config.store.marks);
+    let space = Space::new(store::file(&config.store), &exports, config.store.marks);
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
     let broker = Broker::new(Parts {
-        store: Arc::clone(&store) as Arc<dyn jit_ledger::Store>,
+        store: Arc::clone(&store),
         space,
         exports: config.audit.export.len(),
         archive: config.audit.archive.clone().map(|jit_config::Archive { path, keep }| Archiving { path, keep }),
@@ -218,8 +216,7 @@ fn cache_dir(config: &Config) -> PathBuf {
     if let Some(folder) = &config.plugin_limits.cache_dir {
         return folder.clone();
     }
-    let jit_config::StoreKind::Sqlite(path) = &config.store.kind;
-    path.parent().unwrap_or(Path::new(".")).join("plugin-cache")
+    store::file(&config.store).parent().unwrap_or(Path::new(".")).join("plugin-cache")
 }
 
 /// Loads the plugins, resolves the targets, and lets each policy check its configuration. Connections
@@ -316,7 +313,7 @@ pub fn rejections(error: &anyhow::Error, trigger: &'static str) -> Vec<AuditEven
     problems.rejected().iter().map(of_plugin).collect()
 }
 
-async fn record_refused_start(store: &SqliteStore, error: &anyhow::Error) {
+async fn record_refused_start(store: &dyn Store, error: &anyhow::Error) {
     let change = Change { events: rejections(error, "start"), ..Change::default() };
     match tokio::time::timeout(COMMIT_DEADLINE, store.commit(change)).await {
         Ok(Ok(())) => {}
@@ -661,12 +658,6 @@ pub fn audit_key(place: &jit_config::SecretRef, mode: Mode) -> anyhow::Result<Lo
 pub(crate) fn log_key(config: &Config, mode: Mode) -> anyhow::Result<(LogKey, Origin)> {
     let signer = audit_key(&config.audit.signing_key, mode)?;
     Ok((signer, Origin::new(config.audit.origin.clone()).context("[audit] origin")?))
-}
-
-async fn store(config: &Config, (signer, origin): (LogKey, Origin)) -> anyhow::Result<SqliteStore> {
-    let jit_config::StoreKind::Sqlite(path) = &config.store.kind;
-    let options = SqliteOptions { path: path.clone(), signer, origin };
-    SqliteStore::open(options).await.with_context(|| format!("the store {} cannot be opened", path.display()))
 }
 
 /// Puts the start on record: what serves, with which digests.

@@ -24,5 +24,6 @@ pub mod rotation_setup;
 pub mod sealing_key;
 pub mod serve;
 pub mod session_store;
+mod store;
 pub mod watch;
 pub mod way_in;

@@ -373,6 +373,26 @@ impl Lease {
         }
     }
 
+    /// Since when the account's removal has been due, whether or not it waits for its next attempt.
+    #[must_use]
+    pub fn owed_since(&self) -> Option<Timestamp> {
+        match self.state {
+            LeaseState::Active => Some(self.expires_at),
+            LeaseState::Revoking | LeaseState::Doubtful => {
+                Some(self.removal.as_ref().map_or(self.issued_at, |removal| removal.since))
+            }
+            LeaseState::Pending | LeaseState::Revoked => None,
+        }
+    }
+
+    /// About when a revoked lease ended: the last attempt to remove its account was not before this and at most
+    /// [`Removal::HELD_CAP`] earlier.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        (self.state == LeaseState::Revoked)
+            .then(|| self.removal.as_ref().map_or(self.expires_at, |removal| removal.next_attempt_at))
+    }
+
     /// The length of the present term, at least a second.
     #[must_use]
     pub fn ttl(&self) -> Ttl {

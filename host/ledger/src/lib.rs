@@ -24,6 +24,17 @@ use jit_core::lease::{DriverRef, Lease, LeaseState};
 use jit_core::name::{Principal, TargetName};
 use jit_core::usage::Usage;
 use jit_tlog::merkle::CompactRange;
+use tokio::sync::watch;
+
+/// The longest audit record or lease, in bytes. What goes into them is bounded where it enters; this keeps a slip
+/// there from filling the store.
+pub const MAX_DOCUMENT: usize = 1024 * 1024;
+/// The longest sealed value, in bytes: a token or password with its envelope, not a file.
+pub const MAX_SEALED_VALUE: usize = 128 * 1024;
+/// The longest name of a sealed value, in bytes.
+pub const MAX_SEALED_NAME: usize = 1_024;
+/// The most sealed values of one purpose that are listed.
+pub const MAX_SEALED_LISTED: usize = 10_000;
 
 /// What is to become durable together, or not at all.
 #[derive(Debug, Default)]
@@ -38,6 +49,70 @@ pub struct Change {
     pub settled: Vec<Settled>,
     /// Records before this are in an archive and leave the store ([`audit::archive`]).
     pub archived: Option<Frontier>,
+}
+
+impl Change {
+    /// A new lease.
+    #[must_use]
+    pub fn insert(lease: Lease) -> Self {
+        Self::default().with_lease(LeaseWrite::Insert(lease))
+    }
+
+    /// A lease's step.
+    #[must_use]
+    pub fn step(lease: Lease) -> Self {
+        Self::default().with_lease(LeaseWrite::Update(lease))
+    }
+
+    /// An event alone.
+    #[must_use]
+    pub fn record(event: AuditEvent) -> Self {
+        Self::default().with(event)
+    }
+
+    /// A sealed value alone.
+    #[must_use]
+    pub fn seal(write: SealedWrite) -> Self {
+        Self { sealed: vec![write], ..Self::default() }
+    }
+
+    /// The same change with one more lease.
+    #[must_use]
+    pub fn with_lease(mut self, write: LeaseWrite) -> Self {
+        self.leases.push(write);
+        self
+    }
+
+    /// The same change with one more event.
+    #[must_use]
+    pub fn with(mut self, event: AuditEvent) -> Self {
+        self.events.push(event);
+        self
+    }
+
+    /// The same change with one more sealed value.
+    #[must_use]
+    pub fn sealing(mut self, write: SealedWrite) -> Self {
+        self.sealed.push(write);
+        self
+    }
+
+    /// The same change, in which requests that were counted are decided.
+    #[must_use]
+    pub fn settling(mut self, settled: impl IntoIterator<Item = Settled>) -> Self {
+        self.settled.extend(settled);
+        self
+    }
+
+    /// Whether there is nothing to make durable.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+            && self.events.is_empty()
+            && self.sealed.is_empty()
+            && self.settled.is_empty()
+            && self.archived.is_none()
+    }
 }
 
 /// Where the store's records begin: the tree over all that were archived before.
@@ -59,9 +134,9 @@ pub struct Settled {
 pub struct SealedWrite {
     /// What for.
     pub purpose: &'static str,
-    /// Under which name, at most 1,024 bytes.
+    /// Under which name, 1 to [`MAX_SEALED_NAME`] bytes.
     pub name: String,
-    /// At most 128 KiB; none removes it.
+    /// At most [`MAX_SEALED_VALUE`] bytes; `None` removes it.
     pub value: Option<Vec<u8>>,
 }
 
@@ -174,6 +249,11 @@ pub struct Maker {
 }
 
 /// What every store does.
+///
+/// One broker uses a store at a time today. Where several share one, each piece of due work ([`Store::due`],
+/// [`Store::pending`]) has to be claimed before it is begun, with a fencing number that the change which ends the
+/// work carries: a broker that wakes up late then commits nothing. The claim belongs here, beside `due`, and its
+/// check in [`Store::commit`], beside that of the lease's version.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Makes a change durable. When it returns `Ok`, the leases, the audit records and a signed
@@ -254,4 +334,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The newest signed checkpoint (a C2SP signed note), if there is a record.
     async fn checkpoint(&self) -> Result<Option<String>, StoreError>;
+
+    /// How many audit records there are, and a way to wait for more (the export does).
+    fn log_size(&self) -> watch::Receiver<u64>;
+
+    /// Makes what is queued durable and lets go of the store's files or connections. Later questions and changes
+    /// fail.
+    async fn close(&self);
 }

@@ -105,20 +105,14 @@ fn reached(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jit_ledger_sqlite::{SqliteOptions, SqliteStore};
-    use jit_tlog::checkpoint::{LogKey, Origin};
+    use jit_ledger_memory::MemoryLedger;
 
     #[tokio::test]
     async fn a_store_keeps_its_mark_and_notices_that_it_was_set_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let exports = [path.clone()];
-        let options = SqliteOptions {
-            path: folder.path().join("broker.db"),
-            signer: LogKey::generate(),
-            origin: Origin::new("test").unwrap(),
-        };
-        let store = SqliteStore::open(options).await.unwrap();
+        let store = MemoryLedger::new();
         let first = of_store(&store, 0, &exports).await.unwrap();
         let again = of_store(&store, 0, &exports).await.unwrap();
         assert_eq!((first.mark.bytes(), first.since, first.set_back), (again.mark.bytes(), again.since, None));
@@ -131,6 +125,5 @@ mod tests {
         let later = of_store(&store, 9, &exports).await.unwrap();
         assert!(later.set_back.is_some());
         assert_eq!(later.mark.bytes(), first.mark.bytes());
-        store.close().await;
     }
 }

@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use jit_core::ttl::Ttl;
@@ -14,13 +15,13 @@ use super::admin::table;
 use super::client::{AdminClient, SocketArg};
 use super::{ConfigArg, Format, Stop, block_on};
 use crate::compose::{self, Mode};
-use jit_config::{Config, StoreKind};
+use crate::store;
+use jit_config::Config;
 use jit_ledger::audit::archive::Segment;
 use jit_ledger::audit::export_file;
 use jit_ledger::audit::key;
 use jit_ledger::audit::sources::{ExportSource, LogSource, PAGE};
 use jit_ledger::audit::verify::{Options, verify};
-use jit_ledger_sqlite::SqliteLog;
 
 #[derive(clap::Subcommand)]
 pub(super) enum AuditCommand {
@@ -140,15 +141,9 @@ impl Filter {
     }
 }
 
-/// The log in the configured store, read without the broker.
-fn log(config: &Config) -> Box<dyn LogSource> {
-    let StoreKind::Sqlite(path) = &config.store.kind;
-    Box::new(SqliteLog::new(path))
-}
-
 async fn show(config: &ConfigArg, last: usize, filter: Filter, format: Format) -> anyhow::Result<()> {
     let config = Config::load(&config.config)?;
-    let mut records = log(&config).open().await?;
+    let mut records = store::log(&config.store).open().await?;
     let mut found = std::collections::VecDeque::new();
     loop {
         let page = records.page(PAGE).await?;
@@ -200,8 +195,8 @@ fn verify_log(
     against: Option<PathBuf>,
     mut archive: Option<PathBuf>,
 ) -> Result<(), Stop> {
-    let (source, verifier): (Box<dyn LogSource>, _) = match (jsonl, key) {
-        (Some(records), Some(key)) => (Box::new(ExportSource { records, checkpoint: None }), trusted(&key)?),
+    let (source, verifier): (Arc<dyn LogSource>, _) = match (jsonl, key) {
+        (Some(records), Some(key)) => (Arc::new(ExportSource { records, checkpoint: None }), trusted(&key)?),
         (Some(_), None) => return Err(anyhow::anyhow!("--jsonl needs --key").into()),
         (None, key) => {
             let config = Config::load(&config.config)?;
@@ -214,7 +209,7 @@ fn verify_log(
             };
             let configured = config.audit.archive.as_ref().map(|archive| archive.path.clone());
             archive = archive.or(configured.filter(|folder| folder.is_dir()));
-            (log(&config), verifier)
+            (store::log(&config.store), verifier)
         }
     };
     let kept = match against {
@@ -265,7 +260,7 @@ fn trusted(key: &str) -> anyhow::Result<VerifierKey> {
 async fn export_log(config: &ConfigArg, out: PathBuf) -> anyhow::Result<()> {
     let config = Config::load(&config.config)?;
     // The checkpoint first: it speaks of no more than what is read after it.
-    let mut records = log(&config).open().await?;
+    let mut records = store::log(&config.store).open().await?;
     let checkpoint = records.tail().await?.note;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);

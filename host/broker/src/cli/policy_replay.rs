@@ -23,7 +23,8 @@ use crate::policy_replay::record::{Filter, Reference};
 use crate::policy_replay::report::{Kind, Report, Totals};
 use crate::policy_replay::run::{self, Progress, Replay, Subject};
 use crate::policy_replay::source::Source;
-use jit_config::{Config, PluginTable, StoreKind, render};
+use crate::store;
+use jit_config::{Config, PluginTable, render};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -124,8 +125,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), Stop> {
     let source = match (&args.audit, &config) {
         (Some(path), _) => Source::Export(path.clone()),
         (None, Some(config)) => {
-            let StoreKind::Sqlite(path) = &config.store.kind;
-            Source::Store(path.clone())
+            Source::Store { log: store::log(&config.store), place: store::file(&config.store).to_owned() }
         }
         (None, None) => return Err(anyhow!("there is neither a configuration nor --audit").into()),
     };

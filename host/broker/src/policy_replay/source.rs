@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use jit_files::open_regular;
 
 use jit_ledger::audit::export_file::MAX_LINE;
-use jit_ledger::audit::sources::{LogReader, LogSource as _, ReadError};
-use jit_ledger_sqlite::SqliteLog;
+use jit_ledger::audit::sources::{LogReader, LogSource, ReadError};
 
 /// Records of one batch.
 const BATCH: u64 = 128;
@@ -20,8 +20,13 @@ const BATCH_BYTES: u64 = 256 * 1024;
 /// What to read.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// The store's file.
-    Store(PathBuf),
+    /// The store.
+    Store {
+        /// Its log.
+        log: Arc<dyn LogSource>,
+        /// Where it is, for messages.
+        place: PathBuf,
+    },
     /// An exported file, JSON lines.
     Export(PathBuf),
 }
@@ -61,14 +66,14 @@ impl Lines {
     /// When it cannot be read, or is something else.
     pub fn open(source: &Source) -> anyhow::Result<Self> {
         match source {
-            Source::Store(path) => {
+            Source::Store { log, place } => {
                 let driver = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let opened = driver.block_on(async {
-                    let mut reader = SqliteLog::new(path).open().await?;
+                    let mut reader = log.open().await?;
                     let total = reader.tail().await?.records;
                     Ok::<_, ReadError>((reader, total))
                 });
-                let (reader, total) = opened.with_context(|| format!("cannot read the store {}", path.display()))?;
+                let (reader, total) = opened.with_context(|| format!("cannot read the store {}", place.display()))?;
                 Ok(Self { origin: Origin::Store(reader, driver), position: 0, total })
             }
             Source::Export(path) => {

@@ -106,13 +106,13 @@ pub fn active(pending: &Lease) -> Lease {
 /// The change that adds a lease.
 #[must_use]
 pub fn insert(lease: &Lease) -> Change {
-    Change { leases: vec![LeaseWrite::Insert(lease.clone())], ..Change::default() }
+    Change::insert(lease.clone())
 }
 
 /// The change that takes a lease a step on.
 #[must_use]
 pub fn update(lease: &Lease) -> Change {
-    Change { leases: vec![LeaseWrite::Update(lease.clone())], ..Change::default() }
+    Change::step(lease.clone())
 }
 
 /// A write of a sealed value.
@@ -130,7 +130,7 @@ pub fn granted(lease: &Lease) -> AuditEvent {
 /// A step with its event.
 #[must_use]
 pub fn settled(lease: &Lease) -> Change {
-    Change { events: vec![granted(lease)], ..update(lease) }
+    update(lease).with(granted(lease))
 }
 
 fn stale(result: Result<(), StoreError>, lease: &Lease) -> bool {
@@ -185,8 +185,14 @@ pub async fn keeps_what_it_was_given<H: Harness>(harness: H) {
     assert_eq!(serde_json::from_str::<serde_json::Value>(&records[0].json).unwrap(), expected);
     assert_eq!(records.len(), 1);
     assert_eq!(check_log(&*store, &harness.verifier()).await, 1);
+    let mut size = store.log_size();
+    assert_eq!(*size.borrow_and_update(), 1);
     store.commit(Change::default()).await.unwrap();
-    harness.close(store).await;
+    assert!(!size.has_changed().unwrap(), "nothing was made");
+    store.commit(Change::record(granted(&active))).await.unwrap();
+    assert_eq!(*size.borrow_and_update(), 2);
+    harness.close(Arc::clone(&store)).await;
+    assert!(matches!(store.commit(insert(&lease_at(1))).await, Err(StoreError::Failed(_))), "it is closed");
 }
 
 /// A step over another version than the one before it is refused, and nothing of its change stays.
@@ -467,7 +473,7 @@ pub async fn lets_go_of_what_was_archived<H: Harness>(harness: H) {
     let mut leaves = Vec::new();
     for second in 0..7 {
         let lease = lease_at(second);
-        store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
+        store.commit(insert(&lease).with(granted(&lease))).await.unwrap();
     }
     let tree = |leaves: &[Hash]| {
         let mut range = CompactRange::new();
@@ -488,7 +494,7 @@ pub async fn lets_go_of_what_was_archived<H: Harness>(harness: H) {
     assert_eq!(store.frontier().await.unwrap().size(), 5);
     harness.close(store).await;
     let store = harness.open().await;
-    store.commit(Change { events: vec![granted(&lease_at(9))], ..Change::default() }).await.unwrap();
+    store.commit(Change::record(granted(&lease_at(9)))).await.unwrap();
     for record in store.records(7, 100).await.unwrap() {
         leaves.push(Hash::of_leaf(record.json.as_bytes()));
     }
@@ -500,7 +506,7 @@ pub async fn lets_go_of_what_was_archived<H: Harness>(harness: H) {
     assert!(store.records(0, 100).await.unwrap().is_empty());
     harness.close(store).await;
     let store = harness.open().await;
-    store.commit(Change { events: vec![granted(&lease_at(10))], ..Change::default() }).await.unwrap();
+    store.commit(Change::record(granted(&lease_at(10)))).await.unwrap();
     assert_eq!(store.records(0, 100).await.unwrap()[0].seq, 9);
     harness.close(store).await;
 }

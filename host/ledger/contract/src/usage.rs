@@ -16,7 +16,7 @@ fn of(issuer: &str, workload: &str, subject: &str) -> Principal {
 
 /// A request that was counted and is over.
 fn over(request: &Counted, granted: bool) -> Change {
-    Change { settled: vec![Settled { request_id: request.request_id.clone(), granted }], ..Change::default() }
+    Change::default().settling([Settled { request_id: request.request_id.clone(), granted }])
 }
 
 fn request(second: i64, workload: &str, target: &str) -> Counted {
@@ -93,7 +93,7 @@ pub async fn holds_a_request_until_it_is_a_lease<H: Harness>(harness: H) {
     assert_eq!(store.usage(&holding(0)).await.unwrap().leases.workload, 3, "a question adds itself only to its answer");
 
     let lease = Lease { request_id: first.request_id.clone(), ..lease_at(0) };
-    store.commit(Change { settled: over(&first, true).settled, ..insert(&lease) }).await.unwrap();
+    store.commit(insert(&lease).settling(over(&first, true).settled)).await.unwrap();
     assert_eq!(live(1).await.workload, 2, "the hold became the lease");
     let other = Counted { target: TargetName::new("orders_db").unwrap(), ..request(1, "payment-service", "x") };
     assert_eq!(store.usage(&other).await.unwrap().leases, Scoped { workload: 2, workload_target: 0, target: 0 });
@@ -138,7 +138,7 @@ pub async fn counts_for_a_target_only_what_was_granted<H: Harness>(harness: H) {
         store.count(counted).await.unwrap();
     }
     let both = [&one, &two].map(|one| Settled { request_id: one.request_id.clone(), granted: true });
-    store.commit(Change { settled: both.to_vec(), ..Change::default() }).await.unwrap();
+    store.commit(Change::default().settling(both)).await.unwrap();
     assert_eq!(seen(8).await, 4);
     let later = 7 + i64::try_from(Counted::HOLD.as_secs()).unwrap();
     assert_eq!(seen(later).await, 3, "an undecided one counts for a while only");

@@ -9,15 +9,11 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use jit_core::event::AuditEvent;
 use jit_core::id::LeaseId;
-use jit_core::lease::{Lease, LeaseState};
+
 use jit_tlog::merkle::Hash;
 
 use super::sealed::SealedRow;
-use jit_ledger::{Change, Frontier, LeaseWrite, StoreError};
-
-/// The longest audit record or lease, in bytes. What goes into them is bounded where it enters;
-/// this keeps a slip there from filling the store.
-const MAX_DOCUMENT: usize = 1024 * 1024;
+use jit_ledger::{Change, Frontier, LeaseWrite, MAX_DOCUMENT, StoreError};
 
 /// A change, ready for the writer.
 #[derive(Debug)]
@@ -65,24 +61,6 @@ pub(super) fn column(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-/// Since when the account's removal has been due, for the metrics.
-fn owed_since(lease: &Lease) -> Option<Timestamp> {
-    match lease.state {
-        LeaseState::Active => Some(lease.expires_at),
-        LeaseState::Revoking | LeaseState::Doubtful => {
-            Some(lease.removal.as_ref().map_or(lease.issued_at, |removal| removal.since))
-        }
-        LeaseState::Pending | LeaseState::Revoked => None,
-    }
-}
-
-/// About when a revoked lease ended: the last attempt to remove its account was not before this
-/// and at most [`jit_core::lease::Removal::HELD_CAP`] earlier.
-pub(super) fn ended_at(lease: &Lease) -> Option<Timestamp> {
-    (lease.state == LeaseState::Revoked)
-        .then(|| lease.removal.as_ref().map_or(lease.expires_at, |removal| removal.next_attempt_at))
-}
-
 fn failed(what: &str, error: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(format!("{what}: {error}"))
 }
@@ -103,15 +81,6 @@ impl Prepared {
                 .as_ref()
                 .map(|Frontier(range)| (i64::try_from(range.size()).unwrap_or(i64::MAX), super::log::nodes_of(range))),
         })
-    }
-
-    /// Whether there is nothing to write.
-    pub(super) fn is_empty(&self) -> bool {
-        self.leases.is_empty()
-            && self.events.is_empty()
-            && self.sealed.is_empty()
-            && self.settled.is_empty()
-            && self.archived.is_none()
     }
 
     /// About how many bytes it adds to a transaction.
@@ -148,8 +117,8 @@ impl LeaseRow {
             column(lease.account.as_str()),
             nanos(lease.issued_at),
             lease.due_at().map(nanos),
-            owed_since(lease).map(nanos),
-            ended_at(lease).map(nanos),
+            lease.owed_since().map(nanos),
+            lease.ended_at().map(nanos),
             document,
         ))
         .map_err(|e| failed("a lease as JSON", e))?;

@@ -4,14 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::sqlite::SqlitePool;
 
-use jit_ledger::{SealedWrite, StoreError};
-
-/// The longest value, in bytes: a token or password with its envelope, not a file.
-const MAX_VALUE: usize = 128 * 1024;
-/// The longest purpose or name, in bytes.
-const MAX_NAME: usize = 1_024;
-/// The most values of one purpose that are listed.
-pub(super) const MOST_LISTED: usize = 10_000;
+use jit_ledger::{MAX_SEALED_LISTED, MAX_SEALED_NAME, MAX_SEALED_VALUE, SealedWrite, StoreError};
 
 /// One write, ready for the writer.
 #[derive(Debug)]
@@ -25,8 +18,8 @@ pub(super) struct SealedRow {
 impl SealedRow {
     pub(super) fn new(write: &SealedWrite) -> Result<Self, StoreError> {
         let SealedWrite { purpose, name, value } = write;
-        let fits = (1..=MAX_NAME).contains(&name.len()) && !name.contains('\0');
-        if !fits || value.as_ref().is_some_and(|value| value.len() > MAX_VALUE) {
+        let fits = (1..=MAX_SEALED_NAME).contains(&name.len()) && !name.contains('\0');
+        if !fits || value.as_ref().is_some_and(|value| value.len() > MAX_SEALED_VALUE) {
             return Err(StoreError::Failed("a sealed value or its name is too large".to_owned()));
         }
         Ok(Self { purpose, name: name.clone(), value: value.as_ref().map(hex::encode) })
@@ -73,6 +66,6 @@ pub(super) async fn one(readers: &SqlitePool, purpose: &str, name: &str) -> Resu
 
 pub(super) async fn all(readers: &SqlitePool, purpose: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     let query = sqlx::query_as("SELECT name, value FROM sealed WHERE purpose = ? ORDER BY name LIMIT ?");
-    let most = i64::try_from(MOST_LISTED).unwrap_or(i64::MAX);
+    let most = i64::try_from(MAX_SEALED_LISTED).unwrap_or(i64::MAX);
     query.bind(purpose).bind(most).fetch_all(readers).await.map_err(StoreError::failed)
 }

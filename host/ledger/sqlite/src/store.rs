@@ -103,7 +103,7 @@ pub enum OpenError {
     },
 }
 
-/// The store in one SQLite file. Dropping it without [`SqliteStore::close`] loses nothing that was
+/// The store in one SQLite file. Dropping it without [`Store::close`] loses nothing that was
 /// committed; changes still queued may or may not be made.
 #[derive(Debug)]
 pub struct SqliteStore {
@@ -165,26 +165,10 @@ impl SqliteStore {
         })
     }
 
-    /// How many audit records there are, and a way to wait for more (the export does).
-    #[must_use]
-    pub fn log_size(&self) -> watch::Receiver<u64> {
-        self.size.clone()
-    }
-
     /// What others need to check the log's checkpoints.
     #[must_use]
     pub fn verifier(&self) -> &VerifierKey {
         &self.verifier
-    }
-
-    /// Makes what is queued durable, writes the write-ahead log back, and lets go of the file.
-    /// Later changes fail.
-    pub async fn close(&self) {
-        let (reply, done) = oneshot::channel();
-        if self.jobs.send(Job::Close(reply)).await.is_ok() {
-            let _closed = timeout(DEADLINE, done).await;
-        }
-        self.readers.close().await;
     }
 
     /// Asks the writer and waits, for a bounded time, for what it says.
@@ -229,10 +213,10 @@ impl Store for SqliteStore {
     /// When it fails with [`StoreError::Failed`], and also when the caller does not wait for the
     /// end, the change may or may not be made.
     async fn commit(&self, change: Change) -> Result<(), StoreError> {
-        let prepared = rows::Prepared::new(&change)?;
-        if prepared.is_empty() {
+        if change.is_empty() {
             return Ok(());
         }
+        let prepared = rows::Prepared::new(&change)?;
         self.ask(|reply| Job::Commit(prepared, reply)).await
     }
 
@@ -497,6 +481,19 @@ impl Store for SqliteStore {
             .fetch_optional(&self.readers)
             .await
             .map_err(StoreError::failed)
+    }
+
+    fn log_size(&self) -> watch::Receiver<u64> {
+        self.size.clone()
+    }
+
+    /// Writes the write-ahead log back too, so that the file stands alone.
+    async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.jobs.send(Job::Close(reply)).await.is_ok() {
+            let _closed = timeout(DEADLINE, done).await;
+        }
+        self.readers.close().await;
     }
 }
 

@@ -135,13 +135,13 @@ async fn a_statement_that_fails_leaves_nothing() {
         .await;
     let lease = lease_at(1);
     for _ in 0..2 {
-        let error = store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap_err();
+        let error = store.commit(insert(&lease).with(granted(&lease))).await.unwrap_err();
         assert!(error.to_string().contains("disk full"), "{error}");
         assert_eq!(store.lease(&lease.id).await.unwrap(), None);
     }
     store.commit(insert(&lease_at(2))).await.unwrap();
     tamper(&file.path(), "DROP TRIGGER full").await;
-    store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
+    store.commit(insert(&lease).with(granted(&lease))).await.unwrap();
     assert_eq!(check_log(&*store, &file.verifier()).await, 2);
     file.close(store).await;
 }
@@ -196,7 +196,7 @@ fn a_runtime_that_dies_loses_nothing_that_was_answered() {
         dying.spawn(async move {
             for n in 0.. {
                 let lease = lease_at(task * 1_000 + n);
-                store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
+                store.commit(insert(&lease).with(granted(&lease))).await.unwrap();
                 answered.lock().unwrap().push(lease);
             }
         });
@@ -236,7 +236,7 @@ async fn child_that_commits_until_it_is_killed() {
             tokio::spawn(async move {
                 for n in 0..100_000 {
                     let lease = lease_at(task * 100_000 + n);
-                    store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
+                    store.commit(insert(&lease).with(granted(&lease))).await.unwrap();
                     // One write, so that lines of several tasks do not mix.
                     std::io::stdout().lock().write_all(format!("\nanswered {}\n", lease.id).as_bytes()).unwrap();
                 }
@@ -308,7 +308,7 @@ async fn a_closed_store_says_so() {
 
 fn settled_new() -> Change {
     let lease = lease_at(0);
-    Change { events: vec![granted(&lease)], ..insert(&lease) }
+    insert(&lease).with(granted(&lease))
 }
 
 #[tokio::test]
@@ -337,7 +337,7 @@ async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
     let file = File::new();
     let store = file.open().await;
     let lease = lease_at(0);
-    store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
+    store.commit(insert(&lease).with(granted(&lease))).await.unwrap();
     file.close(store).await;
     // As that release left it.
     tamper(&file.path(), "DROP TABLE sealed; DROP TABLE usage; DROP TABLE usage_holds").await;
@@ -355,7 +355,7 @@ async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
         assert_eq!(store.lease(&lease.id).await.unwrap().as_ref(), Some(&lease));
         assert_eq!(check_log(&*store, &file.verifier()).await, 1);
         let write = SealedWrite { purpose: "test", name: "a".into(), value: Some(vec![0, 1]) };
-        store.commit(Change { sealed: vec![write], ..Change::default() }).await.unwrap();
+        store.commit(Change::seal(write)).await.unwrap();
         assert_eq!(store.sealed("test", "a").await.unwrap(), Some(vec![0, 1]));
         file.close(store).await;
     }

@@ -101,7 +101,7 @@ impl Log {
 async fn grow(store: &SqliteStore, records: i64) {
     for n in 0..records {
         let lease = lease_at(n);
-        store.commit(Change { events: vec![granted(&lease)], ..insert(&lease) }).await.unwrap();
+        store.commit(insert(&lease).with(granted(&lease))).await.unwrap();
     }
 }
 

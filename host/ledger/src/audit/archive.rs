@@ -160,7 +160,7 @@ async fn close(
         .with("to", to)
         .with("root", segment.root.clone())
         .with("file", segment.path.display().to_string());
-    store.commit(Change { events: vec![event], archived: Some(Frontier(range)), ..Change::default() }).await?;
+    store.commit(Change { archived: Some(Frontier(range)), ..Change::record(event) }).await?;
     tracing::info!(from, to, file = %segment.path.display(), "audit records were archived");
     Ok(segment)
 }

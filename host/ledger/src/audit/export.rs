@@ -81,7 +81,7 @@ pub struct JsonlExport {
 }
 
 /// Follows the log until `shutdown`, then once more. `wake` says that there are more records (see
-/// `SqliteStore::log_size`); without a sender it goes by time alone.
+/// [`Store::log_size`]); without a sender it goes by time alone.
 pub async fn run(
     store: Arc<dyn Store>,
     options: JsonlOptions,
