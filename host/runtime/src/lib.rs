@@ -30,6 +30,8 @@ pub mod driver;
 pub mod engine;
 pub mod fault;
 pub mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 pub mod load;
 pub mod plugin;

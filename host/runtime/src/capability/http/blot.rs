@@ -20,7 +20,7 @@ const SHORTEST_CORE: usize = 6;
 const BESIDE: usize = 3;
 
 /// The text with every secret in it replaced.
-pub(super) fn blot(text: &str, secrets: &[SecretString]) -> String {
+pub(crate) fn blot(text: &str, secrets: &[SecretString]) -> String {
     let mut found: Vec<(usize, usize)> = Vec::new();
     let secrets = secrets.iter().map(ExposeSecret::expose_secret).filter(|secret| !secret.is_empty());
     let secrets: Vec<&str> = secrets.collect();

@@ -17,7 +17,7 @@ use crate::driver::Lane;
 
 pub(crate) mod address;
 mod answer;
-mod blot;
+pub(crate) mod blot;
 mod compose;
 mod connection;
 mod effects;

@@ -27,7 +27,7 @@ mod binary;
 mod client;
 mod connection;
 mod entries;
-mod name;
+pub(crate) mod name;
 mod request;
 mod tls;
 mod value;
