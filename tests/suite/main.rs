@@ -2,54 +2,58 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(missing_docs, reason = "each test's name says what holds")]
 
-mod agent;
-mod agent_faults;
-mod agent_process;
-mod api;
-mod away;
-mod backends;
-mod backends_directory;
-mod backends_faults;
-mod backends_migration;
-mod backends_vault;
-mod check;
-mod cli;
-mod client;
-mod client_faults;
-mod client_mysql;
-mod concurrency;
-mod conformance;
-mod conjur_server;
-mod connections;
-mod contexts;
-mod decisions;
-mod deploy;
-mod examples;
-mod external;
-mod faults;
-mod full_disk;
-mod give_back;
-mod hostile;
-mod hostile_tenant;
-mod idempotency;
-mod languages;
-mod leases;
-mod migration;
-mod operators;
-mod outage;
-mod ownership;
-mod places;
-mod policies;
-mod policy_replay;
-mod policy_story;
-mod readme;
-mod reload;
-mod removal;
-mod rotating;
-mod secrets;
-mod servers;
-mod shutdown;
-mod signing;
-mod story;
-mod tls;
-mod tokens;
+// After each module: what its tests need besides PostgreSQL, the broker and the plugins. `cargo xtask test -- agent::`
+// reads these lines and prepares no more than that; a module without one is an error of a test. The words are
+// the names of servers (`cargo xtask servers --help`), `all servers`, `ingredients` (what the examples in other
+// languages run on) and `languages` (what makes plugins of Python and JavaScript).
+mod agent; // needs: nothing else
+mod agent_faults; // needs: nothing else
+mod agent_process; // needs: nothing else
+mod api; // needs: nothing else
+mod away; // needs: nothing else
+mod backends; // needs: all servers
+mod backends_directory; // needs: all servers
+mod backends_faults; // needs: all servers
+mod backends_migration; // needs: all servers
+mod backends_vault; // needs: all servers
+mod check; // needs: nothing else
+mod cli; // needs: nothing else
+mod client; // needs: nothing else
+mod client_faults; // needs: nothing else
+mod client_mysql; // needs: mysql
+mod concurrency; // needs: nothing else
+mod conformance; // needs: all servers
+mod conjur_server; // needs: nothing else
+mod connections; // needs: nothing else
+mod contexts; // needs: nothing else
+mod decisions; // needs: nothing else
+mod deploy; // needs: ingredients
+mod examples; // needs: ingredients
+mod external; // needs: nothing else
+mod faults; // needs: nothing else
+mod full_disk; // needs: nothing else
+mod give_back; // needs: nothing else
+mod hostile; // needs: nothing else
+mod hostile_tenant; // needs: all servers
+mod idempotency; // needs: nothing else
+mod languages; // needs: languages
+mod leases; // needs: nothing else
+mod migration; // needs: nothing else
+mod operators; // needs: nothing else
+mod outage; // needs: nothing else
+mod ownership; // needs: nothing else
+mod places; // needs: nothing else
+mod policies; // needs: nothing else
+mod policy_replay; // needs: nothing else
+mod policy_story; // needs: languages
+mod readme; // needs: nothing else
+mod reload; // needs: nothing else
+mod removal; // needs: nothing else
+mod rotating; // needs: mysql
+mod secrets; // needs: nothing else
+mod servers; // needs: all servers
+mod shutdown; // needs: nothing else
+mod signing; // needs: nothing else
+mod story; // needs: nothing else
+mod tls; // needs: nothing else
+mod tokens; // needs: nothing else

@@ -24,8 +24,6 @@ use crate::{
     steps::Steps,
 };
 
-/// The suite's modules that need any of it.
-pub const MODULES: [&str; 2] = ["examples", "deploy"];
 /// Names what could not be had, for the tests: they then say that they were not run.
 pub const LEFT_OUT: &str = "JIT_TEST_LEFT_OUT";
 /// The jars of the Java example, by their place in Debian's packages.
@@ -162,11 +160,11 @@ fn in_tree(path: &str) -> PathBuf {
 }
 
 /// A place in the cache that changes with what a file lists.
-fn place_for(kind: &str, list: &Path, version: &str) -> Result<String> {
+pub(crate) fn place_for(kind: &str, list: &Path, version: &str) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     fs::read(list).with_context(|| format!("cannot read {}", list.display()))?.hash(&mut hasher);
     version.hash(&mut hasher);
-    Ok(format!("examples/{kind}-{:016x}", hasher.finish()))
+    Ok(format!("{kind}-{:016x}", hasher.finish()))
 }
 
 /// Runs hadolint as Python finds it.
@@ -174,7 +172,7 @@ const HADOLINT_VERSION: &str = "import os, subprocess, sys; \
     subprocess.run([os.path.join(sys.path[1], 'bin/hadolint'), '--version'], check=True)";
 
 /// Puts packages of PyPI into a folder.
-fn pip(python: &Path, folder: &Path, what: &[&str], steps: &Steps) -> Result<()> {
+pub(crate) fn pip(python: &Path, folder: &Path, what: &[&str], steps: &Steps) -> Result<()> {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--no-input", "--only-binary=:all:", "--disable-pip-version-check"])
         .args(["--no-warn-conflicts", "--quiet", "--target"])
@@ -193,7 +191,7 @@ fn python(
 ) -> Result<Vec<(&'static str, String)>> {
     let python = first_working(&["python3", "python"], "--version").context("no Python here")?;
     let list = in_tree(list);
-    let name = place_for("python", &list, &version_of(&python, "--version")?)?;
+    let name = place_for("examples/python", &list, &version_of(&python, "--version")?)?;
     let place = cache::install(&cache::folder()?, &name, INSTALL_DEADLINE, |work| -> Result<()> {
         steps.step("downloading Python packages from PyPI");
         pip(&python, work, &["--requirement", &text(&list)], steps)?;
@@ -264,7 +262,7 @@ fn node_from_pypi(steps: &Steps) -> Result<PathBuf> {
 /// The packages of a lock file, in a folder for `NODE_PATH`.
 fn node_modules(mut npm: Command, list: &str, kind: &str, steps: &Steps) -> Result<PathBuf> {
     let list = in_tree(list);
-    let name = place_for(kind, &list.join("package-lock.json"), "")?;
+    let name = place_for(&format!("examples/{kind}"), &list.join("package-lock.json"), "")?;
     let place = cache::install(&cache::folder()?, &name, INSTALL_DEADLINE, |work| -> Result<()> {
         steps.step("downloading packages from npm");
         for file in ["package.json", "package-lock.json"] {

@@ -3,12 +3,19 @@
 //! In scope: preparing and running what the project needs around it (guest toolchain, servers),
 //! on a developer's machine and in CI. Nothing here is part of the broker.
 
+mod apt;
 pub mod bench;
 pub mod binaries;
+pub mod check;
 pub mod demo;
+pub mod fuzz;
+pub mod guest_compiler;
 pub mod ingredients;
+pub mod needs;
 pub mod plugins;
+pub mod prose;
 pub mod servers;
 pub mod steps;
 pub mod suite;
 pub mod timing;
+pub mod tools;

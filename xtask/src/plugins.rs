@@ -5,13 +5,15 @@ use std::{fs, path::Path, path::PathBuf};
 use anyhow::{Context, Result};
 use jit_plugin_build::{
     BuildOptions, BuiltPlugin, Language, Workspace, build_plugin, build_plugins, cache, prepare_language,
-    toolchain::{self, GuestToolchain, ToolchainOptions},
+    toolchain::{GuestToolchain, ToolchainOptions},
 };
 
-use crate::steps::Steps;
+use crate::{guest_compiler, steps::Steps};
 
 /// Folders whose packages are guests.
-const GUEST_FOLDERS: [&str; 3] = ["plugins", "sdk/plugin/template", "tests/guests"];
+const GUEST_FOLDERS: [&str; 3] = ["plugins", "sdk/plugin/template", FIXTURES];
+/// Those that only the tests load.
+const FIXTURES: &str = "tests/guests";
 
 /// The root of the source tree.
 #[must_use]
@@ -31,7 +33,7 @@ pub fn folder() -> PathBuf {
 /// # Errors
 /// When no way leads to one; the error tells each way that was tried.
 pub fn toolchain(steps: &Steps) -> Result<GuestToolchain> {
-    Ok(toolchain::prepare(&ToolchainOptions::new(root()), steps)?)
+    guest_compiler::get(&ToolchainOptions::new(root()), steps)
 }
 
 /// Fetches what makes components of Python and JavaScript, into the cache.
@@ -70,6 +72,16 @@ pub fn build(packages: &[String], steps: &Steps) -> Result<Vec<BuiltPlugin>> {
         built.push(build_plugin(&guest.folder, &options, steps)?);
     }
     Ok(built)
+}
+
+/// The packages of the guests that only the tests load, by name.
+///
+/// # Errors
+/// When the workspace cannot be read.
+pub fn fixtures() -> Result<Vec<String>> {
+    let root = root();
+    let folder = root.join(FIXTURES);
+    Ok(guests(&root)?.into_iter().filter(|guest| guest.folder.starts_with(&folder)).map(|guest| guest.name).collect())
 }
 
 /// A package that is compiled for the sandbox.

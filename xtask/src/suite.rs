@@ -1,59 +1,22 @@
 //! `cargo xtask test`: prepares what the suite needs and runs all of it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
 use jit_plugin_build::Progress as _;
+use serde::Deserialize;
 
-use crate::ingredients::{self, Ingredients};
+use crate::ingredients::Ingredients;
+use crate::needs::{Modules, Needs};
 use crate::servers::{Kind, Surroundings, samba};
 use crate::timing::Timing;
 use crate::{plugins, steps::Steps};
 
 /// What is run again on each further PostgreSQL: what speaks to it.
 const AGAIN_ON_EACH_SERVER: &[&str] = &["story::", "removal::", "conformance::the_postgres", "--skip", "policy_story"];
-/// The suite's modules that need PostgreSQL and nothing else. Who asks for these only does not wait for
-/// the other servers; a module that is not listed gets them all.
-const POSTGRES_ALONE: &[&str] = &[
-    "agent",
-    "agent_faults",
-    "agent_process",
-    "api",
-    "away",
-    "cli",
-    "client",
-    "client_faults",
-    "concurrency",
-    "connections",
-    "contexts",
-    "decisions",
-    "deploy",
-    "examples",
-    "faults",
-    "give_back",
-    "hostile",
-    "idempotency",
-    "languages",
-    "leases",
-    "operators",
-    "outage",
-    "places",
-    "policies",
-    "policy_replay",
-    "policy_story",
-    "readme",
-    "reload",
-    "removal",
-    "secrets",
-    "shutdown",
-    "signing",
-    "story",
-    "tls",
-    "tokens",
-];
-
 /// The binaries under test.
 pub struct Binaries {
     /// As it is released, but for the profile.
@@ -66,9 +29,6 @@ pub struct Binaries {
     pub example: PathBuf,
 }
 
-/// The modules that build plugins in other languages than Rust.
-const IN_OTHER_LANGUAGES: [&str; 2] = ["languages", "policy_story"];
-
 /// Prepares the toolchain, the plugins, the servers and the binaries, then runs every test of the
 /// workspace with the last of the PostgreSQL versions, and those that speak to it with each other one.
 /// `arguments` go to the tests; with any, only the end to end suite is run.
@@ -77,18 +37,18 @@ const IN_OTHER_LANGUAGES: [&str; 2] = ["languages", "policy_story"];
 /// When something cannot be prepared, or a test fails.
 pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) -> Result<()> {
     let main = majors.last().copied().context("no PostgreSQL to test with")?;
-    let mut kinds = needed(kinds, arguments);
+    let needs = Modules::of_the_suite()?.of_filters(arguments);
+    let mut kinds = needed(kinds, &needs);
     let left_out = leave_out_what_needs_root(&mut kinds);
-    let with_ingredients = asks_for_any(&ingredients::MODULES, arguments);
     // The servers, and what the examples run on, come while the compiler works.
     let (servers, ingredients, binaries) = thread::scope(|scope| {
         let servers = scope.spawn(|| {
-            if asks_for_any(&IN_OTHER_LANGUAGES, arguments) {
+            if needs.languages {
                 plugins::languages(steps)?;
             }
             Surroundings::start(&kinds, main, steps)
         });
-        let ingredients = scope.spawn(|| with_ingredients.then(|| Ingredients::get(steps)));
+        let ingredients = scope.spawn(|| needs.ingredients.then(|| Ingredients::get(steps)));
         let binaries = plugins::build(&[], steps).and_then(|built| {
             steps.done(&format!("{} plugins", built.len()));
             binaries(steps)
@@ -103,18 +63,19 @@ pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) 
     not_run.iter().for_each(|line| steps.step(line));
     let mut environment = servers.environment();
     environment.extend(ingredients.iter().flat_map(Ingredients::environment));
+    let environment = environment_of(&binaries, &environment);
     let skipped: &[&str] = if left_out.is_some() { &SKIP_ACTIVE_DIRECTORY } else { &[] };
     if arguments.is_empty() {
-        cargo_test(&["--workspace", "--no-fail-fast"], skipped, &binaries, &environment)?;
+        cargo_test(&["--workspace", "--no-fail-fast"], skipped, &environment)?;
     } else {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(skipped.iter().copied()).collect();
-        cargo_test(&["--workspace", "--test", "suite"], &arguments, &binaries, &environment)?;
+        cargo_test(&["--workspace", "--test", "suite"], &arguments, &environment)?;
     }
     drop(servers);
     for major in majors.iter().filter(|major| **major != main && arguments.is_empty()) {
         let server = Surroundings::start(&[Kind::Postgres], *major, steps)?;
         let again = ["--workspace", "--test", "suite"];
-        cargo_test(&again, AGAIN_ON_EACH_SERVER, &binaries, &server.environment())?;
+        cargo_test(&again, AGAIN_ON_EACH_SERVER, &environment_of(&binaries, &server.environment()))?;
     }
     steps.finish();
     // Again, at the end: nobody reads what was said half an hour ago.
@@ -132,22 +93,10 @@ fn leave_out_what_needs_root(kinds: &mut Vec<Kind>) -> Option<String> {
     Some(format!("{why:#}"))
 }
 
-/// Whether tests of any of these modules may be among those that are asked for.
-fn asks_for_any(modules: &[&str], arguments: &[String]) -> bool {
-    let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
-    filters.peek().is_none()
-        || filters.any(|filter| filter.split_once("::").is_none_or(|(module, _)| modules.contains(&module)))
-}
-
-/// Of the servers that may be started, those that the asked-for tests need.
-fn needed(kinds: &[Kind], arguments: &[String]) -> Vec<Kind> {
-    let alone = |filter: &String| filter.split_once("::").is_some_and(|(module, _)| POSTGRES_ALONE.contains(&module));
-    let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
-    if filters.peek().is_some() && filters.all(alone) {
-        return vec![Kind::Postgres];
-    }
-    let mut kinds = kinds.to_vec();
-    // Every world has its own database.
+/// Of the servers that may be started, those that the tests need. Every world has its own database, so
+/// PostgreSQL is always among them.
+fn needed(kinds: &[Kind], needs: &Needs) -> Vec<Kind> {
+    let mut kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| needs.servers.contains(kind)).collect();
     kinds.push(Kind::Postgres);
     kinds.sort_unstable();
     kinds.dedup();
@@ -184,13 +133,75 @@ fn put_aside(program: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Tests that start or ask a server, by the name of their binary: [`fast`] leaves them out.
+const WITH_SERVERS: [&str; 4] = ["suite", "sql", "mysql", "ldap"];
+
+/// Runs what needs no server: the unit tests of the workspace, and the other tests of the crates. Builds the plugins
+/// and the tests, nothing else.
+///
+/// # Errors
+/// When something does not build, or a test fails.
+pub fn fast(arguments: &[String], steps: &Steps) -> Result<()> {
+    let built = plugins::build(&[], steps)?;
+    steps.done(&format!("{} plugins", built.len()));
+    steps.finish();
+    let tests = test_binaries()?;
+    let mut which = vec!["--workspace", "--no-fail-fast", "--lib", "--bins"];
+    for test in tests.iter().filter(|test| !WITH_SERVERS.contains(&test.as_str())) {
+        which.extend(["--test", test]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    cargo_test(&which, &arguments, &[("JIT_TEST_PLUGINS", plugins::folder().into())])?;
+    eprintln!(
+        "NOT run: what needs servers, and the examples of the documentation. `cargo xtask test` runs everything."
+    );
+    Ok(())
+}
+
+/// The names of the workspace's test binaries, from `cargo metadata`.
+fn test_binaries() -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        targets: Vec<Target>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+        kind: Vec<String>,
+    }
+    let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    if !output.status.success() {
+        bail!("`cargo metadata` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let metadata: Metadata = serde_json::from_slice(&output.stdout).context("`cargo metadata` is not as expected")?;
+    let targets = metadata.packages.into_iter().flat_map(|package| package.targets);
+    let mut names: Vec<String> =
+        targets.filter(|target| target.kind.iter().any(|kind| kind == "test")).map(|target| target.name).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// What tests of the suite are told: where the binaries and the plugins are.
+fn environment_of(binaries: &Binaries, servers: &[(&'static str, String)]) -> Vec<(&'static str, OsString)> {
+    let mut environment: Vec<(&'static str, OsString)> =
+        servers.iter().map(|(name, value)| (*name, value.into())).collect();
+    environment.extend([
+        ("JIT_TEST_BROKER", binaries.broker.clone().into()),
+        ("JIT_TEST_BROKER_FAILPOINTS", binaries.failpoints.clone().into()),
+        ("JIT_TEST_AGENT", binaries.agent.clone().into()),
+        ("JIT_TEST_EXAMPLE_RUST", binaries.example.clone().into()),
+        ("JIT_TEST_PLUGINS", plugins::folder().into()),
+    ]);
+    environment
+}
+
 /// Runs in the foreground; how long a test may take is bounded within the tests.
-fn cargo_test(
-    which: &[&str],
-    arguments: &[&str],
-    binaries: &Binaries,
-    environment: &[(&'static str, String)],
-) -> Result<()> {
+fn cargo_test(which: &[&str], arguments: &[&str], environment: &[(&'static str, OsString)]) -> Result<()> {
     let mut timing = Timing::new(arguments);
     let mut child = cargo()
         .arg("test")
@@ -198,11 +209,6 @@ fn cargo_test(
         .arg("--")
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
-        .env("JIT_TEST_BROKER", &binaries.broker)
-        .env("JIT_TEST_BROKER_FAILPOINTS", &binaries.failpoints)
-        .env("JIT_TEST_AGENT", &binaries.agent)
-        .env("JIT_TEST_EXAMPLE_RUST", &binaries.example)
-        .env("JIT_TEST_PLUGINS", plugins::folder())
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start cargo")?;
@@ -227,35 +233,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_some_tests_need_is_prepared_for_those() {
-        let asked = |arguments: &[&str]| {
-            asks_for_any(&["languages"], &arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>())
-        };
-        assert!(asked(&[]) && asked(&["--nocapture"]) && asked(&["languages::"]) && asked(&["story::", "lang"]));
-        assert!(!asked(&["removal::", "--nocapture"]));
-    }
-
-    #[test]
-    fn tests_that_need_postgresql_alone_do_not_wait_for_the_others() {
-        let asked = |arguments: &[&str]| {
-            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-            needed(&[Kind::Mysql, Kind::Ldap], &arguments)
-        };
-        assert_eq!(asked(&["removal::", "story::", "--nocapture"]), [Kind::Postgres]);
-        let all = [Kind::Postgres, Kind::Mysql, Kind::Ldap];
-        assert_eq!(asked(&[]), all);
-        assert_eq!(asked(&["--nocapture"]), all);
-        assert_eq!(asked(&["removal::", "servers::"]), all);
-        assert_eq!(asked(&["removal"]), all);
-    }
-
-    #[test]
-    fn other_languages_are_fetched_for_the_tests_that_need_them() {
-        let asked = |arguments: &[&str]| {
-            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-            asks_for_any(&ingredients::MODULES, &arguments)
-        };
-        assert!(asked(&[]) && asked(&["--nocapture"]) && asked(&["removal::", "examples::"]) && asked(&["each"]));
-        assert!(!asked(&["removal::", "story::an_account", "--nocapture"]));
+    fn only_servers_that_are_needed_and_may_be_started_are_started() {
+        let may = [Kind::Mysql, Kind::Ldap];
+        assert_eq!(needed(&may, &Needs::default()), [Kind::Postgres]);
+        assert_eq!(needed(&may, &Needs::everything()), [Kind::Postgres, Kind::Mysql, Kind::Ldap]);
+        let mysql = Needs { servers: vec![Kind::Mysql, Kind::Openbao], ..Needs::default() };
+        assert_eq!(needed(&may, &mysql), [Kind::Postgres, Kind::Mysql]);
     }
 }

@@ -48,7 +48,10 @@ fn choose(xdg: Option<PathBuf>, root: bool, home_cache: Option<PathBuf>) -> Path
 }
 
 /// Makes a folder and its parents, writable by the owner alone.
-pub(crate) fn create_folder(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be made.
+pub fn create_folder(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(Error::io("make", path))
 }
 

@@ -18,7 +18,7 @@ pub struct Attempt {
 #[non_exhaustive]
 pub enum Error {
     /// No way led to a compiler for guests.
-    #[error("no compiler for {} could be found or prepared:{}", crate::GUEST_TARGET, list(attempts))]
+    #[error("no compiler for {target} was found:{}\nrun `rustup target add {target}`", list(attempts), target = crate::GUEST_TARGET)]
     NoToolchain {
         /// All ways that were tried, in order.
         attempts: Vec<Attempt>,

@@ -1,4 +1,4 @@
-//! Writes and builds jit-broker plugins. Of Rust: finds or prepares a compiler for
+//! Writes and builds jit-broker plugins. Of Rust: finds a compiler for
 //! `wasm32-unknown-unknown`, compiles guest crates and turns the core modules into components. Of Python and
 //! JavaScript: fetches what snapshots an interpreter with the sources. Either way the result is checked
 //! against the contract.
@@ -42,7 +42,7 @@ pub use interpreted::prepare as prepare_language;
 pub use progress::{Progress, Silent};
 pub use project::{Language, check_name, language};
 pub use scaffold::{Created, NewPlugin, Template, create};
-pub use workspace::{Package, Workspace};
+pub use workspace::{Package, Workspace, cargo, registry_remap_flag};
 
 /// What plugins are compiled for. It gives components without any WASI import (NO-AMBIENT).
 pub const GUEST_TARGET: &str = "wasm32-unknown-unknown";

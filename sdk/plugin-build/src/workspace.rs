@@ -142,7 +142,8 @@ impl Workspace {
 }
 
 /// The cargo of the active toolchain, without what an outer cargo or clippy set for itself.
-pub(crate) fn cargo() -> Command {
+#[must_use]
+pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for variable in [
         "RUSTC",
@@ -163,7 +164,8 @@ pub(crate) fn cargo() -> Command {
 
 /// A compiler flag that keeps the place of dependencies' sources on this machine out of what is
 /// built.
-pub(crate) fn registry_remap_flag() -> Option<String> {
+#[must_use]
+pub fn registry_remap_flag() -> Option<String> {
     let cargo_home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))?;

@@ -10,23 +10,17 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use jit_plugin_build::{Progress, cache, process::Run};
 
 use super::{DOWNLOAD_DEADLINE, INSTALL_DEADLINE};
-use crate::steps::Steps;
+use crate::{
+    apt::{ASK_DEADLINE, Apt, megabytes, unpack},
+    steps::Steps,
+};
 
-/// How long fetching the package lists may take.
-const UPDATE_DEADLINE: Duration = Duration::from_secs(300);
-/// How long apt may take to answer from its lists.
-const ASK_DEADLINE: Duration = Duration::from_secs(120);
-/// How long nothing may arrive.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long unpacking one package may take.
-const UNPACK_DEADLINE: Duration = Duration::from_secs(120);
 /// The most packages that a program may need; more means that something is amiss.
 const MAX_PACKAGES: usize = 250;
 /// How deep the C library's loader is looked for.
@@ -257,18 +251,19 @@ fn fetch(work: &Path, release: Release, packages: &[&str], steps: &Steps) -> Res
     let temporary = tempfile::Builder::new().prefix("jit-apt-").tempdir()?;
     // The lists stay for the next package, whose turn comes when this one is installed.
     let lists = cache::folder()?.join("apt").join(release.suite());
-    let apt = Apt::new(temporary.path(), lists, release)?;
+    let apt = apt_of(release, temporary.path(), &lists)?;
     steps.step(&format!("fetching the package lists of {}", release.name()));
     apt.update(steps)?;
-    let (count, bytes) = apt.needed(packages)?;
+    let needed = apt.needed(packages, MAX_PACKAGES)?;
     steps.step(&format!(
-        "downloading {} of {}: {count} packages, {} MB",
+        "downloading {} of {}: {} packages, {} MB",
         packages[0],
         release.name(),
-        bytes.div_ceil(1_000_000)
+        needed.len(),
+        megabytes(&needed)
     ));
-    for archive in apt.download(packages)? {
-        Run::new("`dpkg -x`", UNPACK_DEADLINE).output(Command::new("dpkg").arg("-x").arg(&archive).arg(work))?;
+    for archive in apt.download(packages, &temporary.path().join("cache/archives"))? {
+        unpack(&archive, work)?;
     }
     // Manuals and translations: nothing reads them.
     for folder in ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/i18n"] {
@@ -280,83 +275,24 @@ fn fetch(work: &Path, release: Release, packages: &[&str], steps: &Steps) -> Res
     Ok(())
 }
 
-/// apt with sources, lists and downloads of its own, for a machine on which nothing is installed.
-struct Apt {
-    folder: PathBuf,
-    lists: PathBuf,
-}
-
-impl Apt {
-    fn new(folder: &Path, lists: PathBuf, release: Release) -> Result<Self> {
-        for made in [lists.join("partial"), folder.join("cache/archives/partial")] {
-            fs::create_dir_all(made)?;
-        }
-        fs::write(folder.join("status"), "")?;
-        let apt = Self { folder: folder.to_owned(), lists };
-        fs::write(folder.join("sources.list"), release.sources(&Mirrors::of_the_machine()?, &keyring(folder)?))?;
-        Ok(apt)
+/// apt with sources, lists and a status of its own in `folder`, for a machine on which nothing is installed.
+fn apt_of(release: Release, folder: &Path, lists: &Path) -> Result<Apt> {
+    for made in [lists.join("partial"), folder.join("cache/archives/partial")] {
+        fs::create_dir_all(made)?;
     }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("apt-get");
-        let folder = self.folder.display();
-        command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").args([
-            format!("-oDir::Etc::SourceList={folder}/sources.list"),
-            format!("-oDir::Etc::SourceParts={folder}/no-parts"),
-            format!("-oDir::State={folder}"),
-            format!("-oDir::State::Lists={}", self.lists.display()),
-            format!("-oDir::State::Status={folder}/status"),
-            format!("-oDir::Cache={folder}/cache"),
-            "-oDir::Cache::Archives=archives".to_owned(),
-            // The sandbox user cannot enter this folder.
-            "-oAPT::Sandbox::User=".to_owned(),
-            "-oDebug::NoLocking=1".to_owned(),
-            "-oAcquire::Languages=none".to_owned(),
-            "-oAcquire::Retries=3".to_owned(),
-        ]);
-        command.args(arguments);
-        command
-    }
-
-    fn update(&self, steps: &Steps) -> Result<()> {
-        let updated = Run::new("`apt-get update`", UPDATE_DEADLINE)
-            .on_line(&|line| steps.detail(line))
-            .output(&mut self.command(&["update"]));
-        match updated {
-            // A hook of the machine that only root may run is no reason to stop: what is missing
-            // shows in the next step.
-            Ok(_) | Err(jit_plugin_build::Error::Failed { .. }) => Ok(()),
-            Err(error) => Err(error).context("Debian's packages need apt-get and dpkg"),
-        }
-    }
-
-    /// How many packages and bytes an installation would be.
-    fn needed(&self, packages: &[&str]) -> Result<(usize, u64)> {
-        let mut command = self.command(&["install", "--print-uris", "-y", "--no-install-recommends"]);
-        let said = Run::new("`apt-get install --print-uris`", ASK_DEADLINE).output(command.args(packages))?;
-        let sizes = parse_sizes(&said.stdout);
-        if sizes.is_empty() || sizes.len() > MAX_PACKAGES {
-            bail!("apt wants {} packages for {}", sizes.len(), packages.join(" "));
-        }
-        Ok((sizes.len(), sizes.iter().sum()))
-    }
-
-    /// Downloads them; apt checks each against the signed lists.
-    fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
-        let archives = self.folder.join("cache/archives");
-        let received = || bytes_in(&archives) + bytes_in(&archives.join("partial"));
-        let mut command = self.command(&["install", "--download-only", "-y", "--no-install-recommends"]);
-        Run::new("`apt-get install --download-only`", DOWNLOAD_DEADLINE)
-            .give_up_when_stalled(PATIENCE, &received)
-            .output(command.args(packages))?;
-        let mut files: Vec<PathBuf> = fs::read_dir(&archives)?
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .collect();
-        files.sort();
-        Ok(files)
-    }
+    fs::write(folder.join("status"), "")?;
+    fs::write(folder.join("sources.list"), release.sources(&Mirrors::of_the_machine()?, &keyring(folder)?))?;
+    let at = folder.display();
+    Ok(Apt::of_the_machine().with([
+        format!("-oDir::Etc::SourceList={at}/sources.list"),
+        format!("-oDir::Etc::SourceParts={at}/no-parts"),
+        format!("-oDir::State={at}"),
+        format!("-oDir::State::Lists={}", lists.display()),
+        format!("-oDir::State::Status={at}/status"),
+        format!("-oDir::Cache={at}/cache"),
+        "-oDebug::NoLocking=1".to_owned(),
+        "-oAcquire::Retries=3".to_owned(),
+    ]))
 }
 
 /// Debian's keys: the machine's own, else those of its package `debian-archive-keyring`, which other
@@ -375,8 +311,7 @@ fn keyring(folder: &Path) -> Result<PathBuf> {
                 .current_dir(&keys),
         )?;
         let package = super::only_file(&keys, ".deb")?;
-        Run::new("`dpkg -x`", UNPACK_DEADLINE).output(Command::new("dpkg").arg("-x").arg(package).arg(&keys))?;
-        Ok(())
+        unpack(&package, &keys)
     };
     get().context("Debian's keys are not here; install the package debian-archive-keyring")?;
     let found = keys.join(KEYRING.trim_start_matches('/'));
@@ -386,33 +321,10 @@ fn keyring(folder: &Path) -> Result<PathBuf> {
     Ok(found)
 }
 
-/// Reads the sizes of the lines `'uri' name_version_architecture.deb size [hash]`.
-fn parse_sizes(output: &str) -> Vec<u64> {
-    output
-        .lines()
-        .filter_map(|line| line.strip_prefix('\'')?.split_once("' ")?.1.split(' ').nth(1)?.parse().ok())
-        .collect()
-}
-
-fn bytes_in(folder: &Path) -> u64 {
-    fs::read_dir(folder).map_or(0, |entries| {
-        entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read() {
-        let output = "Reading package lists...\nNeed to get 29 MB of archives.\n\
-            'http://mirror/a_1%7edeb12u1_amd64.deb' a_1%3a22.1.8-1~deb12u1_amd64.deb 29378692 \n\
-            'http://mirror/b_all.deb' b_1.96.0_all.deb 45012756 SHA256:ab\n";
-        assert_eq!(parse_sizes(output), [29_378_692, 45_012_756]);
-        assert!(parse_sizes("E: Unable to locate package mysql").is_empty());
-    }
 
     #[test]
     fn a_tree_runs_its_programs_through_its_own_loader() {

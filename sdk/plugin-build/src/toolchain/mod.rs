@@ -1,15 +1,14 @@
-//! Finds or prepares a compiler with a standard library for [`GUEST_TARGET`].
+//! Finds a compiler with a standard library for [`GUEST_TARGET`].
 //!
-//! Three ways, in this order; which was taken is told through the progress:
+//! Three ways, in this order:
 //! 1. `rustup`: the active toolchain has the target, or `rustup target add` brings it;
 //! 2. `distribution`: `/usr/bin/rustc` has it;
-//! 3. `debian`: Debian's newest rustc and its library's source, unpacked into the cache without
-//!    installing anything; the standard library is built there once.
+//! 3. `debian`: a compiler that was prepared in the cache from Debian's packages. `cargo xtask` prepares it, on
+//!    machines that cannot reach rustup's server; nothing here downloads packages.
 //!
 //! `JIT_GUEST_TOOLCHAIN` with one of these names forces a way.
 
-mod apt;
-mod debian;
+pub mod prepared;
 
 use std::{
     fmt,
@@ -42,7 +41,7 @@ pub enum Way {
     Rustup,
     /// The distribution's compiler in `/usr/bin`.
     Distribution,
-    /// Debian packages in the cache.
+    /// Prepared in the cache, from Debian's packages.
     Debian,
 }
 
@@ -167,25 +166,40 @@ impl ToolchainOptions {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), cache: None, minimum: RustVersion::of_this_workspace(), way: None }
     }
+
+    /// Where compilers are kept.
+    ///
+    /// # Errors
+    /// When the cache folder cannot be made.
+    pub fn cache_folder(&self) -> Result<PathBuf, Error> {
+        match &self.cache {
+            Some(cache) => Ok(cache.clone()),
+            None => crate::cache::folder(),
+        }
+    }
+
+    /// The one way that may be taken, if only one may.
+    ///
+    /// # Errors
+    /// When `JIT_GUEST_TOOLCHAIN` names no way.
+    pub fn forced_way(&self) -> Result<Option<Way>, Error> {
+        match (self.way, std::env::var(WAY_VARIABLE)) {
+            (Some(way), _) => Ok(Some(way)),
+            (None, Ok(name)) if !name.is_empty() => {
+                name.parse().map(Some).map_err(|detail| Error::Answer { what: WAY_VARIABLE.to_owned(), detail })
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
-/// Finds a compiler for guests or prepares one. The first time this may download 140 MB and
-/// build for a minute; afterwards it takes a fraction of a second.
+/// Finds a compiler for guests, or has rustup install the target.
 ///
 /// # Errors
 /// [`Error::NoToolchain`] with every way that was tried and why it did not do.
 pub fn prepare(options: &ToolchainOptions, progress: &dyn Progress) -> Result<GuestToolchain, Error> {
-    let cache = match &options.cache {
-        Some(cache) => cache.clone(),
-        None => crate::cache::folder()?,
-    };
-    let forced = match (options.way, std::env::var(WAY_VARIABLE)) {
-        (Some(way), _) => Some(way),
-        (None, Ok(name)) if !name.is_empty() => {
-            Some(name.parse().map_err(|detail| Error::Answer { what: WAY_VARIABLE.to_owned(), detail })?)
-        }
-        _ => None,
-    };
+    let cache = options.cache_folder()?;
+    let forced = options.forced_way()?;
     let wanted = |way| forced.is_none_or(|forced| forced == way);
     let mut attempts = Vec::new();
     let active = Compiler::ask(Path::new("rustc"), &options.folder);
@@ -197,9 +211,9 @@ pub fn prepare(options: &ToolchainOptions, progress: &dyn Progress) -> Result<Gu
     {
         return Ok(compiler.toolchain(Way::Rustup, None, None));
     }
-    // Prepared before: then the other ways are not tried again, one of them costs 20 s in vain.
+    // Before the other ways: without rustup's server, one of them costs 20 s in vain.
     if wanted(Way::Debian)
-        && let Some(toolchain) = debian::prepared(&cache, options.minimum, linker.as_ref())
+        && let Some(toolchain) = prepared::newest(&cache, options.minimum, linker.as_ref())
     {
         return Ok(toolchain);
     }
@@ -210,21 +224,35 @@ pub fn prepare(options: &ToolchainOptions, progress: &dyn Progress) -> Result<Gu
         }
     }
     if wanted(Way::Distribution) {
-        match by_distribution(options, linker.clone()) {
+        match by_distribution(options, linker) {
             Ok(toolchain) => return Ok(toolchain),
             Err(reason) => attempts.push(Attempt { way: Way::Distribution.name(), reason }),
         }
     }
     if wanted(Way::Debian) {
-        for attempt in &attempts {
-            progress.step(&format!("{}: {}", attempt.way, first_line(&attempt.reason)));
-        }
-        match debian::prepare(&cache, options, linker, progress) {
-            Ok(toolchain) => return Ok(toolchain),
-            Err(error) => attempts.push(Attempt { way: Way::Debian.name(), reason: chain(&error) }),
-        }
+        let reason = format!("nothing is prepared in {}", cache.join(prepared::FOLDER).display());
+        attempts.push(Attempt { way: Way::Debian.name(), reason });
     }
     Err(Error::NoToolchain { attempts })
+}
+
+/// The linker of the active toolchain, which can link guests.
+#[must_use]
+pub fn active_linker(folder: &Path) -> Option<PathBuf> {
+    Compiler::ask(Path::new("rustc"), folder).ok()?.lld
+}
+
+/// Makes sure that a compiler starts on this machine and has a standard library for guests.
+///
+/// # Errors
+/// When it does not start, or has none.
+pub fn verify(toolchain: &GuestToolchain, folder: &Path) -> Result<(), Error> {
+    let rustc = toolchain.rustc.as_deref().unwrap_or(Path::new("rustc"));
+    let compiler = Compiler::ask(rustc, folder)?;
+    if compiler.fits(toolchain.version) {
+        return Ok(());
+    }
+    Err(Error::Answer { what: rustc.display().to_string(), detail: compiler.shortcoming(toolchain.version) })
 }
 
 fn by_rustup(options: &ToolchainOptions, progress: &dyn Progress) -> Result<GuestToolchain, String> {
@@ -318,10 +346,6 @@ fn bytes_in(folder: &Path) -> u64 {
     std::fs::read_dir(folder).map_or(0, |entries| {
         entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
     })
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
 }
 
 fn chain(error: &Error) -> String {

@@ -1,4 +1,4 @@
-//! Debian's compiler in the cache, with a standard library for guests built from its source.
+//! A compiler for guests: what [`jit_plugin_build::toolchain`] finds, else Debian's, prepared in the cache.
 //!
 //! Nothing is installed: packages are unpacked below the cache, a wrapper finds their libraries,
 //! and the built library is laid into that tree's sysroot, where the compiler looks for it. So a
@@ -11,20 +11,48 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Compiler, GuestToolchain, RustVersion, ToolchainOptions, Way,
-    apt::{Apt, Package, unpack},
+use anyhow::{Context as _, Result, bail};
+use jit_plugin_build::{
+    Error, GUEST_TARGET, Progress, cache, cargo,
+    process::Run,
+    registry_remap_flag,
+    toolchain::{
+        self, GuestToolchain, RustVersion, ToolchainOptions, Way,
+        prepared::{self, FOLDER, STAMP},
+    },
 };
-use crate::{Error, GUEST_TARGET, Progress, cache, process::Run};
 
-/// Where in the cache.
-const FOLDER: &str = "guest-toolchain";
-/// Written last: what is there, for the next run.
-const STAMP: &str = "toolchain.json";
+use crate::apt::{Apt, Package, megabytes, unpack};
+
 /// How long the whole installation by another process is waited for.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(3600);
 /// How long building the standard library may take; on a laptop it is a minute.
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
+/// The most packages that the compiler may need.
+const MAX_PACKAGES: usize = 60;
+
+/// Finds a compiler for guests, or prepares Debian's. The first time this may download 140 MB and build for a
+/// minute; afterwards it takes a fraction of a second.
+///
+/// # Errors
+/// When no way leads to one; the error tells each way that was tried.
+pub fn get(options: &ToolchainOptions, progress: &dyn Progress) -> Result<GuestToolchain> {
+    let tried = match toolchain::prepare(options, progress) {
+        Err(tried @ Error::NoToolchain { .. }) => tried,
+        found => return Ok(found?),
+    };
+    if options.forced_way()?.is_some_and(|way| way != Way::Debian) {
+        return Err(tried.into());
+    }
+    if let Error::NoToolchain { attempts } = &tried {
+        for attempt in attempts {
+            progress.step(&format!("{}: {}", attempt.way, first_line(&attempt.reason)));
+        }
+    }
+    let linker = toolchain::active_linker(&options.folder);
+    prepare(&options.cache_folder()?, options, linker, progress)
+        .with_context(|| format!("{tried}\nnor could Debian's compiler be prepared"))
+}
 
 /// The packages of one Debian source package of rustc. `rustc-web` is what the security suite of
 /// a stable release has for building browsers: much newer than the release's own.
@@ -46,45 +74,23 @@ const FAMILIES: [Family; 2] = [
     Family { compiler: "rustc", source: "rust-src", library: "libstd-rust", development: "libstd-rust-dev" },
 ];
 
-/// What an earlier run prepared, the newest if there are several.
-pub(super) fn prepared(cache: &Path, minimum: RustVersion, linker: Option<&PathBuf>) -> Option<GuestToolchain> {
-    fs::read_dir(cache.join(FOLDER))
-        .ok()?
-        .flatten()
-        .filter_map(|entry| read_stamp(&entry.path(), linker))
-        .filter(|toolchain| toolchain.version >= minimum)
-        .max_by_key(|toolchain| toolchain.version)
-}
-
-/// `linker` is used where the tree has none of its own.
-fn read_stamp(place: &Path, linker: Option<&PathBuf>) -> Option<GuestToolchain> {
-    let bytes = fs::read(place.join(STAMP)).ok()?;
-    let mut toolchain: GuestToolchain = serde_json::from_slice(&bytes).ok()?;
-    // The stamp's paths are relative to its folder.
-    toolchain.rustc = toolchain.rustc.map(|rustc| place.join(rustc));
-    toolchain.linker = match toolchain.linker {
-        Some(own) => Some(place.join(own)),
-        None => linker.cloned(),
-    };
-    let there = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.is_file());
-    (there(&toolchain.rustc) && there(&toolchain.linker)).then_some(toolchain)
-}
-
 /// Downloads, unpacks and builds; the result is in the cache for the next run.
-pub(super) fn prepare(
+fn prepare(
     cache: &Path,
     options: &ToolchainOptions,
     linker: Option<PathBuf>,
     progress: &dyn Progress,
-) -> Result<GuestToolchain, Error> {
+) -> Result<GuestToolchain> {
     // The machine's own lists may be absent or name files that are gone from the archive.
     let first = Offer::find(Apt::of_the_machine(), options.minimum)
         .and_then(|offer| install(cache, &offer, linker.as_ref(), progress));
     match first {
-        Err(Error::Start { program, source }) => Err(Error::Start { program, source }),
+        // Without apt, other lists do not help.
+        Err(error) if matches!(error.downcast_ref(), Some(Error::Start { .. })) => Err(error),
         Err(error) => {
-            progress.step(&format!("the machine's package lists do not do: {}", super::first_line(&error.to_string())));
-            let folder = tempfile::tempdir().map_err(Error::io("make", std::env::temp_dir()))?;
+            progress.step(&format!("the machine's package lists do not do: {}", first_line(&format!("{error:#}"))));
+            progress.step("fetching Debian's package lists");
+            let folder = tempfile::tempdir()?;
             let apt = Apt::with_private_lists(folder.path(), progress)?;
             let offer = Offer::find(apt, options.minimum)?;
             install(cache, &offer, linker.as_ref(), progress)
@@ -103,7 +109,7 @@ struct Offer {
 }
 
 impl Offer {
-    fn find(apt: Apt, minimum: RustVersion) -> Result<Self, Error> {
+    fn find(apt: Apt, minimum: RustVersion) -> Result<Self> {
         let mut known = Vec::new();
         for family in &FAMILIES {
             let Some(package_version) = apt.candidate(family.compiler)? else {
@@ -118,19 +124,16 @@ impl Offer {
             Some((version, family, package_version)) if version >= minimum => {
                 Ok(Self { apt, family, package_version, version })
             }
-            Some((version, family, _)) => Err(Error::Package {
-                package: family.compiler.to_owned(),
-                reason: format!("version {version} is offered, and {minimum} is needed"),
-            }),
-            None => {
-                Err(Error::Package { package: "rustc-web, rustc".to_owned(), reason: "apt knows neither".to_owned() })
+            Some((version, family, _)) => {
+                bail!("{}: version {version} is offered, and {minimum} is needed", family.compiler)
             }
+            None => bail!("apt knows neither rustc-web nor rustc"),
         }
     }
 
-    /// Everything to download. Packages of the compiler's own source are taken even where they
-    /// are installed: the sysroot must be whole in the cache.
-    fn packages(&self, with_linker: bool) -> Result<Vec<Package>, Error> {
+    /// The packages to download, and what they come to with what they need. Those of the compiler's own source are
+    /// taken even where they are installed: the sysroot must be whole in the cache.
+    fn packages(&self, with_linker: bool) -> Result<(Vec<String>, Vec<Package>)> {
         let family = self.family;
         let mut names = vec![
             family.compiler.to_owned(),
@@ -138,38 +141,39 @@ impl Offer {
             format!("{}-{}", family.library, self.version),
             family.development.to_owned(),
         ];
-        let packages = self.apt.needed(&names)?;
+        let needed = |names: &[String]| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            self.apt.needed(&names, MAX_PACKAGES)
+        };
+        let packages = needed(&names)?;
         if !with_linker {
-            return Ok(packages);
+            return Ok((names, packages));
         }
         // The linker of the LLVM that the compiler was built with understands its objects.
         let llvm = packages.iter().find_map(|package| package.name.strip_prefix("libllvm")).unwrap_or_default();
         names.push(if llvm.is_empty() { "lld".to_owned() } else { format!("lld-{llvm}") });
-        self.apt.needed(&names)
+        let packages = needed(&names)?;
+        Ok((names, packages))
     }
 }
 
-fn install(
-    cache: &Path,
-    offer: &Offer,
-    linker: Option<&PathBuf>,
-    progress: &dyn Progress,
-) -> Result<GuestToolchain, Error> {
+fn install(cache: &Path, offer: &Offer, linker: Option<&PathBuf>, progress: &dyn Progress) -> Result<GuestToolchain> {
     let name = format!("{FOLDER}/debian-{}", offer.package_version);
-    if cache.join(&name).is_dir() && read_stamp(&cache.join(&name), linker).is_none() {
+    if cache.join(&name).is_dir() && prepared::read(&cache.join(&name), linker).is_none() {
         // It relied on a linker that is gone, or somebody took files away.
-        fs::remove_dir_all(cache.join(&name)).map_err(Error::io("remove", cache.join(&name)))?;
+        remove(&cache.join(&name))?;
     }
-    let place = cache::install(cache, &name, INSTALL_DEADLINE, |work| {
-        let packages = offer.packages(linker.is_none())?;
+    let place = cache::install(cache, &name, INSTALL_DEADLINE, |work| -> Result<()> {
+        let (names, packages) = offer.packages(linker.is_none())?;
         progress.step(&format!(
             "preparing rustc {} from {} Debian packages ({} MB), once",
             offer.version,
             packages.len(),
-            packages.iter().map(|package| package.size).sum::<u64>() / 1_000_000
+            megabytes(&packages)
         ));
         let downloads = work.join("downloads");
-        let files = offer.apt.download(&packages, &downloads, progress)?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let files = offer.apt.download(&names, &downloads)?;
         progress.step("unpacking");
         for file in files {
             unpack(&file, work)?;
@@ -187,24 +191,13 @@ fn install(
         let rustc = write_wrapper(work)?;
         let toolchain =
             GuestToolchain { way: Way::Debian, version: offer.version, rustc: Some(rustc), linker: own_linker };
-        let stamp = serde_json::to_vec_pretty(&toolchain)
-            .map_err(|error| Error::Answer { what: "the stamp".to_owned(), detail: error.to_string() })?;
-        write(&work.join(STAMP), &stamp)
+        write(&work.join(STAMP), &serde_json::to_vec_pretty(&toolchain)?)
     })?;
-    let toolchain = read_stamp(&place, linker).ok_or_else(|| Error::Answer {
-        what: place.display().to_string(),
-        detail: "the toolchain in it is not whole; remove the folder and try again".to_owned(),
+    let toolchain = prepared::read(&place, linker).with_context(|| {
+        format!("the compiler in {} is not whole; remove the folder and try again", place.display())
     })?;
     // Seen to work here, with the libraries of this machine.
-    if let Some(rustc) = &toolchain.rustc {
-        let compiler = Compiler::ask(rustc, &place)?;
-        if !compiler.fits(toolchain.version) {
-            return Err(Error::Answer {
-                what: rustc.display().to_string(),
-                detail: compiler.shortcoming(toolchain.version),
-            });
-        }
-    }
+    toolchain::verify(&toolchain, &place)?;
     Ok(toolchain)
 }
 
@@ -223,7 +216,7 @@ fn library_path(root: &Path) -> String {
 }
 
 /// A script that runs the unpacked compiler wherever the folder lies.
-fn write_wrapper(root: &Path) -> Result<PathBuf, Error> {
+fn write_wrapper(root: &Path) -> Result<PathBuf> {
     let relative = PathBuf::from("rustc");
     let path = root.join(&relative);
     let folders = library_path(root).replace(&root.display().to_string(), "$here");
@@ -234,22 +227,23 @@ fn write_wrapper(root: &Path) -> Result<PathBuf, Error> {
          LD_LIBRARY_PATH=\"{folders}\" exec \"$here/usr/bin/rustc\" \"$@\"\n"
     );
     write(&path, script.as_bytes())?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(Error::io("make executable", &path))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make executable {}", path.display()))?;
     Ok(relative)
 }
 
-fn find_linker(root: &Path) -> Result<PathBuf, Error> {
+fn find_linker(root: &Path) -> Result<PathBuf> {
     let llvm = fs::read_dir(root.join("usr/lib")).into_iter().flatten();
     llvm.flatten()
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"))
         .map(|entry| entry.path().join("bin/wasm-ld"))
         .find(|linker| linker.exists())
         .and_then(|linker| linker.strip_prefix(root).ok().map(Path::to_owned))
-        .ok_or_else(|| Error::Package { package: "lld".to_owned(), reason: "it holds no wasm-ld".to_owned() })
+        .context("Debian's lld holds no wasm-ld")
 }
 
 /// Builds the standard library for guests and lays it into the tree's sysroot.
-fn build_std(root: &Path, progress: &dyn Progress) -> Result<(), Error> {
+fn build_std(root: &Path, progress: &dyn Progress) -> Result<()> {
     let seed = root.join("seed");
     cache::create_folder(&seed.join("src"))?;
     write(&seed.join("src/lib.rs"), b"#![no_std]\n")?;
@@ -265,8 +259,8 @@ fn build_std(root: &Path, progress: &dyn Progress) -> Result<(), Error> {
         format!("--remap-path-prefix={}/usr/lib/rustlib/src/rust=/rustc", root.display()),
         format!("--remap-path-prefix={}/usr/src=/rustc", root.display()),
     ];
-    flags.extend(crate::workspace::registry_remap_flag());
-    let mut cargo = crate::workspace::cargo();
+    flags.extend(registry_remap_flag());
+    let mut cargo = cargo();
     Run::new("building the standard library for guests", BUILD_DEADLINE)
         .on_line(&|line| progress.detail(line))
         .output(
@@ -284,25 +278,29 @@ fn build_std(root: &Path, progress: &dyn Progress) -> Result<(), Error> {
     let built = seed.join("target").join(GUEST_TARGET).join("release/deps");
     let sysroot = root.join("usr/lib/rustlib").join(GUEST_TARGET).join("lib");
     cache::create_folder(&sysroot)?;
-    for entry in fs::read_dir(&built).map_err(Error::io("read", &built))? {
-        let path = entry.map_err(Error::io("read", &built))?.path();
+    for entry in fs::read_dir(&built).with_context(|| format!("cannot read {}", built.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", built.display()))?.path();
         let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else {
             continue;
         };
         if name.ends_with(".rlib") && !name.starts_with("libseed-") {
-            fs::rename(&path, sysroot.join(&name)).map_err(Error::io("move", &path))?;
+            fs::rename(&path, sysroot.join(&name)).with_context(|| format!("cannot move {}", path.display()))?;
         }
     }
     remove(&seed)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    fs::write(path, bytes).map_err(Error::io("write", path))
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
-fn remove(folder: &Path) -> Result<(), Error> {
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn remove(folder: &Path) -> Result<()> {
     if folder.exists() {
-        fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     Ok(())
 }
@@ -313,36 +311,6 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-
-    #[test]
-    fn a_stamp_counts_only_while_its_files_are_there() {
-        let cache = tempfile::tempdir().unwrap();
-        let minimum = RustVersion { major: 1, minor: 90 };
-        assert!(prepared(cache.path(), minimum, None).is_none());
-        let place = cache.path().join(FOLDER).join("debian-1.96");
-        fs::create_dir_all(&place).unwrap();
-        let toolchain = GuestToolchain {
-            way: Way::Debian,
-            version: RustVersion { major: 1, minor: 96 },
-            rustc: Some("rustc".into()),
-            linker: Some("wasm-ld".into()),
-        };
-        fs::write(place.join(STAMP), serde_json::to_vec(&toolchain).unwrap()).unwrap();
-        assert!(prepared(cache.path(), minimum, None).is_none());
-        fs::write(place.join("rustc"), "").unwrap();
-        fs::write(place.join("wasm-ld"), "").unwrap();
-        let found = prepared(cache.path(), minimum, None).unwrap();
-        assert_eq!(found.rustc, Some(place.join("rustc")));
-        // Without a linker of its own, the active toolchain's is used.
-        let borrowed = GuestToolchain { linker: None, ..toolchain };
-        fs::write(place.join(STAMP), serde_json::to_vec(&borrowed).unwrap()).unwrap();
-        assert!(prepared(cache.path(), minimum, None).is_none());
-        let lld = place.join("wasm-ld");
-        let found = prepared(cache.path(), minimum, Some(&lld)).unwrap();
-        assert_eq!(found.linker, Some(lld));
-        let newer = RustVersion { major: 1, minor: 97 };
-        assert!(prepared(cache.path(), newer, None).is_none());
-    }
 
     #[test]
     fn the_wrapper_finds_its_folder_and_the_libraries() {
