@@ -13,7 +13,7 @@ use jit_core::event::{AuditEvent, EventKind};
 use jit_core::policy::Mode as PolicyMode;
 use jit_core::rollout::ShareKey;
 use jit_core::usage::checked_windows;
-use jit_identity::{Identity, IdentityOptions, JwtIssuer, JwtIssuerConfig, Method};
+use jit_identity::{Identity, IdentityOptions, JwtIssuer, Method};
 use jit_runtime::{
     ConfigFault, Connection, ContextScope, Grant, Limits, Plugin, PluginSpec, Runtime, RuntimeOptions, SessionStore,
     Terms,
@@ -137,29 +137,9 @@ pub fn identity(config: &Config, mode: Mode) -> anyhow::Result<Identity> {
     let options = IdentityOptions { allow_http_loopback: mode.dev, ..IdentityOptions::default() };
     let mut methods: Vec<Arc<dyn Method>> = Vec::new();
     for entry in &config.identity.jwt {
-        methods.push(Arc::new(JwtIssuer::new(verifier(entry)?, &options)?));
+        methods.push(Arc::new(JwtIssuer::new(entry.clone(), &options)?));
     }
     Ok(Identity::new(methods, &options)?)
-}
-
-/// An entry of the configuration as the verifier reads it.
-fn verifier(entry: &jit_config::JwtIssuer) -> anyhow::Result<JwtIssuerConfig> {
-    let algorithms: Vec<&str> = entry.algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
-    let json = serde_json::json!({
-        "name": entry.name,
-        "issuer": entry.issuer,
-        "audiences": entry.audiences,
-        "workload": entry.workload,
-        "attributes": entry.attributes,
-        "algorithms": algorithms,
-        "jwks_url": entry.jwks_url,
-        "ca": entry.ca,
-        "bearer_token_file": entry.bearer_token_file,
-        "leeway": entry.leeway.as_secs(),
-        "max_token_lifetime": entry.max_token_lifetime,
-        "max_stale": entry.max_stale.as_secs(),
-    });
-    serde_json::from_value(json).with_context(|| format!("[[identity.jwt]] {}", entry.name))
 }
 
 /// The Wasm host.

@@ -45,11 +45,11 @@ use jit_core::account::AccountPrefix;
 use jit_core::brake::Bound;
 use jit_core::name::TargetName;
 use jit_files::signature_path;
-use jit_identity::KnownIssuer;
+use jit_identity::{JwtIssuerConfig, KnownIssuer};
 use toml::de::DeTable;
 
 pub use self::connection::{Connection, Protocol};
-pub use self::identity::{Identity, JwtIssuer, SigningAlgorithm};
+pub use self::identity::Identity;
 pub use self::plugin::{Context, PluginConfig, Policy};
 pub use self::problem::{ConfigErrors, Place, Problem, RejectedPlugin, Severity, render};
 pub use self::rotating::Rotating;
@@ -142,7 +142,7 @@ impl Config {
     /// What is known of each issuer without asking it.
     #[must_use]
     pub fn known_issuers(&self) -> Vec<KnownIssuer> {
-        let known = |issuer: &JwtIssuer| KnownIssuer {
+        let known = |issuer: &JwtIssuerConfig| KnownIssuer {
             name: issuer.name.clone(),
             attributes: issuer.attributes.keys().cloned().collect(),
         };

@@ -1,11 +1,12 @@
 //! The signature algorithms that an issuer may use.
 
+use std::str::FromStr;
+
 use jsonwebtoken::Algorithm;
 
 /// A signature algorithm with a public key. There is no HS* here: with those, whoever can verify
 /// can also sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names of RFC 7518 section 3.1 and RFC 8037")]
 pub enum SigningAlgorithm {
     Rs256,
@@ -32,22 +33,49 @@ impl SigningAlgorithm {
         (Self::EdDsa, "EdDSA"),
     ];
 
-    /// All that are supported.
+    /// What an entry accepts that lists none: what Kubernetes and most OIDC issuers sign with.
     #[must_use]
-    pub fn all() -> Vec<Self> {
-        Self::ALL.iter().map(|(algorithm, _)| *algorithm).collect()
+    pub fn usual() -> Vec<Self> {
+        vec![Self::Rs256, Self::Es256]
     }
 
-    /// As JWTs write it.
+    /// The name in a token's header.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(a, _)| *a == self).map_or("", |(_, name)| name)
     }
 
-    /// From how JWTs write it.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
+    /// From the name in a token's header. What a token asks for is not configured, so there is no reason.
+    pub(crate) fn from_header(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, n)| *n == name).map(|(algorithm, _)| *algorithm)
+    }
+}
+
+/// Why a name in a configuration is not an algorithm that an issuer may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AlgorithmError {
+    /// HS256 and its sisters.
+    #[error("with it, whoever can check a token can make one")]
+    Symmetric,
+    /// `none`.
+    #[error("a token without a signature proves nothing")]
+    Unsigned,
+    /// Anything else.
+    #[error("there are: {}", SigningAlgorithm::ALL.map(|(_, name)| name).join(", "))]
+    Unknown,
+}
+
+impl FromStr for SigningAlgorithm {
+    type Err = AlgorithmError;
+
+    fn from_str(name: &str) -> Result<Self, AlgorithmError> {
+        Self::from_header(name).ok_or(if name.starts_with("HS") {
+            AlgorithmError::Symmetric
+        } else if name.eq_ignore_ascii_case("none") {
+            AlgorithmError::Unsigned
+        } else {
+            AlgorithmError::Unknown
+        })
     }
 }
 
@@ -64,22 +92,5 @@ impl From<SigningAlgorithm> for Algorithm {
             SigningAlgorithm::Es384 => Algorithm::ES384,
             SigningAlgorithm::EdDsa => Algorithm::EdDSA,
         }
-    }
-}
-
-impl TryFrom<String> for SigningAlgorithm {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
-        if name == "none" || name.starts_with("HS") {
-            return Err(format!(
-                "`{name}` needs no secret that only the issuer has; use what the issuer signs with, \
-                 such as \"RS256\" or \"ES256\""
-            ));
-        }
-        Self::from_name(&name).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
-            format!("unknown algorithm `{name}`; known are {}", known.join(", "))
-        })
     }
 }

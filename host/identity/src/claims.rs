@@ -1,12 +1,14 @@
 //! From a token's claims to a workload's name and to attributes, by configuration.
 
 use std::fmt;
+use std::str::FromStr;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// The longest claim path, in bytes.
 const MAX_PATH: usize = 256;
+/// The longest template, in bytes.
+const MAX_TEMPLATE: usize = 1024;
 /// The most dots in a claim path: bounds the search of [`ClaimPath::find`].
 const MAX_DOTS: usize = 16;
 /// The longest workload name, in characters (a DNS name's limit).
@@ -16,23 +18,38 @@ pub(crate) const MAX_VALUE: usize = 1024;
 /// The most attributes of one caller.
 pub const MAX_ATTRIBUTES: usize = 64;
 
-/// Why a text is not a claim path or a workload template.
+/// Why a text is not a claim path. Reads on from "a claim path must have", or from "must be a claim path:".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimPathError {
     /// Empty or too long.
-    #[error("a claim path must have 1 to {MAX_PATH} bytes and at most {MAX_DOTS} dots")]
+    #[error("1 to {MAX_PATH} bytes with at most {MAX_DOTS} dots")]
     Length,
-    /// A brace in a path, or one without its partner in a template.
-    #[error(
-        "braces must come in pairs around a claim path, as in \"{{kubernetes.io.namespace}}/{{kubernetes.io.serviceaccount.name}}\""
-    )]
+    /// A brace, which only a template has.
+    #[error("without braces here")]
     Brace,
-    /// Every token of the issuer would be the same workload.
-    #[error("the workload must name at least one claim, as in \"{{sub}}\"")]
-    NoClaim,
+    /// A control character, which no claim's name has.
+    #[error("no control characters")]
+    Control,
+}
+
+/// Why a text is not a workload template.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// A brace without its partner.
+    #[error("each {{ needs its }}")]
+    Brace,
+    /// What is between braces is not a claim path.
+    #[error("a claim path has {0}")]
+    Path(#[from] ClaimPathError),
     /// Two claims without a text between them: where one ends could not be told.
-    #[error("two claims in a workload need a text between them, as in \"{{namespace}}/{{name}}\"")]
+    #[error("two claims need a text between them, as in \"{{namespace}}/{{name}}\"")]
     NoSeparator,
+    /// Too long, or a control character.
+    #[error("at most {MAX_TEMPLATE} bytes, no control characters")]
+    Text,
+    /// Every token of the issuer would be the same workload.
+    #[error("without a claim every token would be the same workload")]
+    NoClaim,
 }
 
 /// What is wrong with a claim that the configuration maps.
@@ -60,7 +77,7 @@ pub enum ClaimProblem {
     #[error("more than {MAX_ATTRIBUTES} attributes")]
     TooMany,
     /// An attribute's name.
-    #[error("an attribute's name is not 1 to 63 of ASCII letters, digits, '_', '-', '.'")]
+    #[error("an attribute has a name that no configuration may use")]
     Name,
     /// A claim's value has the template's separator in it: two workloads could get one name.
     #[error("claim contains the separator that the workload template has after it")]
@@ -75,21 +92,23 @@ pub enum ClaimProblem {
 /// `kubernetes.io`, in it `serviceaccount`, in it `name`. When a token has values for two ways (a
 /// nested claim and a flat one of the same spelling), it is refused: otherwise whoever may add a
 /// flat claim could shadow the nested one. A claim that is `null` counts as absent.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimPath(String);
 
-impl TryFrom<String> for ClaimPath {
-    type Error = ClaimPathError;
+impl FromStr for ClaimPath {
+    type Err = ClaimPathError;
 
-    fn try_from(text: String) -> Result<Self, ClaimPathError> {
-        if text.is_empty() || text.len() > MAX_PATH || text.bytes().filter(|&b| b == b'.').count() > MAX_DOTS {
-            return Err(ClaimPathError::Length);
-        }
+    fn from_str(text: &str) -> Result<Self, ClaimPathError> {
         if text.contains(['{', '}']) {
             return Err(ClaimPathError::Brace);
         }
-        Ok(Self(text))
+        if text.is_empty() || text.len() > MAX_PATH || text.bytes().filter(|&b| b == b'.').count() > MAX_DOTS {
+            return Err(ClaimPathError::Length);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(ClaimPathError::Control);
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -167,43 +186,59 @@ pub(crate) fn printable(text: &str) -> bool {
 /// whose claim contains the first character of the text after it is refused. (With
 /// `{namespace}/{name}`, a namespace `a/b` with name `c` would otherwise be the workload of
 /// namespace `a` with name `b/c`.)
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkloadTemplate {
     prefix: String,
     /// Each path and the text after it.
     parts: Vec<(ClaimPath, String)>,
 }
 
-impl TryFrom<String> for WorkloadTemplate {
-    type Error = ClaimPathError;
+impl FromStr for WorkloadTemplate {
+    type Err = TemplateError;
 
-    fn try_from(text: String) -> Result<Self, ClaimPathError> {
+    fn from_str(text: &str) -> Result<Self, TemplateError> {
         let (prefix, mut rest) = text.split_at(text.find('{').unwrap_or(text.len()));
         if prefix.contains('}') {
-            return Err(ClaimPathError::Brace);
+            return Err(TemplateError::Brace);
         }
         let mut parts: Vec<(ClaimPath, String)> = Vec::new();
         while let Some(after) = rest.strip_prefix('{') {
-            let (path, after) = after.split_once('}').ok_or(ClaimPathError::Brace)?;
+            let (path, after) = after.split_once('}').ok_or(TemplateError::Brace)?;
             let (literal, next) = after.split_at(after.find('{').unwrap_or(after.len()));
+            let path = path.parse()?;
             if literal.contains('}') {
-                return Err(ClaimPathError::Brace);
+                return Err(TemplateError::Brace);
             }
             if literal.is_empty() && !next.is_empty() {
-                return Err(ClaimPathError::NoSeparator);
+                return Err(TemplateError::NoSeparator);
             }
-            parts.push((ClaimPath::try_from(path.to_owned())?, literal.to_owned()));
+            parts.push((path, literal.to_owned()));
             rest = next;
         }
+        if text.len() > MAX_TEMPLATE || text.chars().any(char::is_control) {
+            return Err(TemplateError::Text);
+        }
         if parts.is_empty() {
-            return Err(ClaimPathError::NoClaim);
+            return Err(TemplateError::NoClaim);
         }
         Ok(Self { prefix: prefix.to_owned(), parts })
     }
 }
 
+/// As it was written.
+impl fmt::Display for WorkloadTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.prefix)?;
+        self.parts.iter().try_for_each(|(path, literal)| write!(f, "{{{path}}}{literal}"))
+    }
+}
+
 impl WorkloadTemplate {
+    /// The claims that make the name, in their order.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().map(|(path, _)| path.0.as_str())
+    }
+
     /// The workload's name: 1 to 253 printable characters.
     ///
     /// # Errors
@@ -254,11 +289,11 @@ mod tests {
     }
 
     fn path(text: &str) -> ClaimPath {
-        ClaimPath::try_from(text.to_owned()).unwrap()
+        text.parse().unwrap()
     }
 
-    fn template(text: &str) -> Result<WorkloadTemplate, ClaimPathError> {
-        WorkloadTemplate::try_from(text.to_owned())
+    fn template(text: &str) -> Result<WorkloadTemplate, TemplateError> {
+        text.parse()
     }
 
     #[test]
@@ -305,19 +340,34 @@ mod tests {
     #[test]
     fn templates_are_checked_when_read() {
         for (text, error) in [
-            ("", ClaimPathError::NoClaim),
-            ("payment", ClaimPathError::NoClaim),
-            ("{a", ClaimPathError::Brace),
-            ("a}", ClaimPathError::Brace),
-            ("{a}}", ClaimPathError::Brace),
-            ("{a{b}}", ClaimPathError::Brace),
-            ("{}", ClaimPathError::Length),
-            ("{a}{b}", ClaimPathError::NoSeparator),
+            ("", TemplateError::NoClaim),
+            ("payment", TemplateError::NoClaim),
+            ("{a", TemplateError::Brace),
+            ("a}", TemplateError::Brace),
+            ("{a}}", TemplateError::Brace),
+            ("}{a}", TemplateError::Brace),
+            ("{a{b}}", TemplateError::Path(ClaimPathError::Brace)),
+            ("{}", TemplateError::Path(ClaimPathError::Length)),
+            ("{a\n}", TemplateError::Path(ClaimPathError::Control)),
+            ("{a}\n", TemplateError::Text),
+            ("\u{7f}{a}", TemplateError::Text),
+            ("{a}{b}", TemplateError::NoSeparator),
         ] {
             assert_eq!(template(text), Err(error), "{text}");
         }
         let dots = format!("{{{}}}", ".".repeat(MAX_DOTS + 1));
-        assert_eq!(template(&dots), Err(ClaimPathError::Length));
+        assert_eq!(template(&dots), Err(TemplateError::Path(ClaimPathError::Length)));
+        let long = |length: usize| format!("{{a}}{}", "x".repeat(length - 3));
+        assert!(template(&long(MAX_TEMPLATE)).is_ok());
+        assert_eq!(template(&long(MAX_TEMPLATE + 1)), Err(TemplateError::Text));
+    }
+
+    #[test]
+    fn a_template_is_shown_as_it_was_written() {
+        let text = "k8s:{kubernetes.io.namespace}/{sub}@prod";
+        let template = template(text).unwrap();
+        assert_eq!(template.to_string(), text);
+        assert_eq!(template.claims().collect::<Vec<_>>(), ["kubernetes.io.namespace", "sub"]);
     }
 
     #[test]
@@ -337,6 +387,48 @@ mod tests {
         assert_eq!(name("{nul}"), Err(ClaimProblem::Unprintable));
         assert_eq!(name("{space}"), Err(ClaimProblem::Unprintable));
         assert_eq!(name("{long}"), Err(ClaimProblem::TooLong));
+    }
+
+    #[test]
+    fn hostile_claims_make_no_name() {
+        let deep = |depth: usize| (0..depth).fold(json!("payment"), |inner, _| json!({"a": inner}));
+        let token = claims(json!({
+            "a": deep(MAX_DOTS), "object": {"x": 1}, "list": ["payment"], "null": null, "huge": 1e308, "neg": -0.0,
+            "separator": "shop/payment", "braces": "{sub}", "space": "\u{2003}payment", "zero": "pay\u{200b}ment",
+            "turned": "\u{202e}tnemyap", "tag": "a\u{e0061}", "del": "a\u{7f}", "nl": "a\r\nb", "bom": "\u{feff}a",
+        }));
+        let name = |t: &str| template(t).unwrap().workload(&token);
+        let path = ["a"; MAX_DOTS + 1].join(".");
+        assert_eq!(name(&format!("{{{path}}}")), Ok("payment".into()), "as deep as a path can reach");
+        for nothing in ["{object}", "{list}", "{a}"] {
+            assert_eq!(name(nothing), Err(ClaimProblem::NotScalar), "{nothing}");
+        }
+        assert_eq!(name("{null}"), Err(ClaimProblem::Missing));
+        assert_eq!(name("{separator}/{huge}"), Err(ClaimProblem::Separator));
+        // A claim is text: it is never read as a template.
+        assert_eq!(name("{braces}"), Ok("{sub}".into()));
+        for invisible in ["{space}", "{zero}", "{turned}", "{tag}", "{del}", "{nl}", "{bom}"] {
+            assert_eq!(name(invisible), Err(ClaimProblem::Unprintable), "{invisible}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_template_as_written_or_refused(text in "[{}./a é\u{0}\u{7f}]{0,24}") {
+            if let Ok(template) = template(&text) {
+                prop_assert_eq!(template.to_string(), text);
+                prop_assert!(template.claims().count() > 0);
+            }
+        }
+
+        #[test]
+        fn whatever_claims_say_a_name_is_a_name(x in any::<String>(), y in any::<String>(), z in ".{0,300}") {
+            let template = template("k8s:{x}/{y}@{z}").unwrap();
+            if let Ok(name) = template.workload(&claims(json!({"x": x, "y": y, "z": z}))) {
+                prop_assert_eq!(check_workload(&name), Ok(()));
+                prop_assert_eq!(name, format!("k8s:{x}/{y}@{z}"));
+            }
+        }
     }
 
     proptest! {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::claims::ClaimPathError;
 use crate::method::MAX_METHODS;
 
 /// What is wrong with the identity configuration. The text says what to write instead.
@@ -49,7 +48,4 @@ pub enum IdentityError {
     /// A mistake of the program: `main` installs the provider before anything else.
     #[error("no TLS crypto provider is installed in this process")]
     NoTlsProvider,
-    /// A template or path that is not one, when the configuration is made by a program.
-    #[error(transparent)]
-    ClaimPath(#[from] ClaimPathError),
 }

@@ -53,15 +53,15 @@ mod rejected;
 mod tests;
 mod verified;
 
-pub use self::algorithm::SigningAlgorithm;
-pub use self::claims::{ClaimPath, ClaimPathError, ClaimProblem, MAX_ATTRIBUTES, WorkloadTemplate};
+pub use self::algorithm::{AlgorithmError, SigningAlgorithm};
+pub use self::claims::{ClaimPath, ClaimPathError, ClaimProblem, MAX_ATTRIBUTES, TemplateError, WorkloadTemplate};
 pub use self::error::IdentityError;
 pub use self::evidence::{
     Evidence, MAX_CERTIFICATE, MAX_CERTIFICATES, MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET, MAX_TOKEN, PeerChain,
     Preview, RequestParts, SignedRequest, Unverified, read_preview,
 };
 pub use self::identity::{Identity, KnownIssuer};
-pub use self::jwt::{JwtIssuer, JwtIssuerConfig, Leeway};
+pub use self::jwt::{IssuerUrl, JwtIssuer, JwtIssuerConfig, KeyUrl, KeyUrlError};
 pub use self::method::{Declined, MAX_METHODS, Method};
 pub use self::options::{IdentityOptions, KeyPolicy};
 pub use self::rejected::{Quoted, Rejected};

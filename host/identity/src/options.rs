@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jit_core::ttl::Ttl;
-
 /// What does not belong to one entry.
 #[derive(Debug, Clone)]
 pub struct IdentityOptions {
@@ -72,8 +70,8 @@ impl Default for KeyPolicy {
 
 impl KeyPolicy {
     /// With an entry's own bound of the keys' age. Keys are fetched again well before they are given up.
-    pub(crate) fn with_max_stale(&self, own: Option<Ttl>) -> Self {
-        let Some(max_stale) = own.map(Ttl::duration) else { return self.clone() };
+    pub(crate) fn with_max_stale(&self, own: Option<Duration>) -> Self {
+        let Some(max_stale) = own else { return self.clone() };
         Self { max_stale, max_age: self.max_age.min(max_stale / 4), ..self.clone() }
     }
 }

@@ -4,13 +4,11 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use jit_core::name::Principal;
+use jit_core::name::{Principal, TargetName};
 
 use crate::claims::{ClaimProblem, MAX_ATTRIBUTES, MAX_VALUE, check_workload, printable};
 use crate::rejected::Rejected;
 
-/// The longest name of a method or attribute, in bytes.
-const MAX_NAME: usize = 63;
 /// The most by which clocks may differ: no evidence is accepted longer than this after its expiry.
 pub(crate) const MAX_LEEWAY: SignedDuration = SignedDuration::from_secs(120);
 
@@ -75,7 +73,7 @@ impl Claimed {
             return Err(wrong("attributes")(ClaimProblem::TooMany));
         }
         for (name, value) in &self.attributes {
-            if !is_name(name) {
+            if TargetName::new(name.as_str()).is_err() {
                 return Err(wrong("attributes")(ClaimProblem::Name));
             }
             check_text(value).map_err(wrong(name))?;
@@ -94,12 +92,6 @@ impl Verified {
         let attributes: usize = self.attributes.iter().map(|(k, v)| k.len() + v.len()).sum();
         self.principal.workload.len() + self.principal.subject.len() + attributes
     }
-}
-
-/// Whether a text can name a method or an attribute: 1 to 63 of ASCII letters, digits, `_`, `-`, `.`.
-pub(crate) fn is_name(text: &str) -> bool {
-    let name_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(name_byte)
 }
 
 fn check_text(text: &str) -> Result<(), ClaimProblem> {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test stops where it fails
 
-use jit_identity::{Evidence, Identity, IdentityOptions, JwtIssuer, Rejected, Unverified};
+use jit_identity::{Evidence, Identity, IdentityOptions, IssuerUrl, JwtIssuer, JwtIssuerConfig, Rejected, Unverified};
 use reqwest::{Client, RequestBuilder};
 use tokio_util::sync::CancellationToken;
 
@@ -27,14 +27,18 @@ async fn start() -> Running {
 
 impl Running {
     fn identity(&self) -> Identity {
-        let config = format!(
-            "name = \"dev\"\nissuer = \"{}\"\naudiences = [\"jit-broker\"]\n\
-             workload = \"{{kubernetes.io.serviceaccount.name}}\"\n\
-             attributes = {{ k8s_namespace = \"kubernetes.io.namespace\", k8s_pod = \"kubernetes.io.pod.name\", env = \"env\", team = \"team\" }}",
-            self.issuer.issuer_url()
-        );
+        let issuer = IssuerUrl::parse(self.issuer.issuer_url()).unwrap();
+        let workload = "{kubernetes.io.serviceaccount.name}".parse().unwrap();
+        let mut entry = JwtIssuerConfig::new("dev".to_owned(), issuer, vec!["jit-broker".to_owned()], workload);
+        let attributes = [
+            ("k8s_namespace", "kubernetes.io.namespace"),
+            ("k8s_pod", "kubernetes.io.pod.name"),
+            ("env", "env"),
+            ("team", "team"),
+        ];
+        entry.attributes = attributes.map(|(name, path)| (name.to_owned(), path.parse().unwrap())).into();
         let options = IdentityOptions { allow_http_loopback: true, ..Default::default() };
-        let issuer = JwtIssuer::new(toml::from_str(&config).unwrap(), &options).unwrap();
+        let issuer = JwtIssuer::new(entry, &options).unwrap();
         Identity::new(vec![Arc::new(issuer)], &options).unwrap()
     }
 

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use jit_core::policy::Mode;
+use jit_identity::SigningAlgorithm;
 
-use super::super::{EXAMPLE, Export, LogFormat, Protocol, SecretRef, Signing, SigningAlgorithm, StoreKind, TrustedKey};
+use super::super::{EXAMPLE, Export, LogFormat, Protocol, SecretRef, Signing, StoreKind, TrustedKey};
 use super::{BASE, Config, changed, parse, position};
 
 #[test]
@@ -18,9 +19,9 @@ fn the_example_is_right_and_has_no_warnings() {
     assert_eq!(config.audit.signing_key, SecretRef::File("/etc/jit-broker/data/audit.key".into()));
     assert_eq!(config.audit.export, [Export::Jsonl { path: "/etc/jit-broker/data/audit.jsonl".into() }]);
     let issuer = &config.identity.jwt[0];
-    assert_eq!(issuer.issuer, "https://kubernetes.default.svc");
-    assert_eq!(issuer.workload, "{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}");
-    assert_eq!(issuer.attributes["k8s_pod"], "kubernetes.io.pod.name");
+    assert_eq!(issuer.issuer.as_str(), "https://kubernetes.default.svc");
+    assert_eq!(issuer.workload.to_string(), "{kubernetes.io.namespace}/{kubernetes.io.serviceaccount.name}");
+    assert_eq!(issuer.attributes["k8s_pod"].to_string(), "kubernetes.io.pod.name");
     let connection = &config.connections["inventory"];
     let password = Some(SecretRef::File("/etc/jit-broker/secrets/inventory".into()));
     assert_eq!((&connection.protocol, connection.max_connections), (&Protocol::Postgres { password }, 8));
@@ -74,7 +75,9 @@ fn what_is_left_out_has_the_documented_defaults() {
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.audit.origin, "jit-broker");
     assert_eq!(config.identity.jwt[0].leeway, Duration::from_secs(30));
+    assert_eq!(config.identity.jwt[0].algorithms, [SigningAlgorithm::Rs256, SigningAlgorithm::Es256]);
     assert_eq!(config.identity.jwt[0].max_token_lifetime, None);
+    assert_eq!(config.identity.jwt[0].max_stale, None);
     assert_eq!(config.plugins["postgres"].grants, None);
     assert_eq!(config.policies["allow-listed"].config, serde_json::json!({}));
     let target = &config.targets["inventory_db"];
@@ -159,7 +162,7 @@ fn listening_beyond_loopback_needs_tls_or_a_word_for_it() {
 fn an_http_issuer_on_loopback_is_for_development() {
     for issuer in ["http://127.0.0.1:9000", "http://localhost:9000/realm", "http://[::1]:9000"] {
         let config = parse(&changed("https://kubernetes.default.svc", issuer)).unwrap();
-        assert_eq!(config.identity.jwt[0].issuer, issuer, "kept byte for byte");
+        assert_eq!(config.identity.jwt[0].issuer.as_str(), issuer, "kept byte for byte");
     }
     for issuer in ["http://localhost.example.com", "http://128.0.0.1", "ftp://127.0.0.1", "https:///x?y=1"] {
         parse(&changed("https://kubernetes.default.svc", issuer)).unwrap_err();

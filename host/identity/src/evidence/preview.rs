@@ -79,7 +79,7 @@ pub fn read_preview(token: &[u8]) -> Result<Preview, Rejected> {
         return Err(Rejected::Type(Quoted::new(typ)));
     }
     let algorithm =
-        SigningAlgorithm::from_name(&header.alg).ok_or_else(|| Rejected::Algorithm(Quoted::new(&header.alg)))?;
+        SigningAlgorithm::from_header(&header.alg).ok_or_else(|| Rejected::Algorithm(Quoted::new(&header.alg)))?;
     if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID) {
         return Err(Rejected::not_a_jwt("kid is too long"));
     }
@@ -110,4 +110,49 @@ fn accepted_type(typ: &str) -> bool {
 fn json<T: serde::de::DeserializeOwned>(part: &[u8]) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
     serde_json::from_slice(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn token(header: &str, claims: &str) -> String {
+        format!("{}.{}.sig", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn a_token_says_who_made_it_for_whom_until_when() {
+        let header = json!({"alg": "ES256", "kid": "k1", "typ": "JWT"}).to_string();
+        let claims = json!({"iss": "https://issuer.example", "aud": "one", "exp": 7.5}).to_string();
+        let preview = read_preview(token(&header, &claims).as_bytes());
+        let expected = Preview {
+            algorithm: SigningAlgorithm::Es256,
+            kid: Some("k1".to_owned()),
+            issuer: "https://issuer.example".to_owned(),
+            audiences: vec!["one".to_owned()],
+            expires: 7.5,
+        };
+        assert_eq!(preview, Ok(expected));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read_preview(&bytes);
+        }
+
+        #[test]
+        fn no_header_or_claims_panic(header in any::<String>(), claims in any::<String>()) {
+            let _ = read_preview(token(&header, &claims).as_bytes());
+            let alg = json!({"alg": "ES256", "kid": header}).to_string();
+            let iss = json!({"iss": claims, "aud": [claims], "exp": 1}).to_string();
+            if let Ok(preview) = read_preview(token(&alg, &iss).as_bytes()) {
+                prop_assert_eq!(preview.kid, Some(header));
+                prop_assert_eq!((&preview.issuer, preview.audiences.len()), (&claims, 1));
+            }
+        }
+    }
 }

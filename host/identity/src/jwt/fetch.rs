@@ -8,10 +8,10 @@ use secrecy::zeroize::Zeroize as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
-use url::Url;
 
-use super::config::{JwtIssuerConfig, check_url};
+use super::config::JwtIssuerConfig;
 use super::key_set::{KeyList, KeySetError};
+use super::url::{KeyUrl, KeyUrlError};
 use crate::error::IdentityError;
 
 /// The largest discovery document and key set, in bytes. 256 RSA keys of 4096 bits with a certificate
@@ -46,8 +46,10 @@ pub(super) enum FetchError {
     Discovery,
     #[error("the discovery document is of another issuer than configured")]
     OtherIssuer,
-    #[error("the discovery document's jwks_uri {0}")]
-    JwksUri(String),
+    #[error("the discovery document's jwks_uri cannot be used: {0}")]
+    JwksUri(KeyUrlError),
+    #[error("the discovery document's jwks_uri is not an https address")]
+    PlainJwksUri,
     #[error(transparent)]
     KeySet(#[from] KeySetError),
     #[error("cannot read the bearer token file")]
@@ -59,14 +61,14 @@ pub(super) enum FetchError {
 /// Where an issuer's keys come from.
 enum Source {
     /// The discovery document, which must be of exactly this issuer.
-    Discovery { url: Url, issuer: String },
+    Discovery { url: KeyUrl, issuer: String },
     /// The key set itself.
-    KeySet(Url),
+    KeySet(KeyUrl),
 }
 
 /// Where a bearer token may be sent: scheme, host and port of the address that the operator wrote.
 /// What an issuer's discovery document says is the issuer's word, and the token is not the issuer's.
-type Origin = url::Origin;
+type Origin = ::url::Origin;
 
 /// An issuer's addresses and the client for them.
 pub(super) struct KeyEndpoint {
@@ -84,14 +86,12 @@ impl KeyEndpoint {
         let source = match &config.jwks_url {
             Some(url) => Source::KeySet(url.clone()),
             None => {
-                let base = config.issuer.trim_end_matches('/');
-                let url = Url::parse(&format!("{base}/.well-known/openid-configuration"));
-                let url = url.map_err(|error| IdentityError::Field {
+                let url = config.issuer.discovery().map_err(|error| IdentityError::Field {
                     name: name(),
                     field: "issuer",
                     problem: error.to_string(),
                 })?;
-                Source::Discovery { url, issuer: config.issuer.clone() }
+                Source::Discovery { url, issuer: config.issuer.as_str().to_owned() }
             }
         };
 
@@ -108,7 +108,7 @@ impl KeyEndpoint {
             .pool_max_idle_per_host(1)
             .connect_timeout(CONNECT_DEADLINE);
         let (Source::Discovery { url: configured, .. } | Source::KeySet(configured)) = &source;
-        let (plain, bearer_for) = (configured.scheme() == "http", configured.origin());
+        let (plain, bearer_for) = (configured.is_plain(), configured.url().origin());
         if let Some(path) = &config.ca {
             builder = builder.tls_certs_only(certificates(path).map_err(|problem| IdentityError::Ca {
                 name: name(),
@@ -146,16 +146,18 @@ impl KeyEndpoint {
                 if document.issuer != *issuer {
                     return Err(FetchError::OtherIssuer);
                 }
-                let url = Url::parse(&document.jwks_uri)
-                    .map_err(|error| FetchError::JwksUri(format!("is not an address: {error}")))?;
-                check_url(&url, self.allow_http_loopback).map_err(FetchError::JwksUri)?;
+                let url = KeyUrl::parse(&document.jwks_uri).map_err(FetchError::JwksUri)?;
+                if url.is_plain() && !self.allow_http_loopback {
+                    return Err(FetchError::PlainJwksUri);
+                }
                 url
             }
         };
         Ok(KeyList::read(without_mark(&self.get(&keys_url, KEY_SET_TYPES).await?))?)
     }
 
-    async fn get(&self, url: &Url, types: &'static str) -> Result<Vec<u8>, FetchError> {
+    async fn get(&self, url: &KeyUrl, types: &'static str) -> Result<Vec<u8>, FetchError> {
+        let url = url.url();
         let host = || url.host_str().unwrap_or_default().to_owned();
         let transport = |source: reqwest::Error| FetchError::Transport { host: host(), source: source.without_url() };
         let mut request = self.client.get(url.clone()).header("accept", types);

@@ -105,7 +105,7 @@ impl Key {
         }
         let only = match jwk.alg.as_deref() {
             None => None,
-            Some(name) => Some(SigningAlgorithm::from_name(name).ok_or(Unusable::Unsupported)?),
+            Some(name) => Some(SigningAlgorithm::from_header(name).ok_or(Unusable::Unsupported)?),
         };
         let bytes = |text: &Option<String>| decode(text.as_deref().ok_or(Unusable::NotAKey)?);
         let (kind, verifier) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {

@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
 use super::fetch::KeyEndpoint;
@@ -250,8 +251,7 @@ impl KeySource {
     }
 
     fn refresh(&self) -> MutexGuard<'_, Refresh> {
-        // Nothing that holds this lock can leave it half changed.
-        self.refresh.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refresh.lock()
     }
 }
 

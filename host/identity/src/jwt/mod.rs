@@ -5,12 +5,14 @@
 //! | `config` | one `[[identity.jwt]]` entry |
 //! | `key_set` | an issuer's public keys, and which of them may verify a token |
 //! | `key_source` | when keys are fetched, kept and given up |
+//! | `url` | the addresses that keys may come from |
 //! | `fetch` | discovery and key set over HTTP |
 
 mod config;
 mod fetch;
 mod key_set;
 mod key_source;
+mod url;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,9 +23,10 @@ use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
 
-pub use self::config::{JwtIssuerConfig, Leeway};
+pub use self::config::JwtIssuerConfig;
 use self::fetch::KeyEndpoint;
 use self::key_source::KeySource;
+pub use self::url::{IssuerUrl, KeyUrl, KeyUrlError};
 use crate::algorithm::SigningAlgorithm;
 use crate::error::IdentityError;
 use crate::evidence::{Evidence, Unverified};
@@ -64,20 +67,20 @@ impl JwtIssuer {
         let now = Timestamp::now();
         // A text that is no JWT at all may be another method's token.
         let Ok(preview) = token.preview() else { return Err(Declined::Foreign) };
-        if preview.issuer != self.config.issuer {
+        if preview.issuer != self.config.issuer.as_str() {
             return Err(Declined::Foreign);
         }
         if !preview.audiences.iter().any(|audience| self.config.audiences.contains(audience)) {
             return Err(Declined::OtherAudience);
         }
-        if preview.expires + self.config.leeway.seconds_f64() < seconds(now) {
+        if preview.expires + self.config.leeway.as_secs_f64() < seconds(now) {
             return Err(Rejected::Expired.into());
         }
         let (_, validation) = self
             .validations
             .iter()
             .find(|(algorithm, _)| *algorithm == preview.algorithm)
-            .ok_or_else(|| Rejected::Algorithm(Quoted::new(preview.algorithm.name())))?;
+            .ok_or_else(|| Rejected::Algorithm(Quoted::new(preview.algorithm.as_str())))?;
 
         let set = self.keys.with_key(preview.algorithm, preview.kid.as_deref()).await?;
         let mut verdict = Err(Rejected::Signature);
@@ -101,7 +104,7 @@ impl JwtIssuer {
             None | Some(Value::Null) => seconds(now),
             Some(iat) => iat.as_f64().ok_or_else(|| missing("iat"))?,
         };
-        let leeway = self.config.leeway.seconds_f64();
+        let leeway = self.config.leeway.as_secs_f64();
         if issued > seconds(now) + leeway {
             return Err(Rejected::NotYetValid);
         }
@@ -165,10 +168,10 @@ impl Method for JwtIssuer {
 fn validation(config: &JwtIssuerConfig, algorithm: SigningAlgorithm) -> Validation {
     let mut validation = Validation::new(Algorithm::from(algorithm));
     validation.set_required_spec_claims(&REQUIRED);
-    validation.set_issuer(&[&config.issuer]);
+    validation.set_issuer(&[config.issuer.as_str()]);
     validation.set_audience(&config.audiences);
     validation.validate_nbf = true;
-    validation.leeway = u64::from(config.leeway.seconds());
+    validation.leeway = config.leeway.as_secs();
     validation
 }
 

@@ -13,7 +13,7 @@ use crate::{Evidence, MAX_TOKEN, Method, Rejected, Unverified};
 contract::for_method!(Jwt);
 
 /// An OIDC issuer on loopback.
-struct Jwt {
+pub(super) struct Jwt {
     issuer: Issuer,
     /// What the issuer signs with now.
     key: Key,

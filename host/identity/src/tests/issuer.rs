@@ -26,7 +26,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::{Evidence, Identity, IdentityError, IdentityOptions, JwtIssuer, JwtIssuerConfig, Method, Unverified};
+use crate::{
+    Evidence, Identity, IdentityError, IdentityOptions, IssuerUrl, JwtIssuer, JwtIssuerConfig, Method, Unverified,
+};
 
 pub(super) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
@@ -250,16 +252,18 @@ impl Issuer {
 
     /// The entry that trusts this issuer.
     pub(super) fn config(&self) -> JwtIssuerConfig {
-        config(&format!(
-            r#"
-            name = "cluster"
-            issuer = "{}"
-            audiences = ["jit-broker"]
-            workload = "{{kubernetes.io.serviceaccount.name}}"
-            attributes = {{ k8s_namespace = "kubernetes.io.namespace", k8s_pod = "kubernetes.io.pod.name", env = "env", absent = "nothing" }}
-            "#,
-            self.url()
-        ))
+        let mut entry = config("cluster", &self.url(), "jit-broker", "{kubernetes.io.serviceaccount.name}");
+        let attributes = [
+            ("k8s_namespace", "kubernetes.io.namespace"),
+            ("k8s_pod", "kubernetes.io.pod.name"),
+            ("env", "env"),
+            ("absent", "nothing"),
+        ];
+        // More than an entry accepts by itself: tests sign with every kind of key.
+        let algorithms = ["RS256", "RS512", "PS256", "ES256", "ES384", "EdDSA"];
+        entry.algorithms = algorithms.map(|name| name.parse().unwrap()).into();
+        entry.attributes = attributes.map(|(name, path)| (name.to_owned(), path.parse().unwrap())).into();
+        entry
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -325,8 +329,9 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: axum::http
     }
 }
 
-pub(super) fn config(toml: &str) -> JwtIssuerConfig {
-    toml::from_str(toml).unwrap()
+pub(super) fn config(name: &str, issuer: &str, audience: &str, workload: &str) -> JwtIssuerConfig {
+    let issuer = IssuerUrl::parse(issuer).unwrap();
+    JwtIssuerConfig::new(name.to_owned(), issuer, vec![audience.to_owned()], workload.parse().unwrap())
 }
 
 /// The defaults, but for http on loopback and no pause after a failure.

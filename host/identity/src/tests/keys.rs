@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::issuer::{Issuer, Key, Mode, b64, bearer, config, identity, options, try_identity};
-use crate::{Identity, IdentityError, IdentityOptions, Rejected};
+use crate::{Identity, IdentityError, IdentityOptions, KeyUrl, Rejected};
 
 /// Far above every deadline in here: reached only by something that hangs.
 const HANGS: Duration = Duration::from_secs(60);
@@ -280,9 +280,12 @@ async fn documents_that_are_not_what_they_should_be_are_refused() {
             "another issuer",
         ),
         (Mode::Discovery(json!({"issuer": url(&issuer, "/"), "jwks_uri": url(&issuer, "/keys")})), "another issuer"),
-        (Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "http://keys.example/keys"})), "https"),
-        (Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "file:///etc/passwd"})), "https"),
-        (Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "https://u:p@keys.example/"})), "user name"),
+        (
+            Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "http://keys.example/keys"})),
+            "http is for 127.0.0.1",
+        ),
+        (Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "file:///etc/passwd"})), "the host is missing"),
+        (Mode::Discovery(json!({"issuer": issuer.url(), "jwks_uri": "https://u:p@keys.example/"})), "user or password"),
     ] {
         issuer.set_mode(mode);
         let identity = identity(vec![good.clone()], &options());
@@ -358,14 +361,11 @@ async fn a_token_without_kid_needs_the_one_key_that_fits() {
 async fn a_key_set_address_makes_discovery_needless() {
     let issuer = Issuer::start().await;
     issuer.set_mode(Mode::Discovery(json!("none here")));
-    let entry = config(&format!(
-        "name = \"spiffe\"\nissuer = \"spiffe://shop.example\"\naudiences = [\"jit-broker\"]\n\
-         workload = \"{{sub}}\"\njwks_url = \"{}/keys\"",
-        issuer.url()
-    ));
+    let mut entry = config("spiffe", "https://shop.example", "jit-broker", "{sub}");
+    entry.jwks_url = Some(KeyUrl::parse(&format!("{}/keys", issuer.url())).unwrap());
     let identity = identity(vec![entry], &options());
     let mut claims = issuer.claims();
-    claims["iss"] = json!("spiffe://shop.example");
+    claims["iss"] = json!("https://shop.example");
     claims["sub"] = json!("spiffe://shop.example/payment");
     let verified = identity.verify(bearer(&issuer.key.token(&claims))).await.unwrap();
     assert_eq!(verified.principal.workload, "spiffe://shop.example/payment");
@@ -437,7 +437,7 @@ async fn the_bearer_token_goes_to_the_issuers_origin_only() {
     let reason = refused(&identity, &unknown).await.to_string();
     assert!(reason.contains("401") && reason.contains("`jwks_url` with the issuer's host"), "{reason}");
     // What the operator wrote is what the operator meant.
-    entry.jwks_url = Some(elsewhere.parse().unwrap());
+    entry.jwks_url = Some(KeyUrl::parse(&elsewhere).unwrap());
     let named = super::issuer::identity(vec![entry], &options());
     assert_eq!(refused(&named, &issuer.token()).await.label(), "issuer_unavailable");
     assert_eq!(keys.authorization().as_deref(), Some("Bearer of-the-api-server"));
@@ -495,7 +495,7 @@ async fn only_so_many_wait_for_one_issuer() {
 async fn an_entry_says_itself_how_old_keys_may_be() {
     let issuer = Issuer::start().await;
     let mut entry = issuer.config();
-    entry.max_stale = Some("1s".parse().unwrap());
+    entry.max_stale = Some(Duration::from_secs(1));
     let identity = identity(vec![entry], &options());
     assert_eq!(identity.ask_issuers().await, [("cluster".to_owned(), Ok(1))]);
     let token = issuer.token();
@@ -534,8 +534,7 @@ async fn an_https_issuer_needs_a_certificate_of_the_configured_authority() {
     let server = axum_server::from_tcp_rustls(listener, tls).unwrap();
     let task = tokio::spawn(server.serve(router.into_make_service()));
 
-    let mut entry =
-        config(&format!("name = \"tls\"\nissuer = \"{url}\"\naudiences = [\"jit-broker\"]\nworkload = \"{{sub}}\""));
+    let mut entry = config("tls", &url, "jit-broker", "{sub}");
     entry.ca = Some(authority);
     let now = jiff::Timestamp::now().as_second();
     let claims = json!({"iss": url, "sub": "payment", "aud": "jit-broker", "exp": now + 60});

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test stops where it fails
 
+mod careless;
 mod configuration;
 mod contract;
 mod issuer;

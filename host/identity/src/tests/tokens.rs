@@ -211,7 +211,7 @@ async fn claims_that_cannot_be_mapped_are_refused() {
 async fn an_algorithm_that_is_not_pinned_is_refused_though_the_key_is_there() {
     let issuer = Issuer::start().await;
     let mut entry = issuer.config();
-    entry.algorithms = vec!["RS256".to_owned().try_into().unwrap()];
+    entry.algorithms = vec!["RS256".parse().unwrap()];
     let identity = identity(vec![entry], &options());
     assert_eq!(refused(&identity, &issuer.token()).await.label(), "algorithm");
     assert_eq!(issuer.requests(), 0);
@@ -258,12 +258,7 @@ async fn keys_that_a_token_brings_itself_are_ignored() {
 #[tokio::test]
 async fn entries_of_one_issuer_are_told_apart_by_audience() {
     let issuer = Issuer::start().await;
-    let entry = |name: &str, audience: &str, workload: &str| {
-        config(&format!(
-            "name = \"{name}\"\nissuer = \"{}\"\naudiences = [\"{audience}\"]\nworkload = \"{workload}\"",
-            issuer.url()
-        ))
-    };
+    let entry = |name: &str, audience: &str, workload: &str| config(name, &issuer.url(), audience, workload);
     let identity = identity(
         vec![entry("first", "one", "{sub}"), entry("strict", "strict", "{nothing}"), entry("second", "two", "{env}")],
         &options(),
