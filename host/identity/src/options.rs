@@ -36,11 +36,11 @@ pub struct KeyPolicy {
     /// `max_stale` replaces it.
     pub max_stale: Duration,
     /// Callers who may wait for a fetch at once: 128. They need no valid token for it, only one that
-    /// names the issuer, so more are told to come back.
+    /// names the issuer, so further callers are refused and may retry.
     pub max_waiters: usize,
     /// Fetches for an unknown `kid`: one per interval (5 s) in the long run …
     pub unknown_kid_interval: Duration,
-    /// … and so many (2) at once, so that a rotation soon after another is seen at once.
+    /// … and a burst of 2, so that a rotation soon after another is noticed at once.
     pub unknown_kid_burst: u32,
     /// How long a `kid` that a fetch did not bring causes no other fetch: 10 s.
     pub unknown_kid_memory: Duration,

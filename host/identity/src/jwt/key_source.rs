@@ -55,7 +55,7 @@ struct Refresh {
     /// After a failure: no fetch before this.
     not_before: Option<Instant>,
     last_error: Option<Arc<str>>,
-    /// The operator was told that the keys are old.
+    /// The log has the error about old keys already.
     told_stale: bool,
     /// What is left of the burst, and since when the next one is being earned.
     allowance: u32,

@@ -128,12 +128,12 @@ async fn verified_tokens_are_remembered_until_the_keys_change() {
     let again = identity.verify(bearer(&token)).await.unwrap();
     assert!(Arc::ptr_eq(&first, &again), "remembered");
 
-    // A key more: the old token still holds, and was verified anew.
+    // A key more: the old token still holds, and was verified again.
     let second_key = Key::new("k2", "ES256");
     issuer.publish(vec![issuer.key.jwk(), second_key.jwk()]);
     identity.verify(bearer(&second_key.token(&issuer.claims()))).await.unwrap();
-    let anew = identity.verify(bearer(&token)).await.unwrap();
-    assert!(!Arc::ptr_eq(&first, &anew), "verified anew");
+    let again = identity.verify(bearer(&token)).await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &again), "verified again");
 
     // The old key withdrawn: whatever was remembered of it is worth nothing.
     let third_key = Key::new("k3", "ES256");
@@ -186,7 +186,7 @@ async fn keys_are_not_served_stale_for_ever() {
 }
 
 #[tokio::test]
-async fn old_keys_are_fetched_anew_in_the_background() {
+async fn old_keys_are_fetched_again_in_the_background() {
     let issuer = Issuer::start().await;
     let mut options = options();
     options.keys.max_age = Duration::ZERO;
