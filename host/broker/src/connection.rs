@@ -7,16 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use jit_runtime::{
-    Connection, HttpConnection, HttpConnectionOptions, LdapConnection, LdapConnectionOptions, SecretSource,
-    SessionStore, SqlConnection, SqlConnectionOptions, SqlKind,
-};
+use jit_runtime::{Connection, SessionStore};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use jit_config::{Protocol, SecretRef};
+use jit_config::SecretRef;
 use jit_pipeline::places::Site;
 use jit_pipeline::target::Endpoint;
+
+mod open;
+
+use open::Opening;
 
 /// The largest file of certificates, in bytes.
 const MOST_CA: u64 = 1024 * 1024;
@@ -71,7 +72,7 @@ impl Connected {
         let kept = before.filter(|kept| kept.settings == *settings && kept.material.same(&material));
         let connection = match kept {
             Some(kept) => kept.connection.clone(),
-            None => make(name, settings, &material, sessions, before)?,
+            None => open::open(Opening { name, settings, material: &material, sessions, before })?,
         };
         Ok(Self { settings: settings.clone(), material, connection })
     }
@@ -79,22 +80,8 @@ impl Connected {
     /// Where callers connect, as far as the connection tells: to the same server.
     #[must_use]
     pub fn endpoint(&self) -> Option<Endpoint> {
-        let url = &self.settings.url;
-        match (&self.connection, &self.settings.protocol) {
-            (Connection::Sql(sql), protocol) => {
-                let own = sql.endpoint();
-                let database = Some(own.database.clone()).filter(|database| !database.is_empty());
-                let scheme = protocol.as_str().to_owned();
-                Some(Endpoint { scheme, host: own.host.clone(), port: own.port, database })
-            }
-            (Connection::Ldap(_), _) => {
-                let scheme = url.scheme().to_owned();
-                let port = url.port().or_else(|| usual_port(&scheme))?;
-                Some(Endpoint { host: host(url), port, scheme, database: None })
-            }
-            // What is behind an API is not where the API is.
-            (Connection::Http(_), _) => None,
-        }
+        let jit_runtime::Endpoint { scheme, host, port, database } = self.connection.endpoint()?;
+        Some(Endpoint { scheme: scheme.to_owned(), host, port, database })
     }
 
     /// What is known of where it leads.
@@ -141,88 +128,6 @@ fn host(url: &Url) -> String {
     url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
-fn make(
-    name: &str,
-    settings: &jit_config::Connection,
-    material: &Material,
-    sessions: Option<Arc<dyn SessionStore>>,
-    before: Option<&Connected>,
-) -> anyhow::Result<Connection> {
-    let jit_config::Connection { url, ca, plaintext, max_connections, connect_timeout, protocol, replaces: _ } =
-        settings;
-    let plaintext = plaintext.is_some();
-    let (max_connections, connect_timeout) = (*max_connections, *connect_timeout);
-    let password = material.password.clone();
-    Ok(match protocol {
-        Protocol::Postgres { .. } | Protocol::MySql { .. } => {
-            let (kind, tls) = match protocol {
-                Protocol::MySql { .. } => (SqlKind::MySql, ("ssl-mode", "VERIFY_IDENTITY", "ssl-ca")),
-                _ => (SqlKind::Postgres, ("sslmode", "verify-full", "sslrootcert")),
-            };
-            let mut url = url.clone();
-            if let Some(ca) = ca {
-                let path = ca.to_str().context("the path of `ca` is not UTF-8 text")?;
-                url.query_pairs_mut().append_pair(tls.0, tls.1).append_pair(tls.2, path);
-            }
-            let options = SqlConnectionOptions {
-                kind,
-                plaintext,
-                max_connections,
-                connect_timeout,
-                ..SqlConnectionOptions::new(name, url, password)
-            };
-            // Statements that were abandoned on the one before are still waited for.
-            let before = before.filter(|before| place(&before.settings) == place(settings));
-            Connection::Sql(Arc::new(match before.map(|before| &before.connection) {
-                Some(Connection::Sql(before)) => SqlConnection::succeeding(options, before)?,
-                _ => SqlConnection::new(options)?,
-            }))
-        }
-        Protocol::Ldap { bind_dn, operation_timeout, .. } => {
-            Connection::Ldap(Arc::new(LdapConnection::new(LdapConnectionOptions {
-                name: name.to_owned(),
-                url: url.clone(),
-                plaintext,
-                ca: material.ca.clone(),
-                bind_dn: bind_dn.clone(),
-                password: password.context("the password is missing")?,
-                max_connections,
-                connect_timeout,
-                operation_timeout: *operation_timeout,
-            })?))
-        }
-        Protocol::Http { secrets, addresses, request_timeout } => {
-            let secrets = secrets.iter().map(|(name, place)| {
-                let source: Arc<dyn SecretSource> = Arc::new(Configured(place.clone()));
-                (name.clone(), source)
-            });
-            Connection::Http(Arc::new(HttpConnection::new(HttpConnectionOptions {
-                name: name.to_owned(),
-                url: url.clone(),
-                plaintext,
-                ca: material.ca.clone(),
-                addresses: addresses.clone(),
-                secrets: secrets.collect(),
-                store: sessions,
-                max_connections,
-                connect_timeout,
-                request_timeout: *request_timeout,
-            })?))
-        }
-    })
-}
-
-/// A secret where the configuration says it is. It is read at each use, so that a rotated file is seen.
-#[derive(Debug)]
-struct Configured(SecretRef);
-
-impl SecretSource for Configured {
-    fn read(&self) -> Result<SecretString, String> {
-        // The cause is the operating system's; neither has any of the content.
-        self.0.resolve().map_err(|error| format!("{:#}", anyhow::Error::from(error)))
-    }
-}
-
 fn read_ca(path: &Path) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
     let failed = || format!("the certificates of `ca` ({shown}) cannot be read");
@@ -238,7 +143,11 @@ fn read_ca(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use jit_runtime::SecretSource;
+
+    use super::open::Configured;
     use super::*;
+    use jit_config::Protocol;
 
     const PEM: &str = "-----BEGIN CERTIFICATE-----\nMAo=\n-----END CERTIFICATE-----\n";
 
@@ -276,12 +185,7 @@ mod tests {
     }
 
     fn same(one: &Connected, other: &Connected) -> bool {
-        match (&one.connection, &other.connection) {
-            (Connection::Sql(one), Connection::Sql(other)) => Arc::ptr_eq(one, other),
-            (Connection::Ldap(one), Connection::Ldap(other)) => Arc::ptr_eq(one, other),
-            (Connection::Http(one), Connection::Http(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
+        Arc::ptr_eq(&one.connection, &other.connection)
     }
 
     #[tokio::test]

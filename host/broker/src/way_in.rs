@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use jit_runtime::Connection;
 use tokio_util::sync::CancellationToken;
 
 use crate::loaded::Loaded;
@@ -21,9 +20,9 @@ pub async fn run(loaded: Arc<ArcSwap<Loaded>>, stopping: CancellationToken) {
     let mut missing = BTreeSet::new();
     loop {
         let now = loaded.load_full();
-        let looks = now.connections.iter().filter_map(|(name, connected)| match &connected.connection {
-            Connection::Sql(sql) => Some(async move { (name, sql.keep_way_in().await) }),
-            _ => None,
+        let looks = now.connections.iter().map(async |(name, connected)| {
+            // A connection of which accounts can take nothing has always a way in.
+            (name, connected.connection.keep_way_in().await)
         });
         for (name, result) in join_all(looks).await {
             match result {

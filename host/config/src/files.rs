@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::Config;
-use super::connection::Protocol;
 use super::problem::{ConfigErrors, Problem, Severity};
 use super::secret::SecretRef;
 
@@ -50,10 +49,8 @@ impl Config {
             if let Some(password) = connection.protocol.password() {
                 check.secret(&format!("connections.{name}.password"), password, Severity::Warning);
             }
-            if let Protocol::Http { secrets, .. } = &connection.protocol {
-                for (secret, place) in secrets {
-                    check.secret(&format!("connections.{name}.secrets.{secret}"), place, Severity::Warning);
-                }
+            for (secret, place) in connection.protocol.secrets() {
+                check.secret(&format!("connections.{name}.secrets.{secret}"), place, Severity::Warning);
             }
             if let Some(ca) = &connection.ca {
                 check.there(&format!("connections.{name}.ca"), ca, None);

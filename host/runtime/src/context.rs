@@ -10,15 +10,16 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower};
 
 use crate::answer;
+use crate::backend::Connection;
 use crate::bindings::types;
-use crate::call::{Call, Pace, millis};
-use crate::capability::http::HttpSession;
-use crate::capability::{Connection, Grant};
-use crate::driver::Lane;
+use crate::call::{Call, Pace, drive};
+use crate::capability::Grant;
+use crate::declared::Declared;
 use crate::fault::{ConfigFault, Fault, FaultKind};
-use crate::load::drive;
-use crate::plugin::Loaded;
+use crate::loaded::Loaded;
+use crate::meter::millis;
 use crate::policy::to_wire;
+use jit_core::driver::Lane;
 
 /// How long a provider may take to look at its configuration. It has no connection then.
 const VALIDATE: Duration = Duration::from_secs(5);
@@ -68,7 +69,7 @@ impl ContextPlugin {
         type Answer = (Result<(), Vec<types::ConfigProblem>>,);
         let _one = self.loaded.core.trial.lock().unwrap_or_else(PoisonError::into_inner);
         let call = self.loaded.call();
-        let track = Arc::clone(&call.track);
+        let track = Arc::clone(&call.meter.track);
         let calling = async {
             let mut store = call.into_store(&self.loaded.core.engine, Pace::Gathering);
             let called = run(&self.loaded, &mut store, &self.validate, (config.to_owned(),)).await;
@@ -124,14 +125,11 @@ impl ContextPlugin {
             return Err(loaded.fault(FaultKind::Overloaded));
         };
         let mut call = loaded.call();
-        if let Some(Connection::Http(connection)) = &scope.connection
-            && loaded.grants.contains(&Grant::Http)
-        {
-            // A context provider has no verb that changes anything.
-            let (connection, effects) = (Arc::clone(connection), Arc::default());
-            call.http = Some(HttpSession { connection, lane: Lane::Live, effects });
+        if let Some(connection) = &scope.connection {
+            // A context provider has no verb that changes anything, and declares nothing.
+            loaded.connect(&mut call, connection, Lane::Live, &Declared::default());
         }
-        let track = Arc::clone(&call.track);
+        let track = Arc::clone(&call.meter.track);
         let mut store = call.into_store(&loaded.core.engine, Pace::Gathering);
         let calling = run(loaded, &mut store, function, params);
         let called = tokio::time::timeout_at(end, track.metered(calling)).await;

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use jit_core::driver::Lane;
 use jit_core::driver::{
     AccountPage, AccountState, AccountView, Description, Feature, Issued, RoleView, RotationStep, TargetView,
 };
@@ -17,15 +16,15 @@ use tokio::time::Instant;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower, Resource};
 
 use crate::answer::{self, backend_name, pairs, reason, refuse};
+use crate::backend::Connection;
 use crate::bindings::{driver, types};
-use crate::call::{Call, Pace, Track, millis};
-use crate::capability::http::{Effects, HttpSession};
-use crate::capability::ldap::LdapSession;
+use crate::call::{Call, Pace};
 use crate::capability::secrets::GuestSecret;
-use crate::capability::sql::{SqlSession, Templates};
-use crate::capability::{Connection, Grant};
+use crate::declared::Declared;
 use crate::fault::{FaultKind, lines};
-use crate::plugin::Loaded;
+use crate::loaded::Loaded;
+use crate::meter::{Track, millis};
+use jit_core::driver::Lane;
 
 /// How much later than asked for a backend's expiry may be, in seconds: some count in days.
 const COARSEST_EXPIRY: u64 = 86_400;
@@ -53,15 +52,10 @@ impl DriverScope {
     /// # Errors
     /// When the backend neither lets it in nor says that name or password are wrong.
     pub async fn authenticate(&self, user: &str, password: &SecretString) -> Option<Result<bool, String>> {
-        match &self.connection {
-            Some(Connection::Sql(connection)) => {
-                let tried = tokio::time::timeout(self.deadline, connection.authenticate(user, password)).await;
-                Some(tried.map_or_else(
-                    |_| Err(format!("the login was not answered within {} ms", millis(self.deadline))),
-                    |tried| tried.map_err(|unavailable| unavailable.0),
-                ))
-            }
-            _ => None,
+        let trying = self.connection.as_ref()?.authenticate(user, password);
+        match tokio::time::timeout(self.deadline, trying).await {
+            Ok(tried) => tried.map(|tried| tried.map_err(|unavailable| unavailable.0)),
+            Err(_) => Some(Err(format!("the login was not answered within {} ms", millis(self.deadline)))),
         }
     }
 }
@@ -74,12 +68,21 @@ pub struct DriverPlugin {
     shared: Arc<Shared>,
 }
 
+/// What a driver says of itself, checked at load.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) description: Description,
+    pub(crate) declared: Declared,
+    /// Every statement that it lists, in alphabetical order.
+    pub(crate) statements: Vec<String>,
+}
+
 #[derive(Debug)]
 struct Shared {
     description: Description,
-    templates: Arc<Templates>,
-    effects: Arc<Effects>,
-    listed: Vec<String>,
+    /// What the capabilities read of it at load.
+    declared: Declared,
+    statements: Vec<String>,
     validate: ComponentExportIndex,
     create: ComponentExportIndex,
     renew: ComponentExportIndex,
@@ -100,13 +103,12 @@ enum Verb {
 
 impl DriverPlugin {
     /// `None` when the interface lacks a function.
-    pub(crate) fn new(loaded: Arc<Loaded>, description: Description, templates: Templates) -> Option<Self> {
+    pub(crate) fn new(loaded: Arc<Loaded>, told: Told) -> Option<Self> {
+        let Told { description, declared, statements } = told;
         let shared = Shared {
-            // Checked with the rest of the description: without what it says, every POST is a change.
-            effects: Arc::new(Effects::of(&description.properties).unwrap_or_default()),
             description,
-            listed: templates.texts(),
-            templates: Arc::new(templates),
+            declared,
+            statements,
             validate: loaded.function("validate")?,
             create: loaded.function("create")?,
             renew: loaded.function("renew")?,
@@ -141,7 +143,7 @@ impl DriverPlugin {
     /// Every statement that it can run, in alphabetical order. Empty without the `sql` capability.
     #[must_use]
     pub fn templates(&self) -> &[String] {
-        &self.shared.listed
+        &self.shared.statements
     }
 
     /// Checks a target's configuration, as far as the backend answers.
@@ -252,7 +254,7 @@ impl DriverPlugin {
                 Ok(AccountState {
                     can_login: state.can_login,
                     expires_at: state.expires_at,
-                    properties: pairs("property", state.properties, &call.limits)?,
+                    properties: pairs("property", state.properties, &call.meter.limits)?,
                 })
             },
         )
@@ -276,7 +278,7 @@ impl DriverPlugin {
             &self.shared.list_accounts,
             None,
             |_| params,
-            |page: driver::AccountPage, call| check_page(page, prefix, cursor, call.limits.page),
+            |page: driver::AccountPage, call| check_page(page, prefix, cursor, call.meter.limits.page),
         )
         .await
     }
@@ -293,7 +295,7 @@ impl DriverPlugin {
     pub async fn place(&self, scope: &DriverScope, target: &TargetView) -> Outcome<Vec<(String, String)>> {
         let params = (target_to_wire(target),);
         let check = |told: Vec<(String, String)>, call: &mut Call| {
-            let told = pairs("place", told, &call.limits)?;
+            let told = pairs("place", told, &call.meter.limits)?;
             match told.iter().find(|(_, value)| value.is_empty()) {
                 Some((name, _)) => Err(refuse(format!("place {name:?} without a value"))),
                 None => Ok(told),
@@ -335,7 +337,7 @@ impl DriverPlugin {
             secret,
             external_id: issued.external_id,
             expires_at: issued.expires_at,
-            properties: pairs("property", issued.properties, &call.limits)?,
+            properties: pairs("property", issued.properties, &call.meter.limits)?,
         })
     }
 
@@ -362,16 +364,18 @@ impl DriverPlugin {
         };
 
         let mut call = self.loaded.call();
-        self.connect(&mut call, scope);
+        if let Some(connection) = &scope.connection {
+            self.loaded.connect(&mut call, connection, scope.lane, &self.shared.declared);
+        }
         // Only a full table refuses one.
         let pushed = secret.map(|secret| call.table.push(GuestSecret(secret.clone()))).transpose();
         let Ok(handle) = pushed else {
-            let limit = call.limits.resources;
+            let limit = call.meter.limits.resources;
             return self.failed(FaultKind::Resources { limit }, verb, &Track::default());
         };
         let borrowed = handle.as_ref().map(|handle| Resource::new_borrow(handle.rep()));
         let params = params(borrowed);
-        let track = Arc::clone(&call.track);
+        let track = Arc::clone(&call.meter.track);
         let mut store = call.into_store(&self.loaded.core.engine, Pace::Yielding);
 
         let pre = &self.loaded.pre;
@@ -402,29 +406,6 @@ impl DriverPlugin {
         };
         self.count_left_behind(call, handle);
         outcome
-    }
-
-    /// Gives the call the target's connection.
-    fn connect(&self, call: &mut Call, scope: &DriverScope) {
-        let granted = |grant| self.loaded.grants.contains(&grant);
-        match scope.connection.clone() {
-            Some(Connection::Sql(connection)) if granted(Grant::Sql) => {
-                call.sql = Some(SqlSession {
-                    connection,
-                    templates: Arc::clone(&self.shared.templates),
-                    lane: scope.lane,
-                    elsewhere: None,
-                });
-            }
-            Some(Connection::Http(connection)) if granted(Grant::Http) => {
-                let effects = Arc::clone(&self.shared.effects);
-                call.http = Some(HttpSession { connection, lane: scope.lane, effects });
-            }
-            Some(Connection::Ldap(connection)) if granted(Grant::Ldap) => {
-                call.ldap = Some(LdapSession::new(connection, scope.lane));
-            }
-            _ => {}
-        }
     }
 
     /// Takes the call's own handle back and counts what else is still there.

@@ -5,19 +5,17 @@
 //! proposals that no plugin needs are off.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::cache::{CacheError, CompileCache};
-use crate::driver::Lane;
 use crate::fault::FaultKind;
 use crate::limits::Limits;
-use crate::load::{self, LoadError, PluginSpec, Terms};
-use crate::plugin::Plugin;
+use jit_core::driver::Lane;
 
 /// How often guests are looked at: guest time is exact to one tick.
 pub const EPOCH_TICK: Duration = Duration::from_millis(5);
@@ -67,12 +65,6 @@ pub enum RuntimeError {
     Cache(#[from] CacheError),
 }
 
-/// The Wasm host. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Runtime {
-    core: Arc<Core>,
-}
-
 /// What loaded plugins share.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -88,13 +80,12 @@ pub(crate) struct Core {
     left_behind: AtomicU64,
 }
 
-impl Runtime {
+impl Core {
     /// Starts the engine and its ticker thread and opens the compile cache.
     ///
     /// # Errors
-    /// [`RuntimeError`] when an option is out of range, the machine does not offer what the engine
-    /// needs, or the cache folder is not safe to use.
-    pub fn new(options: RuntimeOptions) -> Result<Self, RuntimeError> {
+    /// As [`crate::Runtime::new`].
+    pub(crate) fn new(options: RuntimeOptions) -> Result<Self, RuntimeError> {
         let calls = u32::try_from(options.max_concurrent_calls)
             .ok()
             .filter(|calls| (1..=1_024).contains(calls))
@@ -103,7 +94,7 @@ impl Runtime {
             Engine::new(&config(&options.limits, calls)).map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
         start_ticker(&engine).map_err(RuntimeError::Thread)?;
         let cache = CompileCache::open(&options.cache_dir, &engine)?;
-        let core = Core {
+        Ok(Self {
             engine,
             limits: options.limits,
             cache,
@@ -113,42 +104,9 @@ impl Runtime {
             context: Semaphore::new(CONTEXT_CALLS as usize),
             trial: Mutex::new(()),
             left_behind: AtomicU64::new(0),
-        };
-        Ok(Self { core: Arc::new(core) })
+        })
     }
 
-    /// Reads, checks and compiles a plugin. Blocks (a first compilation takes up to seconds): call
-    /// it where that is fine, such as in `spawn_blocking`.
-    ///
-    /// # Errors
-    /// [`LoadError`] says what to mend. Nothing that serves is touched.
-    pub fn load(&self, spec: &PluginSpec) -> Result<Plugin, LoadError> {
-        self.load_on(spec, Terms::default())
-    }
-
-    /// As [`Self::load`], on further terms.
-    ///
-    /// # Errors
-    /// [`LoadError`] says what to mend. Nothing that serves is touched.
-    pub fn load_on(&self, spec: &PluginSpec, terms: Terms<'_>) -> Result<Plugin, LoadError> {
-        load::load(&self.core, spec, terms)
-    }
-
-    /// The limits in force.
-    #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.core.limits
-    }
-
-    /// How many handles were still held after calls had ended well, since the start. Anything but
-    /// zero is a defect of the host.
-    #[must_use]
-    pub fn handles_left_behind(&self) -> u64 {
-        self.core.left_behind.load(Ordering::Relaxed)
-    }
-}
-
-impl Core {
     /// Room for a policy call, now or not at all: its caller's thread must not block.
     pub(crate) fn policy_slot(&self) -> Result<SemaphorePermit<'_>, FaultKind> {
         self.policy.try_acquire().map_err(|_| FaultKind::Overloaded)
@@ -172,6 +130,11 @@ impl Core {
         };
         // Never closed, so this cannot fail but by a defect.
         semaphore.acquire().await.map_err(|_| FaultKind::Overloaded)
+    }
+
+    /// How many handles were still held after calls had ended well.
+    pub(crate) fn left_behind(&self) -> u64 {
+        self.left_behind.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count_left_behind(&self, handles: usize) {

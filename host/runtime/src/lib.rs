@@ -6,52 +6,65 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`engine`] | [`Runtime`]: the engine, its ticker, the slots for concurrent calls |
-//! | [`limits`] | [`Limits`] of one call |
+//! | [`runtime`] | [`Runtime`]: what starts the host and loads plugins |
+//! | [`engine`] | the engine, its ticker, the slots for concurrent calls |
+//! | [`limits`], `meter` | [`Limits`] of one call; what it has used, and may have done to the backend |
 //! | [`load`] | from a file to a [`Plugin`]: digest, kind, grant, types, compilation |
 //! | [`file`] | a component's bytes, read once, and who vouches for them |
 //! | `cache` | compiled plugins between starts |
-//! | `call` | what one call has used, and the meters that stop it |
-//! | [`plugin`], [`policy`], [`context`], [`driver`] | the facades |
+//! | `call` | the data of one call, and what stops it |
+//! | [`kind`], `loaded` | the kinds of plugins, and what all of them have once they are loaded |
+//! | [`policy`], [`context`], [`driver`], [`plugin`] | the facades of each kind, and of any |
 //! | `answer` | the checks of what plugins return |
 //! | [`capability`] | what plugins can ask of the host: log, secret handles, SQL, HTTP, directories |
+//! | [`backend`] | a target's connection and a call's use of it, whatever is spoken there |
+//! | `view`, [`declared`] | what a capability sees of a call, and of what a driver says at load |
 //! | [`catalog`] | the plugins that serve, replaced atomically |
 //! | [`fault`] | what plugins do wrong |
 //! | [`text`] | texts from a sandbox, made safe to show |
 
 mod answer;
+pub mod backend;
 mod bindings;
 mod cache;
 mod call;
 pub mod capability;
 pub mod catalog;
 pub mod context;
+pub mod declared;
 pub mod driver;
 pub mod engine;
 pub mod fault;
 pub mod file;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod kind;
 pub mod limits;
 pub mod load;
+mod loaded;
+mod meter;
 pub mod plugin;
 pub mod policy;
+pub mod runtime;
 pub mod text;
+mod view;
 
+pub use backend::{Backend, Connection, Endpoint, Unavailable};
 pub use cache::CacheError;
+pub use capability::Grant;
+pub use capability::credentials::{Kept, SecretSource, SessionStore};
 pub use capability::http::{HttpConnection, HttpConnectionError, HttpConnectionOptions};
-pub use capability::ldap::{LdapConnection, LdapConnectionError, LdapConnectionOptions, LdapEndpoint, directory_login};
-pub use capability::session::{Kept, SecretSource, SessionStore};
-pub use capability::sql::connection::{
-    Endpoint, SqlConnection, SqlConnectionError, SqlConnectionOptions, SqlKind, Unavailable,
-};
-pub use capability::{Connection, Grant};
+pub use capability::ldap::{LdapConnection, LdapConnectionError, LdapConnectionOptions, directory_login};
+pub use capability::sql::connection::{SqlConnection, SqlConnectionError, SqlConnectionOptions, SqlKind};
 pub use catalog::Catalog;
 pub use context::{ContextPlugin, ContextScope};
-pub use driver::{DriverPlugin, DriverScope, Lane};
-pub use engine::{EPOCH_TICK, Runtime, RuntimeError, RuntimeOptions};
+pub use driver::{DriverPlugin, DriverScope};
+pub use engine::{EPOCH_TICK, RuntimeError, RuntimeOptions};
 pub use fault::{ConfigFault, ConfigProblem, Fault, FaultKind};
+pub use jit_core::driver::Lane;
+pub use kind::PluginKind;
 pub use limits::Limits;
 pub use load::{LoadError, LoadErrorKind, PluginSpec, Terms};
-pub use plugin::{Plugin, PluginKind};
+pub use plugin::Plugin;
 pub use policy::PolicyPlugin;
+pub use runtime::Runtime;

@@ -5,11 +5,10 @@
 //! Every refusal says what to change.
 
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Waker};
 
 use jit_core::driver::{Description, Feature};
+use jit_files::signature_path;
 use jit_tlog::checkpoint::VerifierKey;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Instance, InstancePre, Linker};
@@ -17,21 +16,18 @@ use wasmtime::{Engine, Store};
 
 use crate::answer::{backend_name, pairs};
 use crate::bindings::{self, PACKAGE, VERSION, driver, policy, statements, usage};
-use crate::call::{Call, Pace};
+use crate::call::{Call, Pace, drive};
 use crate::capability::Grant;
-use crate::capability::http::Effects;
-use crate::capability::sql::Templates;
-use crate::capability::sql::dialect::SqlKind;
-use crate::capability::sql::template::{MAX_TEMPLATES, Template, TemplateError};
 use crate::context::ContextPlugin;
-use crate::driver::DriverPlugin;
+use crate::declared::{Declared, Said, Undeclared};
+use crate::driver::{DriverPlugin, Told};
 use crate::engine::{Core, MEMORIES, TABLES};
 use crate::fault::{Fault, FaultKind};
-use jit_files::signature_path;
-
 use crate::file::{ComponentFile, SignatureFileError};
+use crate::kind::PluginKind;
 use crate::limits::Limits;
-use crate::plugin::{Loaded, Plugin, PluginKind};
+use crate::loaded::Loaded;
+use crate::plugin::Plugin;
 use crate::policy::PolicyPlugin;
 use crate::text::escape;
 
@@ -187,23 +183,9 @@ pub enum LoadErrorKind {
     /// It could not be instantiated, or failed while it described itself.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// A driver that may run SQL lists no statements.
-    #[error("imports {PACKAGE}/sql but does not export {PACKAGE}/statements: list every template that it runs")]
-    NoStatements,
-    /// A template that cannot be used.
-    #[error("the statement template {template:?} {error}")]
-    Template {
-        /// Its beginning.
-        template: String,
-        /// What is wrong with it.
-        error: TemplateError,
-    },
-    /// The description's property `dialect` is none that the host speaks.
-    #[error("says that its statements are written for {0:?}: the property `dialect` is postgres or mysql")]
-    Dialect(String),
-    /// More templates than [`MAX_TEMPLATES`].
-    #[error("lists more than {MAX_TEMPLATES} statement templates")]
-    TooManyTemplates,
+    /// A driver lists statements that cannot be used, or none where its capability needs them.
+    #[error(transparent)]
+    Statements(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Loads a plugin; see [`crate::Runtime::load_on`].
@@ -275,7 +257,7 @@ fn load_kind(
     match described {
         Tried::Policy => PolicyPlugin::new(loaded, shape.usage_export.as_deref()).map(Plugin::Policy),
         Tried::Context => ContextPlugin::new(loaded).map(Plugin::Context),
-        Tried::Driver(description, templates) => DriverPlugin::new(loaded, description, templates).map(Plugin::Driver),
+        Tried::Driver(told) => DriverPlugin::new(loaded, told).map(Plugin::Driver),
     }
     .ok_or_else(missing)
 }
@@ -284,12 +266,12 @@ fn load_kind(
 enum Tried {
     Policy,
     Context,
-    Driver(Description, Templates),
+    Driver(Told),
 }
 
 async fn try_out(core: &Core, name: &Arc<str>, pre: &InstancePre<Call>, shape: &Shape) -> Result<Tried, LoadErrorKind> {
     let call = Call::new(Arc::clone(name), core.limits);
-    let track = Arc::clone(&call.track);
+    let track = Arc::clone(&call.meter.track);
     let trying = async {
         let trial = Trial::start(core, call, name, pre).await?;
         Ok(match shape.kind {
@@ -301,10 +283,7 @@ async fn try_out(core: &Core, name: &Arc<str>, pre: &InstancePre<Call>, shape: &
                 trial.check_context()?;
                 Tried::Context
             }
-            PluginKind::Driver => {
-                let (description, templates) = trial.describe(shape).await?;
-                Tried::Driver(description, templates)
-            }
+            PluginKind::Driver => Tried::Driver(trial.describe(shape).await?),
         })
     };
     track.metered(trying).await
@@ -440,7 +419,7 @@ impl Shape {
                 return Err(refuse(fix));
             };
             check_version(&import.name, version)?;
-            match Grant::ALL.into_iter().find(|grant| grant.as_str() == interface) {
+            match Grant::ALL.iter().copied().find(|grant| grant.as_str() == interface) {
                 Some(grant) if !self.kind.grants().contains(&grant) => {
                     return Err(refuse("another kind of plugin has this capability"));
                 }
@@ -594,50 +573,44 @@ impl<'a> Trial<'a> {
         checked.map(drop).map_err(signature)
     }
 
-    async fn describe(mut self, shape: &Shape) -> Result<(Description, Templates), LoadErrorKind> {
+    async fn describe(mut self, shape: &Shape) -> Result<Told, LoadErrorKind> {
         let guest = driver::GuestIndices::new(self.pre)
             .and_then(|indices| indices.load(&mut self.store, &self.instance))
             .map_err(signature)?;
         let described = guest.call_describe(&mut self.store).await;
         let described = described.map_err(|error| fault(self.name, &mut self.store, &error))?;
-        let limits = self.store.data().limits;
+        let limits = self.store.data().meter.limits;
         let description =
             description(self.name, described, &limits).map_err(|kind| Fault { plugin: Arc::clone(self.name), kind })?;
-        if !shape.imports(Grant::Sql) {
-            return Ok((description, Templates::default()));
+        let lists = Grant::ALL.iter().any(|grant| grant.lists_statements() && shape.imports(*grant));
+        let listed = if lists && shape.exports_statements { Some(self.statements().await?) } else { None };
+        let mut readings = Vec::new();
+        for grant in Grant::ALL {
+            let said = Said {
+                is_imported: shape.imports(*grant),
+                properties: &description.properties,
+                statements: listed.as_deref(),
+            };
+            let reading = grant.declare(&said).map_err(|undeclared| match undeclared {
+                Undeclared::Description(wrong) => {
+                    LoadErrorKind::Fault(Fault { plugin: Arc::clone(self.name), kind: FaultKind::Answer(wrong) })
+                }
+                Undeclared::Statements(error) => LoadErrorKind::Statements(error),
+            })?;
+            readings.extend(reading);
         }
-        if !shape.exports_statements {
-            return Err(LoadErrorKind::NoStatements);
-        }
+        let mut statements = listed.unwrap_or_default();
+        statements.sort();
+        statements.dedup();
+        Ok(Told { description, declared: Declared::new(readings), statements })
+    }
+
+    async fn statements(&mut self) -> Result<Vec<String>, LoadErrorKind> {
         let guest = statements::GuestIndices::new(self.pre)
             .and_then(|indices| indices.load(&mut self.store, &self.instance))
             .map_err(signature)?;
         let listed = guest.call_templates(&mut self.store).await;
-        let listed = listed.map_err(|error| fault(self.name, &mut self.store, &error))?;
-        if listed.len() > MAX_TEMPLATES {
-            return Err(LoadErrorKind::TooManyTemplates);
-        }
-        let dialect = description.properties.iter().find(|(name, _)| name == SqlKind::PROPERTY);
-        let kind = match dialect {
-            Some((_, word)) => SqlKind::from_word(word).ok_or_else(|| LoadErrorKind::Dialect(escape(word, 64)))?,
-            None => SqlKind::default(),
-        };
-        let parsed = listed.iter().map(|text| {
-            Template::parse(text, kind).map_err(|error| LoadErrorKind::Template { template: escape(text, 120), error })
-        });
-        Ok((description, Templates::new(parsed.collect::<Result<_, _>>()?)))
-    }
-}
-
-/// Drives a trial on this thread. Nothing in it waits for anything but its own next tick, so no
-/// executor is needed, and loading works inside and outside of one.
-pub(crate) fn drive<F: Future>(future: F) -> F::Output {
-    let mut context = Context::from_waker(Waker::noop());
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
+        listed.map_err(|error| fault(self.name, &mut self.store, &error))
     }
 }
 
@@ -669,7 +642,6 @@ fn description(plugin: &str, said: driver::Description, limits: &Limits) -> Resu
             ),
         }
     }
-    Effects::of(&said.properties).map_err(FaultKind::Answer)?;
     let max_name_length = usize::try_from(said.max_name_length).unwrap_or(usize::MAX);
     if !(1..=4_096).contains(&max_name_length) {
         return Err(FaultKind::Answer("max-name-length must be 1 to 4096".to_owned()));

@@ -10,7 +10,7 @@ use wasmtime::component::ComponentExportIndex;
 use crate::answer;
 use crate::bindings::{policy, types};
 use crate::fault::{ConfigFault, Fault, FaultKind};
-use crate::plugin::Loaded;
+use crate::loaded::Loaded;
 
 /// A loaded policy. Calls run on the caller's thread, without waiting, on a fresh instance each.
 #[derive(Debug, Clone)]

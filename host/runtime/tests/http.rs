@@ -52,7 +52,7 @@ fn bench() -> Bench {
 }
 
 fn scope_of(connection: &Arc<HttpConnection>) -> DriverScope {
-    DriverScope { connection: Some(Connection::Http(Arc::clone(connection))), ..scope() }
+    DriverScope { connection: Some(Arc::clone(connection) as Connection), ..scope() }
 }
 
 async fn create(driver: &DriverPlugin, scope: &DriverScope, config: Value) -> Outcome<jit_core::driver::Issued> {
@@ -686,7 +686,7 @@ async fn a_context_provider_asks_its_server() {
     let bench = bench();
     let context = bench.load("context-facts").as_context().unwrap().clone();
     let scope =
-        ContextScope { connection: Some(Connection::Http(Arc::clone(&connection))), deadline: Duration::from_secs(20) };
+        ContextScope { connection: Some(Arc::clone(&connection) as Connection), deadline: Duration::from_secs(20) };
     let config = r#"{"path":["who"],"credential":"token"}"#;
     let facts = context.gather(&scope, config, &fixtures::request()).await.unwrap();
     assert_eq!(facts["status"], "200");
@@ -713,7 +713,7 @@ async fn a_context_provider_waits_no_longer_than_it_may_and_hinders_nobody() {
     let connection = connection(HttpConnectionOptions { max_connections: 100, ..options(&url) });
     let bench = bench();
     let context = bench.load("context-facts").as_context().unwrap().clone();
-    let scope = ContextScope { connection: Some(Connection::Http(connection)), deadline: Duration::from_millis(300) };
+    let scope = ContextScope { connection: Some(connection), deadline: Duration::from_millis(300) };
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let (context, scope) = (context.clone(), scope.clone());

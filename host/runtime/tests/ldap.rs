@@ -15,7 +15,7 @@ use jit_core::account::AccountName;
 use jit_core::driver::{AccountView, RoleView, RotationStep, TargetView};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::generate_password;
-use jit_runtime::{Connection, DriverScope, Lane, LdapConnection, LdapConnectionOptions, directory_login};
+use jit_runtime::{DriverScope, Lane, LdapConnection, LdapConnectionOptions, directory_login};
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use url::Url;
@@ -106,7 +106,7 @@ impl Server {
 
 fn scope_on(options: LdapConnectionOptions) -> DriverScope {
     let connection = Arc::new(LdapConnection::new(options).unwrap());
-    DriverScope { connection: Some(Connection::Ldap(connection)), ..scope() }
+    DriverScope { connection: Some(connection), ..scope() }
 }
 
 fn now() -> u64 {

@@ -192,7 +192,7 @@ async fn an_account_lives_and_dies() {
         let bench = bench();
         let driver = bench.driver("driver-mysql");
         let connection = server.connection();
-        assert_eq!(connection.endpoint().database, "");
+        assert_eq!(connection.endpoint().database, None);
         connection.ping().await.unwrap();
         let (scope, role) = (scope_with(&connection), server.role());
         let (mut account, password) = (account(), generate_password());

@@ -36,7 +36,7 @@ fn bench() -> Bench {
 }
 
 fn scope_of(connection: &Arc<HttpConnection>) -> DriverScope {
-    DriverScope { connection: Some(Connection::Http(Arc::clone(connection))), ..scope() }
+    DriverScope { connection: Some(Arc::clone(connection) as Connection), ..scope() }
 }
 
 /// What the steps gave.

@@ -147,7 +147,7 @@ async fn an_account_lives_and_dies() {
     let bench = bench();
     let driver = bench.driver("driver-postgres");
     let connection = server.connection();
-    assert_eq!(connection.endpoint().database, server.name);
+    assert_eq!(connection.endpoint().database.as_ref(), Some(&server.name));
     connection.ping().await.unwrap();
     let (scope, target, role) = (scope_with(&connection), server.target(), server.role());
     let mut account = account();

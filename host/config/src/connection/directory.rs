@@ -2,10 +2,21 @@
 
 use url::Url;
 
-use super::Protocol;
+use super::{Kind, PASSWORD_OF_ITS_OWN, Protocol, Spoken};
 use crate::section::Section;
 
-pub(super) fn ldap(section: &Section<'_>) -> Option<Protocol> {
+pub(super) const LDAP: Kind = Kind {
+    word: "ldap",
+    capability: "ldap",
+    spoken: Spoken::Ldap,
+    example: "ldaps://directory.example.com",
+    instead_of_password: PASSWORD_OF_ITS_OWN,
+    keys: &["bind_dn", "operation_timeout"],
+    check_url: url,
+    read: ldap,
+};
+
+fn ldap(section: &Section<'_>) -> Option<Protocol> {
     section.demand("bind_dn", "bind_dn = \"cn=jit-broker,ou=services,dc=example,dc=com\"");
     let bind_dn = section.parsed("bind_dn", "the distinguished name of the broker's own account", |text| {
         let named = text.contains('=') && text.len() <= 1_024 && !text.chars().any(char::is_control);
@@ -17,7 +28,7 @@ pub(super) fn ldap(section: &Section<'_>) -> Option<Protocol> {
     Some(Protocol::Ldap { bind_dn: bind_dn?, password: password?, operation_timeout })
 }
 
-pub(super) fn url(url: &Url) -> Result<(), &'static str> {
+fn url(url: &Url) -> Result<(), &'static str> {
     if !matches!(url.scheme(), "ldap" | "ldaps") {
         return Err("it must begin with ldaps:// (or ldap://, with StartTLS)");
     }

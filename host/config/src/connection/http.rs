@@ -4,13 +4,24 @@ use std::net::IpAddr;
 
 use url::Url;
 
-use super::Protocol;
+use super::{Kind, Protocol, Spoken};
 use crate::section::{Section, shown};
 
 /// The most addresses that are excepted.
 const MOST_ADDRESSES: usize = 64;
 
-pub(super) fn http(section: &Section<'_>) -> Option<Protocol> {
+pub(super) const HTTP: Kind = Kind {
+    word: "http",
+    capability: "http",
+    spoken: Spoken::Http,
+    example: "https://vault.example.com:8200",
+    instead_of_password: "it must not have a user or password in it: write secrets = { name = { file = \"…\" } }",
+    keys: &["addresses", "request_timeout"],
+    check_url: url,
+    read: http,
+};
+
+fn http(section: &Section<'_>) -> Option<Protocol> {
     let secrets = section.secrets("secrets");
     let addresses = addresses(section);
     let request_timeout = section.wait("request_timeout", 10, 1..=300);
@@ -42,7 +53,7 @@ fn addresses(section: &Section<'_>) -> Option<Vec<IpAddr>> {
     Some(addresses)
 }
 
-pub(super) fn url(url: &Url) -> Result<(), &'static str> {
+fn url(url: &Url) -> Result<(), &'static str> {
     match url.scheme() {
         "https" | "http" => {}
         _ => return Err("it must begin with https://"),

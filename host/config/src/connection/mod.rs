@@ -1,6 +1,7 @@
 //! `[connections.NAME]`: what the host opens, and no plugin sees (BLIND-PLUGIN).
 //!
-//! The keys that every kind has are read here, each kind's own in its file.
+//! The keys that every kind has are read here, each kind's own in its file. A kind is a [`Kind`] in that file, a
+//! line of [`KINDS`], and the variant of [`Protocol`] that holds what it reads.
 
 mod directory;
 mod http;
@@ -89,36 +90,31 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    fn kind(&self) -> &'static Kind {
+        match self {
+            Self::Postgres { .. } => &sql::POSTGRES,
+            Self::MySql { .. } => &sql::MYSQL,
+            Self::Ldap { .. } => &directory::LDAP,
+            Self::Http { .. } => &http::HTTP,
+        }
+    }
+
     /// The configuration's word.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Postgres { .. } => "postgres",
-            Self::MySql { .. } => "mysql",
-            Self::Ldap { .. } => "ldap",
-            Self::Http { .. } => "http",
-        }
+        self.kind().word
     }
 
     /// What is spoken, for the rule of how the way to a server is protected.
     #[must_use]
     pub fn spoken(&self) -> Spoken {
-        match self {
-            Self::Postgres { .. } => Spoken::Postgres,
-            Self::MySql { .. } => Spoken::MySql,
-            Self::Ldap { .. } => Spoken::Ldap,
-            Self::Http { .. } => Spoken::Http,
-        }
+        self.kind().spoken
     }
 
     /// The capability that a driver needs to work on it.
     #[must_use]
     pub fn capability(&self) -> &'static str {
-        match self {
-            Self::Postgres { .. } | Self::MySql { .. } => "sql",
-            Self::Ldap { .. } => "ldap",
-            Self::Http { .. } => "http",
-        }
+        self.kind().capability
     }
 
     /// The password of the broker's own account, where it has one.
@@ -130,45 +126,47 @@ impl Protocol {
             Self::Http { .. } => None,
         }
     }
-}
 
-/// The word after `kind =`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Postgres,
-    MySql,
-    Ldap,
-    Http,
-}
-
-impl Kind {
-    const ALL: [(&'static str, Self); 4] =
-        [("postgres", Self::Postgres), ("mysql", Self::MySql), ("ldap", Self::Ldap), ("http", Self::Http)];
-
-    fn spoken(self) -> Spoken {
+    /// Further credentials of the broker there, by the names that a driver asks for.
+    pub fn secrets(&self) -> impl Iterator<Item = (&String, &SecretRef)> {
         match self {
-            Self::Postgres => Spoken::Postgres,
-            Self::MySql => Spoken::MySql,
-            Self::Ldap => Spoken::Ldap,
-            Self::Http => Spoken::Http,
+            Self::Http { secrets, .. } => Some(secrets),
+            Self::Postgres { .. } | Self::MySql { .. } | Self::Ldap { .. } => None,
         }
+        .into_iter()
+        .flatten()
     }
+}
 
+/// A word after `kind =`, and what is to be known of it.
+struct Kind {
+    word: &'static str,
+    /// The capability that works on such a connection.
+    capability: &'static str,
+    spoken: Spoken,
     /// A URL as an example.
-    fn example(self) -> &'static str {
-        match self {
-            Self::Postgres => "postgres://jit_broker@127.0.0.1:5432/inventory",
-            Self::MySql => "mysql://jit_broker@127.0.0.1:3306/inventory",
-            Self::Ldap => "ldaps://directory.example.com",
-            Self::Http => "https://vault.example.com:8200",
-        }
-    }
+    example: &'static str,
+    /// What to write in place of a password in the URL.
+    instead_of_password: &'static str,
+    /// The keys that only some kinds have; `password` and `secrets` are not among them.
+    keys: &'static [&'static str],
+    /// Whether a URL can be one of this kind.
+    check_url: fn(&Url) -> Result<(), &'static str>,
+    /// Reads what only this kind needs.
+    read: fn(&Section<'_>) -> Option<Protocol>,
 }
+
+/// The kinds: a line for each.
+const KINDS: [&Kind; 4] = [&sql::POSTGRES, &sql::MYSQL, &directory::LDAP, &http::HTTP];
+
+/// What to write in place of a password in a URL, for kinds with one password.
+const PASSWORD_OF_ITS_OWN: &str =
+    "it must not have a password in it: write password = { file = \"…\" } on a line of its own";
 
 pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
     section.demand("kind", "kind = \"postgres\"");
-    let kind = section.choice("kind", &Kind::ALL);
-    let example = kind.unwrap_or(Kind::Postgres).example();
+    let kind = section.choice("kind", &KINDS.map(|kind| (kind.word, kind)));
+    let example = kind.unwrap_or(&sql::POSTGRES).example;
     section.demand("url", &format!("url = \"{example}\""));
     let url = section.field("url", &format!("a URL such as \"{example}\""), |value| {
         let text = value.as_str().ok_or(Wrong::Kind)?;
@@ -181,21 +179,18 @@ pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
     let ca = section.path("ca");
     let plaintext = transport::plaintext(section);
     if let (Some(kind), Some(url)) = (kind, &url) {
-        transport::check(section, kind.spoken(), url, plaintext.as_deref());
+        transport::check(section, kind.spoken, url, plaintext.as_deref());
     }
     let max_connections = section.count("max_connections", 1..=1_000).unwrap_or(8);
     let connect_timeout = section.wait("connect_timeout", 5, 1..=300);
     let replaces =
         section.texts("replaces", "a list of servers' identities, as the log names them").unwrap_or_default();
     let protocol = match kind {
-        Some(Kind::Postgres) => sql::postgres(section),
-        Some(Kind::MySql) => sql::mysql(section),
-        Some(Kind::Ldap) => directory::ldap(section),
-        Some(Kind::Http) => http::http(section),
+        Some(kind) => (kind.read)(section),
         None => {
             // Which keys are right depends on the kind: those of any are allowed.
             let _told = (section.secret("password"), section.secrets("secrets"));
-            for key in ["bind_dn", "operation_timeout", "addresses", "request_timeout"] {
+            for key in KINDS.iter().flat_map(|kind| kind.keys) {
                 section.entry(key);
             }
             None
@@ -205,11 +200,8 @@ pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
 }
 
 /// Messages quote nothing of the text.
-fn server_url(text: &str, kind: Option<Kind>) -> Result<Url, String> {
-    let password = match kind {
-        Some(Kind::Http) => "it must not have a user or password in it: write secrets = { name = { file = \"…\" } }",
-        _ => "it must not have a password in it: write password = { file = \"…\" } on a line of its own",
-    };
+fn server_url(text: &str, kind: Option<&Kind>) -> Result<Url, String> {
+    let password = kind.map_or(PASSWORD_OF_ITS_OWN, |kind| kind.instead_of_password);
     let url = Url::parse(text).map_err(|error| {
         // A password with a '/' or '#' makes the URL unreadable.
         if redact::looks_secret(text) { password.to_owned() } else { error.to_string() }
@@ -218,14 +210,7 @@ fn server_url(text: &str, kind: Option<Kind>) -> Result<Url, String> {
     if url.password().is_some() || password_parameter {
         return Err(password.to_owned());
     }
-    let fits = match kind {
-        None => Ok(()),
-        Some(Kind::Postgres) => sql::postgres_url(&url),
-        Some(Kind::MySql) => sql::mysql_url(&url),
-        Some(Kind::Ldap) => directory::url(&url),
-        Some(Kind::Http) => http::url(&url),
-    };
-    fits.map_err(str::to_owned)?;
+    kind.map_or(Ok(()), |kind| (kind.check_url)(&url)).map_err(str::to_owned)?;
     if url.host_str().is_none_or(str::is_empty) {
         return Err("the host is missing".to_owned());
     }

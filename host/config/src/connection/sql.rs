@@ -2,18 +2,40 @@
 
 use url::Url;
 
-use super::Protocol;
+use super::{Kind, PASSWORD_OF_ITS_OWN, Protocol, Spoken};
 use crate::section::Section;
 
-pub(super) fn postgres(section: &Section<'_>) -> Option<Protocol> {
+pub(super) const POSTGRES: Kind = Kind {
+    word: "postgres",
+    capability: "sql",
+    spoken: Spoken::Postgres,
+    example: "postgres://jit_broker@127.0.0.1:5432/inventory",
+    instead_of_password: PASSWORD_OF_ITS_OWN,
+    keys: &[],
+    check_url: postgres_url,
+    read: postgres,
+};
+
+pub(super) const MYSQL: Kind = Kind {
+    word: "mysql",
+    capability: "sql",
+    spoken: Spoken::MySql,
+    example: "mysql://jit_broker@127.0.0.1:3306/inventory",
+    instead_of_password: PASSWORD_OF_ITS_OWN,
+    keys: &[],
+    check_url: mysql_url,
+    read: mysql,
+};
+
+fn postgres(section: &Section<'_>) -> Option<Protocol> {
     Some(Protocol::Postgres { password: section.secret("password") })
 }
 
-pub(super) fn mysql(section: &Section<'_>) -> Option<Protocol> {
+fn mysql(section: &Section<'_>) -> Option<Protocol> {
     Some(Protocol::MySql { password: section.secret("password") })
 }
 
-pub(super) fn postgres_url(url: &Url) -> Result<(), &'static str> {
+fn postgres_url(url: &Url) -> Result<(), &'static str> {
     if !matches!(url.scheme(), "postgres" | "postgresql") {
         return Err("it must begin with postgres://");
     }
@@ -27,7 +49,7 @@ pub(super) fn postgres_url(url: &Url) -> Result<(), &'static str> {
 }
 
 /// A MySQL server's accounts belong to no database, so the URL needs to name none.
-pub(super) fn mysql_url(url: &Url) -> Result<(), &'static str> {
+fn mysql_url(url: &Url) -> Result<(), &'static str> {
     if url.scheme() != "mysql" {
         return Err("it must begin with mysql:// (also for MariaDB)");
     }

@@ -2,20 +2,33 @@
 //! them. A plugin can write what it likes there and still not forge another line, paint a terminal
 //! or fill a disk.
 
-use crate::bindings::log::{Host, Level};
-use crate::call::Call;
-use crate::text::escape;
+use wasmtime::component::Linker;
 
-impl Host for Call {
+use crate::bindings::log::{Host, Level, add_to_linker};
+use crate::capability::Capability;
+use crate::text::escape;
+use crate::view::{HasView, View, ViewOf};
+
+/// Registers it.
+pub(crate) struct LogCapability;
+
+impl Capability for LogCapability {
+    const WORD: &'static str = "log";
+
+    fn link<T: HasView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+        add_to_linker::<T, ViewOf>(linker, T::view)
+    }
+}
+
+impl Host for View<'_> {
     fn write(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
         let bytes = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        self.enter_host(bytes)?;
-        self.log_lines = self.log_lines.saturating_add(1);
-        if self.log_lines <= self.limits.log_lines {
-            emit(&self.plugin, level, &line(&message, &fields, self.limits.log_line_bytes));
-        } else if self.log_lines == self.limits.log_lines + 1 {
-            let most = self.limits.log_lines;
-            emit(&self.plugin, Level::Warn, &format!("more than {most} log lines in one call: the rest is cut"));
+        self.meter.enter_host(bytes)?;
+        let (number, most) = (self.meter.count_log_line(), self.meter.limits.log_lines);
+        if number <= most {
+            emit(&self.meter.plugin, level, &line(&message, &fields, self.meter.limits.log_line_bytes));
+        } else if number == most.saturating_add(1) {
+            emit(&self.meter.plugin, Level::Warn, &format!("more than {most} log lines in one call: the rest is cut"));
         }
         Ok(())
     }

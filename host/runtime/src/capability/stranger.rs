@@ -12,7 +12,7 @@ use url::Url;
 use crate::capability::ldap::{LdapConnection, LdapConnectionOptions, directory_login};
 use crate::capability::sql::connection::{SqlConnectionOptions, SqlKind};
 use crate::capability::sql::dialect::Dialer;
-use crate::driver::Lane;
+use jit_core::driver::Lane;
 
 const PASSWORD: &str = "S3cr3t-of-the-broker";
 /// Most that a test waits for a side that has gone quiet.

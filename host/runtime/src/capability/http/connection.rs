@@ -15,10 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::{Host, Url};
 
 use super::address::{AddressRules, CheckedNames, Lookup, RefusedAddress, system_lookup};
-use crate::capability::session::kept::KeptSecrets;
-use crate::capability::session::{SecretSource, SessionStore};
-use crate::driver::Lane;
+use crate::capability::credentials::{Credentials, SecretSource, SessionStore};
 use crate::text::escape;
+use jit_core::driver::Lane;
 use jit_core::transport::{self, Spoken};
 
 /// Requests at once on the removal lane.
@@ -79,8 +78,7 @@ pub struct HttpConnection {
     name: String,
     base: Url,
     client: Client,
-    pub(crate) secrets: BTreeMap<String, Arc<dyn SecretSource>>,
-    pub(crate) kept: KeptSecrets,
+    credentials: Arc<Credentials>,
     live: Arc<Semaphore>,
     removal: Arc<Semaphore>,
     pub(super) request_timeout: Duration,
@@ -174,8 +172,7 @@ impl HttpConnection {
         Ok(Self {
             base: options.url,
             client,
-            secrets: options.secrets,
-            kept: KeptSecrets::new(options.name.clone(), options.store),
+            credentials: Arc::new(Credentials::new(options.name.clone(), options.secrets, options.store)),
             live: Arc::new(Semaphore::new(live)),
             removal: Arc::new(Semaphore::new(REMOVAL_REQUESTS)),
             request_timeout: options.request_timeout,
@@ -187,6 +184,11 @@ impl HttpConnection {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The broker's own credentials there, and what plugins keep.
+    pub(super) fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials)
     }
 
     /// The URL that requests are made below.

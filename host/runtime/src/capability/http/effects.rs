@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::answer::Answer;
 use crate::bindings::http::{Method, Request};
+use crate::declared::Said;
 
 /// Most paths, and most segments of one.
 const PATHS: usize = 32;
@@ -17,7 +18,7 @@ const SEGMENTS: usize = 32;
 
 /// What a driver's description says of its requests.
 #[derive(Debug, Default)]
-pub(crate) struct Effects {
+pub(super) struct Effects {
     harmless: Vec<Vec<String>>,
     /// What the body of the backend's own errors has, as a JSON Pointer.
     own_errors: Option<String>,
@@ -35,9 +36,8 @@ impl Effects {
     ///
     /// # Errors
     /// What is wrong with one.
-    pub(crate) fn of(properties: &[(String, String)]) -> Result<Self, String> {
-        let property = |wanted: &str| properties.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
-        let paths = property(Self::HARMLESS_POSTS).map(String::as_str).unwrap_or_default();
+    pub(super) fn of(said: &Said<'_>) -> Result<Self, String> {
+        let paths = said.property(Self::HARMLESS_POSTS).unwrap_or_default();
         let harmless: Vec<Vec<String>> =
             paths.split_whitespace().map(|path| path.split('/').map(str::to_owned).collect()).collect();
         let is_path = |path: &Vec<String>| {
@@ -52,7 +52,7 @@ impl Effects {
                 Self::HARMLESS_POSTS
             ));
         }
-        let own_errors = property(Self::OWN_ERRORS).cloned();
+        let own_errors = said.property(Self::OWN_ERRORS).map(str::to_owned);
         if own_errors.as_ref().is_some_and(|pointer| !pointer.starts_with('/')) {
             return Err(format!("the property {} is no JSON Pointer", Self::OWN_ERRORS));
         }
@@ -118,7 +118,11 @@ mod tests {
     use crate::bindings::http::Body;
 
     fn effects(harmless: &str) -> Result<Effects, String> {
-        Effects::of(&[("harmless-posts".into(), harmless.into()), ("own-errors".into(), "/errors".into())])
+        of(&[("harmless-posts".into(), harmless.into()), ("own-errors".into(), "/errors".into())])
+    }
+
+    fn of(properties: &[(String, String)]) -> Result<Effects, String> {
+        Effects::of(&Said { is_imported: true, properties, statements: None })
     }
 
     fn changes(effects: &Effects, method: Method, path: &str) -> bool {
@@ -163,7 +167,7 @@ mod tests {
             assert!(effects(bad).is_err(), "{bad}");
         }
         assert!(effects(&"a ".repeat(33)).is_err());
-        assert!(Effects::of(&[("own-errors".into(), "errors".into())]).is_err());
+        assert!(of(&[("own-errors".into(), "errors".into())]).is_err());
         assert!(effects("").is_ok());
     }
 }

@@ -10,10 +10,16 @@
 use std::sync::Arc;
 
 use reqwest::StatusCode;
+use wasmtime::component::Linker;
 
-use crate::bindings::http::{Host, HttpError, Request, Response};
-use crate::call::{Call, Track};
-use crate::driver::Lane;
+use crate::backend::{Backend, Session};
+use crate::bindings::http::{Host, HttpError, Request, Response, add_to_linker};
+use crate::capability::Capability;
+use crate::capability::credentials::CredentialsInUse;
+use crate::declared::{Declared, Reading, Said, Undeclared};
+use crate::meter::Track;
+use crate::view::{HasView, View, ViewOf};
+use jit_core::driver::Lane;
 
 pub(crate) mod address;
 mod answer;
@@ -27,52 +33,92 @@ pub use connection::{HttpConnection, HttpConnectionError, HttpConnectionOptions}
 use answer::Answer;
 use compose::{Composed, Unfit, compose, size_of};
 use connection::Failure;
-pub(crate) use effects::Effects;
+use effects::Effects;
 
 /// A longer body is looked through on a thread for blocking work.
 const INLINE_BODY: usize = 64 << 10;
 
-/// What a call needs to send requests.
-pub(crate) struct HttpSession {
-    pub(crate) connection: Arc<HttpConnection>,
-    pub(crate) lane: Lane,
-    /// What the driver's description says of its requests.
-    pub(crate) effects: Arc<Effects>,
+/// Registers it.
+pub(crate) struct HttpCapability;
+
+impl Capability for HttpCapability {
+    const WORD: &'static str = "http";
+    const REACHES_A_BACKEND: bool = true;
+
+    fn link<T: HasView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+        add_to_linker::<T, ViewOf<HttpSession>>(linker, |data| data.view().on())
+    }
+
+    fn declare(said: &Said<'_>) -> Result<Option<Reading>, Undeclared> {
+        let effects = Effects::of(said).map_err(Undeclared::Description)?;
+        Ok(Some(Arc::new(effects)))
+    }
 }
 
-impl Host for Call {
+/// What a call needs to send requests.
+struct HttpSession {
+    connection: Arc<HttpConnection>,
+    lane: Lane,
+    /// What the driver's description says of its requests.
+    effects: Arc<Effects>,
+    credentials: CredentialsInUse,
+}
+
+impl Session for HttpSession {
+    fn credentials(&mut self) -> Option<&mut CredentialsInUse> {
+        Some(&mut self.credentials)
+    }
+}
+
+// What is behind an API is not where the API is: it tells no endpoint.
+impl Backend for HttpConnection {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn capability(&self) -> &'static str {
+        HttpCapability::WORD
+    }
+
+    fn session(self: Arc<Self>, lane: Lane, declared: &Declared) -> Box<dyn Session> {
+        let credentials = CredentialsInUse::new(self.credentials());
+        Box::new(HttpSession { connection: self, lane, effects: declared.get(), credentials })
+    }
+}
+
+impl Host for View<'_, HttpSession> {
     async fn send(&mut self, request: Request) -> wasmtime::Result<Result<Response, HttpError>> {
-        self.enter_host(size_of(&request))?;
-        let track = Arc::clone(&self.track);
+        self.meter.enter_host(size_of(&request))?;
+        let track = Arc::clone(&self.meter.track);
         let result = track.unmetered(self.exchange(request)).await?;
         let bytes = match &result {
             // The answer itself has been counted, with what was withheld of it.
             Ok(_) => 0,
             Err(HttpError::Unavailable(text) | HttpError::Unknown(text) | HttpError::Denied(text)) => text.len(),
         };
-        self.count_bytes(bytes)?;
+        self.meter.count_bytes(bytes)?;
         Ok(result)
     }
 }
 
-impl Call {
+impl View<'_, HttpSession> {
     /// One request and its answer.
     ///
     /// # Errors
     /// Traps on a handle that is not the call's, and on a limit.
     async fn exchange(&mut self, request: Request) -> wasmtime::Result<Result<Response, HttpError>> {
-        let Some(HttpSession { connection, lane, effects }) = &self.http else {
+        let Some(HttpSession { connection, lane, effects, .. }) = self.session.as_deref() else {
             return Ok(Err(HttpError::Denied("this call has no HTTP connection".to_owned())));
         };
         let (connection, lane, effects) = (Arc::clone(connection), *lane, Arc::clone(effects));
-        let Composed { request: composed, placed } = match compose(connection.base(), &request, &self.table) {
+        let Composed { request: composed, placed } = match compose(connection.base(), &request, self.table) {
             Ok(composed) => composed,
             Err(Unfit::Denied(reason)) => return Ok(Err(HttpError::Denied(reason))),
             Err(Unfit::Handle(error)) => return Err(error.into()),
         };
-        let limit = self.bytes_left();
+        let limit = self.meter.bytes_left();
         let changes = effects.may_change(&request).then_some(&*effects);
-        let answer = match send(&connection, lane, &self.track, composed, changes, limit).await {
+        let answer = match send(&connection, lane, &self.meter.track, composed, changes, limit).await {
             Ok(answer) => answer,
             Err(failure) => return Ok(Err(http_error(failure))),
         };
@@ -89,7 +135,7 @@ impl Call {
             Err(reason) => return Ok(Err(HttpError::Unknown(reason))),
         };
         let headers = shown.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        self.count_bytes(headers + raw.max(shown.body.len()))?;
+        self.meter.count_bytes(headers + raw.max(shown.body.len()))?;
         let withheld = withheld.into_iter().map(|secret| secret.map(|secret| self.hand_out(secret)).transpose());
         let withheld = withheld.collect::<wasmtime::Result<Vec<_>>>()?;
         Ok(Ok(Response { status: shown.status, headers: shown.headers, body: shown.body, withheld }))

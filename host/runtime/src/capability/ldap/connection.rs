@@ -27,9 +27,9 @@ use super::client::{Client, Lost, Place, Security};
 use super::name;
 use super::request::{INVALID_CREDENTIALS, Octets, SUCCESS, Search};
 use super::tls;
-use crate::capability::sql::connection::Unavailable;
-use crate::driver::Lane;
+use crate::backend::{Endpoint, Unavailable};
 use crate::text::escape;
+use jit_core::driver::Lane;
 use jit_core::transport::{self, Spoken};
 
 /// Connections of the removal lane.
@@ -94,21 +94,10 @@ pub struct LdapConnectionError {
     pub reason: String,
 }
 
-/// Where callers connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LdapEndpoint {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// `ldaps` or `ldap`.
-    pub scheme: &'static str,
-}
-
 /// A target's directory. Made once per configured connection, shared by its calls.
 pub struct LdapConnection {
     name: String,
-    endpoint: LdapEndpoint,
+    endpoint: Endpoint,
     place: Place,
     bind_dn: String,
     password: SecretString,
@@ -222,7 +211,7 @@ impl LdapConnection {
         let port = url.port().unwrap_or(usual_port);
         Ok(Self {
             name: options.name.clone(),
-            endpoint: LdapEndpoint { host: host.clone(), port, scheme },
+            endpoint: Endpoint { scheme, host: host.clone(), port, database: None },
             place: Place { host, port, security },
             bind_dn: options.bind_dn,
             password: options.password,
@@ -243,7 +232,7 @@ impl LdapConnection {
 
     /// Where callers connect to: for the reply of an issue.
     #[must_use]
-    pub fn endpoint(&self) -> &LdapEndpoint {
+    pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 

@@ -11,17 +11,22 @@
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use wasmtime::component::Resource;
+use wasmtime::component::{Linker, Resource};
 use zeroize::Zeroizing;
 
+use crate::backend::{Backend, Endpoint, Session};
 use crate::bindings::ldap::{
     Attribute, Change, ChangeKind, Condition, Entries, Host, LdapError, Name, Query, ResultError, Scope, Value,
+    add_to_linker,
 };
 use crate::bindings::secrets::Encoding;
-use crate::call::{Call, Track, millis};
+use crate::capability::Capability;
 use crate::capability::secrets::GuestSecret;
-use crate::driver::Lane;
+use crate::declared::Declared;
+use crate::meter::{Track, millis};
 use crate::text::escape;
+use crate::view::{HasView, View, ViewOf};
+use jit_core::driver::Lane;
 
 mod binary;
 mod client;
@@ -32,7 +37,7 @@ mod request;
 mod tls;
 mod value;
 
-pub use connection::{LdapConnection, LdapConnectionError, LdapConnectionOptions, LdapEndpoint, directory_login};
+pub use connection::{LdapConnection, LdapConnectionError, LdapConnectionOptions, directory_login};
 
 use client::Lost;
 use connection::{MESSAGE, Refused, describe};
@@ -51,8 +56,40 @@ const PAGE: u32 = 500;
 /// So many bytes of a secret in a message are a part of it.
 const PART: usize = 4;
 
+/// Registers it.
+pub(crate) struct LdapCapability;
+
+impl Capability for LdapCapability {
+    const WORD: &'static str = "ldap";
+    const REACHES_A_BACKEND: bool = true;
+
+    fn link<T: HasView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+        add_to_linker::<T, ViewOf<LdapSession>>(linker, |data| data.view().on())
+    }
+}
+
+impl Backend for LdapConnection {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn capability(&self) -> &'static str {
+        LdapCapability::WORD
+    }
+
+    fn session(self: Arc<Self>, lane: Lane, _declared: &Declared) -> Box<dyn Session> {
+        Box::new(LdapSession::new(self, lane))
+    }
+
+    fn endpoint(&self) -> Option<Endpoint> {
+        Some(self.endpoint().clone())
+    }
+}
+
+impl Session for LdapSession {}
+
 /// What a call needs to work on a directory.
-pub(crate) struct LdapSession {
+struct LdapSession {
     connection: Arc<LdapConnection>,
     lane: Lane,
     /// The secrets that this call has placed, as they are and as they were written: never to be seen in
@@ -63,22 +100,22 @@ pub(crate) struct LdapSession {
 /// Why a request cannot be made: the host denies it, or the guest's handle is none.
 type Prepared<T> = wasmtime::Result<Result<T, String>>;
 
-impl Host for Call {
+impl Host for View<'_, LdapSession> {
     async fn add(&mut self, name: Name, attributes: Vec<Attribute>) -> wasmtime::Result<Result<(), LdapError>> {
-        self.enter_host(size_of_name(&name) + attributes.iter().map(size_of_attribute).sum::<usize>())?;
+        self.meter.enter_host(size_of_name(&name) + attributes.iter().map(size_of_attribute).sum::<usize>())?;
         let request = self.prepare_add(&name, &attributes)?;
         self.change(request).await.map(|changed| changed.map(drop))
     }
 
     async fn modify(&mut self, name: Name, changes: Vec<Change>) -> wasmtime::Result<Result<(), LdapError>> {
         let size = changes.iter().map(|change| 8 + size_of_attribute(&change.attribute)).sum::<usize>();
-        self.enter_host(size_of_name(&name) + size)?;
+        self.meter.enter_host(size_of_name(&name) + size)?;
         let request = self.prepare_modify(&name, &changes)?;
         self.change(request).await.map(|changed| changed.map(drop))
     }
 
     async fn delete(&mut self, name: Name) -> wasmtime::Result<Result<(), LdapError>> {
-        self.enter_host(size_of_name(&name))?;
+        self.meter.enter_host(size_of_name(&name))?;
         let request = entry_name(&name).map(|name| Request::Delete { name });
         self.change(request).await.map(|changed| changed.map(drop))
     }
@@ -86,30 +123,30 @@ impl Host for Call {
     async fn search(&mut self, query: Query) -> wasmtime::Result<Result<Entries, LdapError>> {
         let conditions = query.filter.iter().map(size_of_condition).sum::<usize>();
         let attributes = query.attributes.iter().map(|name| 8 + name.len()).sum::<usize>();
-        self.enter_host(size_of_name(&query.base) + conditions + attributes)?;
-        let most = query.max_entries.min(self.limits.rows);
+        self.meter.enter_host(size_of_name(&query.base) + conditions + attributes)?;
+        let most = query.max_entries.min(self.meter.limits.rows);
         let search = match self.prepare_search(&query, most) {
             Ok(search) => search,
-            Err(reason) => return self.ldap_answered(Err(LdapError::Denied(reason))),
+            Err(reason) => return self.answered(Err(LdapError::Denied(reason))),
         };
-        let room = self.bytes_left();
-        let track = Arc::clone(&self.track);
-        let Some(session) = &self.ldap else {
-            return self.ldap_answered(Err(no_directory()));
+        let room = self.meter.bytes_left();
+        let track = Arc::clone(&self.meter.track);
+        let Some(session) = self.session.as_deref() else {
+            return self.answered(Err(no_directory()));
         };
         let found = track.unmetered(session.search(search, most, room)).await;
         let found = match found {
             Ok((entries, bytes)) => {
-                self.count_bytes(bytes)?;
+                self.meter.count_bytes(bytes)?;
                 Ok(entries)
             }
             Err(error) => Err(error),
         };
-        self.ldap_answered(found)
+        self.answered(found)
     }
 
     async fn refresh(&mut self, name: Name, seconds: u32) -> wasmtime::Result<Result<u32, LdapError>> {
-        self.enter_host(size_of_name(&name))?;
+        self.meter.enter_host(size_of_name(&name))?;
         // RFC 2589, section 4.1: from a second to a year.
         let request = match seconds {
             1..=31_557_600 => entry_name(&name).map(|name| Request::Refresh { name, seconds }),
@@ -125,43 +162,43 @@ impl Host for Call {
         name: Name,
         password: Resource<GuestSecret>,
     ) -> wasmtime::Result<Result<bool, LdapError>> {
-        self.enter_host(size_of_name(&name))?;
+        self.meter.enter_host(size_of_name(&name))?;
         let secret = self.table.get(&password)?.0.clone();
-        let Some(session) = &mut self.ldap else {
-            return self.ldap_answered(Err(no_directory()));
+        let Some(session) = self.session.as_deref_mut() else {
+            return self.answered(Err(no_directory()));
         };
         let tried = match session.credentials(&name, &secret) {
             Ok((name, password)) => {
-                let track = Arc::clone(&self.track);
+                let track = Arc::clone(&self.meter.track);
                 track.unmetered(session.authenticate(&name, password)).await
             }
             Err(reason) => Err(LdapError::Denied(reason)),
         };
-        self.ldap_answered(tried)
+        self.answered(tried)
     }
 }
 
-impl Call {
+impl View<'_, LdapSession> {
     /// Sends what changes the directory.
     async fn change(&mut self, request: Result<Request, String>) -> wasmtime::Result<Result<Answer, LdapError>> {
         let request = match request {
             Ok(request) => request,
-            Err(reason) => return self.ldap_answered(Err(LdapError::Denied(reason))),
+            Err(reason) => return self.answered(Err(LdapError::Denied(reason))),
         };
-        let track = Arc::clone(&self.track);
-        let Some(session) = &self.ldap else {
-            return self.ldap_answered(Err(no_directory()));
+        let track = Arc::clone(&self.meter.track);
+        let Some(session) = self.session.as_deref() else {
+            return self.answered(Err(no_directory()));
         };
         let result = track.unmetered(session.change(&track, request)).await;
-        self.ldap_answered(result)
+        self.answered(result)
     }
 
     /// Counts what an error takes to the guest.
-    fn ldap_answered<T>(&mut self, result: Result<T, LdapError>) -> wasmtime::Result<Result<T, LdapError>> {
+    fn answered<T>(&mut self, result: Result<T, LdapError>) -> wasmtime::Result<Result<T, LdapError>> {
         match &result {
-            Ok(_) => self.track.set_answered(true),
-            Err(LdapError::Refused(error)) => self.track.set_answered(error.code != UNAVAILABLE),
-            Err(LdapError::Unavailable(_)) => self.track.set_answered(false),
+            Ok(_) => self.meter.track.set_answered(true),
+            Err(LdapError::Refused(error)) => self.meter.track.set_answered(error.code != UNAVAILABLE),
+            Err(LdapError::Unavailable(_)) => self.meter.track.set_answered(false),
             Err(LdapError::Unknown(_) | LdapError::Denied(_)) => {}
         }
         let bytes = match &result {
@@ -169,7 +206,7 @@ impl Call {
             Err(LdapError::Refused(error)) => error.message.len(),
             Err(LdapError::Unavailable(text) | LdapError::Unknown(text) | LdapError::Denied(text)) => text.len(),
         };
-        self.count_bytes(bytes)?;
+        self.meter.count_bytes(bytes)?;
         Ok(result)
     }
 
@@ -243,7 +280,7 @@ impl Call {
 
     /// A secret as the value of an attribute.
     fn place(&mut self, attribute: &str, secret: &SecretString, encoding: Encoding) -> Result<Octets, String> {
-        let Some(session) = &mut self.ldap else {
+        let Some(session) = self.session.as_deref_mut() else {
             return Err("this call has no directory".to_owned());
         };
         if !name::holds_passwords(attribute) {
@@ -275,7 +312,7 @@ impl Call {
         query.attributes.iter().try_for_each(|name| open_attribute(name))?;
         let conditions = query.filter.iter().map(condition).collect::<Result<String, _>>()?;
         let filter = format!("(&{conditions})");
-        let time_limit = self.ldap.as_ref().map_or(1, |session| {
+        let time_limit = self.session.as_ref().map_or(1, |session| {
             let seconds = session.connection.operation_timeout().as_secs().max(1);
             u32::try_from(seconds).unwrap_or(u32::MAX)
         });
@@ -285,7 +322,7 @@ impl Call {
 }
 
 impl LdapSession {
-    pub(crate) fn new(connection: Arc<LdapConnection>, lane: Lane) -> Self {
+    fn new(connection: Arc<LdapConnection>, lane: Lane) -> Self {
         Self { connection, lane, placed: Vec::new() }
     }
 

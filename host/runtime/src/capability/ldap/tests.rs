@@ -4,10 +4,25 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 use crate::limits::Limits;
+use crate::meter::Meter;
 use url::Url;
+use wasmtime::component::ResourceTable;
+
+/// What a view is of.
+struct Bench {
+    meter: Meter,
+    table: ResourceTable,
+    session: LdapSession,
+}
+
+impl Bench {
+    fn view(&mut self) -> View<'_, LdapSession> {
+        View { meter: &mut self.meter, table: &mut self.table, session: Some(&mut self.session) }
+    }
+}
 
 /// A call on a directory that is never reached, with one secret.
-fn call(plaintext: bool) -> (Call, Resource<GuestSecret>) {
+fn call(plaintext: bool) -> (Bench, Resource<GuestSecret>) {
     let options = LdapConnectionOptions {
         name: "people".into(),
         url: Url::parse(if plaintext { "ldap://127.0.0.1:9" } else { "ldaps://127.0.0.1:9" }).unwrap(),
@@ -20,8 +35,8 @@ fn call(plaintext: bool) -> (Call, Resource<GuestSecret>) {
         operation_timeout: Duration::from_secs(5),
     };
     let connection = Arc::new(LdapConnection::new(options).unwrap());
-    let mut call = Call::new("test".into(), Limits::default());
-    call.ldap = Some(LdapSession::new(connection, Lane::Live));
+    let session = LdapSession::new(connection, Lane::Live);
+    let mut call = Bench { meter: Meter::new("test".into(), Limits::default()), table: ResourceTable::new(), session };
     let secret = call.table.push(GuestSecret(SecretString::from("x7Kq2mPz"))).unwrap();
     (call, secret)
 }
@@ -55,17 +70,18 @@ async fn a_secret_goes_only_where_it_cannot_be_read() {
     let (mut call, secret) = call(false);
     let place = |encoding| Value::Secret((Resource::new_borrow(secret.rep()), encoding));
     for open in ["description", "cn", "userPassword2"] {
-        let reason = denied(call.add(name("a"), vec![attribute(open, place(Encoding::Plain))]).await);
+        let reason = denied(call.view().add(name("a"), vec![attribute(open, place(Encoding::Plain))]).await);
         assert!(reason.contains("can be read"), "{reason}");
     }
     let condition = Condition::Equals(("cn".into(), place(Encoding::Plain)));
-    assert!(denied(call.search(query(vec![condition], &["cn"])).await).contains("no condition"));
-    let sql = denied(call.add(name("a"), vec![attribute("userPassword", place(Encoding::ScramSha256(1)))]).await);
+    assert!(denied(call.view().search(query(vec![condition], &["cn"])).await).contains("no condition"));
+    let sql =
+        denied(call.view().add(name("a"), vec![attribute("userPassword", place(Encoding::ScramSha256(1)))]).await);
     assert!(sql.contains("SQL"), "{sql}");
     // A handle that is none ends the call.
     let stray = Value::Secret((Resource::new_borrow(77), Encoding::Plain));
-    assert!(call.add(name("a"), vec![attribute("userPassword", stray)]).await.is_err());
-    assert!(call.authenticate(name("a"), Resource::new_borrow(77)).await.is_err());
+    assert!(call.view().add(name("a"), vec![attribute("userPassword", stray)]).await.is_err());
+    assert!(call.view().authenticate(name("a"), Resource::new_borrow(77)).await.is_err());
 }
 
 #[tokio::test]
@@ -73,16 +89,16 @@ async fn no_password_crosses_an_open_connection() {
     let (mut call, secret) = call(true);
     for encoding in [Encoding::Plain, Encoding::Utf16leQuoted] {
         let value = Value::Secret((Resource::new_borrow(secret.rep()), encoding));
-        let reason = denied(call.add(name("a"), vec![attribute("userPassword", value)]).await);
+        let reason = denied(call.view().add(name("a"), vec![attribute("userPassword", value)]).await);
         assert!(reason.contains("not encrypted"), "{reason}");
     }
-    let tried = call.authenticate(name("a"), Resource::new_borrow(secret.rep())).await;
+    let tried = call.view().authenticate(name("a"), Resource::new_borrow(secret.rep())).await;
     assert!(denied(tried).contains("not encrypted"));
     // Its hash may: then there is only nobody who listens.
     let value = Value::Secret((Resource::new_borrow(secret.rep()), Encoding::SaltedSha1));
-    let sent = call.add(name("a"), vec![attribute("userPassword", value)]).await.unwrap();
+    let sent = call.view().add(name("a"), vec![attribute("userPassword", value)]).await.unwrap();
     assert!(matches!(sent, Err(LdapError::Unavailable(_))), "{sent:?}");
-    assert!(!call.track.effect_possible());
+    assert!(!call.meter.track.effect_possible());
 }
 
 #[tokio::test]
@@ -90,55 +106,55 @@ async fn passwords_are_neither_given_nor_searched_by() {
     let (mut call, _) = call(false);
     let present = || vec![Condition::Present("objectClass".into())];
     for held in ["userPassword", "2.5.4.35", "unicodePwd;binary", "SAMBANTPASSWORD", "olcRootPW"] {
-        assert!(denied(call.search(query(present(), &["cn", held])).await).contains("passwords"), "{held}");
+        assert!(denied(call.view().search(query(present(), &["cn", held])).await).contains("passwords"), "{held}");
         for filter in [
             Condition::Present(held.into()),
             Condition::StartsWith((held.into(), "{SSHA}a".into())),
             Condition::Equals((held.into(), text("a"))),
             Condition::AtLeast((held.into(), text("a"))),
         ] {
-            assert!(denied(call.search(query(vec![filter], &["cn"])).await).contains("passwords"), "{held}");
+            assert!(denied(call.view().search(query(vec![filter], &["cn"])).await).contains("passwords"), "{held}");
         }
     }
     for all in ["*", "+", "", "@person", "cn=*"] {
-        assert!(denied(call.search(query(present(), &[all])).await).contains("not an attribute"), "{all}");
+        assert!(denied(call.view().search(query(present(), &[all])).await).contains("not an attribute"), "{all}");
     }
-    assert!(denied(call.search(query(present(), &[])).await).contains("names 1"));
-    assert!(denied(call.search(query(vec![], &["cn"])).await).contains("filter"));
+    assert!(denied(call.view().search(query(present(), &[])).await).contains("names 1"));
+    assert!(denied(call.view().search(query(vec![], &["cn"])).await).contains("filter"));
     let everywhere =
         Query { base: Name { rdns: vec![], base: String::new() }, scope: Scope::Subtree, ..query(present(), &["cn"]) };
-    assert!(denied(call.search(everywhere).await).contains("root DSE"));
+    assert!(denied(call.view().search(everywhere).await).contains("root DSE"));
 }
 
 #[tokio::test]
 async fn what_is_no_request_is_not_sent() {
     let (mut call, secret) = call(false);
     let root = Name { rdns: vec![], base: String::new() };
-    assert!(denied(call.delete(root.clone()).await).contains("root"));
-    assert!(denied(call.authenticate(root, Resource::new_borrow(secret.rep())).await).contains("root"));
+    assert!(denied(call.view().delete(root.clone()).await).contains("root"));
+    assert!(denied(call.view().authenticate(root, Resource::new_borrow(secret.rep())).await).contains("root"));
     let outside = Name { rdns: vec![], base: "dc=a\0".into() };
-    assert!(denied(call.delete(outside).await).contains("base"));
-    assert!(denied(call.add(name("a"), vec![]).await).contains("1 to"));
-    assert!(denied(call.add(name(""), vec![attribute("cn", text("a"))]).await).contains("empty"));
+    assert!(denied(call.view().delete(outside).await).contains("base"));
+    assert!(denied(call.view().add(name("a"), vec![]).await).contains("1 to"));
+    assert!(denied(call.view().add(name(""), vec![attribute("cn", text("a"))]).await).contains("empty"));
     let none = || Attribute { name: "cn".into(), values: vec![] };
-    assert!(denied(call.add(name("a"), vec![none()]).await).contains("no value"));
+    assert!(denied(call.view().add(name("a"), vec![none()]).await).contains("no value"));
     let change = Change { kind: ChangeKind::Add, attribute: none() };
-    assert!(denied(call.modify(name("a"), vec![change]).await).contains("no value"));
-    assert!(denied(call.modify(name("a"), vec![]).await).contains("changes"));
+    assert!(denied(call.view().modify(name("a"), vec![change]).await).contains("no value"));
+    assert!(denied(call.view().modify(name("a"), vec![]).await).contains("changes"));
     let late = attribute("pwdEndTime", Value::GeneralizedTime(u64::MAX));
-    assert!(denied(call.add(name("a"), vec![late]).await).contains("9999"));
+    assert!(denied(call.view().add(name("a"), vec![late]).await).contains("9999"));
     for seconds in [0, u32::MAX] {
-        assert!(denied(call.refresh(name("a"), seconds).await).contains("year"));
+        assert!(denied(call.view().refresh(name("a"), seconds).await).contains("year"));
     }
-    assert!(!call.track.effect_possible());
-    call.ldap = None;
-    assert!(denied(call.delete(name("a")).await).contains("no directory"));
+    assert!(!call.meter.track.effect_possible());
+    let mut without = View::<LdapSession> { session: None, ..call.view() };
+    assert!(denied(without.delete(name("a")).await).contains("no directory"));
 }
 
 #[test]
 fn a_message_that_quotes_a_secret_is_withheld() {
     let (mut call, _) = call(false);
-    let session = call.ldap.as_mut().unwrap();
+    let session = &mut call.session;
     session.remember(&SecretString::from("x7Kq2mPz"), None);
     let shown = |message: &str| {
         let answer = Answer { code: 19, message: message.into(), refreshed: None };

@@ -11,7 +11,7 @@
 //! takes the place of another one to the same server ([`SqlConnection::succeeding`]) shares what was
 //! abandoned with it.
 //!
-//! One connection of the removal lane stays open ([`SqlConnection::keep_way_in`]): accounts that take
+//! One connection of the removal lane stays open ([`TargetBackend::keep_way_in`]): accounts that take
 //! all connections which the server gives must not keep their own removal out.
 //!
 //! What differs by dialect is in [`super::dialect`].
@@ -22,14 +22,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
-use super::MESSAGE;
 use super::dialect::{Backend, Dialer, Wire};
-use crate::driver::Lane;
+use super::{MESSAGE, SqlCapability, SqlSession};
+use crate::backend::{Backend as TargetBackend, Endpoint, Session, Unavailable};
+use crate::capability::Capability as _;
+use crate::declared::Declared;
 use crate::text::escape;
+use jit_core::driver::Lane;
 
 pub use super::dialect::SqlKind;
 
@@ -114,22 +118,6 @@ pub struct SqlConnectionError {
     pub reason: String,
 }
 
-/// Where callers connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Host name or address, an IPv6 address without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The connection's own database; empty where a MySQL connection names none.
-    pub database: String,
-}
-
-/// The server cannot be reached, or not now. Nothing was sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unavailable(pub String);
-
 /// A target's SQL connection. Made once per configured connection, shared by its calls.
 pub struct SqlConnection {
     name: String,
@@ -177,13 +165,13 @@ impl fmt::Debug for SqlConnection {
 }
 
 /// An open connection and what serves it in the server.
-pub(crate) struct Session {
+pub(crate) struct Open {
     pub(crate) wire: Wire,
     pub(crate) backend: Backend,
     opened: Instant,
 }
 
-impl Session {
+impl Open {
     fn is_old(&self, now: Instant) -> bool {
         now.duration_since(self.opened) >= MAX_LIFETIME
     }
@@ -191,7 +179,7 @@ impl Session {
 
 struct Pool {
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<(Session, Instant)>>,
+    idle: Mutex<Vec<(Open, Instant)>>,
     /// So many are not closed for their age.
     kept: usize,
 }
@@ -202,16 +190,16 @@ impl Pool {
     }
 
     /// The connection that was used last: the others grow idle and are closed.
-    fn take(&self) -> Option<(Session, Instant)> {
+    fn take(&self) -> Option<(Open, Instant)> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    fn put(&self, session: Session) {
+    fn put(&self, session: Open) {
         let now = Instant::now();
         let mut stale = Vec::new();
         {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_idle = |(_, since): &(Session, Instant)| now.duration_since(*since) > IDLE_TIMEOUT;
+            let is_idle = |(_, since): &(Open, Instant)| now.duration_since(*since) > IDLE_TIMEOUT;
             while idle.len() >= self.kept && idle.first().is_some_and(is_idle) {
                 stale.push(idle.remove(0));
             }
@@ -303,7 +291,7 @@ impl SqlConnection {
     ///
     /// # Errors
     /// Why there is none, in words for operators.
-    pub async fn keep_way_in(&self) -> Result<(), Unavailable> {
+    async fn open_way_in(&self) -> Result<(), Unavailable> {
         // Both are in use: so there is one.
         let Ok(_permit) = Arc::clone(&self.removal.permits).try_acquire_owned() else {
             return Ok(());
@@ -355,7 +343,7 @@ impl SqlConnection {
     }
 
     /// A connection to another database of the server, for one call.
-    pub(crate) async fn elsewhere(&self, database: &str) -> Result<(Session, OwnedSemaphorePermit), Unavailable> {
+    pub(crate) async fn elsewhere(&self, database: &str) -> Result<(Open, OwnedSemaphorePermit), Unavailable> {
         let permit = self.permit(&self.elsewhere).await?;
         let mut session = self.connect(Some(database), Lane::Live).await?;
         self.settle_abandoned(&mut session).await?;
@@ -373,15 +361,15 @@ impl SqlConnection {
         }
     }
 
-    async fn answers(&self, session: &mut Session) -> bool {
+    async fn answers(&self, session: &mut Open) -> bool {
         matches!(tokio::time::timeout(self.connect_timeout, session.wire.ping()).await, Ok(Ok(())))
     }
 
-    async fn connect(&self, database: Option<&str>, lane: Lane) -> Result<Session, Unavailable> {
+    async fn connect(&self, database: Option<&str>, lane: Lane) -> Result<Open, Unavailable> {
         let open = self.dialer.connect(self.password.as_ref(), database, lane);
         let place = format!("{}:{}", self.endpoint.host, self.endpoint.port);
         match tokio::time::timeout(self.connect_timeout, open).await {
-            Ok(Ok((wire, backend))) => Ok(Session { wire, backend, opened: Instant::now() }),
+            Ok(Ok((wire, backend))) => Ok(Open { wire, backend, opened: Instant::now() }),
             Ok(Err(error)) => Err(Unavailable(format!("cannot connect to {place}: {}", describe(&error)))),
             Err(_) => {
                 let waited = self.connect_timeout.as_millis();
@@ -391,7 +379,7 @@ impl SqlConnection {
     }
 
     /// Whether a login with that name and password succeeds now, on a connection of its own.
-    pub(crate) async fn authenticate(&self, user: &str, password: &SecretString) -> Result<bool, Unavailable> {
+    pub(crate) async fn try_login(&self, user: &str, password: &SecretString) -> Result<bool, Unavailable> {
         let _permit = self.permit(&self.trials).await?;
         match tokio::time::timeout(self.connect_timeout, self.dialer.authenticate(user, password)).await {
             Ok(Ok(succeeds)) => Ok(succeeds),
@@ -409,7 +397,7 @@ impl SqlConnection {
     }
 
     /// Makes sure that no abandoned statement can take effect any more.
-    async fn settle_abandoned(&self, session: &mut Session) -> Result<(), Unavailable> {
+    async fn settle_abandoned(&self, session: &mut Open) -> Result<(), Unavailable> {
         let waiting = self.abandoned.all();
         if waiting.is_empty() {
             return Ok(());
@@ -431,6 +419,33 @@ impl SqlConnection {
     }
 }
 
+#[async_trait]
+impl TargetBackend for SqlConnection {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn capability(&self) -> &'static str {
+        SqlCapability::WORD
+    }
+
+    fn session(self: Arc<Self>, lane: Lane, declared: &Declared) -> Box<dyn Session> {
+        Box::new(SqlSession { connection: self, templates: declared.get(), lane, elsewhere: None })
+    }
+
+    fn endpoint(&self) -> Option<Endpoint> {
+        Some(self.endpoint.clone())
+    }
+
+    async fn authenticate(&self, user: &str, password: &SecretString) -> Option<Result<bool, Unavailable>> {
+        Some(self.try_login(user, password).await)
+    }
+
+    async fn keep_way_in(&self) -> Result<(), Unavailable> {
+        self.open_way_in().await
+    }
+}
+
 /// A host without the brackets that a URL puts around an IPv6 address.
 pub(crate) fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
@@ -439,14 +454,14 @@ pub(crate) fn without_brackets(host: &str) -> &str {
 /// A connection on loan. Closed when dropped; [`SqlLease::give_back`] returns it to its lane.
 pub(crate) struct SqlLease<'a> {
     pool: &'a Pool,
-    session: Option<Session>,
+    session: Option<Open>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl SqlLease<'_> {
     /// The connection.
     #[expect(clippy::expect_used, reason = "only give_back and into_session take it, and both consume the lease")]
-    pub(crate) fn session(&mut self) -> &mut Session {
+    pub(crate) fn session(&mut self) -> &mut Open {
         self.session.as_mut().expect("a lease holds a session until it ends")
     }
 

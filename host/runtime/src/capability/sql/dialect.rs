@@ -8,9 +8,10 @@ use zeroize::Zeroizing;
 use super::connection::{SqlConnectionError, SqlConnectionOptions};
 use super::quote::QuoteError;
 use super::{RowBounds, StatementText, mysql, postgres};
+use crate::backend::Endpoint;
 use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Rows, ServerError};
-use crate::driver::Lane;
+use jit_core::driver::Lane;
 
 /// Which dialect the server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,9 +134,7 @@ pub(crate) enum QueryEnd {
 
 impl Dialer {
     /// Reads the settings; gives where callers connect to, too.
-    pub(crate) fn new(
-        options: &SqlConnectionOptions,
-    ) -> Result<(Self, super::connection::Endpoint), SqlConnectionError> {
+    pub(crate) fn new(options: &SqlConnectionOptions) -> Result<(Self, Endpoint), SqlConnectionError> {
         let made = match options.kind {
             SqlKind::Postgres => {
                 postgres::Dialer::new(options).map(|(dialer, endpoint)| (Self::Postgres(Box::new(dialer)), endpoint))

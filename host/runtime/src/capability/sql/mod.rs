@@ -13,6 +13,7 @@
 //! | [`connection`] | lanes, pools, deadlines, abandoned statements |
 //! | [`dialect`] | what is asked of a dialect |
 //! | [`postgres`], [`mysql`] | the dialects: connecting, quoting, lexical rules, errors, encodings |
+//! | [`statements`] | what a driver lists at load |
 //! | [`template`], [`quote`] | templates and values, as far as dialects agree |
 
 use std::sync::Arc;
@@ -20,15 +21,18 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::OwnedSemaphorePermit;
-use wasmtime::component::Resource;
+use wasmtime::component::{Linker, Resource};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::backend::{Session, Unavailable};
 use crate::bindings::secrets::Encoding;
-use crate::bindings::sql::{Host, Param, Rows, SqlError, Statement};
-use crate::call::{Call, Track};
+use crate::bindings::sql::{Host, Param, Rows, SqlError, Statement, add_to_linker};
+use crate::capability::Capability;
 use crate::capability::secrets::GuestSecret;
-use crate::driver::Lane;
-use crate::text::escape;
+use crate::declared::{Reading, Said, Undeclared};
+use crate::meter::Track;
+use crate::view::{HasView, View, ViewOf};
+use jit_core::driver::Lane;
 
 pub(crate) mod bounds;
 pub mod connection;
@@ -36,12 +40,14 @@ pub mod dialect;
 pub mod mysql;
 pub mod postgres;
 pub mod quote;
+pub mod statements;
 pub mod template;
 
 use bounds::{Purpose, RowBounds};
-use connection::{Session, SqlConnection, SqlLease, Unavailable, describe};
+use connection::{Open, SqlConnection, SqlLease, describe};
 use dialect::{Backend, QueryEnd, SqlKind, definite};
 use quote::QuoteError;
+use statements::Templates;
 use template::{Output, Template};
 
 /// Attempts after the first when the server reports a lost race.
@@ -56,39 +62,43 @@ const LOGIN: usize = 256;
 /// So many bytes of a secret in a row are a part of it.
 const PART: usize = 4;
 
-/// What a call needs to run statements.
-pub(crate) struct SqlSession {
-    pub(crate) connection: Arc<SqlConnection>,
-    pub(crate) templates: Arc<Templates>,
-    pub(crate) lane: Lane,
-    /// A connection to another database, kept until the call ends or asks for a third one.
-    pub(crate) elsewhere: Option<Elsewhere>,
+/// Registers it.
+pub(crate) struct SqlCapability;
+
+impl Capability for SqlCapability {
+    const WORD: &'static str = "sql";
+    const REACHES_A_BACKEND: bool = true;
+    const LISTS_STATEMENTS: bool = true;
+
+    fn link<T: HasView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+        add_to_linker::<T, ViewOf<SqlSession>>(linker, |data| data.view().on())
+    }
+
+    fn declare(said: &Said<'_>) -> Result<Option<Reading>, Undeclared> {
+        if !said.is_imported {
+            return Ok(None);
+        }
+        let templates = Templates::of(said).map_err(|error| Undeclared::Statements(Box::new(error)))?;
+        Ok(Some(Arc::new(templates)))
+    }
 }
+
+/// What a call needs to run statements.
+struct SqlSession {
+    connection: Arc<SqlConnection>,
+    templates: Arc<Templates>,
+    lane: Lane,
+    /// A connection to another database, kept until the call ends or asks for a third one.
+    elsewhere: Option<Elsewhere>,
+}
+
+impl Session for SqlSession {}
 
 /// A connection to another database of the server.
-pub(crate) struct Elsewhere {
+struct Elsewhere {
     database: String,
-    session: Session,
+    session: Open,
     _permit: OwnedSemaphorePermit,
-}
-
-/// The statements of a driver, as it listed them at load.
-#[derive(Debug, Default)]
-pub(crate) struct Templates {
-    listed: std::collections::HashMap<String, Template>,
-}
-
-impl Templates {
-    pub(crate) fn new(templates: Vec<Template>) -> Self {
-        Self { listed: templates.into_iter().map(|t| (t.text().to_owned(), t)).collect() }
-    }
-
-    /// Their texts, in alphabetical order.
-    pub(crate) fn texts(&self) -> Vec<String> {
-        let mut texts: Vec<_> = self.listed.keys().cloned().collect();
-        texts.sort();
-        texts
-    }
 }
 
 /// A message to the server; wiped when nobody needs it any more, since it may hold a secret.
@@ -129,23 +139,23 @@ struct Rendered {
     is_plain: bool,
 }
 
-impl Host for Call {
+impl Host for View<'_, SqlSession> {
     async fn execute(
         &mut self,
         database: Option<String>,
         batch: Vec<Statement>,
     ) -> wasmtime::Result<Result<(), SqlError>> {
-        self.enter_host(size_of(&database, &batch))?;
-        if batch.is_empty() || batch.len() > self.limits.batch {
-            let most = self.limits.batch;
+        self.meter.enter_host(size_of(&database, &batch))?;
+        if batch.is_empty() || batch.len() > self.meter.limits.batch {
+            let most = self.meter.limits.batch;
             return Ok(Err(SqlError::Denied(format!("a batch must have 1 to {most} statements"))));
         }
-        let track = Arc::clone(&self.track);
+        let track = Arc::clone(&self.meter.track);
         let rendered = match track.unmetered(self.render(&batch, Purpose::Execute)).await? {
             Ok(rendered) => rendered,
             Err(denied) => return Ok(Err(denied)),
         };
-        let Some(session) = &mut self.sql else {
+        let Some(session) = self.session.as_deref_mut() else {
             return Ok(Err(no_connection()));
         };
         let result = track.unmetered(session.execute(&track, database.as_deref(), &rendered)).await;
@@ -159,25 +169,28 @@ impl Host for Call {
         max_rows: u32,
     ) -> wasmtime::Result<Result<Rows, SqlError>> {
         let batch = [statement];
-        self.enter_host(size_of(&database, &batch))?;
+        self.meter.enter_host(size_of(&database, &batch))?;
         if batch[0].params.iter().any(|param| matches!(param, Param::Secret(_))) {
             // Its rows go to the guest (BLIND-PLUGIN).
             let reason = "a query takes no secret: its rows could show it".to_owned();
             return Ok(Err(SqlError::Denied(reason)));
         }
-        let bounds =
-            RowBounds { rows: max_rows.min(self.limits.rows), columns: self.limits.columns, bytes: self.bytes_left() };
-        let track = Arc::clone(&self.track);
+        let bounds = RowBounds {
+            rows: max_rows.min(self.meter.limits.rows),
+            columns: self.meter.limits.columns,
+            bytes: self.meter.bytes_left(),
+        };
+        let track = Arc::clone(&self.meter.track);
         let rendered = match track.unmetered(self.render(&batch, Purpose::Query(bounds))).await? {
             Ok(rendered) => rendered,
             Err(denied) => return Ok(Err(denied)),
         };
-        let Some(session) = &mut self.sql else {
+        let Some(session) = self.session.as_deref_mut() else {
             return Ok(Err(no_connection()));
         };
         let result = track.unmetered(session.query(database.as_deref(), &rendered, bounds)).await;
         if let Ok(rows) = &result {
-            self.count_bytes(bytes_of_rows(rows))?;
+            self.meter.count_bytes(bytes_of_rows(rows))?;
         }
         self.answered(result)
     }
@@ -187,26 +200,26 @@ impl Host for Call {
         user: String,
         password: Resource<GuestSecret>,
     ) -> wasmtime::Result<Result<bool, SqlError>> {
-        self.enter_host(user.len())?;
+        self.meter.enter_host(user.len())?;
         if user.is_empty() || user.len() > LOGIN || user.contains('\0') {
             return Ok(Err(SqlError::Denied(format!("a login has 1 to {LOGIN} bytes, none of them NUL"))));
         }
         let password = self.table.get(&password)?.0.clone();
-        let Some(session) = &self.sql else {
+        let Some(session) = self.session.as_deref() else {
             return Ok(Err(no_connection()));
         };
-        let (track, connection) = (Arc::clone(&self.track), Arc::clone(&session.connection));
-        let result = track.unmetered(connection.authenticate(&user, &password)).await.map_err(unavailable);
+        let (track, connection) = (Arc::clone(&self.meter.track), Arc::clone(&session.connection));
+        let result = track.unmetered(connection.try_login(&user, &password)).await.map_err(unavailable);
         self.answered(result)
     }
 }
 
-impl Call {
+impl View<'_, SqlSession> {
     /// Counts what an error takes to the guest.
     fn answered<T>(&mut self, result: Result<T, SqlError>) -> wasmtime::Result<Result<T, SqlError>> {
         match &result {
-            Ok(_) | Err(SqlError::Refused(_)) => self.track.set_answered(true),
-            Err(SqlError::Unavailable(_)) => self.track.set_answered(false),
+            Ok(_) | Err(SqlError::Refused(_)) => self.meter.track.set_answered(true),
+            Err(SqlError::Unavailable(_)) => self.meter.track.set_answered(false),
             Err(SqlError::Unknown(_) | SqlError::Denied(_)) => {}
         }
         let bytes = match &result {
@@ -214,7 +227,7 @@ impl Call {
             Err(SqlError::Refused(error)) => error.code.len() + error.message.len(),
             Err(SqlError::Unavailable(text) | SqlError::Unknown(text) | SqlError::Denied(text)) => text.len(),
         };
-        self.count_bytes(bytes)?;
+        self.meter.count_bytes(bytes)?;
         Ok(result)
     }
 
@@ -223,7 +236,7 @@ impl Call {
     /// # Errors
     /// Traps when a handle is not one of this call's.
     async fn render(&mut self, batch: &[Statement], purpose: Purpose) -> wasmtime::Result<Result<Rendered, SqlError>> {
-        let Some(session) = &self.sql else {
+        let Some(session) = self.session.as_deref() else {
             return Ok(Err(no_connection()));
         };
         let templates = Arc::clone(&session.templates);
@@ -263,25 +276,6 @@ impl Call {
 /// Whether all but the secret are literals, as in `'user'@'host'`: then the server can read it.
 fn names_an_account(statement: &Statement) -> bool {
     statement.params.iter().all(|param| matches!(param, Param::Literal(_) | Param::Secret(_)))
-}
-
-impl Templates {
-    /// The statement's template, which fits its parameters and the dialect.
-    fn find(&self, number: usize, statement: &Statement, kind: SqlKind) -> Result<&Template, String> {
-        let Some(template) = self.listed.get(&statement.template) else {
-            let shown = escape(&statement.template, 80);
-            return Err(format!("statement {number} is not a listed template: {shown}"));
-        };
-        let (takes, given) = (template.parameters(), statement.params.len());
-        if takes != given {
-            return Err(format!("statement {number} takes {takes} parameters, {given} given"));
-        }
-        if template.kind() != kind {
-            let (written, server) = (template.kind().name(), kind.name());
-            return Err(format!("the driver's statements are written for {written}, the connection is to {server}"));
-        }
-        Ok(template)
-    }
 }
 
 /// All statements as one message, which PostgreSQL runs as one transaction.
@@ -444,7 +438,8 @@ impl SqlSession {
         connection: &'a Arc<SqlConnection>,
         database: Option<&str>,
     ) -> Result<InUse<'a>, Unavailable> {
-        let other = database.filter(|name| *name != connection.endpoint().database);
+        let home = connection.endpoint().database.as_deref().unwrap_or_default();
+        let other = database.filter(|name| *name != home);
         let Some(database) = other else {
             let lease = connection.acquire(self.lane).await?;
             return Ok(InUse::new(connection, Place::Home(lease)));
@@ -481,7 +476,7 @@ impl<'a> InUse<'a> {
     }
 
     #[expect(clippy::expect_used, reason = "only answered takes the place, and it consumes self")]
-    fn session(&mut self) -> &mut Session {
+    fn session(&mut self) -> &mut Open {
         self.place.as_mut().expect("in use until answered").session()
     }
 
@@ -496,7 +491,7 @@ impl<'a> InUse<'a> {
 }
 
 impl Place<'_> {
-    fn session(&mut self) -> &mut Session {
+    fn session(&mut self) -> &mut Open {
         match self {
             Self::Home(lease) => lease.session(),
             Self::Elsewhere { elsewhere, .. } => &mut elsewhere.session,

@@ -14,11 +14,12 @@ use sqlx::{
 };
 use url::Url;
 
-use super::connection::{Endpoint, SETTLE, SqlConnectionOptions, without_brackets};
+use super::connection::{SETTLE, SqlConnectionOptions, without_brackets};
 use super::dialect::QueryEnd;
 use super::{RowBounds, StatementText};
+use crate::backend::Endpoint;
 use crate::bindings::sql::Rows;
-use crate::driver::Lane;
+use jit_core::driver::Lane;
 use jit_core::transport::{self, Security, Spoken};
 
 pub(crate) mod bounds;
@@ -75,7 +76,7 @@ impl Dialer {
             transport::security(Spoken::MySql, url, settings.plaintext, false).map_err(|wrong| wrong.to_string())?;
         // sqlx's own text is not passed on: it could quote the URL.
         let read = |url: &Url| MySqlConnectOptions::from_url(url).map_err(|_| "the URL is not a MySQL URL".to_owned());
-        let named = read(url)?.get_database().unwrap_or_default().to_owned();
+        let named = read(url)?.get_database().filter(|name| !name.is_empty()).map(str::to_owned);
         // Accounts belong to the server: the broker's own needs no privilege in any database. The one
         // that the URL names is where applications go.
         let mut server = url.clone();
@@ -92,7 +93,8 @@ impl Dialer {
             .set_names(false)
             .ssl_mode(ssl_mode(security))
             .disable_statement_logging();
-        let endpoint = Endpoint { host: host.to_owned(), port: url.port().unwrap_or(PORT), database: named };
+        let endpoint =
+            Endpoint { scheme: "mysql", host: host.to_owned(), port: url.port().unwrap_or(PORT), database: named };
         Ok((Self { options, statement_timeout: settings.statement_timeout }, endpoint))
     }
 
@@ -340,8 +342,8 @@ mod tests {
         }
         assert_eq!(dialer("mysql://u@[::1]:3307").unwrap().host, "::1");
         let endpoint = dialer("mysql://u@localhost").unwrap();
-        assert_eq!((endpoint.port, endpoint.database.as_str()), (3306, ""));
-        assert_eq!(dialer("mysql://u@localhost:3307/inventory").unwrap().database, "inventory");
+        assert_eq!((endpoint.port, endpoint.database), (3306, None));
+        assert_eq!(dialer("mysql://u@localhost:3307/inventory").unwrap().database.unwrap(), "inventory");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgRow, PgS
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _, ValueRef as _};
 use zeroize::Zeroizing;
 
-use super::connection::{Endpoint, SETTLE, SqlConnectionOptions, without_brackets};
+use super::connection::{SETTLE, SqlConnectionOptions, without_brackets};
 use super::dialect::QueryEnd;
 use super::{MESSAGE, RowBounds, StatementText, withheld};
+use crate::backend::Endpoint;
 use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Rows, ServerError};
 use crate::text::escape;
@@ -84,9 +85,10 @@ impl Dialer {
             options = options.options([("client_connection_check_interval", interval.as_millis().to_string())]);
         }
         let endpoint = Endpoint {
+            scheme: "postgres",
             host,
             port: options.get_port(),
-            database: options.get_database().unwrap_or(database).to_owned(),
+            database: Some(options.get_database().unwrap_or(database).to_owned()),
         };
         Ok((Self { options }, endpoint))
     }

@@ -12,7 +12,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Row as _, ValueRef as _};
 
 use crate::capability::sql::bounds::Purpose;
-use crate::driver::Lane;
+use jit_core::driver::Lane;
 
 /// The server's own schema. Temporary tables come last; unnamed, they would come first.
 pub(crate) const SEARCH_PATH: &str = "pg_catalog, pg_temp";

@@ -36,14 +36,15 @@ const LATEST: u64 = 253_402_300_799;
 const TURN: Duration = Duration::from_secs(10);
 
 /// What the plugins of one connection keep.
-pub(crate) struct KeptSecrets {
+pub(super) struct KeptSecrets {
     memory: Arc<Memory>,
     /// By plugin and key: whose turn it is to make what is missing.
     turns: Mutex<Turns>,
 }
 
 /// One call's turn to make what is missing (to log in); others wait until it ends.
-pub(crate) struct Turn {
+#[derive(Debug)]
+pub(super) struct Turn {
     key: String,
     _held: tokio::sync::OwnedMutexGuard<()>,
 }
@@ -75,7 +76,7 @@ impl fmt::Debug for KeptSecrets {
 
 impl KeptSecrets {
     /// For the connection of that name.
-    pub(crate) fn new(connection: String, store: Option<Arc<dyn SessionStore>>) -> Self {
+    pub(super) fn new(connection: String, store: Option<Arc<dyn SessionStore>>) -> Self {
         let memory =
             Memory { connection, store, slots: Mutex::new(BTreeMap::new()), writing: tokio::sync::Mutex::new(()) };
         Self { memory: Arc::new(memory), turns: Mutex::default() }

@@ -1,0 +1,105 @@
+//! What every kind of loaded plugin has: its component, linked with what it is granted.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::{ComponentExportIndex, InstancePre};
+
+use crate::backend::Connection;
+use crate::call::{Call, Pace};
+use crate::capability::Grant;
+use crate::declared::Declared;
+use crate::engine::Core;
+use crate::fault::{Fault, FaultKind};
+use crate::kind::PluginKind;
+use jit_core::driver::Lane;
+
+/// What every kind of loaded plugin has.
+pub(crate) struct Loaded {
+    pub(crate) core: Arc<Core>,
+    pub(crate) name: Arc<str>,
+    pub(crate) path: PathBuf,
+    pub(crate) sha256: String,
+    pub(crate) kind: PluginKind,
+    /// What the configuration granted, in its words.
+    pub(crate) asked: Option<Vec<Grant>>,
+    /// What that comes to.
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) signed_by: Vec<String>,
+    pub(crate) contract_version: String,
+    /// Linked with what it is granted and nothing else.
+    pub(crate) pre: InstancePre<Call>,
+    /// The instance that it exports as its kind.
+    pub(crate) interface: ComponentExportIndex,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .field("sha256", &self.sha256)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// A function of the interface, for calls.
+    pub(crate) fn function(&self, name: &str) -> Option<ComponentExportIndex> {
+        self.pre.component().get_export_index(Some(&self.interface), name)
+    }
+
+    /// A function of another interface that it exports.
+    pub(crate) fn function_of(&self, interface: &str, name: &str) -> Option<ComponentExportIndex> {
+        let component = self.pre.component();
+        let interface = component.get_export_index(None, interface)?;
+        component.get_export_index(Some(&interface), name)
+    }
+
+    /// A fault of this plugin.
+    pub(crate) fn fault(&self, kind: FaultKind) -> Fault {
+        Fault { plugin: Arc::clone(&self.name), kind }
+    }
+
+    /// The state of a new call.
+    pub(crate) fn call(&self) -> Call {
+        Call::new(Arc::clone(&self.name), self.core.limits)
+    }
+
+    /// Gives the call a session on the connection, where it is granted what works there.
+    pub(crate) fn connect(&self, call: &mut Call, connection: &Connection, lane: Lane, declared: &Declared) {
+        if self.grants.iter().any(|grant| grant.as_str() == connection.capability()) {
+            call.session = Some(Arc::clone(connection).session(lane, declared));
+        }
+    }
+
+    /// Calls a function on a fresh instance, on this thread.
+    pub(crate) fn call_blocking<P, R>(&self, function: &ComponentExportIndex, params: P) -> Result<R, Fault>
+    where
+        P: wasmtime::component::ComponentNamedList + wasmtime::component::Lower,
+        R: wasmtime::component::ComponentNamedList + wasmtime::component::Lift,
+    {
+        let _slot = self.core.policy_slot().map_err(|kind| self.fault(kind))?;
+        let mut store = self.call().into_store(&self.core.engine, Pace::Blocking);
+        let called = run_blocking(&mut store, &self.pre, function, params);
+        called.map_err(|error| self.fault(store.data_mut().fault(&error)))
+    }
+}
+
+/// Instantiates and calls.
+pub(crate) fn run_blocking<P, R>(
+    store: &mut Store<Call>,
+    pre: &InstancePre<Call>,
+    function: &ComponentExportIndex,
+    params: P,
+) -> wasmtime::Result<R>
+where
+    P: wasmtime::component::ComponentNamedList + wasmtime::component::Lower,
+    R: wasmtime::component::ComponentNamedList + wasmtime::component::Lift,
+{
+    let instance = pre.instantiate(&mut *store)?;
+    let function = instance.get_typed_func::<P, R>(&mut *store, function)?;
+    function.call(store, params)
+}
