@@ -54,12 +54,12 @@ fn from_new_to_tested(folder: &Path, lang: &str, unit_tests: &[&str]) -> PathBuf
     let file = component.to_str().unwrap();
     let checked = broker(&project, &["plugin", "check", file, "--grants", "log"], 0);
     assert!(
-        checked.contains("policy, contract 0.1.0") && checked.contains("calls itself office-rule 0.1.0"),
+        checked.contains("policy, contract 0.2.0") && checked.contains("calls itself office-rule 0.1.0"),
         "{checked}"
     );
     assert!(!checked.contains("wasi:"), "{checked}");
     let refused = broker(&project, &["plugin", "check", file, "--grants", ""], 3);
-    assert!(refused.contains("imports `jit:plugin/log@0.1.0`, which is not granted: add \"log\""), "{refused}");
+    assert!(refused.contains("imports `jit:plugin/log@0.2.0`, which is not granted: add \"log\""), "{refused}");
 
     let report = project.join("target/report.json");
     let test = ["plugin", "test", "--policy", file, "--cases", "cases.toml", "--format", "json", "--output"];
@@ -190,6 +190,16 @@ async fn a_policy_in_rust_from_nothing_to_decisions() {
 /// What a policy tries that no policy may do, and what comes of it: its cases say so.
 fn hostile(fixture: &str, sdk: &str) {
     let folder = TempDir::with_prefix("jit-").unwrap();
+    passes_its_cases(fixture, sdk, &folder);
+    // Nothing of the machine that built it got in.
+    let bytes = std::fs::read(folder.path().join("project").join(format!("{fixture}.wasm"))).unwrap();
+    for trace in [root().to_str().unwrap(), folder.path().to_str().unwrap()] {
+        assert!(!bytes.windows(trace.len()).any(|window| window == trace.as_bytes()), "{trace}");
+    }
+}
+
+/// Builds a policy of `tests/policies` with that SDK, and asks it its cases. Returns its component.
+fn passes_its_cases(fixture: &str, sdk: &str, folder: &TempDir) -> PathBuf {
     let project = folder.path().join("project");
     copy(&root().join("tests/policies").join(fixture), &project);
     let name = Path::new(sdk).file_name().unwrap();
@@ -198,11 +208,68 @@ fn hostile(fixture: &str, sdk: &str) {
     let component = format!("{fixture}.wasm");
     let said = broker(&project, &["plugin", "test", "--policy", &component, "--cases", "cases.toml"], 0);
     assert!(said.contains(" 0 failed"), "{said}");
-    // Nothing of the machine that built it got in.
-    let bytes = std::fs::read(project.join(component)).unwrap();
-    for trace in [root().to_str().unwrap(), folder.path().to_str().unwrap()] {
-        assert!(!bytes.windows(trace.len()).any(|window| window == trace.as_bytes()), "{trace}");
-    }
+    project.join(component)
+}
+
+/// The host counts for a policy in that language, and tells it where the caller is and which lease is renewed.
+async fn decides_by_counts(fixture: &str, sdk: &str) {
+    let folder = TempDir::with_prefix("jit-").unwrap();
+    let component = passes_its_cases(fixture, sdk, &folder);
+    let compiled = jit_plugin_build::cache::folder().unwrap().join("compiled");
+    let more = format!(
+        "[runtime]\ncache_dir = \"{}\"\n[plugins.quota]\npath = \"{}\"\n[policies.few]\nplugin = \"quota\"\n\
+         config = {{ requests = 3, window = \"1h\", leases = 1 }}\n",
+        compiled.display(),
+        component.display()
+    );
+    let policies = vec!["allow".into(), "few".into()];
+    let world = World::with(Settings { policies, more, ..Settings::default() }).await;
+    let client = world.client();
+    let prod = token(&client, "prod").await;
+    let ask = json!({"target": "inventory_db", "ttl": "30m"});
+    let issued = client.issue(&prod, &ask).await.unwrap();
+    assert_eq!(issued.status, 201, "{}", issued.text);
+    let second = client.issue(&prod, &ask).await.unwrap();
+    second.assert_problem(403, "policy-denied");
+    assert!(second.text_at("/detail").contains("too many live leases"), "{}", second.text);
+    let lease = issued.text_at("/lease_id").to_owned();
+    let renewed = client.post(&format!("/v1/leases/{lease}/renew"), &prod, &json!({"ttl": "40m"})).await.unwrap();
+    assert_eq!(renewed.status, 200, "{}", renewed.text);
+    let fourth = client.post(&format!("/v1/leases/{lease}/renew"), &prod, &json!({"ttl": "50m"})).await.unwrap();
+    fourth.assert_problem(403, "policy-denied");
+    assert!(fourth.text_at("/detail").contains("request 4 of 3"), "{}", fourth.text);
+
+    let few = |record: &Value| {
+        let policies = record["policies"].as_array().unwrap();
+        policies.iter().find(|policy| policy["name"] == "few").unwrap().clone()
+    };
+    let granted = &world.events("issue.granted")[0];
+    assert_eq!(granted["input"]["caller_address"], "127.0.0.1", "{granted}");
+    assert_eq!(few(granted)["labels"], json!({"from": "127.0.0.1", "about": "nothing"}));
+    assert_eq!(
+        few(granted)["looked_at"],
+        json!([
+            "operation",
+            "caller_address",
+            "fact usage.workload.requests.3600",
+            "fact usage.workload_target.leases",
+            "resource lease"
+        ])
+    );
+    let renewed = &world.events("lease.renewed")[0];
+    assert_eq!(renewed["input"]["resource"], json!({"lease": lease}), "{renewed}");
+    assert_eq!(few(renewed)["labels"]["about"], json!(lease));
+    world.assert_log_is_intact();
+}
+
+#[tokio::test]
+async fn a_policy_in_python_decides_by_counts() {
+    decides_by_counts("quota-python", "python/jit_plugin").await;
+}
+
+#[tokio::test]
+async fn a_policy_in_javascript_decides_by_counts() {
+    decides_by_counts("quota-js", "js/jit-plugin").await;
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -266,7 +333,7 @@ fn every_kind_is_written_and_its_template_builds_to_what_a_broker_loads() {
 fn the_sdks_pass_their_own_tests() {
     let sdk = root().join("sdk");
     run(&sdk.join("python"), &["python3", "-m", "unittest"]);
-    let tests = ["test/config.test.js", "test/policy.test.js"];
+    let tests = ["test/config.test.js", "test/policy.test.js", "test/request.test.js"];
     run(&sdk.join("js"), &[&["node", "--test"], &tests[..]].concat());
 }
 

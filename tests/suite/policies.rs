@@ -253,6 +253,9 @@ async fn an_operator_is_told_how_a_decision_comes_about() {
 when = { attributes = { env = "prod" }, facts = { "edr.score" = "90" } }
 max_ttl_seconds = 300
 reason = "prod and healthy"
+[[policies.scripted.config.rules]]
+when = { operation = "renew", caller_address = "192.0.2.7", resource = { lease = "lease_01" } }
+reason = "of that lease"
 "#,
     ))
     .await;
@@ -269,6 +272,7 @@ reason = "prod and healthy"
         "env = prod",
         "edr.score = 90",
         "2. scripted: allow, prod and healthy; at most 300 s",
+        "\n   decided by: operation, attribute env, fact edr.score\n",
         "ALLOWED: app_read_only for 300 s",
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
@@ -277,6 +281,22 @@ reason = "prod and healthy"
     assert_eq!(denied.status.code(), Some(3));
     let explained: Value = serde_json::from_slice(&denied.stdout).unwrap();
     assert_eq!((&explained["decision"], &explained["policy"]), (&json!("deny"), &json!("scripted")));
+    assert_eq!(explained["policies"][1]["looked_at"], json!(["operation", "attribute env"]));
+    // What only a real request has is named where a policy looks at it, and can be given.
+    let renewal = ask(&["--renew", "--format", "json"]);
+    assert_eq!(renewal.status.code(), Some(3));
+    let explained: Value = serde_json::from_slice(&renewal.stdout).unwrap();
+    assert!(explained["lacks"].to_string().contains("--caller-address"), "{explained}");
+    let whole = ["--renew", "--caller-address", "192.0.2.7", "--resource", "lease=lease_01"];
+    let told = ask(&whole);
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert_eq!(told.status.code(), Some(0), "{text}");
+    assert!(text.contains("caller's address = 192.0.2.7") && text.contains("resource lease = lease_01"), "{text}");
+    assert!(text.contains("decided by: operation, caller_address, attribute env, resource lease\n"), "{text}");
+    let odd = ask(&["--caller-address", "nowhere"]);
+    assert_eq!(odd.status.code(), Some(2), "{}", String::from_utf8_lossy(&odd.stderr));
+    let denied = ask(&["--attribute", "env=dev", "--format", "json"]);
+    let explained: Value = serde_json::from_slice(&denied.stdout).unwrap();
     // Without a broker it is the same.
     let config = world.config_with_issuer();
     let offline = ask(&["--offline", config.to_str().unwrap(), "--attribute", "env=dev", "--format", "json"]);

@@ -194,6 +194,7 @@ async fn a_rule_from_nothing_to_everybody_and_back() {
     put(&world, &next("toml", "percent = 50"));
     let simulated = done(&world, &next("sh", "policy simulate"));
     assert!(simulated.contains("own-environment"), "{simulated}");
+    assert!(simulated.contains("decided by: operation, workload, role, attribute env\n"), "{simulated}");
     let half = denied(&client, "dev").await;
     assert!((3..=17).contains(&half), "{half} of 20");
     assert_eq!(denied(&client, "dev").await, half);

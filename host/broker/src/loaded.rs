@@ -10,8 +10,8 @@ use jit_core::driver::{
     AccountPage, AccountState, AccountView, Description, Feature, Issued, RoleView, RotationStep, TargetView,
 };
 use jit_core::outcome::Outcome;
-use jit_core::policy::{PolicyRequest, Verdict};
-use jit_pipeline::ports::{Context, Driver, Drivers, FoundDriver, Policy, PolicyFault, Scope};
+use jit_core::policy::PolicyRequest;
+use jit_pipeline::ports::{Context, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply, Scope};
 use jit_pipeline::target::Serving;
 use jit_runtime::{
     Connection, ContextPlugin, ContextScope, DriverPlugin, DriverScope, FaultKind, Plugin, PolicyPlugin,
@@ -160,11 +160,13 @@ impl Policy for BoundPolicy {
         self.plugin.sha256()
     }
 
-    fn decide(&self, request: &PolicyRequest) -> Result<Verdict, PolicyFault> {
-        self.plugin.decide(&self.config, request).map_err(|fault| match fault.kind {
+    fn decide(&self, request: &PolicyRequest) -> PolicyReply {
+        let answer = self.plugin.ask(&self.config, request);
+        let verdict = answer.verdict.map_err(|fault| match fault.kind {
             FaultKind::Overloaded => PolicyFault::Overloaded,
             _ => PolicyFault::Failed(fault.to_string()),
-        })
+        });
+        PolicyReply { verdict, looked_at: answer.looked_at }
     }
 }
 

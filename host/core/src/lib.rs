@@ -18,6 +18,7 @@
 //! | [`place`] | where an account is (RIGHT-PLACE) |
 //! | [`driver`] | what is said to a driver and what it answers |
 //! | [`policy`] | what is said to a policy, what it answers, and how answers add up |
+//! | [`operation`], [`looked_at`] | what is to be decided; what a policy read to decide it |
 //! | [`rollout`], [`glob`] | for whom a policy counts already |
 //! | [`usage`] | what is counted for policies |
 //! | [`event`] | the audit events |
@@ -35,7 +36,9 @@ pub mod event;
 pub mod glob;
 pub mod id;
 pub mod lease;
+pub mod looked_at;
 pub mod name;
+pub mod operation;
 pub mod outcome;
 pub mod place;
 pub mod policy;

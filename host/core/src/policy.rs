@@ -1,11 +1,14 @@
 //! What is said to a policy, what it answers, and how the answers of a chain add up.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::name::RoleName;
 use crate::ttl::Ttl;
+
+pub use crate::operation::Operation;
 
 /// What a policy is asked. All of it stands in the audit record, so that the decision can be
 /// replayed (PURE-POLICY).
@@ -35,28 +38,17 @@ pub struct PolicyRequest {
     pub metadata: BTreeMap<String, String>,
     /// Usage counts and facts, by name.
     pub facts: BTreeMap<String, String>,
+    /// The caller's IP address as the listener sees it. Absent where there is no connection, and in records of
+    /// earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_address: Option<IpAddr>,
+    /// What the operation is about: the lease of a renewal. Empty for a new lease.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resource: BTreeMap<String, String>,
 }
 
-/// What is to be decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Operation {
-    /// A new lease.
-    Issue,
-    /// A later expiry.
-    Renew,
-}
-
-impl Operation {
-    /// The contract's word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Issue => "issue",
-            Self::Renew => "renew",
-        }
-    }
-}
+/// The property of a renewal's resource that holds the lease's id.
+pub const LEASE: &str = "lease";
 
 /// A policy's yes, checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -176,6 +168,10 @@ pub struct PolicyRecord {
     /// What a yes came with.
     #[serde(flatten)]
     pub obligations: Obligations,
+    /// What of the input it looked at, as [`crate::looked_at::LookedAt::words`] lists it. Empty in records of
+    /// earlier releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looked_at: Vec<String>,
     /// It did not answer: it trapped, ran out of time, or said what cannot be used. That denies, and
     /// need not happen again with the same input.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -234,6 +230,7 @@ impl PolicyRecord {
             verdict: String::new(),
             reason: String::new(),
             obligations: Obligations::default(),
+            looked_at: Vec::new(),
             failed: false,
             rolled_out: None,
             plugin_sha256: String::new(),
@@ -440,6 +437,8 @@ pub(crate) mod tests {
             ticket: None,
             metadata: BTreeMap::new(),
             facts: BTreeMap::new(),
+            caller_address: None,
+            resource: BTreeMap::new(),
         }
     }
 
@@ -540,6 +539,26 @@ pub(crate) mod tests {
         // As an older release wrote it.
         let old =
             serde_json::json!({"name": "a", "mode": "enforce", "verdict": "allow", "plugin_sha256": "00", "micros": 7});
-        assert_eq!(serde_json::from_value::<PolicyRecord>(old).unwrap().obligations, Obligations::default());
+        let old: PolicyRecord = serde_json::from_value(old).unwrap();
+        assert_eq!((old.obligations, old.looked_at), (Obligations::default(), Vec::new()));
+    }
+
+    #[test]
+    fn an_input_of_an_earlier_release_is_read_and_written_as_it_was() {
+        let old = serde_json::json!({
+            "operation": "renew", "time": 1, "workload": "w", "issuer": "i", "attributes": {}, "target": "t",
+            "role": "r", "ttl_seconds": 60, "reason": null, "ticket": null, "metadata": {}, "facts": {},
+        });
+        let input: PolicyRequest = serde_json::from_value(old.clone()).unwrap();
+        assert_eq!((input.caller_address, input.resource.len()), (None, 0));
+        assert_eq!(serde_json::to_value(&input).unwrap(), old);
+        let whole = PolicyRequest {
+            caller_address: Some("192.0.2.7".parse().unwrap()),
+            resource: BTreeMap::from([(LEASE.to_owned(), "lease_01".to_owned())]),
+            ..input
+        };
+        let json = serde_json::to_value(&whole).unwrap();
+        assert_eq!((&json["caller_address"], &json["resource"]["lease"]), (&"192.0.2.7".into(), &"lease_01".into()));
+        assert_eq!(serde_json::from_value::<PolicyRequest>(json).unwrap(), whole);
     }
 }

@@ -113,7 +113,8 @@ fn who_named(role: &RoleName, answers: &[Answer]) -> String {
 /// Asks one policy. Whatever goes wrong in it denies, by its name (CLOSED).
 fn ask_one(link: &ChainLink, input: &PolicyRequest) -> Result<Answer, Refused> {
     let started = Instant::now();
-    let (verdict, failed) = match link.policy.decide(input) {
+    let answer = link.policy.decide(input);
+    let (verdict, failed) = match answer.verdict {
         Ok(verdict) => (verdict, false),
         // Not the policy's doing, so not its no.
         Err(PolicyFault::Overloaded) => return Err(Refused::Overloaded),
@@ -133,6 +134,7 @@ fn ask_one(link: &ChainLink, input: &PolicyRequest) -> Result<Answer, Refused> {
         verdict: told.verdict.to_owned(),
         reason: told.reason,
         obligations: told.obligations,
+        looked_at: answer.looked_at.words(),
         failed,
         rolled_out,
         plugin_sha256: link.policy.sha256().to_owned(),

@@ -11,6 +11,7 @@
 //!
 //! Wherever a step is lost, what is left is a lease that the removal knows ([`crate::removal`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -111,7 +112,8 @@ pub fn resolve(
     operation: Operation,
 ) -> Result<Asked, Refused> {
     let (target, role, ttl) = broker.serving.load().find(&request)?;
-    Ok(Asked { caller, target, role, ttl, request, request_id, at: broker.clock.now(), operation })
+    let (at, resource) = (broker.clock.now(), BTreeMap::new());
+    Ok(Asked { caller, target, role, ttl, request, request_id, at, operation, resource })
 }
 
 /// A verified workload asked for what is not offered: on record, as a policy's no would be.

@@ -42,13 +42,15 @@ pub struct Asked {
     pub at: Timestamp,
     /// Issue or renew.
     pub operation: Operation,
+    /// What the operation is about: the lease of a renewal.
+    pub resource: BTreeMap<String, String>,
 }
 
 impl Asked {
     /// What the policies are told, but for the facts.
     fn input(&self) -> PolicyRequest {
         PolicyRequest {
-            operation: self.operation,
+            operation: self.operation.clone(),
             time: u64::try_from(self.at.as_second()).unwrap_or(0),
             workload: self.caller.principal.workload.clone(),
             issuer: self.caller.principal.issuer.clone(),
@@ -60,6 +62,8 @@ impl Asked {
             ticket: self.request.ticket.clone(),
             metadata: self.request.metadata.clone(),
             facts: BTreeMap::new(),
+            caller_address: self.request.caller_address,
+            resource: self.resource.clone(),
         }
     }
 }
@@ -242,7 +246,7 @@ pub async fn decide(broker: &Broker, asked: Asked, counting: Counting) -> Decide
 /// whether it waits to be settled from now on.
 async fn count(broker: &Broker, asked: &Asked, counting: Counting, input: &mut PolicyRequest) -> Result<bool, Refused> {
     let principal = asked.caller.principal.clone();
-    let counted = asked.target.counted(asked.request_id.clone(), principal, asked.at, asked.operation);
+    let counted = asked.target.counted(asked.request_id.clone(), principal, asked.at, &asked.operation);
     let Some(counted) = counted else { return Ok(false) };
     let usage = match counting {
         Counting::Count => broker.store.count(&counted).await?,

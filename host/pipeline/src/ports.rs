@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use jit_core::driver::{
     AccountPage, AccountState, AccountView, Description, Issued, Lane, RoleView, RotationStep, TargetView,
 };
+use jit_core::looked_at::LookedAt;
 use jit_core::outcome::Outcome;
 use jit_core::policy::{PolicyRequest, Verdict};
 use secrecy::SecretString;
@@ -142,16 +143,22 @@ pub enum PolicyFault {
     Failed(String),
 }
 
+/// What a policy says, and what it looked at to say it.
+#[derive(Debug, Clone)]
+pub struct PolicyReply {
+    /// The verdict; a [`PolicyFault`], whatever it is, does not allow (CLOSED).
+    pub verdict: Result<Verdict, PolicyFault>,
+    /// What of the request it read, until it answered or failed.
+    pub looked_at: LookedAt,
+}
+
 /// A policy with its configuration.
 pub trait Policy: Send + Sync {
     /// The SHA-256 of its component, in hexadecimal.
     fn sha256(&self) -> &str;
 
     /// Asks it. Blocks for as long as the policy takes, within its own limit.
-    ///
-    /// # Errors
-    /// [`PolicyFault`]; whatever it is, the policy does not allow (CLOSED).
-    fn decide(&self, request: &PolicyRequest) -> Result<Verdict, PolicyFault>;
+    fn decide(&self, request: &PolicyRequest) -> PolicyReply;
 }
 
 /// A context provider with its configuration, connection and deadline.

@@ -4,6 +4,7 @@
 //! own expiry moves first, then the lease's: lost in between, the account still goes at the
 //! lease's old time.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
-use jit_core::policy::Operation;
+use jit_core::policy::{LEASE, Operation};
 use jit_core::ttl::Ttl;
 use jit_identity::Verified;
 
@@ -37,6 +38,7 @@ pub async fn renew(
     caller: Arc<Verified>,
     id: &LeaseId,
     ask: RenewRequest,
+    caller_address: Option<IpAddr>,
     request_id: RequestId,
 ) -> Result<Lease, Refused> {
     broker.has_room()?;
@@ -55,7 +57,9 @@ pub async fn renew(
         ticket: lease.ticket.clone(),
         metadata: lease.metadata.clone(),
     };
-    let asked = resolve(broker, caller, CheckedRequest::check(request)?, request_id.clone(), Operation::Renew)?;
+    let request = CheckedRequest::check(request)?.from_address(caller_address);
+    let mut asked = resolve(broker, caller, request, request_id.clone(), Operation::Renew)?;
+    asked.resource.insert(LEASE.to_owned(), lease.id.to_string());
     let (target, at) = (asked.target.clone(), asked.at);
     if !target.driver_ref().same_maker(&lease.driver) {
         // The old driver removes the account when its time is over; the new one knows nothing of it.

@@ -1,6 +1,7 @@
 //! What a caller asks, as it arrives and after its check. Every field has a size.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jit_api::{GiveBackRequest, IssueRequest, MAX_NAMED};
 use jit_core::name::{RoleName, TargetName};
@@ -44,6 +45,9 @@ impl GivenBack {
 /// [`CheckedRequest::check`] makes one.
 #[derive(Debug, Clone)]
 pub struct CheckedRequest {
+    /// The caller's IP address as the listener sees it; behind a proxy, the proxy's. `None` where there is no
+    /// connection.
+    pub caller_address: Option<IpAddr>,
     /// The target's name.
     pub target: TargetName,
     /// The role's name.
@@ -92,7 +96,13 @@ impl CheckedRequest {
                 .map_err(|error| Refused::field("metadata", format!("a metadata key {error}")))?;
             text("metadata", Some(value.clone()), 256)?;
         }
-        Ok(Self { target, role, ttl, reason, ticket, metadata, digest, _proof: Proof })
+        Ok(Self { caller_address: None, target, role, ttl, reason, ticket, metadata, digest, _proof: Proof })
+    }
+
+    /// The same request, from that address.
+    #[must_use]
+    pub fn from_address(self, caller_address: Option<IpAddr>) -> Self {
+        Self { caller_address, ..self }
     }
 
     /// The same request for another length, which is checked already.

@@ -2,12 +2,13 @@
 //! without any effect. What applications get of their own decisions is `POST /v1/simulate`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use jit_api::IssueRequest;
 use jit_core::id::RequestId;
 use jit_core::name::{Principal, RoleName};
-use jit_core::policy::{ContextRecord, Operation, PolicyRecord, PolicyRequest};
+use jit_core::policy::{ContextRecord, LEASE, Operation, PolicyRecord, PolicyRequest};
 use jit_core::ttl::Ttl;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,12 @@ pub struct Question {
     /// At which moment; none is now.
     #[serde(default)]
     pub time: Option<Timestamp>,
+    /// The caller's IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_address: Option<IpAddr>,
+    /// What the operation is about: `lease` of a renewal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resource: BTreeMap<String, String>,
     /// Facts in place of those of providers and counts: a provider that is named here is not asked,
     /// and with any `usage.…` nothing is counted.
     #[serde(default)]
@@ -99,7 +106,7 @@ impl Question {
         {
             return Err(Refused::field("workload", "workload, issuer and subject are texts of at most 1 KiB"));
         }
-        for (field, pairs) in [("attributes", &self.attributes), ("facts", &self.facts)] {
+        for (field, pairs) in [("attributes", &self.attributes), ("facts", &self.facts), ("resource", &self.resource)] {
             if pairs.len() > MOST_PAIRS || !pairs.iter().all(|(name, value)| fits(name) && fits(value)) {
                 return Err(Refused::field(field, format!("{field} are at most {MOST_PAIRS}, each of at most 1 KiB")));
             }
@@ -153,7 +160,7 @@ pub async fn explain(
     let (target, role, ttl) = serving.find(&request)?;
     let at = question.time.unwrap_or_else(Timestamp::now);
     let mut input = PolicyRequest {
-        operation: question.operation,
+        operation: question.operation.clone(),
         time: u64::try_from(at.as_second()).unwrap_or(0),
         workload: question.workload.clone(),
         issuer: question.issuer.clone(),
@@ -165,6 +172,8 @@ pub async fn explain(
         ticket: request.ticket,
         metadata: request.metadata,
         facts: BTreeMap::new(),
+        caller_address: question.caller_address,
+        resource: question.resource.clone(),
     };
     let asked = target.contexts.iter().filter(|link| !question.gives(&link.name));
     let gathered = facts::gather(asked, &input).await;
@@ -174,7 +183,7 @@ pub async fn explain(
             workload: question.workload.clone(),
             subject: question.subject.clone(),
         };
-        if let Some(counted) = target.counted(RequestId::generate(at), principal, at, question.operation) {
+        if let Some(counted) = target.counted(RequestId::generate(at), principal, at, &question.operation) {
             input.facts.extend(store.usage(&counted).await?.facts());
         }
     }
@@ -209,10 +218,27 @@ pub async fn explain(
     explained.unwrap_or(Err(Refused::Overloaded))
 }
 
+/// What a policy looked at that only a real request has.
+fn unknown_to(policies: &[PolicyRecord], input: &PolicyRequest) -> Vec<String> {
+    let looked_at = |wanted: &[&str]| {
+        policies.iter().flat_map(|policy| &policy.looked_at).any(|word| wanted.contains(&word.as_str()))
+    };
+    let mut lacks = Vec::new();
+    if input.caller_address.is_none() && looked_at(&["caller_address"]) {
+        lacks.push("the caller's address (--caller-address …)".to_owned());
+    }
+    let renews = input.operation == Operation::Renew && !input.resource.contains_key(LEASE);
+    if renews && looked_at(&["resource", "resource lease"]) {
+        lacks.push("the lease's id (--resource lease=…)".to_owned());
+    }
+    lacks
+}
+
 fn ask(target: &Target, role: RoleName, ttl: Ttl, mut explanation: Explanation) -> Result<Explanation, Refused> {
     let said = chain::ask(target, role.clone(), ttl, &explanation.input)?;
     explanation.narrowed_to = (said.role != role).then(|| said.role.to_string());
     explanation.role = said.role.to_string();
+    explanation.lacks.extend(unknown_to(&said.policies, &explanation.input));
     explanation.policies = said.policies;
     explanation.shadow_diffs = said.shadow_diffs;
     match said.verdict {

@@ -170,7 +170,7 @@ impl Target {
         request_id: RequestId,
         principal: Principal,
         at: Timestamp,
-        operation: Operation,
+        operation: &Operation,
     ) -> Option<Counted> {
         Some(Counted {
             request_id,
@@ -179,7 +179,7 @@ impl Target {
             at,
             windows: self.usage_windows.clone()?,
             // A renewal's lease is among the live ones already.
-            holds: operation == Operation::Issue,
+            holds: *operation == Operation::Issue,
             again: false,
         })
     }

@@ -17,6 +17,7 @@ use crate::engine::EPOCH_TICK;
 use crate::fault::FaultKind;
 use crate::limits::Limits;
 use crate::meter::{Meter, millis};
+use crate::request::Asked;
 use crate::view::{HasView, View};
 
 /// The state of one call.
@@ -26,6 +27,8 @@ pub(crate) struct Call {
     tables: usize,
     /// Secrets that the guest holds handles of.
     pub(crate) table: ResourceTable,
+    /// The request that a policy or a context provider is asked about, if the call has one.
+    pub(crate) asked: Option<Asked>,
     /// The call's use of the target's backend, if it has one.
     pub(crate) session: Option<Box<dyn Session>>,
 }
@@ -46,7 +49,7 @@ impl Call {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.resources);
         let meter = Meter::new(plugin, limits);
-        Self { meter, memory: 0, tables: 0, table, session: None }
+        Self { meter, memory: 0, tables: 0, table, session: None, asked: None }
     }
 
     /// A store for this call, with its limits in force.

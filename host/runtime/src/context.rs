@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jit_core::policy::PolicyRequest;
-use tokio::time::Instant;
+use tokio::time;
 use wasmtime::Store;
-use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower};
+use wasmtime::component::{ComponentExportIndex, Instance};
 
 use crate::answer;
 use crate::backend::Connection;
@@ -15,10 +15,10 @@ use crate::bindings::types;
 use crate::call::{Call, Pace, drive};
 use crate::capability::Grant;
 use crate::declared::Declared;
-use crate::fault::{ConfigFault, Fault, FaultKind};
+use crate::fault::{ConfigFault, Fault, FaultKind, join};
 use crate::loaded::Loaded;
 use crate::meter::millis;
-use crate::policy::to_wire;
+use crate::request::{Asked, handle};
 use jit_core::driver::Lane;
 
 /// How long a provider may take to look at its configuration. It has no connection then.
@@ -38,26 +38,29 @@ pub struct ContextScope {
 pub struct ContextPlugin {
     pub(crate) loaded: Arc<Loaded>,
     validate: ComponentExportIndex,
+    prepare: ComponentExportIndex,
     gather: ComponentExportIndex,
 }
+
+type Accepted = (Result<(), Vec<types::ConfigProblem>>,);
+type Facts = Result<Vec<(String, String)>, String>;
 
 impl ContextPlugin {
     /// `None` when the interface lacks a function.
     pub(crate) fn new(loaded: Arc<Loaded>) -> Option<Self> {
-        let (validate, gather) = (loaded.function("validate")?, loaded.function("gather")?);
-        Some(Self { loaded, validate, gather })
+        let (validate, prepare) = (loaded.function("validate")?, loaded.function("prepare")?);
+        let gather = loaded.function("gather")?;
+        Some(Self { loaded, validate, prepare, gather })
     }
 
-    /// Asks whether it accepts a configuration (JSON). It has no connection for that: a request
-    /// that it tries is denied.
+    /// Asks whether it accepts a configuration (JSON). It has no connection for that: a request that it tries
+    /// is denied.
     ///
     /// # Errors
     /// [`ConfigFault::Invalid`] with what to mend, or the fault of a plugin that could not tell.
     pub async fn validate(&self, config: &str) -> Result<(), ConfigFault> {
-        type Answer = (Result<(), Vec<types::ConfigProblem>>,);
-        let scope = ContextScope { connection: None, deadline: VALIDATE };
-        let (answer,): Answer = self.call(&scope, &self.validate, (config.to_owned(),)).await?;
-        answer.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
+        let asked = self.call(VALIDATE, async |store| Ok(self.configured(store, &self.validate, config).await?.1));
+        self.accepted(asked.await?)
     }
 
     /// As [`Self::validate`], on this thread: for loading, which runs where blocking is fine. Nothing
@@ -66,17 +69,20 @@ impl ContextPlugin {
     /// # Errors
     /// As [`Self::validate`].
     pub fn validate_blocking(&self, config: &str) -> Result<(), ConfigFault> {
-        type Answer = (Result<(), Vec<types::ConfigProblem>>,);
         let _one = self.loaded.core.trial.lock().unwrap_or_else(PoisonError::into_inner);
         let call = self.loaded.call();
         let track = Arc::clone(&call.meter.track);
         let calling = async {
             let mut store = call.into_store(&self.loaded.core.engine, Pace::Gathering);
-            let called = run(&self.loaded, &mut store, &self.validate, (config.to_owned(),)).await;
-            called.map_err(|error| self.loaded.fault(store.data_mut().fault(&error)))
+            let asked = self.configured(&mut store, &self.validate, config).await;
+            asked.map_err(|error| self.loaded.fault(store.data_mut().fault(&error)))
         };
-        let (answer,): Answer = drive(track.metered(calling))?;
-        answer.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
+        let (_, accepted) = drive(track.metered(calling))?;
+        self.accepted(accepted)
+    }
+
+    fn accepted(&self, accepted: Accepted) -> Result<(), ConfigFault> {
+        accepted.0.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
     }
 
     /// What it may ask of the host.
@@ -101,38 +107,64 @@ impl ContextPlugin {
         config: &str,
         request: &PolicyRequest,
     ) -> Result<BTreeMap<String, String>, Fault> {
-        type Answer = (Result<Vec<(String, String)>, String>,);
-        let params = (config.to_owned(), to_wire(request));
-        let (answer,): Answer = self.call(scope, &self.gather, params).await?;
-        let limits = &self.loaded.core.limits;
+        let loaded = &self.loaded;
+        let answer: Facts = self
+            .call(scope.deadline, async |store| {
+                let (instance, (prepared,)) = self.configured(store, &self.prepare, config).await?;
+                if let Err(problems) = prepared {
+                    let problems = answer::problems(problems, &loaded.core.limits);
+                    return Ok(Err(format!("it does not accept its configuration: {}", join(&problems))));
+                }
+                // Only now: preparing depends on the configuration alone.
+                let call = store.data_mut();
+                call.asked = Some(Asked::new(request));
+                if let Some(connection) = &scope.connection {
+                    // A context provider has no verb that changes anything, and declares nothing.
+                    loaded.connect(call, connection, Lane::Live, &Declared::default());
+                }
+                let gather = instance.get_typed_func::<_, (Facts,)>(&mut *store, &self.gather)?;
+                let (facts,) = gather.call_async(store, (handle(),)).await?;
+                Ok(facts)
+            })
+            .await?;
+        let limits = &loaded.core.limits;
         match answer {
             Ok(facts) => answer::pairs("fact", facts, limits).map(|facts| facts.into_iter().collect()),
             Err(text) => Err(FaultKind::Failed(answer::reason(&text, limits))),
         }
-        .map_err(|kind| self.loaded.fault(kind))
+        .map_err(|kind| loaded.fault(kind))
+    }
+
+    /// A fresh instance that was given the configuration by that function. To prepare one is to copy the
+    /// prepared instance, as with [`crate::PolicyPlugin`].
+    async fn configured(
+        &self,
+        store: &mut Store<Call>,
+        function: &ComponentExportIndex,
+        config: &str,
+    ) -> wasmtime::Result<(Instance, Accepted)> {
+        let instance = self.loaded.pre.instantiate_async(&mut *store).await?;
+        let function = instance.get_typed_func::<(String,), Accepted>(&mut *store, function)?;
+        let accepted = function.call_async(store, (config.to_owned(),)).await?;
+        Ok((instance, accepted))
     }
 
     /// One call, from the wait for a slot to the answer.
-    async fn call<P, R>(&self, scope: &ContextScope, function: &ComponentExportIndex, params: P) -> Result<R, Fault>
-    where
-        P: ComponentNamedList + Lower + Send + Sync,
-        R: ComponentNamedList + Lift + Send + Sync + 'static,
-    {
+    async fn call<R>(
+        &self,
+        deadline: Duration,
+        calling: impl AsyncFnOnce(&mut Store<Call>) -> wasmtime::Result<R>,
+    ) -> Result<R, Fault> {
         let loaded = &self.loaded;
-        let end = Instant::now() + scope.deadline;
-        let slot = tokio::time::timeout_at(end, loaded.core.context_slot()).await;
+        let end = time::Instant::now() + deadline;
+        let slot = time::timeout_at(end, loaded.core.context_slot()).await;
         let Ok(Ok(_slot)) = slot else {
             return Err(loaded.fault(FaultKind::Overloaded));
         };
-        let mut call = loaded.call();
-        if let Some(connection) = &scope.connection {
-            // A context provider has no verb that changes anything, and declares nothing.
-            loaded.connect(&mut call, connection, Lane::Live, &Declared::default());
-        }
+        let call = loaded.call();
         let track = Arc::clone(&call.meter.track);
         let mut store = call.into_store(&loaded.core.engine, Pace::Gathering);
-        let calling = run(loaded, &mut store, function, params);
-        let called = tokio::time::timeout_at(end, track.metered(calling)).await;
+        let called = time::timeout_at(end, track.metered(calling(&mut store))).await;
         match called {
             Ok(Ok(answer)) => {
                 if !store.data().table.is_empty() {
@@ -144,23 +176,7 @@ impl ContextPlugin {
                 let kind = store.data_mut().fault(&error);
                 Err(loaded.fault(kind))
             }
-            Err(_) => Err(loaded.fault(FaultKind::CallDeadline { limit_ms: millis(scope.deadline) })),
+            Err(_) => Err(loaded.fault(FaultKind::CallDeadline { limit_ms: millis(deadline) })),
         }
     }
-}
-
-/// Instantiates and calls.
-async fn run<P, R>(
-    loaded: &Loaded,
-    store: &mut Store<Call>,
-    function: &ComponentExportIndex,
-    params: P,
-) -> wasmtime::Result<R>
-where
-    P: ComponentNamedList + Lower + Send + Sync,
-    R: ComponentNamedList + Lift + Send + Sync + 'static,
-{
-    let instance = loaded.pre.instantiate_async(&mut *store).await?;
-    let function = instance.get_typed_func::<P, R>(&mut *store, function)?;
-    function.call_async(store, params).await
 }

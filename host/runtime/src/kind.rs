@@ -29,6 +29,11 @@ impl PluginKind {
         }
     }
 
+    /// Whether plugins of this kind are asked about requests.
+    pub(crate) fn reads_requests(self) -> bool {
+        matches!(self, Self::Policy | Self::Context)
+    }
+
     /// What a plugin of this kind may be granted at most. When the configuration says nothing, it is
     /// granted what of that it imports.
     #[must_use]

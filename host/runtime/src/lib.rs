@@ -15,6 +15,7 @@
 //! | `call` | the data of one call, and what stops it |
 //! | [`kind`], `loaded` | the kinds of plugins, and what all of them have once they are loaded |
 //! | [`policy`], [`context`], [`driver`], [`plugin`] | the facades of each kind, and of any |
+//! | `request` | the request as policies and context providers read it; every read is noted |
 //! | `answer` | the checks of what plugins return |
 //! | [`capability`] | what plugins can ask of the host: log, secret handles, SQL, HTTP, directories |
 //! | [`backend`] | a target's connection and a call's use of it, whatever is spoken there |
@@ -45,6 +46,7 @@ mod loaded;
 mod meter;
 pub mod plugin;
 pub mod policy;
+mod request;
 pub mod runtime;
 pub mod text;
 mod view;
@@ -66,5 +68,5 @@ pub use kind::PluginKind;
 pub use limits::Limits;
 pub use load::{LoadError, LoadErrorKind, PluginSpec, Terms};
 pub use plugin::Plugin;
-pub use policy::PolicyPlugin;
+pub use policy::{PolicyAnswer, PolicyPlugin};
 pub use runtime::Runtime;

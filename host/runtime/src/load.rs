@@ -11,7 +11,7 @@ use jit_core::driver::{Description, Feature};
 use jit_files::signature_path;
 use jit_tlog::checkpoint::VerifierKey;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, Instance, InstancePre, Linker};
+use wasmtime::component::{Component, HasSelf, Instance, InstancePre, Linker};
 use wasmtime::{Engine, Store};
 
 use crate::answer::{backend_name, pairs};
@@ -33,6 +33,9 @@ use crate::text::escape;
 
 /// Largest component, in bytes. Interpreters that are components (Python) have some 20 MB.
 pub const MAX_COMPONENT: u64 = 64 << 20;
+
+/// The interface by which policies and context providers read what they are asked.
+const REQUEST: &str = "request";
 
 /// Which plugin to load, and what to hold it to.
 #[derive(Debug, Clone)]
@@ -142,11 +145,12 @@ pub enum LoadErrorKind {
     },
     /// It was built for another version of the contract.
     #[error(
-        "uses {interface}, but this host speaks version {VERSION} of the contract: build the plugin again with this version's SDK"
+        "was built for contract {version}, and this broker offers contract {VERSION}: rebuild it with \
+         `jit-broker plugin build` and the SDK of this release"
     )]
     ContractVersion {
-        /// The interface with its version.
-        interface: String,
+        /// The version that its interfaces name.
+        version: String,
     },
     /// It imports what no plugin of its kind can have.
     #[error("imports {import}, which no {kind} can have: {fix}")]
@@ -372,7 +376,7 @@ impl Shape {
             let Some((interface, version)) = contract_interface(name) else {
                 continue;
             };
-            check_version(name, version)?;
+            check_version(version)?;
             if let ComponentItem::ComponentInstance(instance) = &item.ty {
                 for (function, item) in instance.exports(engine) {
                     if matches!(&item.ty, ComponentItem::ComponentFunc(function) if function.async_()) {
@@ -418,7 +422,7 @@ impl Shape {
                 };
                 return Err(refuse(fix));
             };
-            check_version(&import.name, version)?;
+            check_version(version)?;
             match Grant::ALL.iter().copied().find(|grant| grant.as_str() == interface) {
                 Some(grant) if !self.kind.grants().contains(&grant) => {
                     return Err(refuse("another kind of plugin has this capability"));
@@ -427,7 +431,9 @@ impl Shape {
                     return Err(LoadErrorKind::NotGranted { import: import.name.clone(), grant });
                 }
                 Some(_) => {}
-                // Interfaces of plugins are imported for their types only.
+                // No capability, but the call's own input.
+                None if interface == REQUEST && self.kind.reads_requests() => {}
+                // Other interfaces are imported for their types only.
                 None if import.has_functions => {
                     return Err(refuse("the host has no such functions"));
                 }
@@ -450,14 +456,15 @@ fn contract_interface(name: &str) -> Option<(&str, &str)> {
     Some(rest.split_once('@').unwrap_or((rest, "")))
 }
 
-/// Versions match by their semver track: 0.1.3 and 0.1.0 do, 0.2.0 does not.
-fn check_version(name: &str, version: &str) -> Result<(), LoadErrorKind> {
+/// Versions match by their semver track: 0.2.3 and 0.2.0 do, 0.1.0 does not.
+fn check_version(version: &str) -> Result<(), LoadErrorKind> {
     let track = |version: &str| version.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
     let plain = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if plain && track(version) == track(VERSION) {
         return Ok(());
     }
-    Err(LoadErrorKind::ContractVersion { interface: escape(name, 128) })
+    let version = if version.is_empty() { "of no version".to_owned() } else { escape(version, 64) };
+    Err(LoadErrorKind::ContractVersion { version })
 }
 
 /// Whether an imported instance asks for nothing that does something.
@@ -519,15 +526,19 @@ fn link(
     for grant in grants {
         grant.link(&mut linker).map_err(signature)?;
     }
+    if shape.kind.reads_requests() {
+        bindings::request::add_to_linker::<_, HasSelf<Call>>(&mut linker, |call| call).map_err(signature)?;
+    }
     link_types(&mut linker, shape).map_err(signature)?;
     linker.instantiate_pre(component).map_err(signature)
 }
 
 fn link_types(linker: &mut Linker<Call>, shape: &Shape) -> wasmtime::Result<()> {
-    let is_grant = |name: &str| {
-        contract_interface(name).is_some_and(|(interface, _)| Grant::ALL.iter().any(|g| g.as_str() == interface))
+    let is_linked = |name: &str| {
+        contract_interface(name)
+            .is_some_and(|(interface, _)| interface == REQUEST || Grant::ALL.iter().any(|g| g.as_str() == interface))
     };
-    for import in shape.imports.iter().filter(|import| !is_grant(&import.name)) {
+    for import in shape.imports.iter().filter(|import| !is_linked(&import.name)) {
         linker.instance(&import.name)?;
     }
     Ok(())
@@ -662,11 +673,11 @@ mod tests {
 
     #[test]
     fn versions_match_by_track() {
-        for good in ["0.1.0", "0.1.7"] {
-            assert!(check_version("x", good).is_ok(), "{good}");
+        for good in ["0.2.0", "0.2.7"] {
+            assert!(check_version(good).is_ok(), "{good}");
         }
-        for bad in ["0.2.0", "1.0.0", "0.1.0-rc.1", "", "0"] {
-            assert!(check_version("x", bad).is_err(), "{bad}");
+        for bad in ["0.1.0", "0.3.0", "1.0.0", "0.2.0-rc.1", "", "0"] {
+            assert!(check_version(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,11 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
 use crate::backend::Connection;
-use crate::call::{Call, Pace};
+use crate::call::Call;
 use crate::capability::Grant;
 use crate::declared::Declared;
 use crate::engine::Core;
@@ -74,32 +73,4 @@ impl Loaded {
             call.session = Some(Arc::clone(connection).session(lane, declared));
         }
     }
-
-    /// Calls a function on a fresh instance, on this thread.
-    pub(crate) fn call_blocking<P, R>(&self, function: &ComponentExportIndex, params: P) -> Result<R, Fault>
-    where
-        P: wasmtime::component::ComponentNamedList + wasmtime::component::Lower,
-        R: wasmtime::component::ComponentNamedList + wasmtime::component::Lift,
-    {
-        let _slot = self.core.policy_slot().map_err(|kind| self.fault(kind))?;
-        let mut store = self.call().into_store(&self.core.engine, Pace::Blocking);
-        let called = run_blocking(&mut store, &self.pre, function, params);
-        called.map_err(|error| self.fault(store.data_mut().fault(&error)))
-    }
-}
-
-/// Instantiates and calls.
-pub(crate) fn run_blocking<P, R>(
-    store: &mut Store<Call>,
-    pre: &InstancePre<Call>,
-    function: &ComponentExportIndex,
-    params: P,
-) -> wasmtime::Result<R>
-where
-    P: wasmtime::component::ComponentNamedList + wasmtime::component::Lower,
-    R: wasmtime::component::ComponentNamedList + wasmtime::component::Lift,
-{
-    let instance = pre.instantiate(&mut *store)?;
-    let function = instance.get_typed_func::<P, R>(&mut *store, function)?;
-    function.call(store, params)
 }

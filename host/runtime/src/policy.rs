@@ -1,52 +1,70 @@
 //! The facade of policies: PURE-POLICY and CLOSED.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jit_core::looked_at::LookedAt;
 use jit_core::policy::{PolicyRequest, Verdict};
 use jit_core::usage::checked_windows;
-use wasmtime::component::ComponentExportIndex;
+use tokio::sync::SemaphorePermit;
+use wasmtime::Store;
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower};
 
 use crate::answer;
 use crate::bindings::{policy, types};
-use crate::fault::{ConfigFault, Fault, FaultKind};
+use crate::call::{Call, Pace};
+use crate::fault::{ConfigFault, Fault, FaultKind, join};
 use crate::loaded::Loaded;
+use crate::request::{Asked, handle};
 
 /// A loaded policy. Calls run on the caller's thread, without waiting, on a fresh instance each.
 #[derive(Debug, Clone)]
 pub struct PolicyPlugin {
     pub(crate) loaded: Arc<Loaded>,
     validate: ComponentExportIndex,
+    prepare: ComponentExportIndex,
     decide: ComponentExportIndex,
-    /// Of a policy that decides by what the host counts.
+    /// Present if the policy decides by what the host counts.
     windows: Option<ComponentExportIndex>,
+}
+
+/// A policy's answer, and what it looked at to find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyAnswer {
+    /// The verdict. A [`Fault`] denies (CLOSED): the plugin trapped, broke a limit, returned an error of its own
+    /// or an answer that cannot be used.
+    pub verdict: Result<Verdict, Fault>,
+    /// What of the request it read, until it answered or failed.
+    pub looked_at: LookedAt,
 }
 
 impl PolicyPlugin {
     /// `None` when an interface lacks a function.
     pub(crate) fn new(loaded: Arc<Loaded>, usage: Option<&str>) -> Option<Self> {
-        let (validate, decide) = (loaded.function("validate")?, loaded.function("decide")?);
+        let (validate, prepare) = (loaded.function("validate")?, loaded.function("prepare")?);
+        let decide = loaded.function("decide")?;
         let windows = match usage {
             Some(interface) => Some(loaded.function_of(interface, "windows")?),
             None => None,
         };
-        Some(Self { loaded, validate, decide, windows })
+        Some(Self { loaded, validate, prepare, decide, windows })
     }
 
     /// The windows, in seconds, in which this configuration wants requests counted: sorted, each once.
-    /// `None` of a policy that wants nothing counted. To be asked after [`Self::validate`].
+    /// `None` if the policy wants nothing counted. Ask [`Self::validate`] first.
     ///
     /// # Errors
-    /// A [`Fault`] when the plugin failed or asks for more than the host counts.
+    /// A [`Fault`] when the plugin failed, does not accept the configuration, or asks for more than the host
+    /// counts.
     pub fn windows(&self, config: &str) -> Result<Option<Vec<u64>>, Fault> {
-        type Answer = (Result<Vec<u64>, String>,);
+        type Answer = (Result<Option<Vec<u64>>, String>,);
         let Some(windows) = &self.windows else { return Ok(None) };
-        let (answer,): Answer = self.loaded.call_blocking(windows, (config,))?;
+        let mut prepared = self.prepared(config).map_err(|fault| self.unprepared(fault))?;
+        let (answer,): Answer = prepared.call(windows, ())?;
         let checked = match answer {
-            Ok(windows) => checked_windows(windows).map_err(FaultKind::Answer),
+            Ok(windows) => windows.map(checked_windows).transpose().map_err(FaultKind::Answer),
             Err(text) => Err(FaultKind::Failed(answer::reason(&text, &self.loaded.core.limits))),
         };
-        checked.map(Some).map_err(|kind| self.loaded.fault(kind))
+        checked.map_err(|kind| self.loaded.fault(kind))
     }
 
     /// The SHA-256 of its component, in hexadecimal.
@@ -55,49 +73,103 @@ impl PolicyPlugin {
         &self.loaded.sha256
     }
 
-    /// Asks the policy whether it accepts a configuration (JSON). To be asked before any decision.
+    /// Asks the policy whether it accepts a configuration (JSON), and whether it can be prepared with it.
     ///
     /// # Errors
     /// [`ConfigFault::Invalid`] with what to mend, or the fault of a plugin that could not tell.
     pub fn validate(&self, config: &str) -> Result<(), ConfigFault> {
-        type Answer = (Result<(), Vec<types::ConfigProblem>>,);
-        let (answer,): Answer = self.loaded.call_blocking(&self.validate, (config,))?;
-        answer.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
+        let answer = self.instance()?.call(&self.validate, (config,))?;
+        self.accepted(answer)?;
+        self.prepared(config).map(drop)
     }
 
     /// Asks for a decision.
     ///
     /// # Errors
-    /// A [`Fault`], which denies (CLOSED): the plugin trapped, broke a limit, returned an error of
-    /// its own or an answer that cannot be used.
+    /// A [`Fault`], which denies (CLOSED).
     pub fn decide(&self, config: &str, request: &PolicyRequest) -> Result<Verdict, Fault> {
+        self.ask(config, request).verdict
+    }
+
+    /// Asks for a decision, and notes what of the request it depended on.
+    #[must_use]
+    pub fn ask(&self, config: &str, request: &PolicyRequest) -> PolicyAnswer {
         type Answer = (Result<policy::Verdict, String>,);
-        let request = to_wire(request);
-        let (answer,): Answer = self.loaded.call_blocking(&self.decide, (config, &request))?;
+        let mut prepared = match self.prepared(config) {
+            Ok(prepared) => prepared,
+            Err(fault) => {
+                return PolicyAnswer { verdict: Err(self.unprepared(fault)), looked_at: LookedAt::default() };
+            }
+        };
+        prepared.store.data_mut().asked = Some(Asked::new(request));
+        let called: Result<Answer, Fault> = prepared.call(&self.decide, (handle(),));
+        let looked_at = prepared.store.data_mut().asked.take().map_or_else(LookedAt::default, |asked| asked.looked_at);
         let limits = &self.loaded.core.limits;
-        match answer {
-            Ok(verdict) => answer::verdict(verdict, limits),
-            Err(text) => Err(FaultKind::Failed(answer::reason(&text, limits))),
+        let verdict = called.and_then(|(answer,)| {
+            match answer {
+                Ok(verdict) => answer::verdict(verdict, limits),
+                Err(text) => Err(FaultKind::Failed(answer::reason(&text, limits))),
+            }
+            .map_err(|kind| self.loaded.fault(kind))
+        });
+        PolicyAnswer { verdict, looked_at }
+    }
+
+    /// A fresh copy of the instance that is prepared with this configuration.
+    ///
+    /// The contract promises that each call gets one. This is the only place that makes it, by instantiating the
+    /// component and preparing the instance again. A policy imports nothing that could tell two instances
+    /// apart, so the result is the same as a copy; a snapshot of the prepared instance would only be faster.
+    fn prepared(&self, config: &str) -> Result<Prepared<'_>, ConfigFault> {
+        let mut prepared = self.instance()?;
+        let answer = prepared.call(&self.prepare, (config,))?;
+        self.accepted(answer)?;
+        Ok(prepared)
+    }
+
+    /// A fresh instance, in a slot of its own.
+    fn instance(&self) -> Result<Prepared<'_>, Fault> {
+        let loaded = &*self.loaded;
+        let slot = loaded.core.policy_slot().map_err(|kind| loaded.fault(kind))?;
+        let mut store = loaded.call().into_store(&loaded.core.engine, Pace::Blocking);
+        match loaded.pre.instantiate(&mut store) {
+            Ok(instance) => Ok(Prepared { loaded, store, instance, _slot: slot }),
+            Err(error) => Err(loaded.fault(store.data_mut().fault(&error))),
         }
-        .map_err(|kind| self.loaded.fault(kind))
+    }
+
+    fn accepted(&self, answer: (Result<(), Vec<types::ConfigProblem>>,)) -> Result<(), ConfigFault> {
+        answer.0.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
+    }
+
+    /// A configuration is asked about at load, so here is a policy that has changed its mind.
+    fn unprepared(&self, fault: ConfigFault) -> Fault {
+        match fault {
+            ConfigFault::Fault(fault) => fault,
+            ConfigFault::Invalid(problems) => {
+                let told = format!("it does not accept its configuration: {}", join(&problems));
+                self.loaded.fault(FaultKind::Failed(answer::reason(&told, &self.loaded.core.limits)))
+            }
+        }
     }
 }
 
-/// A request as plugins read it.
-pub(crate) fn to_wire(request: &PolicyRequest) -> policy::Request {
-    let pairs = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    policy::Request {
-        operation: request.operation.as_str().to_owned(),
-        time: request.time,
-        workload: request.workload.clone(),
-        issuer: request.issuer.clone(),
-        attributes: pairs(&request.attributes),
-        target: request.target.clone(),
-        role: request.role.clone(),
-        ttl_seconds: request.ttl_seconds,
-        reason: request.reason.clone(),
-        ticket: request.ticket.clone(),
-        metadata: pairs(&request.metadata),
-        facts: pairs(&request.facts),
+/// An instance for one call. Its limits hold for preparation and call together.
+struct Prepared<'a> {
+    loaded: &'a Loaded,
+    store: Store<Call>,
+    instance: Instance,
+    _slot: SemaphorePermit<'a>,
+}
+
+impl Prepared<'_> {
+    fn call<P, R>(&mut self, function: &ComponentExportIndex, params: P) -> Result<R, Fault>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        let called = self.instance.get_typed_func::<P, R>(&mut self.store, function);
+        let called = called.and_then(|function| function.call(&mut self.store, params));
+        called.map_err(|error| self.loaded.fault(self.store.data_mut().fault(&error)))
     }
 }

@@ -31,7 +31,7 @@ fn every_built_plugin_loads_and_says_what_it_is() {
         let plugin = bench.load(name);
         assert_eq!((plugin.name(), plugin.kind()), (name, PluginKind::Policy));
         assert!(plugin.grants().iter().all(|grant| *grant == Grant::Log), "{name}: {:?}", plugin.grants());
-        assert_eq!(plugin.contract_version(), "0.1.0");
+        assert_eq!(plugin.contract_version(), "0.2.0");
         assert_eq!(plugin.path(), fixture(name));
         assert_eq!(plugin.sha256().len(), 64);
     }
@@ -115,30 +115,69 @@ fn a_kind_is_what_is_exported() {
     let stranger = refusal(&bench, &shell("wasi:cli/run@0.2.0", &[]));
     assert!(stranger.to_string().contains("wasi:cli/run@0.2.0"), "{stranger}");
     let two = r#"(component (instance $i)
-        (export "jit:plugin/policy@0.1.0" (instance $i))
-        (export "jit:plugin/driver@0.1.0" (instance $i)))"#;
+        (export "jit:plugin/policy@0.2.0" (instance $i))
+        (export "jit:plugin/driver@0.2.0" (instance $i)))"#;
     assert!(matches!(refusal(&bench, two), LoadErrorKind::TwoKinds { .. }));
-    let lacking = refusal(&bench, &shell("jit:plugin/policy@0.1.0", &[]));
+    let lacking = refusal(&bench, &shell("jit:plugin/policy@0.2.0", &[]));
     assert!(matches!(lacking, LoadErrorKind::Signature(_)), "{lacking}");
     let wrong_type = r#"(component
         (core module $m (func (export "f")))
         (core instance $c (instantiate $m))
         (func $f (canon lift (core func $c "f")))
         (instance $i (export "validate" (func $f)) (export "decide" (func $f)))
-        (export "jit:plugin/policy@0.1.0" (instance $i)))"#;
+        (export "jit:plugin/policy@0.2.0" (instance $i)))"#;
     assert!(matches!(refusal(&bench, wrong_type), LoadErrorKind::Signature(_)));
 }
 
 #[test]
 fn another_contract_is_named() {
     let bench = bench();
-    for other in ["jit:plugin/policy@0.2.0", "jit:plugin/policy@1.0.0", "jit:plugin/policy"] {
+    for other in ["jit:plugin/policy@0.1.0", "jit:plugin/policy@1.0.0", "jit:plugin/policy"] {
         let kind = refusal(&bench, &shell(other, &[]));
         assert!(matches!(kind, LoadErrorKind::ContractVersion { .. }), "{other}: {kind}");
-        assert!(kind.to_string().contains("0.1.0"), "{kind}");
+        assert!(kind.to_string().contains("this broker offers contract 0.2.0"), "{kind}");
     }
-    let import = refusal(&bench, &shell("jit:plugin/policy@0.1.0", &["jit:plugin/log@0.9.0"]));
+    let import = refusal(&bench, &shell("jit:plugin/policy@0.2.0", &["jit:plugin/log@0.9.0"]));
     assert!(matches!(import, LoadErrorKind::ContractVersion { .. }), "{import}");
+}
+
+/// What a plugin of the first contract looks like: other functions behind the same names.
+const CONTRACT_0_1: &str = r#"(component
+    (import "jit:plugin/log@0.1.0" (instance (export "write" (func (param "message" string)))))
+    (core module $m
+        (memory (export "memory") 1)
+        (func (export "realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+        (func (export "f") (param i32 i32) (result i32) unreachable))
+    (core instance $c (instantiate $m))
+    (func $validate (param "config" string) (result string)
+        (canon lift (core func $c "f") (memory (core memory $c "memory")) (realloc (core func $c "realloc"))))
+    (instance $i (export "validate" (func $validate)) (export "decide" (func $validate)))
+    (export "jit:plugin/policy@0.1.0" (instance $i)))"#;
+
+#[test]
+fn a_plugin_of_the_first_contract_is_told_how_to_go_on() {
+    let bench = bench();
+    let error = bench.load_text(CONTRACT_0_1, None).unwrap_err();
+    assert!(matches!(&error.kind, LoadErrorKind::ContractVersion { version } if version == "0.1.0"), "{error}");
+    assert_eq!(
+        error.kind.to_string(),
+        "was built for contract 0.1.0, and this broker offers contract 0.2.0: rebuild it with `jit-broker plugin \
+         build` and the SDK of this release"
+    );
+}
+
+/// A request is read by those who are asked about one, and needs no grant.
+#[test]
+fn a_driver_reads_no_request() {
+    let bench = bench();
+    let import = &["jit:plugin/request@0.2.0"];
+    let refused = refusal(&bench, &shell("jit:plugin/driver@0.2.0", import));
+    assert!(matches!(refused, LoadErrorKind::Import { .. }), "{refused}");
+    for kind in ["policy", "context"] {
+        // Its functions are not the contract's, so it goes no further than that.
+        let wrong = bench.load_text(&shell(&format!("jit:plugin/{kind}@0.2.0"), import), Some(Vec::new()));
+        assert!(matches!(wrong.unwrap_err().kind, LoadErrorKind::Signature(_)));
+    }
 }
 
 /// The confused deputy: every capability, for every kind, with an empty grant.
@@ -147,7 +186,7 @@ fn nothing_is_imported_without_a_grant() {
     let bench = bench();
     for kind in PluginKind::ALL {
         for grant in Grant::ALL {
-            let text = shell(&format!("jit:plugin/{kind}@0.1.0"), &[&format!("jit:plugin/{grant}@0.1.0")]);
+            let text = shell(&format!("jit:plugin/{kind}@0.2.0"), &[&format!("jit:plugin/{grant}@0.2.0")]);
             let refused = bench.load_text(&text, Some(Vec::new())).unwrap_err().kind;
             match refused {
                 LoadErrorKind::NotGranted { grant: named, .. } => assert_eq!(named, *grant),
@@ -155,8 +194,8 @@ fn nothing_is_imported_without_a_grant() {
                 other => panic!("{kind} {grant}: {other}"),
             }
         }
-        for stranger in ["wasi:cli/environment@0.2.0", "jit:plugin/clock@0.1.0", "other:thing/x@0.1.0"] {
-            let refused = refusal(&bench, &shell(&format!("jit:plugin/{kind}@0.1.0"), &[stranger]));
+        for stranger in ["wasi:cli/environment@0.2.0", "jit:plugin/clock@0.2.0", "other:thing/x@0.2.0"] {
+            let refused = refusal(&bench, &shell(&format!("jit:plugin/{kind}@0.2.0"), &[stranger]));
             assert!(matches!(refused, LoadErrorKind::Import { .. }), "{kind} {stranger}: {refused}");
         }
     }
@@ -181,7 +220,7 @@ fn starting(code: &str) -> String {
                 (start $start))
             (core instance $c (instantiate $m))
             (instance $i)
-            (export "jit:plugin/policy@0.1.0" (instance $i)))"#
+            (export "jit:plugin/policy@0.2.0" (instance $i)))"#
     )
 }
 
@@ -225,7 +264,7 @@ fn table_elements_are_bounded() {
 /// A policy's shell that is linked of so many core instances.
 fn linked_of(instances: usize) -> String {
     let core: String = (0..instances).map(|place| format!("(core instance $c{place} (instantiate $m))")).collect();
-    format!(r#"(component (core module $m) {core} (instance $i) (export "jit:plugin/policy@0.1.0" (instance $i)))"#)
+    format!(r#"(component (core module $m) {core} (instance $i) (export "jit:plugin/policy@0.2.0" (instance $i)))"#)
 }
 
 #[test]
@@ -248,7 +287,7 @@ fn what_needs_too_much_from_the_start_is_told_so() {
     let big = |memory: &str| {
         format!(
             r#"(component (core module $m {memory}) (core instance $c (instantiate $m))
-                (instance $i) (export "jit:plugin/policy@0.1.0" (instance $i)))"#
+                (instance $i) (export "jit:plugin/policy@0.2.0" (instance $i)))"#
         )
     };
     let bench = bench_with(Limits { memory_bytes: 1 << 20, ..Limits::default() }, 1);

@@ -114,6 +114,90 @@ fn requests() -> Vec<PolicyRequest> {
     requests
 }
 
+/// The request with one thing changed at a time: every field, and of every list a new name, another value, and
+/// one name less.
+fn changed(request: &PolicyRequest) -> Vec<PolicyRequest> {
+    type Change = fn(&mut PolicyRequest);
+    type List = fn(&mut PolicyRequest) -> &mut BTreeMap<String, String>;
+    let fields: [Change; 10] = [
+        |r| r.operation = if r.operation == Operation::Issue { Operation::Renew } else { Operation::Issue },
+        |r| r.time += 40_000,
+        |r| r.workload.push('x'),
+        |r| r.issuer.push('x'),
+        |r| r.target.push('x'),
+        |r| r.role.push('x'),
+        |r| r.ttl_seconds += 7_200,
+        |r| r.reason = r.reason.is_none().then(|| "because".to_owned()),
+        |r| r.ticket = r.ticket.is_none().then(|| "OPS-7".to_owned()),
+        |r| r.caller_address = Some("192.0.2.7".parse().unwrap()),
+    ];
+    let lists: [List; 4] = [|r| &mut r.attributes, |r| &mut r.metadata, |r| &mut r.facts, |r| &mut r.resource];
+    let mut all = Vec::new();
+    let mut with = |change: &dyn Fn(&mut PolicyRequest)| {
+        let mut other = request.clone();
+        change(&mut other);
+        all.push(other);
+    };
+    for change in fields {
+        with(&change);
+    }
+    for list in lists {
+        with(&|r| drop(list(r).insert("another".to_owned(), "1".to_owned())));
+        let names: Vec<String> = list(&mut request.clone()).keys().cloned().collect();
+        for name in names {
+            with(&|r| drop(list(r).insert(name.clone(), "9999".to_owned())));
+            with(&|r| drop(list(r).remove(&name)));
+        }
+    }
+    all
+}
+
+/// PURE-POLICY: equal reads are an equal decision, and nothing is read that is not noted.
+#[test]
+fn what_a_policy_did_not_look_at_changes_nothing() {
+    let bench = bench();
+    for name in POLICIES {
+        let policy = bench.policy(name);
+        let (mut same, mut other) = (0, 0);
+        for (section, config) in shown(name, "policies") {
+            for request in requests() {
+                let answer = policy.ask(&config, &request);
+                for changed in changed(&request) {
+                    if !answer.looked_at.agree(&request, &changed) {
+                        other += 1;
+                        continue;
+                    }
+                    let again = policy.ask(&config, &changed);
+                    assert_eq!(again, answer, "{name}, {section}: {request:?} and {changed:?}");
+                    same += 1;
+                }
+            }
+        }
+        assert!(same > 50 && other > 50, "{name}: {same} agree in what was looked at, {other} do not");
+    }
+}
+
+#[test]
+fn a_decision_says_what_it_looked_at() {
+    let bench = bench();
+    let words = |name: &str, config: Value| bench.policy(name).ask(&config.to_string(), &request()).looked_at.words();
+    let rule =
+        json!({"workload": "payment-*", "target": "*", "roles": ["app_read_only"], "attributes": {"env": "prod"}});
+    assert_eq!(
+        words("policy-allow-list", json!({"rules": [rule]})),
+        ["operation", "workload", "target", "role", "attribute env"]
+    );
+    let leases = json!({"limits": [{"per": "workload", "leases": 5}]});
+    let quota = words("policy-quota", leases);
+    assert!(quota.contains(&"fact usage.workload.leases".to_owned()), "{quota:?}");
+    assert!(!quota.iter().any(|word| word.starts_with("attribute")), "{quota:?}");
+    let policies = r#"permit (principal, action, resource) when { principal.hasTag("env") && context.ttl < 9 };"#;
+    assert_eq!(
+        words("policy-cedar", json!({"policies": policies})),
+        ["operation", "workload", "issuer", "target", "role", "ttl_seconds", "attribute env"]
+    );
+}
+
 /// PURE-POLICY: whatever the instance, the process's state or the order of calls.
 #[test]
 fn every_policy_answers_the_same_for_the_same_input() {
@@ -327,7 +411,10 @@ fn a_cedar_policy_that_cannot_be_evaluated_denies() {
     let reason = cedar.denied(policies, &request());
     assert!(reason.starts_with("a Cedar policy cannot be evaluated, so it denies: "), "{reason}");
     let late = PolicyRequest { time: u64::MAX, ..request() };
-    assert!(cedar.denied("permit (principal, action, resource);", &late).contains("none that a calendar has"));
+    let hourly = "permit (principal, action, resource) when { context.hour < 24 };";
+    assert!(cedar.denied(hourly, &late).contains("none that a calendar has"));
+    // A policy that does not look at the time is the same at any.
+    cedar.allowed("permit (principal, action, resource);", &late);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fixtures::{Bench, bench, bench_with, request};
-use jit_core::policy::Verdict;
+use jit_core::policy::{Operation, PolicyRequest, Verdict};
 use jit_runtime::{ConfigFault, Fault, FaultKind, Limits, PolicyPlugin};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -104,6 +104,81 @@ fn traps_are_faults_with_a_cause() {
         panic!("a trap is a fault")
     };
     assert!(matches!(fault.kind, FaultKind::Trap { .. }));
+}
+
+#[test]
+fn a_preparation_that_misbehaves_is_found_at_load_and_denies() {
+    let bench = bench();
+    let policy = bench.policy("policy-hostile");
+    let load = |mode: &str| policy.validate(&format!(r#"{{"mode":"{mode}"}}"#)).unwrap_err();
+    for (mode, is_it) in [
+        ("slow-prepare", (|kind| matches!(kind, FaultKind::Deadline { limit_ms: 50 })) as fn(&FaultKind) -> bool),
+        ("trap-prepare", |kind| matches!(kind, FaultKind::Trap { .. })),
+    ] {
+        let ConfigFault::Fault(fault) = load(mode) else { panic!("{mode}: a fault is not a wrong configuration") };
+        assert!(is_it(&fault.kind), "{mode}: {fault}");
+        assert!(is_it(&kind(&bench, mode)), "{mode}");
+    }
+    let ConfigFault::Invalid(problems) = load("refuse-prepare") else { panic!("a refusal is not a fault") };
+    assert_eq!(problems[0].to_string(), "mode: is\\nnot what it was");
+    let refused = hostile(&bench, "refuse-prepare").unwrap_err().to_string();
+    assert!(refused.contains("does not accept its configuration: mode: is\\n"), "{refused}");
+}
+
+#[test]
+fn reads_are_noted_within_bounds_whatever_a_guest_does() {
+    let limits = Limits { policy_time: Duration::from_secs(20), ..Limits::default() };
+    let bench = bench_with(limits, 1);
+    let policy = bench.policy("policy-hostile");
+    let ask = |mode: &str| policy.ask(&format!(r#"{{"mode":"{mode}"}}"#), &request());
+    let huge = ask("read-huge");
+    assert_eq!(huge.verdict.unwrap_err().kind, FaultKind::HostBytes { limit: 4 << 20 });
+    assert_eq!(huge.looked_at.words(), ["operation", "attributes"]);
+    let forever = ask("read-forever");
+    assert_eq!(forever.verdict.unwrap_err().kind, FaultKind::HostCalls { limit: 1_000 });
+    assert_eq!(forever.looked_at.words(), ["operation", "attribute env"]);
+    let many = ask("read-many");
+    assert_eq!(many.verdict, Ok(Verdict::Deny("0 are there".to_owned())));
+    assert_eq!(many.looked_at.words(), ["operation", "attributes"]);
+    let odd = ask("read-odd");
+    assert!(matches!(odd.verdict, Ok(Verdict::Allow(_))));
+    assert_eq!(odd.looked_at.words(), ["operation", "metadata"]);
+    // With all the calls and time that it wants, a guest is still stopped, and its reads take no room.
+    let limits = Limits { host_calls: u32::MAX, ..Limits::default() };
+    assert_eq!(kind(&bench_with(limits, 1), "read-forever"), FaultKind::Deadline { limit_ms: 50 });
+}
+
+#[test]
+fn a_request_cannot_be_kept() {
+    let bench = bench();
+    let FaultKind::Trap { message } = kind(&bench, "keep-request") else { panic!("to keep it is a trap") };
+    assert!(message.contains("borrow"), "{message}");
+    assert_eq!(bench.runtime.handles_left_behind(), 0);
+}
+
+#[test]
+fn an_operation_that_a_policy_does_not_know_is_denied() {
+    let bench = bench();
+    for (name, config) in [
+        ("policy-allow", "{}"),
+        ("policy-allow-list", r#"{"rules": [{"workload": "*", "target": "*", "roles": ["*"]}]}"#),
+        ("policy-cedar", r#"{"policies": "permit (principal, action, resource);"}"#),
+        ("policy-environment", r#"{"targets": [{"environment": "prod", "targets": ["*"]}]}"#),
+        ("policy-quota", r#"{"limits": [{"per": "target", "targets": ["elsewhere"], "leases": 1}]}"#),
+        ("policy-time-window", r#"{"time_zone": "UTC", "days": ["mon-sun"], "from": "00:00", "to": "24:00"}"#),
+    ] {
+        let policy = bench.policy(name);
+        policy.validate(config).unwrap();
+        let ask = |operation: &str| {
+            let operation = Operation::from_word(operation).unwrap();
+            policy.decide(config, &PolicyRequest { operation, ..request() }).unwrap()
+        };
+        assert!(matches!(ask("issue"), Verdict::Allow(_)), "{name}: {:?}", ask("issue"));
+        for unknown in ["exchange", "proxy.http", "admin.revoke"] {
+            let Verdict::Deny(reason) = ask(unknown) else { panic!("{name} allows {unknown}") };
+            assert!(reason.contains(&format!("does not know the operation `{unknown}`")), "{name}: {reason}");
+        }
+    }
 }
 
 #[test]

@@ -156,11 +156,11 @@ impl Place {
 
     fn value<'r>(&self, request: &'r Request) -> Option<&'r str> {
         match self {
-            Self::Workload => Some(&request.workload),
-            Self::Issuer => Some(&request.issuer),
-            Self::Target => Some(&request.target),
-            Self::Role => Some(&request.role),
-            Self::Ticket => request.ticket.as_deref(),
+            Self::Workload => Some(request.workload()),
+            Self::Issuer => Some(request.issuer()),
+            Self::Target => Some(request.target()),
+            Self::Role => Some(request.role()),
+            Self::Ticket => request.ticket(),
             Self::Attribute(name) => request.attribute(name),
         }
     }

@@ -26,7 +26,7 @@ fn config(json: &str) -> Config {
     config
 }
 
-fn workload() -> Request {
+fn workload() -> Request<'static> {
     request().with_attribute("k8s_namespace", "payments")
 }
 
@@ -80,7 +80,7 @@ fn whatever_a_workload_is_called_the_path_keeps_its_shape() {
         ("{ticket}", "GET /v1/hosts/%7Bticket%7D?ns=payments&view=short"),
     ] {
         let mut request = workload();
-        request.workload = name.into();
+        request = request.with_workload(name);
         let (facts, sent) = asked(CONFIG, &request, Ok(Reply::json(200, &body)));
         facts.unwrap();
         assert_eq!(sent[0].lines().next(), Some(line));
@@ -88,7 +88,7 @@ fn whatever_a_workload_is_called_the_path_keeps_its_shape() {
     let long = "x".repeat(513);
     for name in ["", ".", "..", "a\r\nHost: evil", "a\0", "\u{1b}", &long] {
         let mut request = workload();
-        request.workload = name.into();
+        request = request.with_workload(name);
         let (facts, sent) = asked(CONFIG, &request, Ok(Reply::json(200, &body)));
         let why = facts.unwrap_err();
         assert!(why.contains("workload cannot be asked about") && !why.contains(char::is_control), "{why}");
@@ -161,12 +161,12 @@ fn a_request_without_what_is_asked_about() {
     let (facts, sent) = asked(TICKET, &request(), Ok(Reply::json(200, &json!({"state": "approved"}))));
     assert_eq!((facts.unwrap(), sent.len()), (pairs(&[("state", "none")]), 0));
     let mut with_ticket = request();
-    with_ticket.ticket = Some("OPS-42".into());
+    with_ticket = with_ticket.with_ticket("OPS-42");
     let (facts, sent) = asked(TICKET, &with_ticket, Ok(Reply::json(200, &json!({"state": "approved"}))));
     assert_eq!(facts.unwrap(), pairs(&[("state", "approved")]));
     assert_eq!(sent, ["GET /changes/OPS-42\naccept: application/json\nx-api-key: <k-1>\n"]);
     // What is there and cannot be asked about is no absence.
-    with_ticket.ticket = Some("..".into());
+    with_ticket = with_ticket.with_ticket("..");
     assert!(asked(TICKET, &with_ticket, Ok(Reply::text(200, "{}"))).0.unwrap_err().contains("ticket cannot"));
 
     let (facts, sent) = asked(CONFIG, &request(), Ok(Reply::text(200, "{}")));

@@ -21,13 +21,13 @@ pub(crate) enum Progress {
 
 /// The reason for the furthest that any rule went.
 pub(crate) fn why_not(furthest: &Progress, request: &Request) -> String {
-    let workload = shown(&request.workload);
-    let (target, role) = (shown(&request.target), shown(&request.role));
+    let workload = shown(request.workload());
+    let (target, role) = (shown(request.target()), shown(request.role()));
     match furthest {
         Progress::NoRule => format!(
             "no rule of the allow-list is for workload {workload} of issuer {}: ask the owner of \
              target {target} to add one",
-            shown(&request.issuer)
+            shown(request.issuer())
         ),
         Progress::OtherTarget => {
             format!("the allow-list gives workload {workload} nothing on target {target}")

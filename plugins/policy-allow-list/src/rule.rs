@@ -70,10 +70,10 @@ impl Rule {
         if !self.is_for(request) || (self.is_by_attributes_alone() && unmet.is_some()) {
             return Progress::NoRule;
         }
-        if !self.target.fits(&request.target) {
+        if !self.target.fits(request.target()) {
             return Progress::OtherTarget;
         }
-        if !self.roles.iter().any(|role| role.fits(&request.role)) {
+        if !self.roles.iter().any(|role| role.fits(request.role())) {
             return Progress::OtherRole;
         }
         match unmet {
@@ -89,21 +89,18 @@ impl Rule {
             && self.k8s_service_account.is_none()
     }
 
+    /// Reads of the request what the rule names, and nothing else.
     fn is_for(&self, request: &Request) -> bool {
-        let spiffe_id = request.attribute("spiffe_id").unwrap_or(&request.workload);
-        fits(self.workload.as_ref(), Some(&request.workload))
-            && fits(self.issuer.as_ref(), Some(&request.issuer))
-            && fits(self.k8s_namespace.as_ref(), request.attribute("k8s_namespace"))
-            && fits(self.k8s_service_account.as_ref(), request.attribute("k8s_service_account"))
-            && self.spiffe_prefix.as_ref().is_none_or(|prefix| prefix.fits(spiffe_id))
+        let spiffe_id = || request.attribute("spiffe_id").unwrap_or_else(|| request.workload());
+        fits(self.workload.as_ref(), || Some(request.workload()))
+            && fits(self.issuer.as_ref(), || Some(request.issuer()))
+            && fits(self.k8s_namespace.as_ref(), || request.attribute("k8s_namespace"))
+            && fits(self.k8s_service_account.as_ref(), || request.attribute("k8s_service_account"))
+            && self.spiffe_prefix.as_ref().is_none_or(|prefix| prefix.fits(spiffe_id()))
     }
 }
 
 /// What a rule does not name fits; what it names must be there.
-fn fits(wanted: Option<&Pattern>, value: Option<&str>) -> bool {
-    match (wanted, value) {
-        (None, _) => true,
-        (Some(wanted), Some(value)) => wanted.fits(value),
-        (Some(_), None) => false,
-    }
+fn fits<'r>(wanted: Option<&Pattern>, value: impl FnOnce() -> Option<&'r str>) -> bool {
+    wanted.is_none_or(|wanted| value().is_some_and(|value| wanted.fits(value)))
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use cedar_policy::{Effect, Entities, Entity, PolicySet, Schema, ValidationMode, Validator};
+use jit_plugin::testing::request;
 use jit_plugin::{ConfigProblem, Request};
 use serde::Deserialize;
 
 use crate::mistake::{self, tame};
 use crate::model::{self, Asked};
+use crate::reads::Reads;
 use crate::{obligation, verdict};
 
 /// What a request is to Cedar, where the configuration does not say it itself.
@@ -33,6 +35,17 @@ pub struct Config {
     /// Hierarchies, as Cedar's JSON has them: `uid`, `parents`, and `attrs`.
     #[serde(default)]
     entities: Vec<EntityConfig>,
+    /// What is made of all that, once.
+    #[serde(skip)]
+    prepared: Prepared,
+}
+
+/// What every decision needs and no request changes. Without policies, which deny, until it is prepared.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    pub(crate) policies: PolicySet,
+    pub(crate) entities: Vec<Entity>,
+    pub(crate) reads: Reads,
 }
 
 /// An entity as Cedar's JSON has it, with what may be left out.
@@ -65,10 +78,19 @@ impl Config {
             .map_err(|errors| errors.iter().map(|error| mistake::at("policies", &self.policies, error)).collect())
     }
 
-    /// Whether a policy can read `context.now`. One that hides the word behind escapes cannot be
-    /// evaluated, which denies.
-    pub(crate) fn reads_now(&self) -> bool {
-        self.policies.contains("now")
+    /// Parses it.
+    ///
+    /// # Errors
+    /// Every mistake.
+    pub(crate) fn prepare(&mut self) -> Result<(), Vec<ConfigProblem>> {
+        let (policies, entities) = (self.policies()?, self.entities()?);
+        self.prepared = Prepared { policies, entities, reads: Reads::of(&self.policies) };
+        Ok(())
+    }
+
+    /// What was prepared.
+    pub(crate) fn prepared(&self) -> &Prepared {
+        &self.prepared
     }
 
     /// The configured entities.
@@ -173,7 +195,7 @@ impl Config {
             vec![ConfigProblem::new(key, tame(&format!("does not fit what requests are made of: {why}")))]
         };
         for sample in samples() {
-            if let Err(why) = Asked::new(&sample, Vec::new(), true, Some(schema)) {
+            if let Err(why) = Asked::new(&sample, Vec::new(), &Reads::all(), Some(schema)) {
                 return unfit("schema", why);
             }
         }
@@ -191,29 +213,12 @@ fn is_alone(action: &Entity) -> bool {
 }
 
 /// Requests with everything that one can have, and with as little.
-fn samples() -> Vec<Request> {
-    let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
-    let bare = |operation: &str| Request {
-        operation: operation.to_owned(),
-        time: 1_800_000_000,
-        workload: "sample".to_owned(),
-        issuer: "https://issuer.test".to_owned(),
-        attributes: Vec::new(),
-        target: "sample".to_owned(),
-        role: "sample".to_owned(),
-        ttl_seconds: 1,
-        reason: None,
-        ticket: None,
-        metadata: Vec::new(),
-        facts: Vec::new(),
+fn samples() -> Vec<Request<'static>> {
+    let bare = |operation: &str| {
+        let named = request().with_workload("sample").with_target("sample").with_role("sample");
+        named.with_operation(operation).with_ttl(1)
     };
-    let whole = Request {
-        attributes: pair("env", "sample"),
-        reason: Some("sample".to_owned()),
-        ticket: Some("sample".to_owned()),
-        metadata: pair("build", "sample"),
-        facts: pair("sample.score", "1"),
-        ..bare("issue")
-    };
+    let whole = bare("issue").with_attribute("env", "sample").with_reason("sample").with_ticket("sample");
+    let whole = whole.with_metadata("build", "sample").with_fact("sample.score", "1");
     vec![bare("issue"), bare("renew"), whole]
 }

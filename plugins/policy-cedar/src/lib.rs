@@ -24,6 +24,7 @@ mod config;
 mod mistake;
 mod model;
 mod obligation;
+mod reads;
 mod time;
 mod verdict;
 
@@ -31,6 +32,7 @@ use cedar_policy::Authorizer;
 use jit_plugin::{ConfigProblem, Policy, Request, Verdict};
 
 pub use crate::config::Config;
+use crate::config::Prepared;
 
 /// The policy.
 #[derive(Debug)]
@@ -43,21 +45,18 @@ impl Policy for Cedar {
         config.problems()
     }
 
+    fn prepare(config: &mut Config) -> Result<(), Vec<ConfigProblem>> {
+        config.prepare()
+    }
+
     fn decide(config: &Config, request: &Request) -> Verdict {
-        let policies = match config.policies() {
-            Ok(policies) => policies,
-            Err(problems) => return Verdict::deny(mistake::in_words(&problems)),
-        };
-        let asked = config.entities().and_then(|entities| {
-            model::Asked::new(request, entities, config.reads_now(), None)
-                .map_err(|why| vec![ConfigProblem::new("", why)])
-        });
-        let asked = match asked {
+        let Prepared { policies, entities, reads } = config.prepared();
+        let asked = match model::Asked::new(request, entities.clone(), reads, None) {
             Ok(asked) => asked,
-            Err(problems) => return Verdict::deny(mistake::in_words(&problems)),
+            Err(why) => return Verdict::deny(mistake::in_words(&[ConfigProblem::new("", why)])),
         };
-        let response = Authorizer::new().is_authorized(&asked.request, &policies, &asked.entities);
-        verdict::of(&response, &policies, request)
+        let response = Authorizer::new().is_authorized(&asked.request, policies, &asked.entities);
+        verdict::of(&response, policies, request)
     }
 }
 

@@ -9,6 +9,7 @@ use cedar_policy::{
 };
 use jit_plugin::Request;
 
+use crate::reads::Reads;
 use crate::time::Moment;
 
 /// Types whose entities a configuration cannot make: they are of the request itself.
@@ -26,18 +27,21 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// With the entities of the configuration; with a schema, everything is held against it. The moment
-    /// as a datetime is left out where nothing reads it: making one takes as long as the rest.
+    /// With the entities of the configuration, and of the request with what the policies can read; with a
+    /// schema, everything is held against it.
     ///
     /// # Errors
     /// What cannot be said in Cedar, or does not fit the schema.
     pub(crate) fn new(
         request: &Request,
         configured: Vec<Entity>,
-        with_now: bool,
+        reads: &Reads,
         schema: Option<&Schema>,
     ) -> Result<Self, String> {
-        let moment = Moment::new(request.time).ok_or("the time of the request is none that a calendar has")?;
+        let moment = match reads.moment() {
+            true => Some(Moment::new(request.time()).ok_or("the time of the request is none that a calendar has")?),
+            false => None,
+        };
         let named = Named::of(request)?;
         let mut hierarchy = Hierarchy::default();
         let mut entities = Vec::new();
@@ -50,9 +54,10 @@ impl Asked {
                 entities.push(entity);
             }
         }
-        entities.extend(named.entities(request, &mut hierarchy)?);
+        entities.extend(named.entities(request, reads, &mut hierarchy)?);
         let odd = |error: &dyn std::fmt::Display| error.to_string();
-        let context = Context::from_pairs(context(request, &moment, &named, with_now)).map_err(|error| odd(&error))?;
+        let context =
+            Context::from_pairs(context(request, moment.as_ref(), &named, reads)).map_err(|error| odd(&error))?;
         let Named { workload, action, role, .. } = named;
         let entities = Entities::from_entities(entities, schema).map_err(|error| chain(&error))?;
         let request = CedarRequest::new(workload, action, role, context, schema).map_err(|error| chain(&error))?;
@@ -141,27 +146,27 @@ struct Named {
 impl Named {
     fn of(request: &Request) -> Result<Self, String> {
         Ok(Self {
-            issuer: uid("Issuer", &request.issuer)?,
-            workload: uid("Workload", &request.workload)?,
-            action: uid("Action", &request.operation)?,
-            target: uid("Target", &request.target)?,
+            issuer: uid("Issuer", request.issuer())?,
+            workload: uid("Workload", request.workload())?,
+            action: uid("Action", request.operation())?,
+            target: uid("Target", request.target())?,
             // No name of a target has a `/`.
-            role: uid("Role", &format!("{}/{}", request.target, request.role))?,
+            role: uid("Role", &format!("{}/{}", request.target(), request.role()))?,
             facts: uid("Facts", "request")?,
             numbers: uid("Numbers", "request")?,
             metadata: uid("Metadata", "request")?,
         })
     }
 
-    fn entities(&self, request: &Request, hierarchy: &mut Hierarchy) -> Result<Vec<Entity>, String> {
+    fn entities(&self, request: &Request, reads: &Reads, hierarchy: &mut Hierarchy) -> Result<Vec<Entity>, String> {
         type Pairs<N> = Vec<(N, RestrictedExpression)>;
         let with = |uid: &EntityUid, attributes: Pairs<&str>, parents: Vec<&EntityUid>, tags: Pairs<String>| {
             let attributes = attributes.into_iter().map(|(name, value)| (name.to_owned(), value));
             Entity::new_with_tags(uid.clone(), attributes, parents.into_iter().cloned(), tags)
                 .map_err(|error| error.to_string())
         };
-        let numbers = request
-            .facts
+        let facts = reads.facts(request);
+        let numbers = facts
             .iter()
             .filter_map(|(name, value)| Some((name.clone(), RestrictedExpression::new_long(whole_number(value)?))));
         let (_, mut workload_parents) = hierarchy.of(&self.workload);
@@ -174,48 +179,63 @@ impl Named {
             Entity::with_uid(self.issuer.clone()),
             with(
                 &self.workload,
-                vec![("name", text(&request.workload)), ("issuer", text(&request.issuer))],
+                vec![("name", text(request.workload())), ("issuer", text(request.issuer()))],
                 workload_parents.iter().collect(),
-                texts(&request.attributes),
+                texts(&reads.attributes(request)),
             )?,
             with(
                 &self.target,
-                target_attributes.chain([("name", text(&request.target))]).collect(),
+                target_attributes.chain([("name", text(request.target()))]).collect(),
                 target_parents.iter().collect(),
                 Vec::new(),
             )?,
             with(
                 &self.role,
                 vec![
-                    ("name", text(&request.role)),
+                    ("name", text(request.role())),
                     ("target", RestrictedExpression::new_entity_uid(self.target.clone())),
                 ],
                 role_parents.iter().collect(),
                 Vec::new(),
             )?,
-            with(&self.facts, Vec::new(), Vec::new(), texts(&request.facts))?,
+            with(&self.facts, Vec::new(), Vec::new(), texts(&facts))?,
             with(&self.numbers, Vec::new(), Vec::new(), numbers.collect())?,
-            with(&self.metadata, Vec::new(), Vec::new(), texts(&request.metadata))?,
+            with(&self.metadata, Vec::new(), Vec::new(), texts(&reads.metadata(request)))?,
         ])
     }
 }
 
-fn context(request: &Request, moment: &Moment, named: &Named, with_now: bool) -> Vec<(String, RestrictedExpression)> {
+/// What no policy can read is left out: making it takes as long as deciding.
+fn context(
+    request: &Request,
+    moment: Option<&Moment>,
+    named: &Named,
+    reads: &Reads,
+) -> Vec<(String, RestrictedExpression)> {
     let long = RestrictedExpression::new_long;
     let entity = |uid: &EntityUid| RestrictedExpression::new_entity_uid(uid.clone());
     let mut pairs = vec![
-        ("time", long(moment.seconds)),
-        ("weekday", text(moment.weekday)),
-        ("hour", long(moment.hour)),
-        ("minute", long(moment.minute)),
-        ("ttl", long(i64::try_from(request.ttl_seconds).unwrap_or(i64::MAX))),
         ("facts", entity(&named.facts)),
         ("numbers", entity(&named.numbers)),
         ("metadata", entity(&named.metadata)),
     ];
-    pairs.extend(with_now.then(|| ("now", RestrictedExpression::new_datetime(&moment.datetime))));
-    pairs.extend(request.reason.as_ref().map(|reason| ("reason", text(reason))));
-    pairs.extend(request.ticket.as_ref().map(|ticket| ("ticket", text(ticket))));
+    if let Some(moment) = moment {
+        pairs.extend([
+            ("time", long(moment.seconds)),
+            ("weekday", text(moment.weekday)),
+            ("hour", long(moment.hour)),
+            ("minute", long(moment.minute)),
+        ]);
+        pairs.extend(reads.word("now").then(|| ("now", RestrictedExpression::new_datetime(&moment.datetime))));
+    }
+    let ttl = || long(i64::try_from(request.ttl_seconds()).unwrap_or(i64::MAX));
+    pairs.extend(reads.word("ttl").then(|| ("ttl", ttl())));
+    if reads.word("reason") {
+        pairs.extend(request.reason().map(|reason| ("reason", text(reason))));
+    }
+    if reads.word("ticket") {
+        pairs.extend(request.ticket().map(|ticket| ("ticket", text(ticket))));
+    }
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
@@ -228,11 +248,8 @@ fn text(text: &str) -> RestrictedExpression {
     RestrictedExpression::new_string(text.to_owned())
 }
 
-/// The first of each name counts, as everywhere.
 fn texts(pairs: &[(String, String)]) -> Vec<(String, RestrictedExpression)> {
-    let mut seen = HashSet::new();
-    let first = pairs.iter().filter(|(name, _)| seen.insert(name.as_str()));
-    first.map(|(name, value)| (name.clone(), text(value))).collect()
+    pairs.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
 /// `-12` and `34`, and nothing that only looks like a number.

@@ -23,10 +23,10 @@ pub(crate) fn of(response: &Response, policies: &PolicySet, request: &Request) -
         Decision::Allow => allow(&deciding, &names),
         Decision::Deny if deciding.is_empty() => Verdict::deny(format!(
             "no Cedar policy permits workload {} to {} role {} of target {}",
-            shown(&request.workload),
-            shown(&request.operation),
-            shown(&request.role),
-            shown(&request.target)
+            shown(request.workload()),
+            shown(request.operation()),
+            shown(request.role()),
+            shown(request.target())
         )),
         Decision::Deny => {
             let advice = deciding.iter().filter_map(|policy| policy.annotation("advice"));

@@ -76,9 +76,9 @@ impl Exception {
     fn fits(&self, from: &str, to: &str, request: &Request) -> bool {
         self.from.as_str() == from
             && self.to.as_str() == to
-            && any_fits(self.workloads.as_deref(), &request.workload)
-            && any_fits(self.targets.as_deref(), &request.target)
-            && any_fits(self.roles.as_deref(), &request.role)
+            && any_fits(self.workloads.as_deref(), request.workload())
+            && any_fits(self.targets.as_deref(), request.target())
+            && any_fits(self.roles.as_deref(), request.role())
     }
 }
 
@@ -132,7 +132,7 @@ impl Config {
 
     fn of_target(&self, request: &Request) -> Result<Known<'_>, Unknown> {
         let fits = |entry: &&TargetEntry| {
-            any_fits(Some(&entry.targets), &request.target) && any_fits(entry.roles.as_deref(), &request.role)
+            any_fits(Some(&entry.targets), request.target()) && any_fits(entry.roles.as_deref(), request.role())
         };
         self.targets.iter().find(fits).map(|entry| entry.environment.as_str()).ok_or(Unknown::Target)
     }

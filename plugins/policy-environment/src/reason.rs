@@ -11,7 +11,7 @@ pub(crate) fn crossing(config: &Config, workload: Known<'_>, target: Known<'_>, 
     format!(
         "workload {} is of environment `{workload}` (its attribute {}), and {} is of `{target}`: ask from a \
          workload of `{target}`, or for a target of `{workload}`",
-        shown(&request.workload),
+        shown(request.workload()),
         shown(&config.attribute),
         asked(request)
     )
@@ -19,7 +19,7 @@ pub(crate) fn crossing(config: &Config, workload: Known<'_>, target: Known<'_>, 
 
 /// For a side whose environment is not known.
 pub(crate) fn unknown(config: &Config, unknown: &Unknown, request: &Request) -> String {
-    let (workload, attribute) = (shown(&request.workload), shown(&config.attribute));
+    let (workload, attribute) = (shown(request.workload()), shown(&config.attribute));
     let value = || shown(request.attribute(&config.attribute).unwrap_or_default());
     match unknown {
         Unknown::NoAttribute => format!(
@@ -44,5 +44,5 @@ pub(crate) fn unknown(config: &Config, unknown: &Unknown, request: &Request) -> 
 }
 
 fn asked(request: &Request) -> String {
-    format!("role {} of target {}", shown(&request.role), shown(&request.target))
+    format!("role {} of target {}", shown(request.role()), shown(request.target()))
 }

@@ -28,10 +28,10 @@ fn config(json: &str) -> Config {
     config
 }
 
-fn asked(target: &str, role: &str) -> Request {
+fn asked(target: &str, role: &str) -> Request<'static> {
     let mut request = request();
-    request.target = target.into();
-    request.role = role.into();
+    request = request.with_target(target);
+    request = request.with_role(role);
     request
 }
 
@@ -94,18 +94,18 @@ fn what_is_not_known_denies() {
 fn an_exception_goes_one_way_and_no_further() {
     let mut copier = asked("inventory_db", "replica_read").with_attribute("env", "prod");
     denied(CONFIG, &copier);
-    copier.workload = "copier".into();
+    copier = copier.with_workload("copier");
     let allowance = allowed(CONFIG, &copier);
     assert_eq!(allowance.reason, "from `prod` to `staging` by exception anonymised copies");
     assert_eq!(allowance.labels[1], ("environment_exception".to_owned(), "anonymised copies".to_owned()));
 
     let mut back = asked("orders_prod", "app").with_attribute("env", "staging");
-    back.workload = "copier".into();
+    back = back.with_workload("copier");
     denied(CONFIG, &back);
     let staging = asked("orders_dev", "app").with_attribute("env", "staging");
     assert_eq!(allowed(CONFIG, &staging).labels[1].1, "exceptions[1]");
     // Two exceptions do not make a third: prod → staging → dev is none.
-    copier.target = "orders_dev".into();
+    copier = copier.with_target("orders_dev");
     denied(CONFIG, &copier);
 }
 
@@ -140,7 +140,7 @@ fn hostile_strings_are_tame_in_reasons() {
     for hostile in ["a\nlevel=error", "\u{1b}[2J", "\u{202e}", &"x".repeat(1 << 20)] {
         for value in ["dev", hostile] {
             let mut request = asked(hostile, hostile).with_attribute("env", value);
-            request.workload = hostile.into();
+            request = request.with_workload(hostile);
             let reason = denied(CONFIG, &request);
             assert!(reason.len() < 2000 && !reason.chars().any(char::is_control), "{reason:?}");
             assert!(!reason.contains('\u{202e}'), "{reason:?}");

@@ -99,7 +99,7 @@ impl Policy for Quota {
     }
 
     fn decide(config: &Config, request: &Request) -> Verdict {
-        let held = config.held(&request.operation);
+        let held = config.held(request.operation());
         let mut tightest: Option<Standing<'_>> = None;
         for (index, limit) in config.limits.iter().enumerate().filter(|(_, limit)| limit.is_for(request)) {
             for standing in limit.standings(index, held) {

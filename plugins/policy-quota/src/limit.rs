@@ -92,7 +92,7 @@ impl Limit {
     }
 
     pub(crate) fn is_for(&self, request: &Request) -> bool {
-        any_fits(self.workloads.as_deref(), &request.workload) && any_fits(self.targets.as_deref(), &request.target)
+        any_fits(self.workloads.as_deref(), request.workload()) && any_fits(self.targets.as_deref(), request.target())
     }
 
     /// What it limits, not yet counted; the shortest window first, then leases.
@@ -169,10 +169,10 @@ impl Standing<'_> {
     /// For the caller: which limit, how many, and what helps.
     pub(crate) fn why_not(&self, request: &Request) -> String {
         let whose = match self.limit.per {
-            Scope::Workload => format!("workload {}", shown(&request.workload)),
-            Scope::Target => format!("target {}", shown(&request.target)),
+            Scope::Workload => format!("workload {}", shown(request.workload())),
+            Scope::Target => format!("target {}", shown(request.target())),
             Scope::WorkloadTarget => {
-                format!("workload {} at target {}", shown(&request.workload), shown(&request.target))
+                format!("workload {} at target {}", shown(request.workload()), shown(request.target()))
             }
         };
         let help = match self.what {

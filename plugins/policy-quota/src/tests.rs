@@ -18,17 +18,17 @@ fn config(json: &str) -> Config {
 }
 
 /// A request of the workload that is counted once everywhere.
-fn counted() -> Request {
+fn counted() -> Request<'static> {
     Scope::ALL.into_iter().fold(request(), |request, scope| {
         request.with_leases(scope, 1).with_requests(scope, 60, 1).with_requests(scope, 3600, 1)
     })
 }
 
 /// The same, with another value of one fact.
-fn with(fact: &str, value: &str) -> Request {
-    let mut request = counted();
-    request.facts.iter_mut().find(|(name, _)| name == fact).unwrap().1 = value.to_owned();
-    request
+fn with(fact: &str, value: &str) -> Request<'static> {
+    let request = counted();
+    assert!(request.fact(fact).is_some(), "{fact} is not counted");
+    request.with_fact(fact, value)
 }
 
 fn allowed(json: &str, request: &Request) -> String {
@@ -91,21 +91,20 @@ fn a_no_says_which_limit_how_many_and_what_helps() {
 fn limits_are_for_the_workloads_and_targets_that_they_name() {
     let mut crown = with("usage.workload_target.leases", "2");
     allowed(CONFIG, &crown);
-    crown.target = "crown_jewels".into();
+    crown = crown.with_target("crown_jewels");
     assert!(denied(CONFIG, &crown).contains("limits[1]"));
     assert!(denied(CONFIG, &crown).contains("workload `payment-service` at target `crown_jewels`"));
 
     let mut batch = with("usage.target.requests.60", "4");
     allowed(CONFIG, &batch);
-    batch.workload = "batch-7".into();
+    batch = batch.with_workload("batch-7");
     assert!(denied(CONFIG, &batch).contains("target `inventory_db` may make 3 requests in 1m"));
 }
 
 #[test]
 fn a_count_that_is_missing_or_no_number_denies() {
     for fact in ["usage.workload.requests.60", "usage.workload.requests.3600", "usage.workload.leases"] {
-        let mut request = counted();
-        request.facts.retain(|(name, _)| name != fact);
+        let request = counted().without_fact(fact);
         let reason = denied(CONFIG, &request);
         assert!(reason.contains(fact) && reason.contains("so it denies"), "{reason}");
         for value in ["", "-1", "+1", "1e3", " 1", "1\n", "NaN", "99999999999999999999"] {
@@ -114,8 +113,10 @@ fn a_count_that_is_missing_or_no_number_denies() {
         }
     }
     // What no limit looks at need not be there.
-    let mut request = counted();
-    request.facts.retain(|(name, _)| name.starts_with("usage.workload."));
+    let all = counted();
+    let elsewhere = all.facts().iter().filter(|(name, _)| !name.starts_with("usage.workload."));
+    let request = elsewhere.fold(counted(), |request, (name, _)| request.without_fact(name));
+    assert!(request.facts().len() < all.facts().len());
     allowed(CONFIG, &request);
 }
 
@@ -123,7 +124,7 @@ fn a_count_that_is_missing_or_no_number_denies() {
 fn renewals_are_held_to_what_the_configuration_says() {
     let renewal = |fact: &str, value: &str| {
         let mut request = with(fact, value);
-        request.operation = "renew".into();
+        request = request.with_operation("renew");
         request
     };
     let requests = renewal("usage.workload.requests.60", "11");
@@ -140,7 +141,7 @@ fn renewals_are_held_to_what_the_configuration_says() {
     allowed(&with_renewals("none"), &leases);
     // Only a renewal is one.
     let mut unknown = leases;
-    unknown.operation = "transfer".into();
+    unknown = unknown.with_operation("transfer");
     denied(&with_renewals("none"), &unknown);
 }
 
@@ -159,8 +160,8 @@ fn hostile_strings_are_tame_in_reasons() {
     for hostile in ["a\nlevel=error", "\u{1b}[2J", "\u{202e}", "`; DROP", &"x".repeat(1 << 20)] {
         let json = r#"{"limits": [{"per": "workload_target", "leases": 1}]}"#;
         let mut request = request().with_leases(Scope::WorkloadTarget, 2);
-        request.workload = hostile.into();
-        request.target = hostile.into();
+        request = request.with_workload(hostile);
+        request = request.with_target(hostile);
         let reason = denied(json, &request);
         assert!(reason.len() < 2000 && !reason.chars().any(char::is_control), "{reason:?}");
         assert!(!reason.contains('\u{202e}'), "{reason:?}");

@@ -68,7 +68,7 @@ pub(crate) struct Window<'c> {
 
 impl Window<'_> {
     pub(crate) fn is_for(&self, request: &Request) -> bool {
-        any_fits(self.targets, &request.target) && any_fits(self.roles, &request.role)
+        any_fits(self.targets, request.target()) && any_fits(self.roles, request.role())
     }
 }
 

@@ -37,7 +37,7 @@ impl Policy for TimeWindow {
     }
 
     fn decide(config: &Config, request: &Request) -> Verdict {
-        let now = i64::try_from(request.time).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let now = i64::try_from(request.time()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
         let Some(now) = now else {
             return Verdict::deny("the time of the request is none that a calendar has");
         };
@@ -52,7 +52,7 @@ impl Policy for TimeWindow {
 fn allow(config: &Config, open: &Window<'_>, windows: &[Window<'_>], now: Timestamp, request: &Request) -> Verdict {
     let max_ttl_seconds = config.cap_ttl.then(|| {
         let hours: Vec<&Hours<'_>> = windows.iter().map(|window| &window.hours).collect();
-        hours::open_seconds(&hours, now, request.ttl_seconds)
+        hours::open_seconds(&hours, now, request.ttl_seconds())
     });
     Verdict::Allow(Allowance {
         reason: format!("within {}", open.name),

@@ -8,7 +8,7 @@ use crate::config::Window;
 
 /// For windows all of which are closed.
 pub(crate) fn why_not(windows: &[Window<'_>], now: Timestamp, request: &Request) -> String {
-    let what = format!("role {} of target {}", shown(&request.role), shown(&request.target));
+    let what = format!("role {} of target {}", shown(request.role()), shown(request.target()));
     let Some(first) = windows.first() else {
         return format!("no time window is for {what}, so it is never given: ask the target's owner to add one");
     };

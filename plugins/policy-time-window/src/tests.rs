@@ -15,7 +15,7 @@ fn config(json: &str) -> Config {
 }
 
 /// A request at that time, with its offset (`2026-03-29T01:59+01`).
-fn at(time: &str) -> Request {
+fn at(time: &str) -> Request<'static> {
     let time: Timestamp = time.parse().unwrap();
     request().at(u64::try_from(time.as_second()).unwrap())
 }
@@ -43,7 +43,7 @@ fn opens(json: &str, time: &str) -> String {
 fn ttl(json: &str, time: &str, wanted: u64) -> Option<u64> {
     let json = json.replacen('{', r#"{"cap_ttl": true, "#, 1);
     let mut request = at(time);
-    request.ttl_seconds = wanted;
+    request = request.with_ttl(wanted);
     match TimeWindow::decide(&config(&json), &request) {
         Verdict::Allow(allowance) => allowance.max_ttl_seconds,
         Verdict::Deny(reason) => panic!("{reason}"),
@@ -156,7 +156,7 @@ fn holidays_close_windows_unless_one_opens_on_them() {
     assert!(reason.contains("in Europe/Berlin, Christmas Day;"), "{reason}");
     assert!(reason.ends_with("window `office` opens Mon 2026-12-28 08:00 (UTC+01:00)"), "{reason}");
     let mut on_call = at("2026-12-25T10:00+01");
-    on_call.role = "on_call".into();
+    on_call = on_call.with_role("on_call");
     match TimeWindow::decide(&config(json), &on_call) {
         Verdict::Allow(allowance) => {
             assert_eq!(allowance.reason, "within window `on call`");
@@ -191,12 +191,12 @@ fn windows_are_for_targets_and_roles_and_may_have_their_own_zone() {
     // 19:00 in Berlin is 13:00 in New York.
     assert!(is_open(json, "2026-12-01T18:00Z"));
     let mut owner = at("2026-12-01T18:00Z");
-    owner.role = "owner".into();
+    owner = owner.with_role("owner");
     assert!(denied(json, &owner).ends_with("window `berlin` opens Wed 2026-12-02 08:00 (UTC+01:00)"));
     // Both are shut; the one that opens first is named, in its own zone.
     assert!(denied(json, &at("2026-12-06T12:00Z")).contains("window `berlin` opens Mon 2026-12-07 08:00 (UTC+01:00)"));
     let mut other = at("2026-12-01T10:00Z");
-    other.target = "hr".into();
+    other = other.with_target("hr");
     let reason = denied(json, &other);
     assert!(reason.starts_with("no time window is for role `app_read_only` of target `hr`"), "{reason}");
     // One begins before the other ends: together they are open from 08:00 in Berlin to 18:00 in New York.
@@ -241,8 +241,8 @@ fn a_time_that_no_calendar_has_denies() {
 fn hostile_strings_are_tame_in_reasons() {
     for hostile in ["a\nlevel=error", "\u{1b}[2J", "\u{202e}", &"x".repeat(1 << 20)] {
         let mut request = at("2026-12-05T12:00Z");
-        request.target = hostile.into();
-        request.role = hostile.into();
+        request = request.with_target(hostile);
+        request = request.with_role(hostile);
         let reason = denied(SHORT, &request);
         assert!(reason.len() < 2000 && !reason.chars().any(char::is_control), "{reason:?}");
         assert!(!reason.contains('\u{202e}'), "{reason:?}");

@@ -1,8 +1,9 @@
 // The policy as the contract's exports. Only within a component: `jit-broker plugin build` imports it.
 
-import { inWords, parse } from './config.js';
+import { parse } from './config.js';
 import { log, sendTo } from './log.js';
-import { checked } from './policy.js';
+import { ask } from './policy.js';
+import { Request } from './request.js';
 
 const MAX_STACK = 3000;
 
@@ -24,24 +25,7 @@ globalThis.Date = new Proxy(TheDate, {
   get: (target, name) => (name === 'now' ? absent('clock', 'use request.time') : Reflect.get(target, name)),
 });
 
-/** The first of each name counts, as in the other languages' SDKs. */
-function named(pairs) {
-  const made = Object.create(null);
-  for (const [name, value] of pairs) if (!(name in made)) made[name] = value;
-  return made;
-}
-
-const asked = (request) => ({
-  ...request,
-  time: Number(request.time),
-  ttlSeconds: Number(request.ttlSeconds),
-  attributes: named(request.attributes),
-  metadata: named(request.metadata),
-  facts: named(request.facts),
-});
-
-function toHost(answer) {
-  const { verdict, reason, maxTtlSeconds, role, requires, labels } = checked(answer);
+function toHost({ verdict, reason, maxTtlSeconds, role, requires, labels }) {
   if (verdict === 'deny') return { tag: 'deny', val: String(reason) };
   const val = {
     reason: String(reason),
@@ -69,7 +53,8 @@ const fails = (payload) => Object.assign(new Error('the policy fails'), { payloa
 export function exported(rule, write) {
   sendTo((level, message, fields) => write(level, message, Object.entries(fields)));
   if (typeof rule?.decide !== 'function') throw new TypeError('the module exports no policy: export default policy({ … })');
-  return {
+  let prepared;
+  const policy = {
     validate(json) {
       let problems;
       try {
@@ -80,14 +65,28 @@ export function exported(rule, write) {
       }
       if (problems.length > 0) throw fails(problems);
     },
-    decide(json, request) {
+    prepare(json) {
+      const { config, problems } = parse(rule.config, json);
+      if (problems.length > 0) throw fails(problems);
+      prepared = config;
+    },
+    decide(request) {
       try {
-        const { config, problems } = parse(rule.config, json);
-        if (problems.length > 0) throw new TypeError(inWords(problems));
-        return toHost(rule.decide(config, asked(request)));
+        return toHost(ask(rule, prepared, new Request(request)));
       } catch (error) {
         throw fails(tell(error));
       }
     },
   };
+  const usage = {
+    windows() {
+      try {
+        const windows = rule.windows(prepared);
+        return windows === undefined ? undefined : BigUint64Array.from([...windows].map(BigInt));
+      } catch (error) {
+        throw fails(tell(error));
+      }
+    },
+  };
+  return { policy, usage };
 }

@@ -16,8 +16,10 @@
 // makes the component that a broker loads.
 //
 // What a policy cannot do: it has no network, files, environment, clock or randomness. The time is
-// `request.time`; what else it must know is in its configuration and in `request.facts`.
+// `request.time`; what else it must know is in its configuration, in `request.facts` and, for a policy with
+// `windows`, in `request.usage`.
 
 export { list, map, number, oneOf, optional, seconds, table, text, truth, whole } from './config.js';
 export { log } from './log.js';
 export { allow, deny, policy, problem } from './policy.js';
+export { Uncounted } from './request.js';

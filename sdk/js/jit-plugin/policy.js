@@ -1,22 +1,6 @@
 // Policies: pure functions of a configuration and a request.
 
-/**
- * What is asked, by whom, and what is known. The contract is `wit/types.wit`.
- *
- * @typedef {object} Request
- * @property {'issue' | 'renew'} operation
- * @property {number} time Seconds since the Unix epoch, UTC. A policy has no clock: this is the time.
- * @property {string} workload The verified workload.
- * @property {string} issuer The issuer that vouches for it.
- * @property {string} target
- * @property {string} role
- * @property {number} ttlSeconds
- * @property {Record<string, string>} attributes Attributes of the identity, by configuration (`k8s_namespace`, `env`, …).
- * @property {string | undefined} reason
- * @property {string | undefined} ticket
- * @property {Record<string, string>} metadata The caller's own words: claims of the caller, not of its identity.
- * @property {Record<string, string>} facts Usage counts of the host and facts of context providers, by name.
- */
+/** @typedef {import('./request.js').Request} Request */
 
 /**
  * A yes, with its conditions: the lease lives at most `maxTtlSeconds`; `role` of the same target instead of
@@ -60,17 +44,33 @@ export function problem(path, message) {
  * Makes a policy; it is the module's default export. The same configuration and request must give the same
  * answer always: a decision is replayed from the audit record. An exception denies, with its text.
  *
+ * `operations` are those that the policy knows, `issue` and `renew` unless it says otherwise; every other
+ * operation is denied, so that a later broker's new operation is not allowed by a rule that was written before
+ * it. `windows` gives the windows, in seconds, in which the host shall count requests for `request.usage`: at
+ * most eight, each at most 31 days; with an empty list, live leases alone are counted; with none, nothing.
+ *
  * @template C
  * @param {{
  *   config: import('./config.js').Type<C>,
  *   validate?: (config: C) => Iterable<{ path: string, message: string }>,
+ *   operations?: string[],
+ *   windows?: (config: C) => Iterable<number> | undefined,
  *   decide: (config: C, request: Request) => ReturnType<typeof allow> | ReturnType<typeof deny>,
  * }} rule
  */
 export function policy(rule) {
   if (typeof rule.config !== 'function') throw new TypeError('say what its configuration is: config: table({ … })');
   if (typeof rule.decide !== 'function') throw new TypeError('a policy has a function decide(config, request)');
-  return { validate: () => [], ...rule };
+  return { validate: () => [], operations: ['issue', 'renew'], windows: () => undefined, ...rule };
+}
+
+/** Asks a policy as the host does: about the operations that it knows. */
+export function ask(rule, config, request) {
+  if (!rule.operations.includes(request.operation)) {
+    const operation = JSON.stringify(request.operation);
+    return deny(`this policy does not know the operation ${operation}, and denies what it does not know`);
+  }
+  return checked(rule.decide(config, request));
 }
 
 /** The answer, if it is one: a promise or a truth value is none. */

@@ -1,13 +1,14 @@
 // For native unit tests: a policy is plain JavaScript, and needs neither Wasm nor a broker to be tried.
 
 import { inWords, parse } from './config.js';
-import { checked } from './policy.js';
+import { ask } from './policy.js';
+import { Request } from './request.js';
 
 export { records } from './log.js';
 
 /** A request of `payment-service` for `app_read_only` of `inventory_db`, for an hour, but for the changes. */
 export function request(changes = {}) {
-  return {
+  const usual = {
     operation: 'issue',
     time: 1_800_000_000,
     workload: 'payment-service',
@@ -20,8 +21,26 @@ export function request(changes = {}) {
     ticket: undefined,
     metadata: {},
     facts: {},
-    ...changes,
+    callerAddress: undefined,
+    resource: {},
   };
+  const unknown = Object.keys(changes).find((name) => !(name in usual));
+  if (unknown !== undefined) throw new TypeError(`a request has no ${unknown}: there are ${Object.keys(usual).join(', ')}`);
+  const { attributes, metadata, facts, resource, ...fields } = { ...usual, ...changes };
+  const source = Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, () => value]));
+  const one = (pairs) => (name) => (Object.hasOwn(pairs, name) ? pairs[name] : undefined);
+  const whole = (pairs) => () => Object.entries(pairs).sort();
+  return new Request({
+    ...source,
+    attribute: one(attributes),
+    attributes: whole(attributes),
+    metadata: one(metadata),
+    allMetadata: whole(metadata),
+    fact: one(facts),
+    facts: whole(facts),
+    resource: one(resource),
+    wholeResource: whole(resource),
+  });
 }
 
 /** What is wrong with a configuration. */
@@ -34,5 +53,5 @@ export function problems(rule, config) {
 export function decide(rule, config, asked) {
   const found = problems(rule, config);
   if (found.length > 0) throw new TypeError(inWords(found));
-  return checked(rule.decide(parse(rule.config, JSON.stringify(config)).config, asked));
+  return ask(rule, parse(rule.config, JSON.stringify(config)).config, asked);
 }

@@ -9,13 +9,14 @@ use wit_parser::{Resolve, SourceMap};
 use crate::contract::{Contract, Kind, host_contract, own_interface};
 
 /// The contract, as it is in wit/; a unit test holds the list against the folder.
-pub(crate) const WIT: [(&str, &str); 12] = [
+pub(crate) const WIT: [(&str, &str); 13] = [
     ("context.wit", include_str!("../../../wit/context.wit")),
     ("driver.wit", include_str!("../../../wit/driver.wit")),
     ("http.wit", include_str!("../../../wit/http.wit")),
     ("ldap.wit", include_str!("../../../wit/ldap.wit")),
     ("log.wit", include_str!("../../../wit/log.wit")),
     ("policy.wit", include_str!("../../../wit/policy.wit")),
+    ("request.wit", include_str!("../../../wit/request.wit")),
     ("secrets.wit", include_str!("../../../wit/secrets.wit")),
     ("session.wit", include_str!("../../../wit/session.wit")),
     ("sql.wit", include_str!("../../../wit/sql.wit")),
@@ -172,7 +173,7 @@ fn skew_of(name: &str, plugin: &str, interfaces: &[&str]) -> Option<Problem> {
     };
     if track(plugin) != track(host) {
         let fix = if plugin < host {
-            "build it again with this broker's SDK"
+            "build it again with this broker's SDK: `jit-broker plugin build`"
         } else {
             "update the broker, or build it with this broker's SDK"
         };
@@ -325,18 +326,20 @@ mod tests {
 
     #[test]
     fn version_skew_names_both_versions_and_the_plugin() {
-        let wit = "package jit:plugin@0.2.0; interface policy { decide: func(); } world w { export policy; }";
+        let wit = "package jit:plugin@0.3.0; interface policy { decide: func(); } world w { export policy; }";
         let module =
-            with_section(dummy(wit, "w"), "jit-plugin", br#"{"name":"policy-x","version":"1.2.3","contract":"0.2.0"}"#);
+            with_section(dummy(wit, "w"), "jit-plugin", br#"{"name":"policy-x","version":"1.2.3","contract":"0.3.0"}"#);
         let problem = only(&component(&module));
-        for part in ["policy-x 1.2.3", "0.2.0", host_contract()] {
+        for part in ["policy-x 1.2.3", "0.3.0", host_contract()] {
             assert!(problem.what.contains(part), "{problem}");
         }
         assert!(problem.fix.contains("update the broker"));
 
-        let old = wit.replace("0.2.0", "0.0.9");
-        assert!(only(&component(&dummy(&old, "w"))).fix.contains("again"));
-        let newer = wit.replace("0.2.0", "0.1.1");
+        let old = wit.replace("0.3.0", "0.1.0");
+        assert!(
+            only(&component(&dummy(&old, "w"))).fix.contains("again with this broker's SDK: `jit-broker plugin build`")
+        );
+        let newer = wit.replace("0.3.0", "0.2.1");
         assert!(only(&component(&dummy(&newer, "w"))).fix.contains("update"));
     }
 
@@ -358,30 +361,30 @@ mod tests {
 
     #[test]
     fn a_capability_of_another_kind_is_refused() {
-        let mut wit: String = WIT.iter().map(|(_, text)| text.replace("package jit:plugin@0.1.0;", "")).collect();
+        let mut wit: String = WIT.iter().map(|(_, text)| text.replace("package jit:plugin@0.2.0;", "")).collect();
         wit.push_str("world greedy { import sql; export policy; }");
         wit.push_str("world half { import sql; export driver; }");
-        let wit = format!("package jit:plugin@0.1.0;\n{wit}");
+        let wit = format!("package jit:plugin@0.2.0;\n{wit}");
         // `sql` brings `secrets`, whose types it uses.
         let report = check(&component(&dummy(&wit, "greedy")));
         assert_eq!(report.problems.len(), 2, "{report}");
-        assert!(report.to_string().contains("`jit:plugin/sql@0.1.0`"));
+        assert!(report.to_string().contains("`jit:plugin/sql@0.2.0`"));
         let problem = only(&component(&dummy(&wit, "half")));
         assert!(problem.fix.contains("statements"), "{problem}");
     }
 
     #[test]
     fn changed_types_are_refused() {
-        let wit = "package jit:plugin@0.1.0; interface policy { decide: func(); } world w { export policy; }";
+        let wit = "package jit:plugin@0.2.0; interface policy { decide: func(); } world w { export policy; }";
         let problem = only(&component(&dummy(wit, "w")));
         assert!(problem.what.contains("types"), "{problem}");
     }
 
     #[test]
     fn the_types_of_what_a_policy_exports_beside_itself_are_compared_too() {
-        let mut wit: String = WIT.iter().map(|(_, text)| text.replace("package jit:plugin@0.1.0;", "")).collect();
-        wit = wit.replace("windows: func(config: string)", "windows: func(config: string, more: u8)");
-        let problem = only(&component(&dummy(&format!("package jit:plugin@0.1.0;\n{wit}"), "usage-policy-plugin")));
+        let mut wit: String = WIT.iter().map(|(_, text)| text.replace("package jit:plugin@0.2.0;", "")).collect();
+        wit = wit.replace("windows: func()", "windows: func(more: u8)");
+        let problem = only(&component(&dummy(&format!("package jit:plugin@0.2.0;\n{wit}"), "usage-policy-plugin")));
         assert!(problem.what.contains("types"), "{problem}");
     }
 

@@ -13,7 +13,7 @@ pub const MAX_PLUGIN_BYTES: usize = 64 << 20;
 /// The package that everything a plugin imports and exports belongs to.
 const PACKAGE: &str = "jit:plugin/";
 /// The contract of this source tree; a unit test holds it against wit/.
-const HOST_CONTRACT: &str = "0.1.0";
+const HOST_CONTRACT: &str = "0.2.0";
 /// The custom section in which the SDK writes who the plugin is.
 const IDENTITY_SECTION: &str = "jit-plugin";
 /// The largest identity section, in bytes.
@@ -186,7 +186,7 @@ enum Side {
     Export,
 }
 
-/// `jit:plugin/policy@0.1.0` → (`policy`, `0.1.0`); none for what belongs to others.
+/// `jit:plugin/policy@0.2.0` → (`policy`, `0.2.0`); none for what belongs to others.
 pub(crate) fn own_interface(name: &str) -> Option<(&str, Option<&str>)> {
     let rest = name.strip_prefix(PACKAGE)?;
     Some(match rest.split_once('@') {
@@ -330,7 +330,7 @@ pub(crate) mod tests {
         with_section(
             dummy_of_the_contract("policy-plugin"),
             IDENTITY_SECTION,
-            br#"{"name":"policy-x","version":"1.2.3","contract":"0.1.0"}"#,
+            br#"{"name":"policy-x","version":"1.2.3","contract":"0.2.0"}"#,
         )
     }
 
@@ -366,17 +366,17 @@ pub(crate) mod tests {
     #[test]
     fn the_identity_is_found_in_the_nested_module() {
         let contract = Contract::read(&component(&policy_module())).unwrap();
-        assert_eq!(contract.exports, ["jit:plugin/policy@0.1.0"]);
+        assert_eq!(contract.exports, ["jit:plugin/policy@0.2.0"]);
         assert_eq!(
             contract.identity,
-            Some(PluginIdentity { name: "policy-x".into(), version: "1.2.3".into(), contract: "0.1.0".into() })
+            Some(PluginIdentity { name: "policy-x".into(), version: "1.2.3".into(), contract: "0.2.0".into() })
         );
     }
 
     #[test]
     fn an_identity_appended_to_a_component_is_found() {
         let mut bytes = component(&dummy_of_the_contract("policy-plugin"));
-        append_identity(&mut bytes, br#"{"name":"my-rule","version":"0.1.0","contract":"0.1.0"}"#);
+        append_identity(&mut bytes, br#"{"name":"my-rule","version":"0.1.0","contract":"0.2.0"}"#);
         assert_eq!(Contract::read(&bytes).unwrap().identity.unwrap().name, "my-rule");
         assert!(crate::check(&bytes).problems.is_empty());
     }

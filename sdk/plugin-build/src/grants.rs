@@ -73,7 +73,7 @@ mod tests {
         let told = problems("http-driver", &["log", "session"]);
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(
-            told.iter().any(|line| line.contains("`jit:plugin/http@0.1.0`") && line.contains("add \"http\"")),
+            told.iter().any(|line| line.contains("`jit:plugin/http@0.2.0`") && line.contains("add \"http\"")),
             "{told:?}"
         );
         assert!(told.iter().all(|line| !line.contains('\n')), "{told:?}");

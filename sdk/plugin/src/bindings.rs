@@ -25,13 +25,14 @@ pub mod host {
         inline: "
             package jit:sdk;
             world host {
-                import jit:plugin/types@0.1.0;
-                import jit:plugin/log@0.1.0;
-                import jit:plugin/secrets@0.1.0;
-                import jit:plugin/sql@0.1.0;
-                import jit:plugin/session@0.1.0;
-                import jit:plugin/http@0.1.0;
-                import jit:plugin/ldap@0.1.0;
+                import jit:plugin/types@0.2.0;
+                import jit:plugin/request@0.2.0;
+                import jit:plugin/log@0.2.0;
+                import jit:plugin/secrets@0.2.0;
+                import jit:plugin/sql@0.2.0;
+                import jit:plugin/session@0.2.0;
+                import jit:plugin/http@0.2.0;
+                import jit:plugin/ldap@0.2.0;
             }
         ",
         generate_all,
@@ -50,8 +51,9 @@ pub mod policy {
         path: "../../wit",
         world: "policy-plugin",
         with: {
-            "jit:plugin/types@0.1.0": crate::bindings::host::jit::plugin::types,
-            "jit:plugin/log@0.1.0": crate::bindings::host::jit::plugin::log,
+            "jit:plugin/types@0.2.0": crate::bindings::host::jit::plugin::types,
+            "jit:plugin/request@0.2.0": crate::bindings::host::jit::plugin::request,
+            "jit:plugin/log@0.2.0": crate::bindings::host::jit::plugin::log,
         },
         additional_derives: [PartialEq, Clone],
         pub_export_macro: true,
@@ -65,7 +67,7 @@ pub mod usage {
         inline: "
             package jit:sdk;
             world policy-usage {
-                export jit:plugin/usage@0.1.0;
+                export jit:plugin/usage@0.2.0;
             }
         ",
         pub_export_macro: true,
@@ -78,11 +80,12 @@ pub mod context {
         path: "../../wit",
         world: "context-plugin",
         with: {
-            "jit:plugin/types@0.1.0": crate::bindings::host::jit::plugin::types,
-            "jit:plugin/log@0.1.0": crate::bindings::host::jit::plugin::log,
-            "jit:plugin/secrets@0.1.0": crate::bindings::host::jit::plugin::secrets,
-            "jit:plugin/session@0.1.0": crate::bindings::host::jit::plugin::session,
-            "jit:plugin/http@0.1.0": crate::bindings::host::jit::plugin::http,
+            "jit:plugin/types@0.2.0": crate::bindings::host::jit::plugin::types,
+            "jit:plugin/request@0.2.0": crate::bindings::host::jit::plugin::request,
+            "jit:plugin/log@0.2.0": crate::bindings::host::jit::plugin::log,
+            "jit:plugin/secrets@0.2.0": crate::bindings::host::jit::plugin::secrets,
+            "jit:plugin/session@0.2.0": crate::bindings::host::jit::plugin::session,
+            "jit:plugin/http@0.2.0": crate::bindings::host::jit::plugin::http,
         },
         pub_export_macro: true,
     });
@@ -94,9 +97,9 @@ pub mod driver {
         path: "../../wit",
         world: "bare-driver",
         with: {
-            "jit:plugin/types@0.1.0": crate::bindings::host::jit::plugin::types,
-            "jit:plugin/log@0.1.0": crate::bindings::host::jit::plugin::log,
-            "jit:plugin/secrets@0.1.0": crate::bindings::host::jit::plugin::secrets,
+            "jit:plugin/types@0.2.0": crate::bindings::host::jit::plugin::types,
+            "jit:plugin/log@0.2.0": crate::bindings::host::jit::plugin::log,
+            "jit:plugin/secrets@0.2.0": crate::bindings::host::jit::plugin::secrets,
         },
         additional_derives: [PartialEq, Clone],
         additional_derives_ignore: ["issued"],
@@ -111,13 +114,13 @@ pub mod statements {
         inline: "
             package jit:sdk;
             world sql-statements {
-                import jit:plugin/sql@0.1.0;
-                export jit:plugin/statements@0.1.0;
+                import jit:plugin/sql@0.2.0;
+                export jit:plugin/statements@0.2.0;
             }
         ",
         with: {
-            "jit:plugin/secrets@0.1.0": crate::bindings::host::jit::plugin::secrets,
-            "jit:plugin/sql@0.1.0": crate::bindings::host::jit::plugin::sql,
+            "jit:plugin/secrets@0.2.0": crate::bindings::host::jit::plugin::secrets,
+            "jit:plugin/sql@0.2.0": crate::bindings::host::jit::plugin::sql,
         },
         pub_export_macro: true,
     });

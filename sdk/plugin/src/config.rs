@@ -41,13 +41,6 @@ pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Vec<ConfigProblem>> {
     })
 }
 
-/// Problems as one line, for where the contract has only a string.
-pub(crate) fn in_words(problems: &[ConfigProblem]) -> String {
-    let words: Vec<String> =
-        problems.iter().map(|problem| format!("configuration: {}: {}", problem.path, problem.message)).collect();
-    words.join("; ")
-}
-
 /// Turns serde's words into what the author can do. Places in the JSON are dropped: the author
 /// wrote TOML and never saw it.
 fn advise(message: &str) -> String {

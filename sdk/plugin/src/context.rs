@@ -5,14 +5,16 @@ use std::marker::PhantomData;
 use serde::de::DeserializeOwned;
 
 use crate::bindings::context::exports::jit::plugin::context::Guest;
-use crate::config::{self, ConfigProblem};
-use crate::policy::Request;
+use crate::bindings::host::jit::plugin::request::Request as HostRequest;
+use crate::config::ConfigProblem;
+use crate::prepared;
+use crate::request::Request;
 
 /// Gathers facts about a request. They become [`Request::fact`] of the policies and stand in the
 /// audit record, so put no secret into one.
 pub trait Context {
     /// The provider's configuration. Give it `#[serde(deny_unknown_fields)]`.
-    type Config: DeserializeOwned;
+    type Config: DeserializeOwned + 'static;
 
     /// Mistakes that the type cannot express. Called at load.
     fn validate(config: &Self::Config) -> Vec<ConfigProblem> {
@@ -33,14 +35,16 @@ pub struct Exported<C>(PhantomData<C>);
 
 impl<C: Context> Guest for Exported<C> {
     fn validate(config: String) -> Result<(), Vec<ConfigProblem>> {
-        crate::panic::install();
-        let problems = C::validate(&config::parse(&config)?);
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        prepared::validate(&config, C::validate)
     }
 
-    fn gather(config: String, request: Request) -> Result<Vec<(String, String)>, String> {
+    fn prepare(config: String) -> Result<(), Vec<ConfigProblem>> {
+        prepared::prepare::<C::Config>(&config, |_| Ok(()))
+    }
+
+    fn gather(request: &HostRequest) -> Result<Vec<(String, String)>, String> {
         crate::panic::install();
-        let config = config::parse(&config).map_err(|problems| config::in_words(&problems))?;
-        C::gather(&config, &request)
+        let config = prepared::config::<C::Config>()?;
+        C::gather(&config, &Request::of(request))
     }
 }

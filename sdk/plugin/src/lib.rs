@@ -57,7 +57,7 @@
 //!
 //! # What a plugin cannot do
 //!
-//! It has no network, files, environment, clock or randomness. Time is in [`Request::time`], what was
+//! It has no network, files, environment, clock or randomness. The time is [`Request::time`], what was
 //! asked before in [`Request::usage`];
 //! statements go through [`Sql`], where the host quotes every parameter; a password is a
 //! [`Secret`], a handle that can be placed into a statement and never read.
@@ -82,7 +82,9 @@ pub mod log;
 mod panic;
 pub mod pattern;
 pub mod policy;
+mod prepared;
 mod register;
+pub mod request;
 pub mod sql;
 pub mod sql_driver;
 pub mod testing;
@@ -103,7 +105,8 @@ pub use http_driver::HttpDriver;
 pub use ldap::Ldap;
 pub use ldap_driver::LdapDriver;
 pub use pattern::{Pattern, SpiffePrefix};
-pub use policy::{Allowance, Policy, Request, Verdict};
+pub use policy::{Allowance, Policy, Verdict};
+pub use request::Request;
 pub use sql::{Encoding, Param, Rows, ServerError, Sql, SqlError, Statement, Template};
 pub use sql_driver::SqlDriver;
 pub use usage::UsagePolicy;

@@ -4,16 +4,24 @@ use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
 
+use crate::bindings::host::jit::plugin::request::Request as HostRequest;
 use crate::bindings::policy::exports::jit::plugin::policy::Guest;
-use crate::config::{self, ConfigProblem};
+use crate::config::ConfigProblem;
+use crate::prepared;
+use crate::request::Request;
+use crate::text::shown;
 
-pub use crate::bindings::policy::exports::jit::plugin::policy::{Allowance, Request, Verdict};
+pub use crate::bindings::policy::exports::jit::plugin::policy::{Allowance, Verdict};
 
 /// Decides who may have what. The same configuration and request must always give the same
 /// verdict: a decision is replayed from the audit record (PURE-POLICY).
 pub trait Policy {
     /// The policy's configuration. Give it `#[serde(deny_unknown_fields)]`.
-    type Config: DeserializeOwned;
+    type Config: DeserializeOwned + 'static;
+
+    /// The operations that the policy knows. [`Policy::decide`] is asked about these; every other operation is
+    /// denied, so that a later broker's new operation is not allowed by a rule that was written before it.
+    const OPERATIONS: &'static [&'static str] = &["issue", "renew"];
 
     /// Mistakes that the type cannot express. Called at load, before any decision.
     fn validate(config: &Self::Config) -> Vec<ConfigProblem> {
@@ -21,31 +29,19 @@ pub trait Policy {
         Vec::new()
     }
 
+    /// Work that is the same for every decision, such as parsing a text of the configuration: what comes out
+    /// goes into fields with `#[serde(skip)]`. Called once, when an instance is prepared; each decision then
+    /// gets a fresh copy of that instance.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration. Say it in [`Policy::validate`] too.
+    fn prepare(config: &mut Self::Config) -> Result<(), Vec<ConfigProblem>> {
+        let _ = config;
+        Ok(())
+    }
+
     /// Decides. A panic denies.
     fn decide(config: &Self::Config, request: &Request) -> Verdict;
-}
-
-impl Request {
-    /// An attribute of the identity, as the configuration named it (`k8s_namespace`, `env`, …).
-    pub fn attribute(&self, name: &str) -> Option<&str> {
-        find(&self.attributes, name)
-    }
-
-    /// A usage count or a fact of a context provider.
-    pub fn fact(&self, name: &str) -> Option<&str> {
-        find(&self.facts, name)
-    }
-
-    /// A value of the caller's own `metadata`: a claim of the caller, not of its identity.
-    pub fn metadata(&self, name: &str) -> Option<&str> {
-        find(&self.metadata, name)
-    }
-}
-
-/// The first of that name.
-fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    let found = pairs.iter().find(|(key, _)| key == name);
-    found.map(|(_, value)| value.as_str())
 }
 
 impl Verdict {
@@ -80,14 +76,68 @@ pub struct Exported<P>(PhantomData<P>);
 
 impl<P: Policy> Guest for Exported<P> {
     fn validate(config: String) -> Result<(), Vec<ConfigProblem>> {
-        crate::panic::install();
-        let problems = P::validate(&config::parse(&config)?);
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        prepared::validate(&config, P::validate)
     }
 
-    fn decide(config: String, request: Request) -> Result<Verdict, String> {
+    fn prepare(config: String) -> Result<(), Vec<ConfigProblem>> {
+        prepared::prepare(&config, P::prepare)
+    }
+
+    fn decide(request: &HostRequest) -> Result<Verdict, String> {
         crate::panic::install();
-        let config = config::parse(&config).map_err(|problems| config::in_words(&problems))?;
-        Ok(P::decide(&config, &request))
+        let config = prepared::config::<P::Config>()?;
+        Ok(decide::<P>(&config, &Request::of(request)))
+    }
+}
+
+/// Asks a policy as the host does: about the operations that it knows.
+pub(crate) fn decide<P: Policy>(config: &P::Config, request: &Request) -> Verdict {
+    let operation = request.operation();
+    if !P::OPERATIONS.contains(&operation) {
+        return Verdict::deny(format!(
+            "this policy does not know the operation {}, and denies what it does not know",
+            shown(operation)
+        ));
+    }
+    P::decide(config, request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{decide, request};
+
+    struct Open;
+
+    impl Policy for Open {
+        type Config = ();
+        fn decide(_: &(), _: &Request) -> Verdict {
+            Verdict::allow()
+        }
+    }
+
+    struct Exchanges;
+
+    impl Policy for Exchanges {
+        type Config = ();
+        const OPERATIONS: &'static [&'static str] = &["exchange"];
+        fn decide(_: &(), _: &Request) -> Verdict {
+            Verdict::allow()
+        }
+    }
+
+    #[test]
+    fn an_operation_that_a_policy_does_not_know_is_denied() {
+        for known in ["issue", "renew"] {
+            assert_eq!(decide::<Open>(&(), &request().with_operation(known)), Verdict::allow());
+            assert!(matches!(decide::<Exchanges>(&(), &request().with_operation(known)), Verdict::Deny(_)));
+        }
+        assert_eq!(decide::<Exchanges>(&(), &request().with_operation("exchange")), Verdict::allow());
+        for other in ["exchange", "proxy.http", "", "issue ", "Issue", "x\nforged"] {
+            let Verdict::Deny(reason) = decide::<Open>(&(), &request().with_operation(other)) else {
+                panic!("{other:?} was allowed")
+            };
+            assert!(reason.contains("does not know the operation") && !reason.contains('\n'), "{reason:?}");
+        }
     }
 }

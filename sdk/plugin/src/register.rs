@@ -8,7 +8,7 @@
 #[macro_export]
 macro_rules! __contract {
     () => {
-        "0.1.0"
+        "0.2.0"
     };
 }
 pub(crate) use crate::__contract as contract;

@@ -1,7 +1,8 @@
 //! For native unit tests: plugins are plain Rust, and need neither Wasm nor a server to be tried.
 
 use crate::driver::{Account, Handle, OwnedSecret, Role, Secret, Target};
-use crate::policy::Request;
+use crate::policy::{Policy, Verdict};
+use crate::request::Request;
 use crate::sql::{Encoding, Param, Rows, Sql, SqlError, Statement, places};
 use crate::usage::Scope;
 
@@ -10,38 +11,18 @@ pub use crate::testing_ldap::{FakeLdap, Operation, entry, refused};
 pub use crate::testing_http::{FakeHttp, Reply, Sent};
 
 /// A request of workload `payment-service` for role `app_read_only` of `inventory_db`, for an hour.
-pub fn request() -> Request {
-    Request {
-        operation: "issue".into(),
-        time: 1_800_000_000,
-        workload: "payment-service".into(),
-        issuer: "https://issuer.test".into(),
-        attributes: Vec::new(),
-        target: "inventory_db".into(),
-        role: "app_read_only".into(),
-        ttl_seconds: 3600,
-        reason: None,
-        ticket: None,
-        metadata: Vec::new(),
-        facts: Vec::new(),
-    }
+pub fn request() -> Request<'static> {
+    Request::given()
+        .with_operation("issue")
+        .at(1_800_000_000)
+        .with_workload("payment-service")
+        .with_issuer("https://issuer.test")
+        .with_target("inventory_db")
+        .with_role("app_read_only")
+        .with_ttl(3600)
 }
 
-impl Request {
-    /// With one more attribute of the identity.
-    #[must_use]
-    pub fn with_attribute(mut self, name: &str, value: &str) -> Self {
-        self.attributes.push((name.into(), value.into()));
-        self
-    }
-
-    /// With one more fact, as a context provider would give it.
-    #[must_use]
-    pub fn with_fact(mut self, name: &str, value: &str) -> Self {
-        self.facts.push((name.into(), value.into()));
-        self
-    }
-
+impl Request<'static> {
     /// With the host's count of requests in a window of so many seconds.
     #[must_use]
     pub fn with_requests(self, scope: Scope, window: u64, count: u64) -> Self {
@@ -53,20 +34,11 @@ impl Request {
     pub fn with_leases(self, scope: Scope, count: u64) -> Self {
         self.with_fact(&scope.leases_fact(), &count.to_string())
     }
+}
 
-    /// With one more value of the caller's own `metadata`.
-    #[must_use]
-    pub fn with_metadata(mut self, name: &str, value: &str) -> Self {
-        self.metadata.push((name.into(), value.into()));
-        self
-    }
-
-    /// At another time, in seconds since the Unix epoch.
-    #[must_use]
-    pub fn at(mut self, time: u64) -> Self {
-        self.time = time;
-        self
-    }
+/// Asks a policy as the host does: an operation that it does not know ([`Policy::OPERATIONS`]) is denied.
+pub fn decide<P: Policy>(config: &P::Config, request: &Request) -> Verdict {
+    crate::policy::decide::<P>(config, request)
 }
 
 /// A stand-in for the host's handle; `name` is how [`FakeSql`] shows it.

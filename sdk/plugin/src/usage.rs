@@ -46,8 +46,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::bindings::usage::exports::jit::plugin::usage::Guest;
-use crate::config;
-use crate::policy::{Policy, Request};
+use crate::policy::Policy;
+use crate::prepared;
+use crate::request::Request;
 use crate::text::shown;
 
 /// The longest window in seconds that the host counts: 31 days.
@@ -60,7 +61,7 @@ pub const MAX_WINDOWS: usize = 8;
 pub trait UsagePolicy: Policy {
     /// The windows, in seconds, whose requests the configuration needs counted: at most
     /// [`MAX_WINDOWS`], each at most [`MAX_WINDOW`]. One that is named twice counts once. Live leases
-    /// are counted in any case. Called at load, after [`Policy::validate`].
+    /// are counted in any case. Called at load, on a prepared policy.
     fn windows(config: &Self::Config) -> Vec<u64>;
 }
 
@@ -127,9 +128,9 @@ impl std::error::Error for Uncounted {}
 
 /// What the host counted, the request itself included.
 #[derive(Clone, Copy, Debug)]
-pub struct Usage<'r>(&'r Request);
+pub struct Usage<'r>(&'r Request<'r>);
 
-impl Request {
+impl Request<'_> {
     /// What the host counted for this request.
     pub fn usage(&self) -> Usage<'_> {
         Usage(self)
@@ -172,10 +173,10 @@ impl Usage<'_> {
 pub struct Exported<P>(PhantomData<P>);
 
 impl<P: UsagePolicy> Guest for Exported<P> {
-    fn windows(config: String) -> Result<Vec<u64>, String> {
+    fn windows() -> Result<Option<Vec<u64>>, String> {
         crate::panic::install();
-        let config = config::parse(&config).map_err(|problems| config::in_words(&problems))?;
-        windows::<P>(&config)
+        let config = prepared::config::<P::Config>()?;
+        windows::<P>(&config).map(Some)
     }
 }
 

@@ -21,11 +21,13 @@ It is plain Python: `python3 -m unittest` tests it without Wasm (`jit_plugin.tes
 `jit-broker plugin build` makes the component that a broker loads.
 
 What a policy cannot do: it has no network, files, environment, clock or randomness. The time is
-`Request.time`; what else it must know is in its configuration and in `Request.facts`.
+`Request.time`; what else it must know is in its configuration, in `Request.facts` and, for a policy with
+`windows`, in `Request.usage`.
 """
 
 from . import log
 from .config import Problem, Seconds
-from .policy import Allow, Deny, Policy, Request, register_policy
+from .policy import Allow, Deny, Policy, register_policy
+from .request import Request, Uncounted
 
-__all__ = ["Allow", "Deny", "Policy", "Problem", "Request", "Seconds", "log", "register_policy"]
+__all__ = ["Allow", "Deny", "Policy", "Problem", "Request", "Seconds", "Uncounted", "log", "register_policy"]

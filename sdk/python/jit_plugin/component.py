@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.exports import policy as wit
 from wit_world.imports import log as host_log
+from wit_world.imports import request as host_request
 from wit_world.imports import types as host_types
 
 from . import config as typed
 from . import log
-from .policy import Allow, Deny, Request, registered
+from .policy import Allow, Deny, decide, registered
+from .request import Request
 
 
 def _to_host(level: str, message: str, fields: dict[str, str]) -> None:
@@ -18,28 +22,6 @@ def _to_host(level: str, message: str, fields: dict[str, str]) -> None:
 
 
 log._sink = _to_host
-
-
-def _first(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """The first of each name counts, as in the other languages' SDKs."""
-    return dict(reversed(pairs))
-
-
-def _request(asked: host_types.Request) -> Request:
-    return Request(
-        operation=asked.operation,
-        time=asked.time,
-        workload=asked.workload,
-        issuer=asked.issuer,
-        target=asked.target,
-        role=asked.role,
-        ttl_seconds=asked.ttl_seconds,
-        attributes=_first(asked.attributes),
-        reason=asked.reason,
-        ticket=asked.ticket,
-        metadata=_first(asked.metadata),
-        facts=_first(asked.facts),
-    )
 
 
 def _text(value: object) -> str:
@@ -62,7 +44,7 @@ def _verdict(answer: Allow | Deny) -> wit.Verdict:
                 labels=[(_text(name), _text(value)) for name, value in answer.labels.items()],
             )
         )
-    raise TypeError(f"decide must return Allow or Deny, not {type(answer).__name__}")
+    raise TypeError(f"neither Allow nor Deny: {type(answer).__name__}")
 
 
 def _tell(error: BaseException) -> str:
@@ -79,27 +61,53 @@ def _tell(error: BaseException) -> str:
     return f"{text} ({places[-1]})" if places else text
 
 
+_policy = registered[0]() if registered else None
+_config: Any = None
+
+
+def _raise(problems: list[typed.Problem]) -> None:
+    if problems:
+        raise Err([host_types.ConfigProblem(problem.path, problem.message) for problem in problems])
+
+
 class Policy(exports.Policy):
     """What componentize-py looks for."""
 
-    def __init__(self) -> None:
-        self.policy = registered[0]()
-        self.config_type = registered[0].config_type()
-
     def validate(self, config: str) -> None:
         try:
-            problems = list(self.policy.validate(typed.parse(self.config_type, config)))
+            problems = list(_policy.validate(typed.parse(_policy.config_type(), config)))
         except typed.Problems as error:
             problems = error.problems
         except BaseException as error:  # SystemExit too: ending the interpreter takes longer than a call may
             problems = [typed.Problem("", _tell(error))]
-        if problems:
-            raise Err([host_types.ConfigProblem(problem.path, problem.message) for problem in problems])
+        _raise(problems)
 
-    def decide(self, config: str, request: host_types.Request) -> wit.Verdict:
+    def prepare(self, config: str) -> None:
+        global _config
         try:
-            return _verdict(self.policy.decide(typed.parse(self.config_type, config), _request(request)))
+            _config = typed.parse(_policy.config_type(), config)
+            problems = []
+        except typed.Problems as error:
+            problems = error.problems
+        except BaseException as error:
+            problems = [typed.Problem("", _tell(error))]
+        _raise(problems)
+
+    def decide(self, request: host_request.Request) -> wit.Verdict:
+        try:
+            return _verdict(decide(_policy, _config, Request(request)))
         except BaseException as error:  # SystemExit too: ending the interpreter takes longer than a call may
+            raise Err(_tell(error)) from None
+
+
+class Usage(exports.Usage):
+    """What componentize-py looks for."""
+
+    def windows(self) -> list[int] | None:
+        try:
+            windows = _policy.windows(_config)
+            return None if windows is None else [int(window) for window in windows]
+        except BaseException as error:
             raise Err(_tell(error)) from None
 
 

@@ -7,33 +7,9 @@ from dataclasses import dataclass, field
 from typing import Generic, Iterable, Mapping, TypeVar
 
 from .config import Problem
+from .request import Request
 
 C = TypeVar("C")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked, by whom, and what is known. The contract is `wit/types.wit`."""
-
-    operation: str
-    """`issue` or `renew`."""
-    time: int
-    """Seconds since the Unix epoch, UTC. A policy has no clock: this is the time."""
-    workload: str
-    """The verified workload."""
-    issuer: str
-    """The issuer that vouches for it."""
-    target: str
-    role: str
-    ttl_seconds: int
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    """Attributes of the identity, by configuration (`k8s_namespace`, `env`, …)."""
-    reason: str | None = None
-    ticket: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """The caller's own words: claims of the caller, not of its identity."""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Usage counts of the host and facts of context providers, by name."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +49,18 @@ class Policy(Generic[C]):
     build may have another one. Use `sorted`.
     """
 
+    operations: tuple[str, ...] = ("issue", "renew")
+    """The operations that the policy knows. `decide` is asked about these; every other operation is denied, so
+    that a later broker's new operation is not allowed by a rule that was written before it."""
+
     def validate(self, config: C) -> Iterable[Problem]:
         """Mistakes that the type cannot express. Called at load, before any decision."""
         return ()
+
+    def windows(self, config: C) -> Iterable[int] | None:
+        """The windows, in seconds, in which the host shall count requests for `request.usage`: at most eight,
+        each at most 31 days. With an empty list, live leases alone are counted; with `None`, nothing."""
+        return None
 
     def decide(self, config: C, request: Request) -> Allow | Deny:
         """Decides."""
@@ -89,6 +74,16 @@ class Policy(Generic[C]):
                 if typing.get_origin(base) is Policy and isinstance(typing.get_args(base)[0], type):
                     return typing.get_args(base)[0]
         raise TypeError(f"say what its configuration is: class {cls.__name__}(Policy[Config])")
+
+
+def decide(policy: Policy[C], config: C, request: Request) -> Allow | Deny:
+    """Asks a policy as the host does: about the operations that it knows."""
+    if request.operation not in policy.operations:
+        return Deny(f"this policy does not know the operation {request.operation!a}, and denies what it does not know")
+    answer = policy.decide(config, request)
+    if not isinstance(answer, (Allow, Deny)):
+        raise TypeError(f"decide must return Allow or Deny, not {type(answer).__name__}")
+    return answer
 
 
 registered: list[type[Policy]] = []

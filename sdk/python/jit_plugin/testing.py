@@ -6,7 +6,27 @@ import json
 from typing import Any
 
 from . import config as typed
-from .policy import Allow, Deny, Policy, Request
+from .policy import Allow, Deny, Policy
+from .policy import decide as ask
+from .request import Request
+
+
+class _Given:
+    """A request that a test made, read as the host's is."""
+
+    def __init__(self, fields: dict[str, Any]):
+        lists = ("attributes", "metadata", "facts", "resource")
+        pairs = {name: dict(fields.pop(name, {})) for name in lists}
+        for name, value in fields.items():
+            setattr(self, name, lambda value=value: value)
+        for one, whole, name in (
+            ("attribute", "attributes", "attributes"),
+            ("metadata", "all_metadata", "metadata"),
+            ("fact", "facts", "facts"),
+            ("resource", "whole_resource", "resource"),
+        ):
+            setattr(self, one, pairs[name].get)
+            setattr(self, whole, lambda name=name: sorted(pairs[name].items()))
 
 
 def request(**changes: Any) -> Request:
@@ -19,8 +39,18 @@ def request(**changes: Any) -> Request:
         "target": "inventory_db",
         "role": "app_read_only",
         "ttl_seconds": 3600,
+        "attributes": {},
+        "reason": None,
+        "ticket": None,
+        "metadata": {},
+        "facts": {},
+        "caller_address": None,
+        "resource": {},
     }
-    return Request(**{**usual, **changes})
+    unknown = [name for name in changes if name not in usual]
+    if unknown:
+        raise TypeError(f"a request has no {unknown[0]}: there are {', '.join(usual)}")
+    return Request(_Given({**usual, **changes}))
 
 
 def decide(policy: type[Policy], config: dict[str, Any], request: Request) -> Allow | Deny:
@@ -28,10 +58,7 @@ def decide(policy: type[Policy], config: dict[str, Any], request: Request) -> Al
     found = problems(policy, config)
     if found:
         raise typed.Problems(found)
-    answer = policy().decide(typed.parse(policy.config_type(), json.dumps(config)), request)
-    if not isinstance(answer, (Allow, Deny)):
-        raise TypeError(f"decide must return Allow or Deny, not {type(answer).__name__}")
-    return answer
+    return ask(policy(), typed.parse(policy.config_type(), json.dumps(config)), request)
 
 
 def problems(policy: type[Policy], config: dict[str, Any]) -> list[typed.Problem]:

@@ -1,6 +1,7 @@
 //! `policy simulate`: a decision, explained step by step; `policy replay` is in a file of its own.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -80,6 +81,12 @@ pub(super) struct SimulateArgs {
     /// A fact in place of what a provider or the broker's counts would say; repeat for more.
     #[arg(long = "fact", value_name = "NAME=VALUE", value_parser = pair)]
     facts: Vec<(String, String)>,
+    /// The IP address that the caller connects from.
+    #[arg(long, value_name = "ADDRESS")]
+    caller_address: Option<IpAddr>,
+    /// What the operation is about, such as `lease=…` of a renewal; repeat for more.
+    #[arg(long = "resource", value_name = "NAME=VALUE", value_parser = pair)]
+    resource: Vec<(String, String)>,
     /// The moment (RFC 3339); by default now.
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
@@ -122,6 +129,8 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
             ticket: args.ticket,
             metadata: map(args.metadata),
         },
+        caller_address: args.caller_address,
+        resource: map(args.resource),
         time: args.at,
         facts: map(args.facts),
     };
@@ -162,6 +171,8 @@ fn for_people(explanation: &Explanation) -> String {
     lines.push("known:".to_owned());
     let known = input.attributes.iter().chain(&input.facts).map(|(name, value)| format!("  {name} = {value}"));
     lines.extend(known);
+    lines.extend(input.resource.iter().map(|(name, value)| format!("  resource {name} = {value}")));
+    lines.extend(input.caller_address.map(|address| format!("  caller's address = {address}")));
     if !explanation.lacks.is_empty() {
         lines.push("not known, so that a real request may be decided otherwise:".to_owned());
         lines.extend(explanation.lacks.iter().map(|lack| format!("  {lack}")));
@@ -222,5 +233,11 @@ fn step(number: usize, policy: &PolicyRecord) -> String {
         short(&policy.config_sha256),
         policy.micros
     ));
+    let looked_at = policy.looked_at.join(", ");
+    text.push_str(&match (looked_at.as_str(), policy.failed) {
+        ("", _) => "\n   looked at nothing of the request".to_owned(),
+        (looked_at, true) => format!("\n   looked at, before it failed: {looked_at}"),
+        (looked_at, false) => format!("\n   decided by: {looked_at}"),
+    });
     text
 }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::extract::Peer;
 use super::pace::Paced;
 use super::tls::Tls;
 
@@ -66,12 +67,12 @@ impl Shared {
         let _without = stream.set_nodelay(true);
         let stream = Paced::new(stream, self.bounds.write);
         let Some(tls) = &self.tls else {
-            return self.converse(stream, first_head).await;
+            return self.converse(stream, peer, first_head).await;
         };
         let handshake = TlsAcceptor::from(tls.current()).accept(stream);
         tokio::select! {
             shaken = timeout_at(first_head, handshake) => match shaken {
-                Ok(Ok(stream)) => self.converse(stream, first_head).await,
+                Ok(Ok(stream)) => self.converse(stream, peer, first_head).await,
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS handshake"),
                 Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),
             },
@@ -79,13 +80,15 @@ impl Shared {
         }
     }
 
-    async fn converse<S>(&self, stream: S, first_head: Instant)
+    async fn converse<S>(&self, stream: S, peer: SocketAddr, first_head: Instant)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Arc::new(Activity::default());
         let inner = TowerToHyperService::new(self.router.clone());
-        let service = Counted { inner, activity: Arc::clone(&activity) };
+        // An IPv4 peer of a listener on IPv6 is still an IPv4 peer.
+        let peer = Peer(peer.ip().to_canonical());
+        let service = Counted { inner, peer, activity: Arc::clone(&activity) };
         let builder = self.builder();
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
@@ -197,9 +200,10 @@ impl Drop for UnderWay {
     }
 }
 
-/// The API, with its requests counted.
+/// The API, with its requests counted, and each told where it comes from.
 struct Counted {
     inner: TowerToHyperService<Router>,
+    peer: Peer,
     activity: Arc<Activity>,
 }
 
@@ -208,7 +212,8 @@ impl Service<Request<Incoming>> for Counted {
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
         let under_way = UnderWay::begin(&self.activity);
         let reply = self.inner.call(request);
         Box::pin(async move {

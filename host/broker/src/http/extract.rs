@@ -1,6 +1,7 @@
 //! What a request is made of, each part checked where it enters: the request's id, the verified
 //! caller, a JSON body.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -36,6 +37,23 @@ impl<S: Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let id = parts.extensions.get::<Id>().cloned();
         Ok(id.unwrap_or_else(|| Id(RequestId::generate(Timestamp::now()))))
+    }
+}
+
+/// Where the connection of a request comes from, given by the listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// The caller's address; `None` on the administration's socket. Behind a proxy it is the proxy's: no header
+/// is believed.
+#[derive(Debug, Clone, Copy)]
+pub struct CallerAddress(pub Option<IpAddr>);
+
+impl<S: Sync> FromRequestParts<S> for CallerAddress {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.get::<Peer>().map(|Peer(address)| *address)))
     }
 }
 

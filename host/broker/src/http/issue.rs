@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::App;
 use super::delivery::{Delivery, Undelivered};
-use super::extract::{Caller, Id, Json, idempotency_key};
+use super::extract::{Caller, CallerAddress, Id, Json, idempotency_key};
 use super::problem::HttpRefused;
 use super::views::{self, Effective, SimulateReply};
 use jit_pipeline::issue::{issue, resolve};
@@ -48,6 +48,7 @@ pub async fn post_issue(
     State(app): State<Arc<App>>,
     Id(id): Id,
     Caller(caller): Caller,
+    CallerAddress(from): CallerAddress,
     headers: HeaderMap,
     Json(body): Json<IssueRequest>,
 ) -> Response {
@@ -60,7 +61,7 @@ pub async fn post_issue(
     };
     let result = async {
         let key = idempotency_key(&headers)?;
-        let request = CheckedRequest::check(body)?;
+        let request = CheckedRequest::check(body)?.from_address(from);
         // The pipeline runs on its own: a caller that goes away does not cut it off in the middle.
         // What it made then is undelivered, and goes.
         let (reply, answer) = oneshot::channel();
@@ -116,10 +117,12 @@ pub async fn post_simulate(
     State(app): State<Arc<App>>,
     Id(id): Id,
     Caller(caller): Caller,
+    CallerAddress(from): CallerAddress,
     Json(body): Json<IssueRequest>,
 ) -> Response {
     let simulated = async {
-        let asked = resolve(&app.broker, caller, CheckedRequest::check(body)?, id.clone(), Operation::Issue)?;
+        let request = CheckedRequest::check(body)?.from_address(from);
+        let asked = resolve(&app.broker, caller, request, id.clone(), Operation::Issue)?;
         Ok(match decide(&app.broker, asked, Counting::Peek).await? {
             Ok(permit) => SimulateReply {
                 decision: "allow",

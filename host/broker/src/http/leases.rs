@@ -11,7 +11,7 @@ use jit_core::name::TargetName;
 use serde::Deserialize;
 
 use super::App;
-use super::extract::{Caller, Id, Json};
+use super::extract::{Caller, CallerAddress, Id, Json};
 use super::problem::HttpRefused;
 use super::views::lease_view;
 use jit_ledger::LeaseFilter;
@@ -157,6 +157,7 @@ pub async fn renew_lease(
     State(app): State<Arc<App>>,
     Id(id): Id,
     Caller(caller): Caller,
+    CallerAddress(from): CallerAddress,
     Path(lease): Path<String>,
     Json(ask): Json<RenewRequest>,
 ) -> Response {
@@ -164,7 +165,7 @@ pub async fn renew_lease(
     let broker = Arc::clone(&app.broker);
     let request_id = id.clone();
     let renewed =
-        app.broker.tasks.spawn(async move { renew(&broker, caller, &parse_id(&lease)?, ask, request_id).await });
+        app.broker.tasks.spawn(async move { renew(&broker, caller, &parse_id(&lease)?, ask, from, request_id).await });
     match renewed.await.unwrap_or(Err(Refused::Overloaded)) {
         Ok(lease) => axum::Json(lease_view(&lease)).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&id),

@@ -1,6 +1,7 @@
 //! The table of cases: what a policy is asked, and what it must answer.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -152,6 +153,8 @@ struct RequestTable {
     ticket: Option<String>,
     metadata: Option<BTreeMap<String, String>>,
     facts: Option<BTreeMap<String, Scalar>>,
+    caller_address: Option<IpAddr>,
+    resource: Option<BTreeMap<String, String>>,
 }
 
 /// RFC 3339 as TOML's own type or as a text, or seconds since the Unix epoch.
@@ -226,6 +229,8 @@ impl RequestTable {
             ticket: self.ticket.or(base.ticket),
             metadata: self.metadata.or(base.metadata).unwrap_or_default(),
             facts: facts.into_iter().map(|(name, value)| (name, value.text())).collect(),
+            caller_address: self.caller_address.or(base.caller_address),
+            resource: self.resource.or(base.resource).unwrap_or_default(),
         })
     }
 }
@@ -344,7 +349,7 @@ mod tests {
             [[case]]
             name = "own"
             config = { b = [2.5, 1979-05-27] }
-            request = { workload = "web", time = 2026-03-29T01:30:00+01:00, ttl = "30m", facts = {} }
+            request = { operation = "proxy.http", caller_address = "2001:db8::7", resource = { method = "GET" }, workload = "web", time = 2026-03-29T01:30:00+01:00, ttl = "30m", facts = {} }
             expect = { verdict = "deny" }
             "#,
         )
@@ -356,6 +361,10 @@ mod tests {
         assert_eq!(cases[1].config, r#"{"b":[2.5,"1979-05-27"]}"#);
         assert_eq!((cases[1].request.time, cases[1].request.ttl_seconds), (1_774_744_200, 1_800));
         assert!(cases[1].request.facts.is_empty());
+        assert_eq!((cases[0].request.operation.as_str(), cases[0].request.caller_address), ("issue", None));
+        assert_eq!(cases[1].request.operation.as_str(), "proxy.http");
+        assert_eq!(cases[1].request.caller_address, "2001:db8::7".parse().ok());
+        assert_eq!(cases[1].request.resource["method"], "GET");
     }
 
     #[test]
@@ -379,6 +388,11 @@ mod tests {
         assert!(with("verdict = \"allow\", requires = [\"luck\"]").contains("none of reason"));
         assert!(with("problems = []").contains("name a part"));
         assert!(with("problems = [\"x\"], reason = \"y\"").contains("reason goes with"));
+        let asked = |request: &str| {
+            told(&format!("[[case]]\nname = \"c\"\nrequest = {{ {request} }}\nexpect = {{ verdict = \"deny\" }}"))
+        };
+        assert!(asked("operation = \"Issue it\"").contains("such as issue or renew"));
+        assert!(asked("caller_address = \"nowhere\"").contains("IP address"));
         let twice = "[[case]]\nname = \"c\"\nexpect = { verdict = \"deny\" }\n";
         assert!(told(&twice.repeat(2)).contains("two cases"));
         let local = "[[case]]\nname = \"c\"\nrequest = { time = 2026-01-05T12:00:00 }\nexpect = { verdict = \"deny\" }";

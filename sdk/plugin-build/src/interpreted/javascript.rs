@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{
-    COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, Work,
+    COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, WORLD, Work,
     program::{Wanted, isolated},
     sources::ENTRY,
     write,
@@ -64,7 +64,9 @@ impl Tool for ComponentizeJs {
             "import {{ write }} from 'jit:plugin/log@{}';\n\
              import {{ exported }} from './jit-plugin/component.js';\n\
              import rule from './{}';\n\
-             export const policy = exported(rule, write);\n",
+             const made = exported(rule, write);\n\
+             export const policy = made.policy;\n\
+             export const usage = made.usage;\n",
             host_contract(),
             project.module
         )
@@ -75,7 +77,7 @@ impl Tool for ComponentizeJs {
         let asked = serde_json::json!({
             "source": work.sources.join(format!("{ENTRY}.js")),
             "wit": work.wit,
-            "world": project.kind.world(),
+            "world": WORLD,
             "out": work.out,
         });
         let mut node = isolated(NODE.program, &work.scratch);

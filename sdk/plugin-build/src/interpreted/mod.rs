@@ -28,6 +28,9 @@ const INSTALL_DEADLINE: Duration = Duration::from_secs(900);
 /// How long making a component may take; it takes 20 s on an idle machine.
 const COMPONENT_DEADLINE: Duration = Duration::from_secs(600);
 
+/// The world of every policy in these languages: whether it wants something counted is what its `windows` returns.
+const WORLD: &str = "usage-policy-plugin";
+
 /// What turns the sources of one language into a component.
 trait Tool: Sized {
     /// How the names of its modules end.

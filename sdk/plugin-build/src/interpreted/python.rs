@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{
-    COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, Work,
+    COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, WORLD, Work,
     program::{Wanted, isolated},
     sources::ENTRY,
     write,
@@ -63,7 +63,10 @@ impl Tool for ComponentizePy {
 
     fn entry(project: &Project) -> String {
         // In this order: the policy gets its modules from the sandbox, and `component` looks for what it registered.
-        format!("import jit_plugin.sandbox\nimport {}\nfrom jit_plugin.component import Policy\n", project.module)
+        format!(
+            "import jit_plugin.sandbox\nimport {}\nfrom jit_plugin.component import Policy, Usage\n",
+            project.module
+        )
     }
 
     fn componentize(&self, work: &Work, project: &Project, progress: &dyn Progress) -> Result<(), Error> {
@@ -78,7 +81,7 @@ impl Tool for ComponentizePy {
             .current_dir(&work.scratch)
             .args(["-c", START, "--quiet", "--wit-path"])
             .arg(&work.wit)
-            .args(["--world", project.kind.world(), "componentize", "--stub-wasi", "--python-path"])
+            .args(["--world", WORLD, "componentize", "--stub-wasi", "--python-path"])
             .arg(&work.sources)
             .arg("--output")
             .arg(&work.out)

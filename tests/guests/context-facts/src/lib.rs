@@ -56,7 +56,7 @@ impl Context for Facts {
                 std::hint::spin_loop();
             }
         }
-        ask(config, &request.workload)
+        ask(config, request.workload())
     }
 }
 

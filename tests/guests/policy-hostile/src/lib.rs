@@ -34,6 +34,22 @@ pub enum Mode {
     WrongRequirement,
     /// Labels with NUL, newlines and quotes.
     WrongLabels,
+    /// Reads attributes whose names have 1 MB.
+    ReadHuge,
+    /// Reads the request without end.
+    ReadForever,
+    /// Reads 500 attributes that the request does not have, and then decides.
+    ReadMany,
+    /// Reads attributes whose names could deceive whoever reads the record.
+    ReadOdd,
+    /// Keeps the request's handle when it returns.
+    KeepRequest,
+    /// Never ends its preparation.
+    SlowPrepare,
+    /// Panics in its preparation.
+    TrapPrepare,
+    /// Refuses in its preparation what its validation accepted.
+    RefusePrepare,
     /// Never ends its validation.
     SlowValidate,
     /// Panics in its validation.
@@ -62,7 +78,16 @@ impl Policy for Hostile {
         }
     }
 
-    fn decide(config: &Config, _: &Request) -> Verdict {
+    fn prepare(config: &mut Config) -> Result<(), Vec<ConfigProblem>> {
+        match config.mode {
+            Mode::SlowPrepare => misdeeds::never(),
+            Mode::TrapPrepare => panic!("as configured"),
+            Mode::RefusePrepare => Err(vec![ConfigProblem::new("mode", "is\nnot what it was")]),
+            _ => Ok(()),
+        }
+    }
+
+    fn decide(config: &Config, request: &Request) -> Verdict {
         match config.mode {
             Mode::Loop => misdeeds::never(),
             Mode::Hog => misdeeds::hog(),
@@ -83,7 +108,28 @@ impl Policy for Hostile {
             Mode::WrongLabels => allowance(|allowance| {
                 allowance.labels = vec![("a\0b".into(), "c\n\"d\u{1b}[31m".into())];
             }),
-            Mode::SlowValidate | Mode::TrapValidate => Verdict::allow(),
+            // Past the SDK, which would ask once.
+            Mode::ReadHuge => loop {
+                let _ = request.host().map(|host| host.attribute(&"x".repeat(1_000_000)));
+            },
+            Mode::ReadForever => loop {
+                let _ = request.host().map(|host| host.attribute("env"));
+            },
+            Mode::ReadMany => {
+                let found = (0..500).filter(|number| request.attribute(&format!("a{number}")).is_some()).count();
+                Verdict::deny(format!("{found} are there"))
+            }
+            Mode::ReadOdd => {
+                let _ = request.metadata("x\n\u{1b}[2J\u{202e}");
+                Verdict::allow()
+            }
+            Mode::KeepRequest => {
+                let _ = request.host().map(|host| host.take_handle());
+                Verdict::allow()
+            }
+            Mode::SlowPrepare | Mode::TrapPrepare | Mode::RefusePrepare | Mode::SlowValidate | Mode::TrapValidate => {
+                Verdict::allow()
+            }
         }
     }
 }

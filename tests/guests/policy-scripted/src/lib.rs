@@ -43,6 +43,8 @@ struct When {
     role: Option<String>,
     attributes: BTreeMap<String, String>,
     facts: BTreeMap<String, String>,
+    caller_address: Option<String>,
+    resource: BTreeMap<String, String>,
 }
 
 /// The policy.
@@ -51,10 +53,12 @@ pub struct Scripted;
 
 impl When {
     fn fits(&self, request: &Request) -> bool {
-        let same = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
-        same(&self.operation, &request.operation)
-            && same(&self.workload, &request.workload)
-            && same(&self.role, &request.role)
+        // Nothing is read that no rule names.
+        self.operation.as_ref().is_none_or(|wanted| wanted == request.operation())
+            && self.workload.as_ref().is_none_or(|wanted| wanted == request.workload())
+            && self.role.as_ref().is_none_or(|wanted| wanted == request.role())
+            && self.caller_address.as_deref().is_none_or(|wanted| request.caller_address() == Some(wanted))
+            && self.resource.iter().all(|(name, value)| request.resource(name) == Some(value))
             && self.attributes.iter().all(|(name, value)| request.attribute(name) == Some(value))
             && self.facts.iter().all(|(name, value)| request.fact(name) == Some(value))
     }

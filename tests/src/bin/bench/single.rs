@@ -112,6 +112,8 @@ fn request() -> PolicyRequest {
         reason: Some("nightly export".to_owned()),
         ticket: None,
         metadata: BTreeMap::new(),
+        caller_address: None,
+        resource: BTreeMap::new(),
         facts: pairs(&[
             ("usage.workload.leases", "2"),
             ("usage.workload.requests.60", "3"),

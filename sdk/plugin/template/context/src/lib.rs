@@ -38,7 +38,7 @@ impl Context for MyFacts {
     /// Facts stand in the audit record: never put a secret into one. With a connection, and the grants `http`,
     /// `session` and `secrets`, a provider can ask a server: see `jit_plugin::http`.
     fn gather(config: &Config, request: &Request) -> Result<Vec<(String, String)>, String> {
-        let team = config.teams.iter().find(|team| request.workload.starts_with(&team.prefix));
+        let team = config.teams.iter().find(|team| request.workload().starts_with(&team.prefix));
         Ok(team.map(|team| ("team".to_owned(), team.team.clone())).into_iter().collect())
     }
 }
@@ -56,7 +56,7 @@ mod tests {
         let config = parse(r#"{"teams": [{"prefix": "payment-", "team": "payments"}]}"#).expect("a good configuration");
         assert!(MyFacts::validate(&config).is_empty());
         assert_eq!(MyFacts::gather(&config, &request()), Ok(vec![("team".to_owned(), "payments".to_owned())]));
-        let stranger = Request { workload: "batch".to_owned(), ..request() };
+        let stranger = request().with_workload("batch");
         assert_eq!(MyFacts::gather(&config, &stranger), Ok(vec![]));
     }
 

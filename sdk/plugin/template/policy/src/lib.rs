@@ -37,10 +37,10 @@ impl Policy for MyRule {
         let Some(environment) = environment.filter(|name| config.environments.iter().any(|one| one == name)) else {
             let all = config.environments.join(", ");
             let its = environment.unwrap_or("none");
-            return Verdict::deny(format!("only workloads of {all}; {} is of {its}", request.workload));
+            return Verdict::deny(format!("only workloads of {all}; {} is of {its}", request.workload()));
         };
-        log::debug("allowed", &[("workload", &request.workload), ("environment", environment)]);
-        let ticket = config.need_ticket.contains(&request.role).then(|| "ticket".to_owned());
+        log::debug("allowed", &[("workload", request.workload()), ("environment", environment)]);
+        let ticket = config.need_ticket.iter().any(|role| role == request.role()).then(|| "ticket".to_owned());
         Allowance {
             reason: format!("of {environment}"),
             max_ttl_seconds: config.max_ttl.map(Seconds::get),
