@@ -228,6 +228,50 @@ rotating = {{ account = "{account}", period = "{period}", overlap = "{overlap}" 
         reply
     }
 
+    /// The broker's own user.
+    #[must_use]
+    pub fn user(&self) -> String {
+        self.user.clone()
+    }
+
+    /// The connection's URL leads to another server of the suite from the next start on.
+    ///
+    /// # Panics
+    /// When that server's URL is none.
+    pub fn move_to(&self, server: &str) {
+        let url = url::Url::parse(&surroundings(server)).unwrap_or_else(|error| panic!("{error}"));
+        let there = format!("{}:{}", url.host_str().unwrap_or("127.0.0.1"), url.port().unwrap_or(3306));
+        self.rewrite(&format!("@{}:{}", self.host, self.port), &format!("@{there}"));
+        self.rewrite(&self.authority, &surroundings(&format!("{server}_CA")));
+    }
+
+    /// The account's record in the store of a broker that does not run.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub async fn sealed_rotation(&self) -> Vec<u8> {
+        let query = sqlx::query_scalar("SELECT value FROM sealed WHERE purpose = 'rotation'");
+        let value = query.fetch_one(&mut self.store().await).await;
+        value.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Puts a record into the store of a broker that does not run, as somebody who means harm would.
+    ///
+    /// # Panics
+    /// When there is none to replace.
+    pub async fn put_sealed_rotation(&self, value: &[u8]) {
+        let mut store = self.store().await;
+        let update = sqlx::query("UPDATE sealed SET value = ? WHERE purpose = 'rotation'").bind(value);
+        let done = update.execute(&mut store).await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(done.rows_affected(), 1);
+        store.close().await.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    async fn store(&self) -> sqlx::SqliteConnection {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.folder.path().join("broker.db"));
+        options.connect().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// A session of the account, opened with that password.
     ///
     /// # Panics

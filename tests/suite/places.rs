@@ -131,3 +131,37 @@ async fn a_renewal_finds_that_the_account_has_vanished() {
     eventually("the lease is closed", async || lease(&world, issued.lease())["state"] == "revoked").await;
     assert_eq!(world.events("reconcile.drift")[0]["lease_id"], issued.lease());
 }
+
+/// A retry after a restart that also changed the URL: the account of that name in the other server is somebody
+/// else's, and keeps its password.
+#[tokio::test]
+async fn a_retry_resets_no_password_in_another_server() {
+    let server = own_server(&[]);
+    let mut world = World::new().await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let body = json!({"target": "inventory_db", "ttl": "1h"});
+    let first = client.issue_with_key(&token, "moved", &body).await.unwrap();
+    assert_eq!(first.status, 201, "{}", first.text);
+    let suffix = world.database.name.trim_start_matches("inventory_").to_owned();
+    let other = Database::create_named(&server.url("postgres"), &suffix).await.unwrap();
+    let namesake = format!("CREATE ROLE \"{}\" LOGIN PASSWORD 'theirs'", first.username());
+    other.execute(&namesake).await.unwrap();
+    let at = |database: &Database| format!("@{}:{}/", database.host, database.port);
+
+    world.process().stop().unwrap();
+    world.rewrite(&at(&world.database), &at(&other));
+    world.write_secret("inventory.password", &other.password).unwrap();
+    world.start(&[]).await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let again = client.issue_with_key(&token, "moved", &body).await.unwrap();
+    assert_eq!((again.status, again.code()), (503, "wrong-place"), "{}", again.text);
+    other.login(first.username(), "theirs").await.unwrap();
+    world.database.login(first.username(), first.password()).await.unwrap();
+    let denied = world.events("issue.denied");
+    assert_eq!(denied.len(), 1, "{denied:?}");
+    assert_eq!(denied[0]["lease_id"], first.lease());
+    assert!(denied[0]["error"].as_str().unwrap().contains("what answers now is server"), "{denied:?}");
+    assert!(world.events("issue.replayed").is_empty());
+}

@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jit_tests::kit::mysql::{Administered, Server};
 use jit_tests::mysql_world::{MysqlWorld, Times};
 use serde_json::json;
 use sqlx::Executor as _;
@@ -199,6 +200,77 @@ async fn a_holder_that_changes_the_password_in_an_overlap_keeps_nothing() {
     world.rotation_becomes("taken back", |row| row["generation"].as_u64() >= Some(3) && row["phase"] == "stable").await;
     assert!(!world.login("Mine-alone-2").await && !world.login(lease.password()).await);
     world.granted().await;
+}
+
+/// Another server answers at the connection's URL, and has an account of the same name: its password is neither
+/// changed nor tried, and none is handed out for it.
+#[tokio::test]
+async fn an_account_of_the_same_name_in_another_server_is_not_rotated() {
+    let mut world = world(SLOW).await;
+    let held = world.granted().await;
+    world.process().stop().unwrap();
+    let there = Administered::of_the_suite(Server::MariaDb);
+    let mut other = there.session().await.unwrap();
+    let account = &world.account;
+    let broker = world.user();
+    let secret = std::fs::read_to_string(world.folder.path().join("shop.password")).unwrap();
+    for statement in [
+        format!("CREATE USER {account}@'%' IDENTIFIED BY 'Theirs-alone-1' REQUIRE SSL"),
+        format!("CREATE USER {broker}@'%' IDENTIFIED BY '{secret}' REQUIRE SSL"),
+        format!("GRANT ALL ON *.* TO {broker}@'%' WITH GRANT OPTION"),
+    ] {
+        other.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+    }
+    let config = std::fs::read_to_string(world.config()).unwrap();
+    world.move_to("JIT_TEST_MARIADB");
+    world.start(&[]);
+    let refused = world.ask(None).await.unwrap();
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert!(refused.text_at("/detail").contains("is not the server that has the account"), "{}", refused.text);
+    let _told = now(&world);
+    let row = world.rotation_becomes("a step that fails", |row| row["attempts"].as_u64() > Some(0)).await;
+    assert!(row["last_error"].as_str().unwrap().contains("what answers now is"), "{row}");
+    let query = format!("SELECT CAST(authentication_string AS CHAR) FROM mysql.user WHERE User = '{account}'");
+    let hash: String = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&mut other).await.unwrap();
+    let theirs: String =
+        sqlx::query_scalar("SELECT CAST(PASSWORD('Theirs-alone-1') AS CHAR)").fetch_one(&mut other).await.unwrap();
+    assert_eq!(hash, theirs, "somebody else's password was changed");
+
+    // Back at its own server, all is as it was.
+    world.process().stop().unwrap();
+    std::fs::write(world.config(), config).unwrap();
+    world.start(&[]);
+    assert!(world.login(held.password()).await);
+    world.granted().await;
+    for user in [account, &broker] {
+        other.execute(sqlx::AssertSqlSafe(format!("DROP USER {user}@'%'"))).await.unwrap();
+    }
+}
+
+/// What somebody who may write the store, and has no key, could put back: the account's own first record.
+#[tokio::test]
+async fn a_record_that_was_set_back_brings_no_old_password_back() {
+    let mut world = world(BRIEF).await;
+    let first = world.granted().await;
+    world.rotation_becomes("stable", |row| row["phase"] == "stable").await;
+    world.process().stop().unwrap();
+    let old = world.sealed_rotation().await;
+    world.start(&[]);
+    assert!(now(&world).status.success());
+    world.rotation_becomes("the next", |row| row["generation"] == 2 && row["phase"] == "stable").await;
+    assert!(!world.login(first.password()).await, "the first password is discarded");
+    world.process().stop().unwrap();
+    world.put_sealed_rotation(&old).await;
+    world.start(&[]);
+
+    let fresh = world.granted().await;
+    assert_ne!(fresh.password(), first.password());
+    assert!(!world.login(first.password()).await, "the first password is back");
+    let told = world.events("account.tampered");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0]["error"].as_str().unwrap().contains("set back to an older one"), "{told:?}");
+    assert!(world.rotation()["generation"].as_u64() >= Some(3), "no number is used twice");
+    assert!(world.cli(&["audit", "verify"]).status.success());
 }
 
 /// A session ends with the password that it was opened with, and one that is opened with the next

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::ttl::Ttl;
 
 /// Which password of an account, counted from 1: the first that the broker has set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(u64);
 
@@ -43,6 +43,10 @@ impl Generation {
 
     fn next(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+
+    const fn is_none(&self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -133,6 +137,9 @@ pub struct Rotation<S> {
     /// An operator asked for a rotation before its time.
     #[serde(default)]
     pub asked: bool,
+    /// Passwords up to this one were made before, but nothing trustworthy is known of them.
+    #[serde(default, skip_serializing_if = "Generation::is_none")]
+    pub forgotten: Generation,
 }
 
 /// What is to be done.
@@ -170,11 +177,28 @@ pub struct StepError {
 impl<S> Default for Rotation<S> {
     /// Of an account that the broker never rotated.
     fn default() -> Self {
-        Self { current: None, phase: Phase::Stable, asked: false }
+        Self { current: None, phase: Phase::Stable, asked: false, forgotten: Generation::default() }
     }
 }
 
 impl<S: Clone> Rotation<S> {
+    /// Of an account of which nothing trustworthy is known, but that so many passwords were made before: the
+    /// next one gets a number that none of them had.
+    #[must_use]
+    pub fn forgotten(up_to: Generation) -> Self {
+        Self { forgotten: up_to, ..Self::default() }
+    }
+
+    /// The highest number that a password of this account has had.
+    #[must_use]
+    pub fn highest(&self) -> Generation {
+        let current = self.current.as_ref().map_or(self.forgotten, |current| current.generation.max(self.forgotten));
+        match &self.phase {
+            Phase::Staging { next, .. } => next.generation.max(current),
+            _ => current,
+        }
+    }
+
     /// The phase's word: `unknown` (never rotated), `stable`, `staging`, `overlapping`.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -208,11 +232,7 @@ impl<S: Clone> Rotation<S> {
     /// The generation that the next password has.
     #[must_use]
     pub fn next_generation(&self) -> Generation {
-        let current = self.current.as_ref().map_or(Generation(0), |current| current.generation);
-        match &self.phase {
-            Phase::Staging { next, .. } => next.generation.max(current).next(),
-            _ => current.next(),
-        }
+        self.highest().next()
     }
 
     /// The next password is decided on: [`Rotation::next_generation`] is its number. A staged one
@@ -266,7 +286,7 @@ impl<S: Clone> Rotation<S> {
             return Err(StepError { from: self.word(), step: "be staged" });
         };
         let current = Held { since: whole_second(now), ..next.clone() };
-        Ok(Self { current: Some(current), phase: Phase::Overlapping { until }, asked: false })
+        Ok(Self { current: Some(current), phase: Phase::Overlapping { until }, ..Self::default() })
     }
 
     /// The backend has taken the next password in place of all others.
@@ -278,7 +298,7 @@ impl<S: Clone> Rotation<S> {
             return Err(StepError { from: self.word(), step: "be replaced" });
         };
         let current = Held { since: whole_second(now), ..next.clone() };
-        Ok(Self { current: Some(current), phase: Phase::Stable, asked: false })
+        Ok(Self { current: Some(current), ..Self::default() })
     }
 
     /// The backend has dropped the old password.
@@ -377,6 +397,17 @@ mod tests {
     fn an_overlap_is_shorter_than_its_period() {
         let hour = Ttl::from_seconds(3_600).unwrap();
         assert_eq!(Schedule::new(hour, hour), Err(ScheduleError));
+    }
+
+    #[test]
+    fn an_account_of_which_nothing_is_known_gets_a_password_of_a_new_number() {
+        let hour = schedule(3_600, 600);
+        let forgotten = Rotation::<u32>::forgotten(Generation(7));
+        assert_eq!((forgotten.word(), forgotten.due(at(0), readable)), ("unknown", Due::Now(Step::Begin)));
+        let staging = forgotten.begin(1, hour, at(0)).unwrap();
+        assert_eq!((staging.highest(), staging.next_generation()), (Generation(8), Generation(9)));
+        let rotated = staging.staged(at(0), at(600)).unwrap();
+        assert_eq!((rotated.highest(), rotated.forgotten), (Generation(8), Generation(0)));
     }
 
     #[test]

@@ -71,6 +71,12 @@ impl<'q> From<&'q Remover> for Question<'q> {
 }
 
 impl<'q> Question<'q> {
+    /// Of its parts.
+    #[must_use]
+    pub fn new(driver: &'q dyn Driver, view: &'q TargetView, scope: Scope, site: &'q Site) -> Self {
+        Self { driver, view, scope, site }
+    }
+
     /// About a target as it is configured.
     #[must_use]
     pub fn of(target: &'q Target, lane: Lane) -> Self {
@@ -173,20 +179,25 @@ impl Places {
     /// For a lease that is to be made: where its account will be, as far as the server says. One that does
     /// not answer now will hardly make the account; should it, it was at this address.
     pub async fn lately(&self, target: &Target) -> Place {
-        let question = Question::of(target, Lane::Live);
-        let key = question.key();
         let unknown = Place::new(target.site.address.clone(), Vec::new());
+        self.heard_lately(Question::of(target, Lane::Live)).await.unwrap_or(unknown)
+    }
+
+    /// Where it is, as far as the server said lately; none when it never answered and does not now.
+    async fn heard_lately(&self, question: Question<'_>) -> Option<Place> {
+        let key = question.key();
         match self.heard(&key) {
-            Some(Heard { place: Some(place), asked, .. }) if asked.elapsed() < LATELY => return place,
-            Some(Heard { place: None, asked, .. }) if asked.elapsed() < PAUSE => return unknown,
+            Some(Heard { place: Some(place), asked, .. }) if asked.elapsed() < LATELY => return Some(place),
+            Some(Heard { place: None, asked, .. }) if asked.elapsed() < PAUSE => return None,
             Some(_) => self.turn(&key),
             None => {}
         }
+        let target = question.view.name.clone();
         match self.now(question).await {
-            Ok(place) => place,
+            Ok(place) => Some(place),
             Err(not_told) => {
-                tracing::debug!(target = %target.name, reason = not_told.reason, "the server does not say where it is");
-                self.unheard(key).unwrap_or(unknown)
+                tracing::debug!(target = %target, reason = not_told.reason, "the server does not say where it is");
+                self.unheard(key)
             }
         }
     }
@@ -216,6 +227,37 @@ impl Places {
         let Some(recorded) = &made_by.place else { return Ok(()) };
         let now = self.lately(target).await;
         self.compare(recorded, &now, &target.site)
+    }
+
+    /// Where a standing account is, before something is done to it.
+    ///
+    /// # Errors
+    /// [`Misplaced`]: then nothing must be done.
+    pub async fn check_standing(&self, recorded: Option<&Place>, question: Question<'_>) -> Result<Place, Misplaced> {
+        let site = question.site;
+        let now = self.within(question, BATCH).await.map_err(Misplaced::NotTold)?;
+        match recorded {
+            Some(recorded) => self.compare(recorded, &now, site).map(|()| now),
+            None => Ok(now),
+        }
+    }
+
+    /// Whether a standing account is known to be elsewhere: a server that does not answer is asked nothing
+    /// and told nothing.
+    ///
+    /// # Errors
+    /// [`Elsewhere`].
+    pub async fn check_handed_out(
+        &self,
+        recorded: Option<&Place>,
+        question: Question<'_>,
+    ) -> Result<(), Box<Elsewhere>> {
+        let Some(recorded) = recorded else { return Ok(()) };
+        let site = question.site;
+        match self.heard_lately(question).await {
+            Some(now) => recorded.is_at(&now, &site.replaces),
+            None => Ok(()),
+        }
     }
 
     fn compare(&self, recorded: &Place, now: &Place, site: &Site) -> Result<(), Misplaced> {

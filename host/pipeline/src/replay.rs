@@ -26,10 +26,11 @@ use crate::broker::Broker;
 use crate::chain;
 use crate::issue::{Disclosure, offered, permitted};
 use crate::permit::{Counting, Permit};
+use crate::places::{Misplaced, NotTold};
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::rotation;
-use crate::target::account_view;
+use crate::target::{Remover, account_view};
 use jit_ledger::{Change, StoreError};
 
 /// What the caller gets beside the lease.
@@ -228,6 +229,7 @@ async fn reset_password(
     if !remover.driver.description().has(Feature::Rotate) {
         return Err(Refused::LeaseNotActive { id: lease.id.clone(), state: lease.state });
     }
+    in_place(broker, lease, &remover, request_id).await?;
     let secret = generate_password();
     let account = account_view(lease, broker.clock.wall());
     let call = async {
@@ -251,6 +253,21 @@ async fn reset_password(
     let handover = Handover { username: lease.login().to_owned(), secret, properties: Vec::new() };
     broker.handovers.keep(&lease.id, handover.clone());
     Ok(handover)
+}
+
+/// RIGHT-PLACE: another server must not be asked. An account of that name there is somebody else's.
+async fn in_place(broker: &Broker, lease: &Lease, remover: &Remover, request_id: &RequestId) -> Result<(), Refused> {
+    match broker.places.check_removal(&lease.driver, remover).await {
+        Ok(()) => Ok(()),
+        Err(Misplaced::NotTold(NotTold { reason, .. })) => Err(Refused::TargetAway(reason)),
+        Err(Misplaced::Elsewhere(elsewhere)) => {
+            tracing::error!(lease = %lease.id, target = %lease.target, %elsewhere, "a password was not reset: the lease's account is in another place");
+            let event = AuditEvent::of_lease(EventKind::IssueDenied, broker.clock.wall(), lease);
+            let event = AuditEvent { request_id: Some(request_id.to_string()), ..event };
+            record(broker, event.with_error(elsewhere.to_string())).await?;
+            Err(Refused::WrongPlace { id: lease.id.clone(), target: lease.target.to_string() })
+        }
+    }
 }
 
 /// Leases whose caller went away before it got the reply, but whose Idempotency-Key lets a retry

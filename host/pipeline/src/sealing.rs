@@ -177,6 +177,13 @@ impl Sealer {
         Ok(SecretString::from(text))
     }
 
+    /// Whether an envelope names a key that is configured.
+    #[must_use]
+    pub fn knows(&self, envelope: &[u8]) -> bool {
+        let keys = || std::iter::once(&self.current).chain(&self.former);
+        parts(envelope).is_ok_and(|(id, _)| keys().any(|key| key.id == *id))
+    }
+
     /// Whether an envelope was sealed with a former key: it is to be sealed anew when it is written.
     #[must_use]
     pub fn is_former(&self, envelope: &[u8]) -> bool {

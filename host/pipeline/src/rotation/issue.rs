@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use tokio::time::{Instant, timeout_at};
 
 use super::state::{self, Envelope, Record};
-use super::{RotatingAccount, Site, Working, name, patience, probe, task};
+use super::{RotatingAccount, Site, Working, name, patience, probe, task, trust};
 use crate::broker::Broker;
 use crate::issue::{Disclosure, draft};
 use crate::permit::Permit;
@@ -88,8 +88,13 @@ async fn current(broker: &Broker, site: &Site, at: Timestamp) -> Result<Current,
     let mut changed = working.watch();
     let end = Instant::now() + patience(&site.scope);
     loop {
-        let record = state::load(&*broker.store, &site.name).await?;
+        let record = trust::load(broker, &site.name).await?.record;
         let mut waiting = "the account has no password that the broker knows yet";
+        let recorded = record.as_ref().and_then(|record| record.driver.place.as_ref());
+        if let Err(elsewhere) = broker.places.check_handed_out(recorded, site.question()).await {
+            tracing::error!(target = %site.target, role = %site.role, account = %site.account, %elsewhere, "a rotating account's password was not handed out: the account is in another place");
+            return Err(Refused::TargetUnavailable(ELSEWHERE.to_owned()));
+        }
         if let Some(current) = readable(sealer, &site.name, &working, record.as_ref(), at) {
             if !probe::is_dead(site, &working, current.generation, &current.secret).await {
                 return Ok(current);
@@ -108,6 +113,9 @@ async fn current(broker: &Broker, site: &Site, at: Timestamp) -> Result<Current,
         }
     }
 }
+
+/// RIGHT-PLACE: its password is neither tried nor named there.
+const ELSEWHERE: &str = "what answers is not the server that has the account";
 
 /// Somebody holds the account whom the broker does not know.
 const TAKEN_BACK: &str = "somebody else changed the account's password; the account is being taken back";
@@ -139,17 +147,23 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
     let sealer = broker.sealer.as_deref().ok_or_else(no_key)?;
     let name = name(&lease.driver, &lease.account);
     let working = broker.rotations.of(&name);
-    let record = state::load(&*broker.store, &name).await?;
+    let record = trust::load(broker, &name).await?.record;
     let Some(current) = readable(sealer, &name, &working, record.as_ref(), broker.clock.wall()) else {
         return Err(Refused::TargetUnavailable(
             "the account's password cannot be unsealed, or is being replaced".to_owned(),
         ));
     };
-    if let Some(site) = record.as_ref().and_then(|record| Site::left_behind(&broker.serving.load(), &name, record))
-        && probe::is_dead(&site, &working, current.generation, &current.secret).await
-    {
-        broker.wake.rotation.notify_one();
-        return Err(Refused::TargetUnavailable(TAKEN_BACK.to_owned()));
+    let site = record.as_ref().and_then(|record| Site::left_behind(&broker.serving.load(), &name, record));
+    if let (Some(record), Some(site)) = (&record, &site) {
+        let recorded = record.driver.place.as_ref();
+        if let Err(elsewhere) = broker.places.check_handed_out(recorded, site.question()).await {
+            tracing::error!(lease = %lease.id, target = %lease.target, %elsewhere, "a rotating account's password was not handed out again: the account is in another place");
+            return Err(Refused::WrongPlace { id: lease.id, target: lease.target.to_string() });
+        }
+        if probe::is_dead(site, &working, current.generation, &current.secret).await {
+            broker.wake.rotation.notify_one();
+            return Err(Refused::TargetUnavailable(TAKEN_BACK.to_owned()));
+        }
     }
     if lease.rotating != Some(current.generation) {
         let reason = "the account's password was changed since; ask for a new lease with another Idempotency-Key";
@@ -169,8 +183,8 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
 pub async fn usable_until(broker: &Broker, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
     let Some(generation) = lease.rotating else { return Ok(None) };
     let name = name(&lease.driver, &lease.account);
-    let record = state::load(&*broker.store, &name).await?;
-    Ok(record.and_then(|record| ends(&broker.rotations.of(&name), &record.rotation, generation, broker.clock.wall())))
+    let rotation = trust::load(broker, &name).await?.rotation;
+    Ok(ends(&broker.rotations.of(&name), &rotation, generation, broker.clock.wall()))
 }
 
 fn ends(

@@ -4,7 +4,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`jit_core::rotation`] | the states and steps, and until when a password works |
-//! | [`state`] | the durable record of each account, its passwords sealed |
+//! | [`state`] | the durable record of each account, sealed as a whole, its passwords by themselves |
+//! | [`trust`] | whether the record is the last that was written |
 //! | [`task`] | one step at a time, in the backend and in the store |
 //! | [`probe`] | whether the password that is handed out still works |
 //! | [`issue`] | handing the current password out, and again to a retry |
@@ -23,6 +24,7 @@ pub mod operate;
 pub mod probe;
 pub mod state;
 pub mod task;
+pub mod trust;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +42,7 @@ use jit_core::name::{RoleName, TargetName};
 use jit_core::rotation::{Generation, Schedule};
 use tokio::sync::watch;
 
+use crate::places::{self, Question};
 use crate::target::{Serving, Target};
 
 /// A rotating account, as a role of a target is configured.
@@ -78,6 +81,8 @@ pub struct Site {
     pub view: TargetView,
     /// Connection, deadline, lane. As a removal: what ends an access does not wait behind requests.
     pub scope: Scope,
+    /// What the host knows of where the connection leads.
+    pub leads_to: places::Site,
 }
 
 impl Site {
@@ -95,6 +100,7 @@ impl Site {
             driver_ref,
             view: target.view.clone(),
             scope: target.scope(Lane::Removal),
+            leads_to: target.site.clone(),
         }
     }
 
@@ -120,19 +126,29 @@ impl Site {
             driver_ref: record.driver.clone(),
             view: remover.view,
             scope: remover.scope,
+            leads_to: remover.site,
         })
+    }
+
+    /// Whom to ask where the account is.
+    fn question(&self) -> Question<'_> {
+        Question::new(&*self.driver, &self.view, self.scope, &self.leads_to)
     }
 }
 
 /// What the process knows of its rotations beside the store; losing it costs an attempt.
 #[derive(Default)]
-pub struct Rotations(Mutex<HashMap<String, Arc<Working>>>);
+pub struct Rotations {
+    at_work: Mutex<HashMap<String, Arc<Working>>>,
+    /// What the log said at the start of the accounts' records.
+    logged: tokio::sync::OnceCell<HashMap<String, trust::Known>>,
+}
 
 impl Rotations {
     /// One account's.
     #[must_use]
     pub fn of(&self, name: &str) -> Arc<Working> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(name.to_owned()).or_default())
     }
 }
@@ -155,6 +171,12 @@ struct Memory {
     replacing: Option<Generation>,
     /// What the last login with a password said, and when it was tried.
     tried: Option<(Generation, probe::Login, Instant)>,
+    /// What the account's record has to live up to.
+    known: trust::Known,
+    /// The highest number under which a record may have been written.
+    written: u64,
+    /// Whether the leases were asked what they know of it.
+    asked_leases: bool,
 }
 
 /// How a step fails.
@@ -211,6 +233,32 @@ impl Working {
     /// Whether that password is to be tried: it has not been for a while, or it was found dead.
     pub(crate) fn wants_probe(&self, generation: Generation) -> bool {
         self.tried(generation, probe::EVERY).is_none_or(|login| login == probe::Login::Refused)
+    }
+
+    fn known(&self) -> trust::Known {
+        self.memory().known
+    }
+
+    /// The account's record was seen, or is known from elsewhere, to be as new as this.
+    fn saw(&self, known: trust::Known) {
+        let mut memory = self.memory();
+        memory.known = memory.known.and(known);
+    }
+
+    fn asked_leases(&self) -> bool {
+        self.memory().asked_leases
+    }
+
+    fn note_leases(&self, known: trust::Known) {
+        self.memory().asked_leases = true;
+        self.saw(known);
+    }
+
+    /// The number of the next record; never the same twice, since what became of a failed write is not known.
+    fn next_number(&self) -> u64 {
+        let mut memory = self.memory();
+        memory.written = memory.written.max(memory.known.number).saturating_add(1);
+        memory.written
     }
 
     fn note_login(&self, generation: Generation, login: probe::Login) {

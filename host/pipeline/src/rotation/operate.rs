@@ -10,6 +10,7 @@ use jit_core::secret::generate_password;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::state::{self, Envelope, Record};
+use super::trust::{self, Loaded};
 use super::{Site, patience, task};
 use crate::broker::Broker;
 use crate::operator::Operator;
@@ -21,16 +22,17 @@ use jit_ledger::{Change, StoreError};
 /// # Errors
 /// When the store fails.
 pub async fn list(broker: &Broker) -> Result<Vec<RotationRow>, StoreError> {
-    let mut records: std::collections::BTreeMap<String, Record> =
-        state::all(&*broker.store).await?.into_iter().collect();
+    let mut records: std::collections::BTreeMap<String, Loaded> = trust::all(broker).await?.into_iter().collect();
     let sites: Vec<Site> = Site::configured(&broker.serving.load()).collect();
     let mut rows: Vec<RotationRow> = Vec::new();
     for site in sites {
-        let rotation = records.remove(&site.name).map(|record| record.rotation).unwrap_or_default();
+        let rotation = records.remove(&site.name).map(|loaded| loaded.rotation).unwrap_or_default();
         let names = (site.target.to_string(), site.role.to_string(), site.account.to_string());
         rows.push(row(broker, &site.name, names, &rotation, true));
     }
-    for (name, record) in records {
+    for (name, loaded) in records {
+        // Nothing can be read of one that is not configured either; the log has said so.
+        let Some(record) = loaded.record else { continue };
         let names = (record.target.to_string(), record.role.to_string(), record.account.to_string());
         rows.push(row(broker, &name, names, &record.rotation, false));
     }
@@ -87,7 +89,7 @@ pub async fn rotate_now(
         let Ok(_turn) = timeout(patience(&site.scope), working.turn.lock()).await else {
             return Err(Refused::Overloaded);
         };
-        let rotation = state::load(&*broker.store, &site.name).await?.map(|record| record.rotation).unwrap_or_default();
+        let Loaded { record, rotation, distrust, .. } = trust::load(broker, &site.name).await?;
         let asked = match site.schedule.filter(|_| at_once) {
             Some(schedule) => {
                 let sealed = state::seal(&sealer, &site.name, rotation.next_generation(), &generate_password());
@@ -98,11 +100,20 @@ pub async fn rotate_now(
         };
         let event = operator.sign(task::event(EventKind::AdminRotate, broker.clock.wall(), &site, &rotation));
         let event = if at_once { event.with("at_once", true) } else { event };
-        let mut change = Change { events: vec![event], ..Change::default() };
-        if asked != rotation {
-            change.sealed = vec![Record::at(&site, asked.clone()).write(&site.name, &sealer)?];
+        // A record that is not believed stays as it is until the rotation's task has told of it.
+        if asked != rotation && (at_once || distrust.is_none()) {
+            let number = working.next_number();
+            let place = record.filter(|_| distrust.is_none()).and_then(|record| record.driver.place);
+            let sealed = vec![Record::at(&site, place, asked.clone()).write(&site.name, &sealer, number)?];
+            let event = event.with("record", number);
+            let event = match &distrust {
+                Some(why) => event.with_error(why.to_string()),
+                None => event,
+            };
+            broker.commit(Change { sealed, events: vec![event], ..Change::default() }).await?;
+        } else {
+            broker.commit(Change { events: vec![event], ..Change::default() }).await?;
         }
-        broker.commit(change).await?;
         if let Phase::Staging { next, at_once: true } = &asked.phase {
             working.replaces_with(next.generation);
         }
@@ -117,7 +128,7 @@ pub async fn rotate_now(
     let names = || (site.target.to_string(), site.role.to_string(), site.account.to_string());
     let end = Instant::now() + patience(&site.scope);
     loop {
-        let rotation = state::load(&*broker.store, &site.name).await?.map(|record| record.rotation).unwrap_or_default();
+        let rotation = trust::load(broker, &site.name).await?.rotation;
         let row = row(broker, &site.name, names(), &rotation, true);
         let waits = matches!(rotation.phase, Phase::Overlapping { until } if broker.clock.wall() < until);
         let done = row.generation.is_some_and(|generation| generation >= next);
@@ -149,8 +160,8 @@ pub async fn rotate_away(
     operator: Operator,
 ) -> Result<Option<RotationRow>, Refused> {
     let Some(generation) = lease.rotating else { return Ok(None) };
-    let record = state::load(&*broker.store, &super::name(&lease.driver, &lease.account)).await?;
-    let current = record.and_then(|record| record.rotation.current).map(|held| held.generation);
+    let loaded = trust::load(broker, &super::name(&lease.driver, &lease.account)).await?;
+    let current = loaded.rotation.current.map(|held| held.generation);
     if current != Some(generation) {
         return Ok(None);
     }

@@ -8,14 +8,17 @@ use jit_core::driver::{AccountView, RotationStep};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::LeaseId;
 use jit_core::outcome::{Outcome, Refusal};
+use jit_core::place::{Elsewhere, Place};
 use jit_core::rotation::{Due, Held, Phase, Rotation, Step};
 use jit_core::secret::generate_password;
 use secrecy::SecretString;
 
 use super::probe::{self, EVERY, Login};
 use super::state::{self, Envelope, Record};
+use super::trust::{self, Distrust, Known};
 use super::{Site, Working};
 use crate::broker::Broker;
+use crate::places::{Misplaced, NotTold};
 use crate::sealing::Sealer;
 use jit_ledger::{Change, StoreError};
 
@@ -38,6 +41,35 @@ enum StepFailed {
     /// The password cannot be sealed or unsealed.
     #[error("{0}")]
     Sealing(String),
+    /// What answers is not the server that has the account (RIGHT-PLACE).
+    #[error(transparent)]
+    Elsewhere(#[from] Box<Elsewhere>),
+}
+
+impl StepFailed {
+    /// It will fail again until somebody has changed something.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Elsewhere(_))
+    }
+}
+
+impl From<Misplaced> for StepFailed {
+    fn from(misplaced: Misplaced) -> Self {
+        match misplaced {
+            Misplaced::Elsewhere(elsewhere) => Self::Elsewhere(elsewhere),
+            Misplaced::NotTold(NotTold { reason, .. }) => Self::Backend(reason),
+        }
+    }
+}
+
+/// One account's step: who takes it, and where.
+struct Turn<'t> {
+    broker: &'t Broker,
+    sealer: &'t Sealer,
+    site: &'t Site,
+    working: &'t Working,
+    /// Where the account is.
+    place: Place,
 }
 
 /// What is to be done next with an account.
@@ -70,67 +102,92 @@ pub async fn advance(broker: &Broker, site: &Site) {
 
 /// One step; false when none is due.
 async fn step(broker: &Broker, sealer: &Sealer, site: &Site, working: &Working) -> Result<bool, StepFailed> {
-    let record = state::load(&*broker.store, &site.name).await?;
-    let now = broker.clock.wall();
-    let due = due(sealer, site, record.as_ref(), now);
-    let rotation = record.map(|record| record.rotation).unwrap_or_default();
-    if let Some(tampered) = tampered(sealer, site, working, &rotation, due).await {
+    let loaded = trust::load(broker, &site.name).await?;
+    let due = due(sealer, site, loaded.record.as_ref(), broker.clock.wall());
+    let rotation = loaded.rotation;
+    let current = rotation.current.as_ref().filter(|_| site.schedule.is_some());
+    if matches!(due, Due::At(_)) && !current.is_some_and(|current| working.wants_probe(current.generation)) {
+        return Ok(false);
+    }
+    // Another server is not asked, nor told a password (RIGHT-PLACE). Where a record that is not believed says
+    // that the account is, counts as little as the rest of it.
+    let recorded = loaded.record.as_ref().filter(|_| loaded.distrust.is_none());
+    let recorded = recorded.and_then(|record| record.driver.place.as_ref());
+    let place = broker.places.check_standing(recorded, site.question()).await?;
+    let turn = Turn { broker, sealer, site, working, place };
+    if let Some(tampered) = turn.tampered(&rotation, due).await {
         tell_tampered(site);
-        take_back(broker, sealer, site, working, tampered, true).await?;
+        turn.take_back(tampered, Some(PASSWORD_CHANGED)).await?;
         return Ok(true);
     }
     let Due::Now(step) = due else { return Ok(false) };
     match step {
-        Step::Replace => replace(broker, sealer, site, working, &rotation).await?,
-        Step::Begin => begin(broker, sealer, site, &rotation).await?,
-        Step::Stage => stage(broker, sealer, site, working, &rotation).await?,
-        Step::Discard => discard(broker, sealer, site, &rotation).await?,
+        Step::Replace => turn.replace(&rotation).await?,
+        Step::Begin => turn.begin(&rotation, loaded.distrust.as_ref()).await?,
+        Step::Stage => turn.stage(&rotation).await?,
+        Step::Discard => turn.discard(&rotation).await?,
     }
     Ok(true)
 }
 
-/// The rotation, if the current password works no longer: then somebody else changed the account. Tried
-/// before each step, and without one when it has not been tried for a while.
-async fn tampered<'r>(
-    sealer: &Sealer,
-    site: &Site,
-    working: &Working,
-    rotation: &'r Rotation<Envelope>,
-    due: Due,
-) -> Option<&'r Rotation<Envelope>> {
-    let current = rotation.current.as_ref().filter(|_| !rotation.is_being_replaced() && site.schedule.is_some())?;
-    let secret = unseal(sealer, site, current).ok()?;
-    let known = match due {
-        Due::Now(_) => None,
-        Due::At(_) => working.tried(current.generation, EVERY),
-    };
-    let login = match known {
-        Some(login) => login,
-        None => probe::login(site, working, current.generation, &secret).await,
-    };
-    (login == Login::Refused).then_some(rotation)
-}
+/// What is on record of an account that somebody else changed.
+const PASSWORD_CHANGED: &str = "the current password works no longer: somebody else changed the account";
 
-/// The next password is decided on; it replaces whatever the account has now.
-async fn take_back(
-    broker: &Broker,
-    sealer: &Sealer,
-    site: &Site,
-    working: &Working,
-    rotation: &Rotation<Envelope>,
-    tampered: bool,
-) -> Result<(), StepFailed> {
-    let Some(schedule) = site.schedule else { return Ok(()) };
-    let generation = rotation.next_generation();
-    let sealed = state::seal(sealer, &site.name, generation, &generate_password())
-        .map_err(|error| StepFailed::Sealing(error.to_string()))?;
-    let taken = rotation.take_back(sealed, schedule, broker.clock.wall());
-    let event = event(EventKind::AccountTampered, broker.clock.wall(), site, rotation)
-        .with_error("the current password works no longer: somebody else changed the account".to_owned());
-    let change = change(sealer, site, taken, if tampered { vec![event] } else { Vec::new() })?;
-    jit_failpoint::step("rotation.begin", StoreError::at_failpoint, broker.commit(change)).await?;
-    working.replaces_with(generation);
-    Ok(())
+impl Turn<'_> {
+    /// The rotation, if the current password works no longer: then somebody else changed the account. Tried
+    /// before each step, and without one when it has not been tried for a while.
+    async fn tampered<'r>(&self, rotation: &'r Rotation<Envelope>, due: Due) -> Option<&'r Rotation<Envelope>> {
+        let Self { sealer, site, working, .. } = self;
+        let current = rotation.current.as_ref().filter(|_| !rotation.is_being_replaced() && site.schedule.is_some())?;
+        let secret = unseal(sealer, site, current).ok()?;
+        let known = match due {
+            Due::Now(_) => None,
+            Due::At(_) => working.tried(current.generation, EVERY),
+        };
+        let login = match known {
+            Some(login) => login,
+            None => probe::login(site, working, current.generation, &secret).await,
+        };
+        (login == Login::Refused).then_some(rotation)
+    }
+
+    /// The next password is decided on; it replaces whatever the account has now.
+    async fn take_back(&self, rotation: &Rotation<Envelope>, tampered: Option<&str>) -> Result<(), StepFailed> {
+        let Self { site, working, .. } = self;
+        let Some(schedule) = site.schedule else { return Ok(()) };
+        let generation = rotation.next_generation();
+        let taken = rotation.take_back(self.new_password(rotation)?, schedule, self.broker.clock.wall());
+        let event = tampered.map(|why| {
+            event(EventKind::AccountTampered, self.broker.clock.wall(), site, rotation).with_error(why.to_owned())
+        });
+        self.commit("rotation.begin", taken, event).await?;
+        working.replaces_with(generation);
+        Ok(())
+    }
+
+    /// A new password, sealed as the next one.
+    fn new_password(&self, rotation: &Rotation<Envelope>) -> Result<Envelope, StepFailed> {
+        state::seal(self.sealer, &self.site.name, rotation.next_generation(), &generate_password())
+            .map_err(|error| StepFailed::Sealing(error.to_string()))
+    }
+
+    /// The rotation's next state becomes durable, with its event.
+    async fn commit(
+        &self,
+        point: &'static str,
+        rotation: Rotation<Envelope>,
+        event: Option<AuditEvent>,
+    ) -> Result<(), StepFailed> {
+        let Self { broker, sealer, site, working, place } = self;
+        let number = working.next_number();
+        let generation = rotation.current.as_ref().map(|held| held.generation).unwrap_or_default();
+        let sealed = vec![Record::at(site, Some(place.clone()), rotation).write(&site.name, sealer, number)?];
+        let events = event.into_iter().map(|event| event.with("record", number)).collect();
+        let change = Change { sealed, events, ..Change::default() };
+        jit_failpoint::step(point, StoreError::at_failpoint, broker.commit(change)).await?;
+        working.saw(Known { number, generation });
+        Ok(())
+    }
 }
 
 fn tell_tampered(site: &Site) {
@@ -141,111 +198,104 @@ fn tell_tampered(site: &Site) {
     );
 }
 
-/// The next password in place of every other.
-async fn replace(
-    broker: &Broker,
-    sealer: &Sealer,
-    site: &Site,
-    working: &Working,
-    rotation: &Rotation<Envelope>,
-) -> Result<(), StepFailed> {
-    let Phase::Staging { next, .. } = &rotation.phase else { return Ok(()) };
-    if !working.decided_on(next.generation) {
-        return take_back(broker, sealer, site, working, rotation, false).await;
-    }
-    let secret = unseal(sealer, site, next)?;
-    let replacing = call(broker, site, RotationStep::Replace, Some(&secret));
-    jit_failpoint::step("rotation.stage", at_failpoint, replacing).await?;
-    if probe::login(site, working, next.generation, &secret).await == Login::Refused {
-        return Err(StepFailed::Backend(NOT_LET_IN.to_owned()));
-    }
-    let now = broker.clock.wall();
-    if let Some(current) = &rotation.current {
-        working.close(current.generation, now);
-    }
-    let replaced = rotation.replaced(now).map_err(impossible)?;
-    let event = event(EventKind::AccountRotated, broker.clock.wall(), site, &replaced)
-        .with("at_once", true)
-        .with("next_rotation_at", replaced.next_at().map(|at| at.to_string()));
-    let change = change(sealer, site, replaced, vec![event])?;
-    jit_failpoint::step("rotation.record", StoreError::at_failpoint, broker.commit(change)).await?;
-    count(site, "rotated");
-    tracing::info!(target = %site.target, role = %site.role, account = %site.account, generation = %next.generation, "the account's password is replaced and its sessions are ended");
-    Ok(())
-}
-
 /// Why a password that was set is not handed out.
 const NOT_LET_IN: &str = "the account cannot log in from here with the password that was just set: it must be able to, \
                           so that the broker sees when somebody else changes it";
 
-async fn begin(broker: &Broker, sealer: &Sealer, site: &Site, rotation: &Rotation<Envelope>) -> Result<(), StepFailed> {
-    let Some(schedule) = site.schedule else { return Ok(()) };
-    let sealed = state::seal(sealer, &site.name, rotation.next_generation(), &generate_password())
-        .map_err(|error| StepFailed::Sealing(error.to_string()))?;
-    let next = rotation.begin(sealed, schedule, broker.clock.wall()).map_err(impossible)?;
-    let change = change(sealer, site, next, Vec::new())?;
-    Ok(jit_failpoint::step("rotation.begin", StoreError::at_failpoint, broker.commit(change)).await?)
-}
-
-async fn stage(
-    broker: &Broker,
-    sealer: &Sealer,
-    site: &Site,
-    working: &Working,
-    rotation: &Rotation<Envelope>,
-) -> Result<(), StepFailed> {
-    let Phase::Staging { next, .. } = &rotation.phase else { return Ok(()) };
-    let secret = unseal(sealer, site, next)?;
-    let staging = call(broker, site, RotationStep::Stage, Some(&secret));
-    jit_failpoint::step("rotation.stage", at_failpoint, staging).await?;
-    let committing = call(broker, site, RotationStep::Commit, Some(&secret));
-    jit_failpoint::step("rotation.commit", at_failpoint, committing).await?;
-    if probe::login(site, working, next.generation, &secret).await == Login::Refused {
-        // The one before worked from here a moment ago.
-        if rotation.current.is_some() {
-            tell_tampered(site);
-            return take_back(broker, sealer, site, working, rotation, true).await;
+impl Turn<'_> {
+    /// The next password in place of every other.
+    async fn replace(&self, rotation: &Rotation<Envelope>) -> Result<(), StepFailed> {
+        let Self { sealer, site, working, .. } = self;
+        let Phase::Staging { next, .. } = &rotation.phase else { return Ok(()) };
+        if !working.decided_on(next.generation) {
+            return self.take_back(rotation, None).await;
         }
-        return Err(StepFailed::Refused(NOT_LET_IN.to_owned()));
+        let secret = unseal(sealer, site, next)?;
+        let replacing = call(self.broker, site, RotationStep::Replace, Some(&secret));
+        jit_failpoint::step("rotation.stage", at_failpoint, replacing).await?;
+        if probe::login(site, working, next.generation, &secret).await == Login::Refused {
+            return Err(StepFailed::Backend(NOT_LET_IN.to_owned()));
+        }
+        let now = self.broker.clock.wall();
+        if let Some(current) = &rotation.current {
+            working.close(current.generation, now);
+        }
+        let replaced = rotation.replaced(now).map_err(impossible)?;
+        let event = event(EventKind::AccountRotated, self.broker.clock.wall(), site, &replaced)
+            .with("at_once", true)
+            .with("next_rotation_at", replaced.next_at().map(|at| at.to_string()));
+        self.commit("rotation.record", replaced, Some(event)).await?;
+        count(site, "rotated");
+        tracing::info!(target = %site.target, role = %site.role, account = %site.account, generation = %next.generation, "the account's password is replaced and its sessions are ended");
+        Ok(())
     }
 
-    let now = broker.clock.wall();
-    let until = rotation.overlap_end(now);
-    if let Some(current) = &rotation.current {
-        // Before it is durable: whoever is told now until when that password works is told this.
-        working.close(current.generation, until);
+    /// The next password is decided on. After a record that was not believed, that is on record with it.
+    async fn begin(&self, rotation: &Rotation<Envelope>, distrust: Option<&Distrust>) -> Result<(), StepFailed> {
+        let Self { site, .. } = self;
+        let Some(schedule) = site.schedule else { return Ok(()) };
+        let next =
+            rotation.begin(self.new_password(rotation)?, schedule, self.broker.clock.wall()).map_err(impossible)?;
+        let event = distrust.map(|why| {
+            count(site, "record-distrusted");
+            tracing::error!(
+                target = %site.target, role = %site.role, account = %site.account, %why,
+                "a rotating account's record is not believed, and none of its passwords is used; it gets a new one"
+            );
+            event(EventKind::AccountTampered, self.broker.clock.wall(), site, rotation).with_error(why.to_string())
+        });
+        self.commit("rotation.begin", next, event).await
     }
-    let rotated = rotation.staged(now, until).map_err(impossible)?;
-    let event = event(EventKind::AccountRotated, broker.clock.wall(), site, &rotated)
-        .with("previous_valid_until", until.to_string())
-        .with("asked", rotation.asked)
-        .with("next_rotation_at", rotated.next_at().map(|at| at.to_string()));
-    let change = change(sealer, site, rotated, vec![event])?;
-    jit_failpoint::step("rotation.record", StoreError::at_failpoint, broker.commit(change)).await?;
-    count(site, "rotated");
-    metrics::gauge!("jit_rotation_last_timestamp_seconds", "target" => site.target.to_string(), "role" => site.role.to_string())
-        .set(now.as_second() as f64);
-    tracing::info!(target = %site.target, role = %site.role, account = %site.account, generation = %next.generation, previous_valid_until = %until, "account rotated");
-    Ok(())
-}
 
-async fn discard(
-    broker: &Broker,
-    sealer: &Sealer,
-    site: &Site,
-    rotation: &Rotation<Envelope>,
-) -> Result<(), StepFailed> {
-    // With a key that is lost the old password goes all the same.
-    let current = rotation.current.as_ref().and_then(|held| unseal(sealer, site, held).ok());
-    let discarding = call(broker, site, RotationStep::Discard, current.as_ref());
-    jit_failpoint::step("rotation.discard", at_failpoint, discarding).await?;
-    let stable = rotation.discarded().map_err(impossible)?;
-    let event = event(EventKind::OverlapEnded, broker.clock.wall(), site, &stable);
-    let change = change(sealer, site, stable, vec![event])?;
-    jit_failpoint::step("rotation.close", StoreError::at_failpoint, broker.commit(change)).await?;
-    count(site, "overlap-ended");
-    tracing::info!(target = %site.target, role = %site.role, account = %site.account, "the account's old password works no longer");
-    Ok(())
+    async fn stage(&self, rotation: &Rotation<Envelope>) -> Result<(), StepFailed> {
+        let Self { sealer, site, working, .. } = self;
+        let Phase::Staging { next, .. } = &rotation.phase else { return Ok(()) };
+        let secret = unseal(sealer, site, next)?;
+        let staging = call(self.broker, site, RotationStep::Stage, Some(&secret));
+        jit_failpoint::step("rotation.stage", at_failpoint, staging).await?;
+        let committing = call(self.broker, site, RotationStep::Commit, Some(&secret));
+        jit_failpoint::step("rotation.commit", at_failpoint, committing).await?;
+        if probe::login(site, working, next.generation, &secret).await == Login::Refused {
+            // The one before worked from here a moment ago.
+            if rotation.current.is_some() {
+                tell_tampered(site);
+                return self.take_back(rotation, Some(PASSWORD_CHANGED)).await;
+            }
+            return Err(StepFailed::Refused(NOT_LET_IN.to_owned()));
+        }
+
+        let now = self.broker.clock.wall();
+        let until = rotation.overlap_end(now);
+        if let Some(current) = &rotation.current {
+            // Before it is durable: whoever is told now until when that password works is told this.
+            working.close(current.generation, until);
+        }
+        let rotated = rotation.staged(now, until).map_err(impossible)?;
+        let event = event(EventKind::AccountRotated, self.broker.clock.wall(), site, &rotated)
+            .with("previous_valid_until", until.to_string())
+            .with("asked", rotation.asked)
+            .with("next_rotation_at", rotated.next_at().map(|at| at.to_string()));
+        self.commit("rotation.record", rotated, Some(event)).await?;
+        count(site, "rotated");
+        metrics::gauge!("jit_rotation_last_timestamp_seconds", "target" => site.target.to_string(), "role" => site.role.to_string())
+            .set(now.as_second() as f64);
+        tracing::info!(target = %site.target, role = %site.role, account = %site.account, generation = %next.generation, previous_valid_until = %until, "account rotated");
+        Ok(())
+    }
+
+    async fn discard(&self, rotation: &Rotation<Envelope>) -> Result<(), StepFailed> {
+        let Self { sealer, site, .. } = self;
+        // With a key that is lost the old password goes all the same.
+        let current = rotation.current.as_ref().and_then(|held| unseal(sealer, site, held).ok());
+        let discarding = call(self.broker, site, RotationStep::Discard, current.as_ref());
+        jit_failpoint::step("rotation.discard", at_failpoint, discarding).await?;
+        let stable = rotation.discarded().map_err(impossible)?;
+        let event = event(EventKind::OverlapEnded, self.broker.clock.wall(), site, &stable);
+        self.commit("rotation.close", stable, Some(event)).await?;
+        count(site, "overlap-ended");
+        tracing::info!(target = %site.target, role = %site.role, account = %site.account, "the account's old password works no longer");
+        Ok(())
+    }
 }
 
 /// One call of the driver. Refused and unknown are alike: the step is done again, and the driver
@@ -291,16 +341,6 @@ fn impossible(error: jit_core::rotation::StepError) -> StepFailed {
     StepFailed::Store(StoreError::Failed(error.to_string()))
 }
 
-fn change(
-    sealer: &Sealer,
-    site: &Site,
-    rotation: Rotation<Envelope>,
-    events: Vec<AuditEvent>,
-) -> Result<Change, StoreError> {
-    let sealed = vec![Record::at(site, rotation).write(&site.name, sealer)?];
-    Ok(Change { sealed, events, ..Change::default() })
-}
-
 /// An event about an account's rotation.
 pub(super) fn event(kind: EventKind, at: Timestamp, site: &Site, rotation: &Rotation<Envelope>) -> AuditEvent {
     let mut event = AuditEvent::new(kind, at);
@@ -308,7 +348,11 @@ pub(super) fn event(kind: EventKind, at: Timestamp, site: &Site, rotation: &Rota
     event.role = Some(site.role.to_string());
     event.ephemeral_id = Some(site.account.to_string());
     event.driver_sha256 = Some(site.driver_ref.sha256.clone());
-    event.with("generation", rotation.current.as_ref().map(|current| current.generation.number()))
+    // With the account that is its record's name: see `trust::of_log`.
+    let connection = site.driver_ref.connection.as_ref().unwrap_or(&site.driver_ref.plugin).clone();
+    event
+        .with("connection", connection)
+        .with("generation", rotation.current.as_ref().map(|current| current.generation.number()))
 }
 
 fn count(site: &Site, outcome: &'static str) {
@@ -318,7 +362,7 @@ fn count(site: &Site, outcome: &'static str) {
 
 /// Told each time, on record at its 1st, 2nd, 4th, 8th … time.
 async fn failed(broker: &Broker, site: &Site, working: &Working, error: &StepFailed) {
-    let attempts = working.failed(error.to_string(), matches!(error, StepFailed::Refused(_)));
+    let attempts = working.failed(error.to_string(), error.is_refusal());
     count(site, "failed");
     tracing::warn!(
         target = %site.target, role = %site.role, account = %site.account, attempts, %error,

@@ -9,7 +9,7 @@ use jit_core::rotation::Due;
 
 use crate::broker::Broker;
 use crate::rotation::state::{self, Record};
-use crate::rotation::{Site, task};
+use crate::rotation::{Site, task, trust};
 use crate::sealing::Sealer;
 use jit_ledger::StoreError;
 
@@ -39,8 +39,13 @@ pub async fn run(broker: Arc<Broker>) {
 
 /// A password that no configured key opens is told at start, in words that say what follows.
 async fn tell_lost_keys(broker: &Broker) {
-    let Ok(records) = state::all(&*broker.store).await else { return };
-    for (name, record) in records {
+    let Ok(records) = trust::all(broker).await else { return };
+    for (name, loaded) in records {
+        if let Some(why) = loaded.distrust {
+            let account = name.split_once('\n').map_or("", |(_, account)| account);
+            tracing::error!(account, %why, "a rotating account's record is not believed");
+        }
+        let Some(record) = loaded.record else { continue };
         let Some(held) = &record.rotation.current else { continue };
         let why = match &broker.sealer {
             Some(sealer) => match state::unseal(sealer, &name, held) {
@@ -60,7 +65,8 @@ async fn tell_lost_keys(broker: &Broker) {
 /// Starts what is due and says how long to sleep.
 async fn sweep(broker: &Arc<Broker>) -> Result<Duration, StoreError> {
     let Some(sealer) = broker.sealer.clone() else { return Ok(LONGEST_SLEEP) };
-    let records: BTreeMap<String, Record> = state::all(&*broker.store).await?.into_iter().collect();
+    let records = trust::all(broker).await?.into_iter();
+    let records: BTreeMap<String, Record> = records.filter_map(|(name, loaded)| Some((name, loaded.record?))).collect();
     let now = broker.clock.wall();
     let mut sleep = LONGEST_SLEEP;
     for site in sites(broker, &records) {
