@@ -211,7 +211,7 @@ async fn an_account_of_the_same_name_in_another_server_is_not_rotated() {
     world.process().stop().unwrap();
     let there = Administered::of_the_suite(Server::MariaDb);
     let mut other = there.session().await.unwrap();
-    let account = &world.account;
+    let account = world.account.clone();
     let broker = world.user();
     let secret = std::fs::read_to_string(world.folder.path().join("shop.password")).unwrap();
     for statement in [
@@ -242,7 +242,7 @@ async fn an_account_of_the_same_name_in_another_server_is_not_rotated() {
     world.start(&[]);
     assert!(world.login(held.password()).await);
     world.granted().await;
-    for user in [account, &broker] {
+    for user in [&account, &broker] {
         other.execute(sqlx::AssertSqlSafe(format!("DROP USER {user}@'%'"))).await.unwrap();
     }
 }
