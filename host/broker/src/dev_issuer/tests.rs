@@ -114,7 +114,7 @@ async fn bad_requests_are_told_why() {
         ("", "workload"),
         ("?workload=", "`workload`"),
         ("?workload=a&ttl=2d", "`ttl`"),
-        ("?workload=a&ttl=-1", "greater than zero"),
+        ("?workload=a&ttl=-1", "must be a duration such as"),
         ("?workload=a&admin=true", "admin"),
     ] {
         let (status, reply) = text(dev.get(&format!("/token{query}"))).await;
