@@ -232,9 +232,12 @@ mod tests {
 
     #[test]
     fn the_last_record_is_believed() {
-        let (distrust, rotation) = judged(Some(&written(7)), known(7, 1));
+        // Sealed once: each sealing is another.
+        let record = record(&sealer());
+        let value = record.clone().write(NAME, &sealer(), 7).unwrap().value.unwrap();
+        let (distrust, rotation) = judged(Some(&value), known(7, 1));
         assert_eq!(distrust, None);
-        assert_eq!(rotation, record(&sealer()).rotation);
+        assert_eq!(rotation, record.rotation);
         assert_eq!(judged(None, known(0, 0)), (None, Rotation::default()), "never rotated");
     }
 
