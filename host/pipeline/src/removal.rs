@@ -57,22 +57,15 @@ impl Drop for Mine<'_> {
 /// Records that an active lease's account is to go. From here on it will, whatever happens.
 ///
 /// # Errors
-/// [`StoreError::Stale`] when somebody else stepped the lease on first.
+/// [`StoreError::Stale`] when somebody else stepped the lease on first. [`StoreError::Failed`] may also mean that it is
+/// recorded: whoever is not the removal task wakes that.
 pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
     let revoking =
         lease.begin_revocation(cause, broker.clock.now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
     let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events, ..Change::default() };
-    match jit_failpoint::step("revoke.begin", StoreError::at_failpoint, broker.commit(change)).await {
-        Ok(()) => {
-            broker.handovers.forget(&lease.id);
-            Ok(revoking)
-        }
-        Err(error) => {
-            // It may have become durable all the same: then the removal must not sleep over it.
-            broker.wake.removal.notify_one();
-            Err(error)
-        }
-    }
+    jit_failpoint::step("revoke.begin", StoreError::at_failpoint, broker.commit(change)).await?;
+    broker.handovers.forget(&lease.id);
+    Ok(revoking)
 }
 
 /// Expired accounts that a driver was asked to remove while the store could not be written.

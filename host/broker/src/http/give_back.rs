@@ -237,7 +237,11 @@ async fn revoke(broker: &Broker, mut lease: Lease, cause: Cause, attempt: bool) 
                     continue;
                 }
                 Err(StoreError::Stale(_)) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // It may be recorded nevertheless: then the removal must not sleep over it.
+                    broker.wake.removal.notify_one();
+                    return Err(error.into());
+                }
             },
             LeaseState::Revoking | LeaseState::Doubtful if !attempt => return Ok(lease),
             LeaseState::Revoking | LeaseState::Doubtful => {

@@ -340,6 +340,10 @@ pub async fn drift(broker: &Broker, lease: &Lease) -> Result<(), StoreError> {
         .with_error("the account of an active lease is missing in the target");
     match removal::begin(broker, lease, Cause::Drift, vec![event]).await {
         Ok(_) | Err(StoreError::Stale(_)) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => {
+            // It may be recorded nevertheless.
+            broker.wake.removal.notify_one();
+            Err(error)
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! up nobody else.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,19 @@ struct Memory {
     busy: Mutex<HashSet<(TargetName, Queue)>>,
     /// Targets that are away, and when they were tried last.
     away: Mutex<HashMap<TargetName, Instant>>,
+    /// Something is due that could not be taken a step further: another task has it, or the store failed.
+    held_up: AtomicBool,
+}
+
+/// What one attempt came to, for its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    /// The lease is one step further, or somebody else took it there.
+    Stepped,
+    /// Its target is out of reach.
+    Unreachable,
+    /// Another task is at it.
+    InProgress,
 }
 
 impl Memory {
@@ -155,7 +169,7 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, S
         }
     }
     written?;
-    if memory.any_away() || waiting {
+    if memory.any_away() || waiting || memory.held_up.swap(false, Ordering::SeqCst) {
         return Ok(PROBE_EVERY / 2);
     }
     let next = broker.store.next_due().await?;
@@ -197,7 +211,8 @@ async fn backlog(broker: &Broker, target: &TargetName, limit: usize) -> Result<V
     Ok(found)
 }
 
-/// Starts work as one of the broker's tasks; false when the target has that kind at work already.
+/// Starts work as one of the broker's tasks; false when the target has that kind at work already. The work says
+/// whether it took any lease a step further.
 fn start<F>(
     broker: &Arc<Broker>,
     memory: &Arc<Memory>,
@@ -206,7 +221,7 @@ fn start<F>(
     work: impl FnOnce(Arc<Broker>) -> F,
 ) -> bool
 where
-    F: Future<Output = Result<(), StoreError>> + Send + 'static,
+    F: Future<Output = Result<bool, StoreError>> + Send + 'static,
 {
     if !memory.begin(&target, queue) {
         return false;
@@ -214,11 +229,17 @@ where
     let (broker, memory) = (Arc::clone(broker), Arc::clone(memory));
     let work = work(Arc::clone(&broker));
     broker.clone().tasks.spawn(async move {
-        if let Err(error) = work.await {
+        let stepped = work.await.unwrap_or_else(|error| {
             tracing::warn!(%target, %error, "removing accounts: the store failed or a lease moved on");
-        }
+            false
+        });
         memory.end(&target, queue);
-        broker.wake.removal.notify_one();
+        if stepped {
+            broker.wake.removal.notify_one();
+        } else {
+            // The next sweep would find the same: it waits a moment, or the two would take turns without end.
+            memory.held_up.store(true, Ordering::SeqCst);
+        }
     });
     true
 }
@@ -244,16 +265,20 @@ async fn probe(
     memory: &Arc<Memory>,
     target: &TargetName,
     lease: &Lease,
-) -> Result<(), StoreError> {
-    if one(broker, lease).await? {
-        memory.is_away(target);
-        return Ok(());
+) -> Result<bool, StoreError> {
+    match one(broker, lease).await? {
+        Tried::Unreachable => {
+            memory.is_away(target);
+            return Ok(true);
+        }
+        Tried::InProgress => return Ok(false),
+        Tried::Stepped => {}
     }
     memory.is_back(target);
     tracing::info!(%target, "the target is back; its overdue removals run now");
     let overdue = backlog(broker, target, 1_000).await?;
     enqueue(broker, memory, target, overdue);
-    Ok(())
+    Ok(true)
 }
 
 /// Works off a queue of one target.
@@ -263,31 +288,36 @@ async fn work_off(
     target: &TargetName,
     leases: Vec<Lease>,
     concurrent: usize,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let attempts = stream::iter(leases).map(|lease| async move { one(broker, &lease).await });
     let mut attempts = attempts.buffer_unordered(concurrent);
-    let mut failure = Ok(());
+    let (mut stepped, mut failure) = (false, None);
     while let Some(attempted) = attempts.next().await {
         match attempted {
-            Ok(false) => {}
+            Ok(Tried::Stepped) => stepped = true,
+            Ok(Tried::InProgress) => {}
             // Those already under way fail alike; the rest is left for the probe.
-            Ok(true) => {
+            Ok(Tried::Unreachable) => {
                 memory.is_away(target);
+                stepped = true;
                 break;
             }
-            Err(error) => failure = Err(error),
+            Err(error) => failure = Some(error),
         }
     }
-    failure
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(stepped),
+    }
 }
 
-/// One lease; true when its target is out of reach.
-async fn one(broker: &Broker, lease: &Lease) -> Result<bool, StoreError> {
+/// One lease.
+async fn one(broker: &Broker, lease: &Lease) -> Result<Tried, StoreError> {
     let begun = if lease.state == LeaseState::Active {
         match begin(broker, lease, Cause::Expired, Vec::new()).await {
             Ok(lease) => lease,
             // Renewed or revoked a moment ago: the next sweep sees it as it is.
-            Err(StoreError::Stale(_)) => return Ok(false),
+            Err(StoreError::Stale(_)) => return Ok(Tried::Stepped),
             Err(error) => {
                 expire_unrecorded(broker, lease).await;
                 return Err(error);
@@ -297,8 +327,9 @@ async fn one(broker: &Broker, lease: &Lease) -> Result<bool, StoreError> {
         lease.clone()
     };
     match attempt(broker, &begun).await {
-        Ok(Attempt::Failed { unreachable, .. }) => Ok(unreachable),
-        Ok(Attempt::Removed(_) | Attempt::InProgress) | Err(StoreError::Stale(_)) => Ok(false),
+        Ok(Attempt::Failed { unreachable: true, .. }) => Ok(Tried::Unreachable),
+        Ok(Attempt::InProgress) => Ok(Tried::InProgress),
+        Ok(Attempt::Failed { .. } | Attempt::Removed(_)) | Err(StoreError::Stale(_)) => Ok(Tried::Stepped),
         Err(error) => Err(error),
     }
 }

@@ -1,0 +1,199 @@
+//! The table of failures: every commit of a flow lost in every way, together with every way in which the driver's
+//! call may end, with the process living on and with the process dying.
+//!
+//! What has to hold is the same for every cell: no account without a lease that ends it, no secret without its record,
+//! no lease that stays open when its account is gone (NO-GHOST, INTENT-FIRST, AUDITED-OR-NOTHING).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jit_core::lease::LeaseState;
+use jit_ledger_memory::{Fault, Faults};
+use jit_pipeline::broker::Broker;
+use jit_pipeline::removal::Attempt;
+use secrecy::ExposeSecret as _;
+use world::{Answer, Verb, World};
+
+/// The commits of a flow are fewer than this; where the flow ends before it, the cell is one without a fault.
+const MOST_COMMITS: u64 = 4;
+/// Longer than every backoff of a removal that fails a few times.
+const LONG: Duration = Duration::from_secs(300);
+
+/// How a commit is lost, if it is.
+const LOST: [Option<Fault>; 4] = [None, Some(Fault::Failed), Some(Fault::FailedButPersisted), Some(Fault::Stalled)];
+
+/// What happens after the flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// The process lives on.
+    Lives,
+    /// It dies, and another one starts.
+    Dies,
+}
+
+/// One cell of the table.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    commit: u64,
+    lost: Option<Fault>,
+    answer: Answer,
+    after: After,
+}
+
+/// Every cell, each in a runtime of its own. Returns how many there are.
+fn every_cell(flow: impl AsyncFn(Cell)) -> usize {
+    let mut cells = 0;
+    for commit in 1..=MOST_COMMITS {
+        for lost in LOST {
+            // Without a fault the commit's number says nothing.
+            if lost.is_none() && commit > 1 {
+                continue;
+            }
+            for answer in Answer::ALL {
+                for after in [After::Lives, After::Dies] {
+                    let cell = Cell { commit, lost, answer, after };
+                    let mut runtime = tokio::runtime::Builder::new_current_thread();
+                    let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+                    runtime.block_on(flow(cell));
+                    cells += 1;
+                }
+            }
+        }
+    }
+    cells
+}
+
+fn lose(world: &World, cell: Cell) {
+    if let Some(fault) = cell.lost {
+        world.ledger.plan(Faults::none().at(cell.commit, fault));
+    }
+}
+
+/// The flow is over, and nothing fails any more: the same process goes on, or another one. Then time passes.
+async fn go_on(world: &World, broker: Arc<Broker>, cell: Cell, time: Duration) -> Arc<Broker> {
+    let broker = match cell.after {
+        After::Lives => broker,
+        After::Dies => {
+            // What the old process had spawned stops where it next waits.
+            broker.stopping.cancel();
+            broker.tasks.close();
+            world.restart().await
+        }
+    };
+    world.mend();
+    world.pass(&broker, time).await;
+    broker
+}
+
+/// Nothing is left: no account, and no lease that is not over.
+async fn nothing_is_left(world: &World, cell: Cell) {
+    assert_eq!(world.backend.accounts().len(), 0, "{cell:?}: an account is left; {:?}", world.events().await);
+    for lease in world.leases().await {
+        assert_eq!(lease.state, LeaseState::Revoked, "{cell:?}: a lease is open; {:?}", world.events().await);
+    }
+}
+
+#[test]
+fn whatever_is_lost_in_an_issue_no_account_is_left_that_nobody_may_use() {
+    let cells = every_cell(async |cell| {
+        let world = World::new().await;
+        let broker = world.broker();
+        lose(&world, cell);
+        world.backend.plan(Verb::Create, cell.answer);
+        let issued = world.issue(&broker).await;
+        match issued {
+            Ok(disclosure) => {
+                assert_eq!(cell.answer, Answer::Done, "{cell:?}: a secret left that the backend did not confirm");
+                let events = world.events().await;
+                assert!(events.contains(&"issue.granted".to_owned()), "{cell:?}: a secret without its record");
+                go_on(&world, broker, cell, Duration::from_secs(60)).await;
+                let accounts = world.backend.accounts();
+                let account = &accounts[disclosure.lease.account.as_str()];
+                assert_eq!(account.password, disclosure.handover.secret.expose_secret(), "{cell:?}");
+                let lease = &world.leases().await[0];
+                assert_eq!((lease.state, accounts.len()), (LeaseState::Active, 1), "{cell:?}");
+                // It ends at its time.
+                let broker = world.restart().await;
+                world.pass(&broker, Duration::from_secs(900)).await;
+            }
+            Err(refused) => {
+                let all_well = cell.lost.is_none() && cell.answer == Answer::Done;
+                assert!(!all_well, "{cell:?}: {refused}");
+                go_on(&world, broker, cell, LONG).await;
+            }
+        }
+        nothing_is_left(&world, cell).await;
+    });
+    assert!(cells >= 100, "the table has {cells} cells");
+}
+
+#[test]
+fn whatever_is_lost_in_a_renewal_the_account_ends_with_its_lease() {
+    every_cell(async |cell| {
+        let world = World::new().await;
+        let broker = world.broker();
+        let issued = world.issue(&broker).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        lose(&world, cell);
+        world.backend.plan(Verb::Renew, cell.answer);
+        let before = world.leases().await[0].expires_at;
+        let renewed = world.renew(&broker, &issued.lease.id).await;
+        let stored = world.leases().await.remove(0);
+        if let Ok(lease) = &renewed {
+            assert_eq!(cell.answer, Answer::Done, "{cell:?}: a renewal that the backend did not confirm");
+            assert_eq!(stored.expires_at, lease.expires_at, "{cell:?}: told what is not recorded");
+            assert!(lease.expires_at > before, "{cell:?}");
+            assert!(world.events().await.contains(&"lease.renewed".to_owned()), "{cell:?}");
+        }
+        // The backend never ends an account before its lease ends.
+        let account = &world.backend.accounts()[issued.lease.account.as_str()];
+        assert!(account.expires_at >= u64::try_from(stored.expires_at.as_second()).unwrap(), "{cell:?}");
+        let broker = go_on(&world, broker, cell, Duration::from_secs(60)).await;
+        assert_eq!(world.backend.accounts().len(), 1, "{cell:?}: it ended before its time");
+        world.pass(&broker, Duration::from_secs(1_800)).await;
+        nothing_is_left(&world, cell).await;
+    });
+}
+
+#[test]
+fn whatever_is_lost_in_a_revocation_the_account_ends_and_is_on_record_once() {
+    every_cell(async |cell| {
+        let world = World::new().await;
+        let broker = world.broker();
+        let issued = world.issue(&broker).await.unwrap();
+        lose(&world, cell);
+        world.backend.plan(Verb::Revoke, cell.answer);
+        let revoked = world.revoke(&broker, &issued.lease.id).await;
+        if let Ok(Attempt::Removed(_)) = &revoked {
+            assert_eq!(world.backend.accounts().len(), 0, "{cell:?}: told removed, and it is there");
+        }
+        let asked_in_vain = cell.lost.is_some_and(|lost| lost != Fault::FailedButPersisted) && cell.commit == 1;
+        let broker = go_on(&world, broker, cell, LONG).await;
+        if asked_in_vain {
+            // Nothing durable says that it must end: its own expiry does.
+            world.pass(&broker, Duration::from_secs(900)).await;
+        }
+        nothing_is_left(&world, cell).await;
+        let ends = |event: &&String| ["lease.revoked", "lease.expired"].contains(&event.as_str());
+        assert_eq!(world.events().await.iter().filter(ends).count(), 1, "{cell:?}: {:?}", world.events().await);
+    });
+}
+
+#[test]
+fn whatever_is_lost_at_an_expiry_the_account_ends_and_is_on_record_once() {
+    every_cell(async |cell| {
+        let world = World::new().await;
+        let broker = world.broker();
+        world.issue(&broker).await.unwrap();
+        lose(&world, cell);
+        world.backend.plan(Verb::Revoke, cell.answer);
+        world.pass(&broker, Duration::from_secs(605)).await;
+        go_on(&world, broker, cell, LONG).await;
+        nothing_is_left(&world, cell).await;
+        let events = world.events().await;
+        assert_eq!(events.iter().filter(|event| *event == "lease.expired").count(), 1, "{cell:?}: {events:?}");
+    });
+}

@@ -1,0 +1,206 @@
+//! A backend with accounts, whose calls end as a test says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jit_core::driver::{
+    AccountPage, AccountState, AccountView, Description, Feature, Issued, RoleView, RotationStep, TargetView,
+};
+use jit_core::outcome::{Outcome, Refusal};
+use jit_pipeline::ports::{Driver, Scope};
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// How one call ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Done, and the broker hears it.
+    Done,
+    /// The backend says no, and does nothing.
+    Refused,
+    /// The backend is away, and does nothing.
+    Away,
+    /// Nobody knows; in truth nothing was done.
+    UnknownUndone,
+    /// Nobody knows; in truth it was done.
+    UnknownDone,
+}
+
+impl Answer {
+    pub(crate) const ALL: [Self; 5] = [Self::Done, Self::Refused, Self::Away, Self::UnknownUndone, Self::UnknownDone];
+
+    fn has_effect(self) -> bool {
+        matches!(self, Self::Done | Self::UnknownDone)
+    }
+
+    fn outcome<T>(self, done: T) -> Outcome<T> {
+        match self {
+            Self::Done => Outcome::Done(done),
+            Self::Refused => Outcome::Refused(Refusal::Target("no".to_owned())),
+            Self::Away => {
+                Outcome::Refused(Refusal::Unavailable { reason: "away".to_owned(), answered: false, after_ms: None })
+            }
+            Self::UnknownUndone | Self::UnknownDone => Outcome::Unknown("no answer".to_owned()),
+        }
+    }
+}
+
+/// What a driver is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verb {
+    Create,
+    Renew,
+    Revoke,
+}
+
+/// An account of the backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) password: String,
+    pub(crate) expires_at: u64,
+}
+
+/// The backend, and the driver for it.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    accounts: Mutex<BTreeMap<String, Account>>,
+    planned: Mutex<BTreeMap<Verb, VecDeque<Answer>>>,
+    description: Description,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        let description = Description {
+            name: "memory".to_owned(),
+            version: "1".to_owned(),
+            features: vec![Feature::Backstop, Feature::Renew, Feature::ListAccounts],
+            max_name_length: 63,
+            properties: Vec::new(),
+        };
+        Self { accounts: Mutex::default(), planned: Mutex::default(), description }
+    }
+}
+
+impl Backend {
+    /// The next call of that verb ends so.
+    pub(crate) fn plan(&self, verb: Verb, answer: Answer) {
+        self.planned.lock().entry(verb).or_default().push_back(answer);
+    }
+
+    /// Every call is done from here on.
+    pub(crate) fn mend(&self) {
+        self.planned.lock().clear();
+    }
+
+    pub(crate) fn accounts(&self) -> BTreeMap<String, Account> {
+        self.accounts.lock().clone()
+    }
+
+    /// An account that somebody or something made.
+    pub(crate) fn put(&self, name: &str) {
+        let account = Account { password: "-".to_owned(), expires_at: u64::MAX };
+        self.accounts.lock().insert(name.to_owned(), account);
+    }
+
+    fn next(&self, verb: Verb) -> Answer {
+        self.planned.lock().get_mut(&verb).and_then(VecDeque::pop_front).unwrap_or(Answer::Done)
+    }
+}
+
+#[async_trait]
+impl Driver for Backend {
+    fn sha256(&self) -> &str {
+        "00"
+    }
+
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    async fn validate(&self, _: &Scope, _: &TargetView, _: &[RoleView]) -> Outcome<()> {
+        Outcome::Done(())
+    }
+
+    async fn create(
+        &self,
+        _: &Scope,
+        _: &TargetView,
+        _: &RoleView,
+        account: &AccountView,
+        password: &SecretString,
+    ) -> Outcome<Issued> {
+        let answer = self.next(Verb::Create);
+        if answer.has_effect() {
+            let made = Account { password: password.expose_secret().to_owned(), expires_at: account.expires_at };
+            let before = self.accounts.lock().insert(account.name.to_string(), made);
+            assert!(before.is_none(), "an account was made twice");
+        }
+        answer.outcome(Issued {
+            username: None,
+            secret: None,
+            external_id: None,
+            expires_at: None,
+            properties: Vec::new(),
+        })
+    }
+
+    async fn renew(&self, _: &Scope, _: &TargetView, _: &RoleView, account: &AccountView) -> Outcome<u64> {
+        let answer = self.next(Verb::Renew);
+        if answer.has_effect() {
+            match self.accounts.lock().get_mut(account.name.as_str()) {
+                Some(there) => there.expires_at = account.expires_at,
+                None => return Outcome::Refused(Refusal::NotFound),
+            }
+        }
+        answer.outcome(account.expires_at)
+    }
+
+    async fn rotate(
+        &self,
+        _: &Scope,
+        _: &TargetView,
+        _: &AccountView,
+        _: RotationStep,
+        _: Option<&SecretString>,
+    ) -> Outcome<()> {
+        Outcome::Refused(Refusal::Target("it does not rotate".to_owned()))
+    }
+
+    async fn revoke(&self, _: &Scope, _: &TargetView, account: &AccountView) -> Outcome<()> {
+        let answer = self.next(Verb::Revoke);
+        if answer.has_effect() {
+            self.accounts.lock().remove(account.name.as_str());
+        }
+        answer.outcome(())
+    }
+
+    async fn inspect(&self, _: &Scope, _: &TargetView, name: &str) -> Outcome<AccountState> {
+        match self.accounts.lock().get(name) {
+            Some(account) => Outcome::Done(AccountState {
+                can_login: true,
+                expires_at: Some(account.expires_at).filter(|at| *at < u64::MAX),
+                properties: Vec::new(),
+            }),
+            None => Outcome::Refused(Refusal::NotFound),
+        }
+    }
+
+    async fn list_accounts(&self, _: &Scope, _: &TargetView, prefix: &str, _: Option<&str>) -> Outcome<AccountPage> {
+        let names = self.accounts.lock().keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        Outcome::Done(AccountPage { names, next: None })
+    }
+
+    async fn maintain(&self, _: &Scope, _: &TargetView) -> Outcome<Duration> {
+        Outcome::Done(Duration::from_secs(60))
+    }
+
+    async fn place(&self, _: &Scope, _: &TargetView) -> Outcome<Vec<(String, String)>> {
+        Outcome::Done(vec![("server".to_owned(), "memory".to_owned())])
+    }
+
+    async fn authenticate(&self, _: &Scope, user: &str, password: &SecretString) -> Option<Result<bool, String>> {
+        let accounts = self.accounts.lock();
+        Some(Ok(accounts.get(user).is_some_and(|account| account.password == password.expose_secret())))
+    }
+}

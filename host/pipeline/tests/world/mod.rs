@@ -1,0 +1,284 @@
+//! A broker in memory: its pipeline and tasks as they are, a store and a backend that fail as a test plans it, and
+//! tokio's paused time.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+mod backend;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use jit_api::{IssueRequest, RenewRequest};
+use jit_core::account::AccountPrefix;
+use jit_core::brake::Bound;
+use jit_core::driver::{RoleView, TargetView};
+use jit_core::id::{LeaseId, RequestId};
+use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::looked_at::LookedAt;
+use jit_core::name::{RoleName, TargetName};
+use jit_core::policy::{Allowance, Mode, PolicyRequest, Verdict};
+use jit_core::space::Marks;
+use jit_core::ttl::Ttl;
+use jit_identity::{Claimed, Declined, Evidence, Identity, IdentityOptions, Method, Unverified, Verified};
+use jit_ledger::{LeaseFilter, Store as _};
+use jit_ledger_memory::{Faults, MemoryLedger};
+use jit_pipeline::birth::Birth;
+use jit_pipeline::broker::{Broker, Parts};
+use jit_pipeline::denials::DenialBudget;
+use jit_pipeline::issue::{Disclosure, issue};
+use jit_pipeline::limits::RateLimits;
+use jit_pipeline::places::Site;
+use jit_pipeline::ports::{Clock, Driver, Drivers, FoundDriver, Policy, PolicyReply};
+use jit_pipeline::refusal::Refused;
+use jit_pipeline::removal::{self, Attempt};
+use jit_pipeline::renew::renew;
+use jit_pipeline::request::CheckedRequest;
+use jit_pipeline::space::Space;
+use jit_pipeline::target::{ChainLink, Serving, Target, TargetRole};
+use jit_pipeline::tasks;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+pub(crate) use backend::{Answer, Backend, Verb};
+
+/// The target, the role, the plugin.
+const SHOP: &str = "shop";
+const APP: &str = "app";
+const PLUGIN: &str = "driver";
+
+/// When every test begins.
+fn began() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// A wall clock that shows the paused time.
+#[derive(Debug)]
+struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn wall(&self) -> Timestamp {
+        began() + self.0.elapsed()
+    }
+
+    fn monotonic(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// A policy that says yes.
+struct Yes;
+
+impl Policy for Yes {
+    fn sha256(&self) -> &str {
+        "00"
+    }
+
+    fn decide(&self, _: &PolicyRequest) -> PolicyReply {
+        PolicyReply { verdict: Ok(Verdict::Allow(Allowance::default())), looked_at: LookedAt::default() }
+    }
+}
+
+/// An identity method that believes every token.
+struct Anybody;
+
+#[async_trait]
+impl Method for Anybody {
+    fn name(&self) -> &str {
+        "cluster"
+    }
+
+    fn attributes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn verify(&self, _: &Evidence) -> Result<Claimed, Declined> {
+        Ok(Claimed {
+            workload: "payment".to_owned(),
+            subject: "payment-1".to_owned(),
+            attributes: BTreeMap::new(),
+            expires_at: Timestamp::now() + SignedDuration::from_hours(1),
+            generation: None,
+        })
+    }
+
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
+    async fn warm(&self) {}
+
+    async fn ask(&self) -> Result<usize, String> {
+        Ok(1)
+    }
+
+    fn refresh(&self) {}
+}
+
+struct OneDriver(Arc<Backend>);
+
+impl Drivers for OneDriver {
+    fn find(&self, plugin: &str, _: Option<&str>) -> Result<FoundDriver, String> {
+        if plugin != PLUGIN {
+            return Err(format!("no driver {plugin}"));
+        }
+        Ok(FoundDriver { driver: Arc::clone(&self.0) as Arc<dyn Driver>, site: Site::default() })
+    }
+
+    fn any_needs_upkeep(&self) -> bool {
+        false
+    }
+}
+
+/// What outlives the broker's process: the store, the backend, the time.
+pub(crate) struct World {
+    pub(crate) ledger: MemoryLedger,
+    pub(crate) backend: Arc<Backend>,
+    birth: Birth,
+    start: Instant,
+    folder: tempfile::TempDir,
+    caller: Arc<Verified>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let identity = Identity::new(vec![Arc::new(Anybody)], &IdentityOptions::default()).unwrap();
+        let evidence = Evidence::Bearer(Unverified::from_token("a.b.c").unwrap());
+        let caller = identity.verify(vec![evidence]).await.unwrap();
+        // A store that has been there for longer than any lease.
+        let birth = Birth { since: began() - SignedDuration::from_hours(24 * 365), ..Birth::now() };
+        Self {
+            ledger: MemoryLedger::new(),
+            backend: Arc::new(Backend::default()),
+            birth,
+            start: Instant::now(),
+            folder: tempfile::tempdir().unwrap(),
+            caller,
+        }
+    }
+
+    /// A broker's process over this store.
+    pub(crate) fn broker(&self) -> Arc<Broker> {
+        let driver = Arc::clone(&self.backend) as Arc<dyn Driver>;
+        let target = target(driver);
+        let targets = BTreeMap::from([(target.name.clone(), Arc::new(target))]);
+        let drivers = Arc::new(OneDriver(Arc::clone(&self.backend)));
+        Broker::new(Parts {
+            store: Arc::new(self.ledger.reopened()),
+            space: Space::new(&self.folder.path().join("broker.db"), [], Marks::default()),
+            exports: 0,
+            archive: None,
+            serving: Arc::new(Serving { targets, drivers }),
+            identity: Identity::new(vec![Arc::new(Anybody)], &IdentityOptions::default()).unwrap(),
+            limits: RateLimits::new(None, NonZeroU32::MIN),
+            denials: DenialBudget::default(),
+            most_leftovers: 20,
+            sealer: None,
+            birth: self.birth.clone(),
+            bound: Bound::default(),
+            clock: Arc::new(PausedClock(self.start)),
+        })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        began() + self.start.elapsed()
+    }
+
+    pub(crate) async fn issue(&self, broker: &Arc<Broker>) -> Result<Disclosure, Refused> {
+        let request = IssueRequest {
+            target: SHOP.to_owned(),
+            role: Some(APP.to_owned()),
+            ttl: None,
+            reason: None,
+            ticket: None,
+            metadata: BTreeMap::new(),
+        };
+        let request = CheckedRequest::check(request).unwrap();
+        issue(broker, Arc::clone(&self.caller), request, None, RequestId::generate(self.now())).await
+    }
+
+    pub(crate) async fn renew(&self, broker: &Arc<Broker>, lease: &LeaseId) -> Result<Lease, Refused> {
+        let id = RequestId::generate(self.now());
+        renew(broker, Arc::clone(&self.caller), lease, RenewRequest::default(), None, id).await
+    }
+
+    /// As a revocation on request does it: recorded, and then tried once.
+    pub(crate) async fn revoke(&self, broker: &Arc<Broker>, lease: &LeaseId) -> Result<Attempt, String> {
+        let lease = self.ledger.lease(lease).await.unwrap().unwrap();
+        let lease = match lease.state {
+            LeaseState::Active => removal::begin(broker, &lease, Cause::Requested, Vec::new()).await,
+            _ => Ok(lease),
+        };
+        let lease = lease.map_err(|error| error.to_string())?;
+        removal::attempt(broker, &lease).await.map_err(|error| error.to_string())
+    }
+
+    /// Lets the removal task and everything that was spawned go on for that long.
+    pub(crate) async fn pass(&self, broker: &Arc<Broker>, time: Duration) {
+        let task = tokio::spawn(tasks::removal::run(Arc::clone(broker)));
+        tokio::time::sleep(time).await;
+        task.abort();
+        let _ended = task.await;
+    }
+
+    /// As after `kill -9`: nothing of the old process is left but store and backend, and another one begins.
+    pub(crate) async fn restart(&self) -> Arc<Broker> {
+        let broker = self.broker();
+        removal::recover(&broker).await.unwrap();
+        broker
+    }
+
+    pub(crate) async fn leases(&self) -> Vec<Lease> {
+        self.ledger.leases(&LeaseFilter { limit: 100, ..LeaseFilter::default() }).await.unwrap()
+    }
+
+    /// The events of the log, in order.
+    pub(crate) async fn events(&self) -> Vec<String> {
+        let records = self.ledger.records(0, 1_000).await.unwrap();
+        let event = |json: &str| {
+            let record: serde_json::Value = serde_json::from_str(json).unwrap();
+            record["event"].as_str().unwrap().to_owned()
+        };
+        records.iter().map(|record| event(&record.json)).collect()
+    }
+
+    /// Nothing fails from here on.
+    pub(crate) fn mend(&self) {
+        self.ledger.plan(Faults::none());
+        self.backend.mend();
+    }
+}
+
+fn target(driver: Arc<dyn Driver>) -> Target {
+    let (name, role) = (TargetName::new(SHOP).unwrap(), RoleName::new(APP).unwrap());
+    let view = RoleView { name: role.clone(), config: "{}".to_owned() };
+    let link = ChainLink {
+        name: "yes".to_owned(),
+        mode: Mode::Enforce,
+        rollout: None,
+        share_key: None,
+        policy: Arc::new(Yes),
+        config_sha256: "00".to_owned(),
+    };
+    Target {
+        name: name.clone(),
+        driver_name: PLUGIN.to_owned(),
+        driver,
+        connection: None,
+        view: TargetView { name, config: "{}".to_owned() },
+        roles: BTreeMap::from([(role, TargetRole { view, slots: Arc::new(Semaphore::new(8)), rotating: None })]),
+        default_role: None,
+        default_ttl: Ttl::from_seconds(600).unwrap(),
+        max_ttl: Ttl::from_seconds(3_600).unwrap(),
+        deciding: Arc::new(Semaphore::new(8)),
+        contexts: Arc::from([]),
+        usage_windows: None,
+        chain: Arc::from([link]),
+        prefix: AccountPrefix::default(),
+        endpoint: None,
+        timeout: Duration::from_secs(10),
+        site: Site::default(),
+    }
+}
