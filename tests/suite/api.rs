@@ -112,7 +112,7 @@ async fn a_ttl_is_a_duration_or_whole_seconds_and_is_lowered_to_the_cap() {
         json!("h"),
         json!(""),
         json!(" 1h"),
-        json!("1h30m"),
+        json!("30m1h"),
         json!("1H"),
         json!("0x10"),
         json!("١h"),
@@ -135,6 +135,7 @@ async fn a_ttl_is_a_duration_or_whole_seconds_and_is_lowered_to_the_cap() {
     for (ttl, seconds) in [
         (json!("90s"), 90),
         (json!("30m"), 1_800),
+        (json!("1h30m"), 5_400),
         (json!("45"), 45),
         (json!(60), 60),
         (json!(null), 3_600),
