@@ -39,7 +39,7 @@ impl Tool {
     }
 }
 
-/// The programs of [`LIST`], in a folder of the cache.
+/// The programs of `LIST`, in a folder of the cache.
 #[derive(Debug)]
 pub struct Tools {
     folder: PathBuf,

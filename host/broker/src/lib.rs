@@ -1,10 +1,10 @@
-//! The broker: configuration, the issue pipeline, HTTP, store, audit log, background tasks, command line.
+//! The broker: HTTP, what puts everything together, reloads, the conformance kit, the command line.
 //!
-//! In scope: everything between a request and the plugin that serves it. Out of scope: how plugins
-//! run (jit-runtime), who is asking (jit-identity) and what leases, decisions and events are (jit-core).
+//! In scope: the life of the process, and what only the whole program can do. Out of scope: what is done with a request
+//! ([`jit_pipeline`]), the configuration's text ([`jit_config`]), who is asking ([`jit_identity`]), the store and the log
+//! ([`jit_ledger`]), how plugins run ([`jit_runtime`]), and what leases, decisions and events are ([`jit_core`]).
 //!
-//! In the order of a request: [`http`] → [`jit_identity`] → [`permit`] ([`facts`], [`chain`]) → [`issue`] → the store ([`jit_ledger`]); and for
-//! the end of each account, [`removal`] and [`tasks`]. [`compose`] puts it all together.
+//! A request comes in by [`http`] and is handled by the pipeline. [`compose`] puts it all together.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 

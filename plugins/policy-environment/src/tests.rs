@@ -125,8 +125,8 @@ fn another_attribute_may_tell_the_environment_by_its_values() {
 }
 
 #[test]
-fn a_doubled_attribute_counts_once() {
-    let twice = asked("inventory_db", "app").with_attribute("env", "dev").with_attribute("env", "prod");
+fn an_attribute_has_one_value() {
+    let twice = asked("inventory_db", "app").with_attribute("env", "prod").with_attribute("env", "dev");
     denied(CONFIG, &twice);
 }
 

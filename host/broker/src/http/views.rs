@@ -181,6 +181,8 @@ pub struct PolicyView {
     pub requires: Option<Vec<String>>,
     /// Labels for the audit record.
     pub labels: Option<std::collections::BTreeMap<String, String>>,
+    /// What of the request it read, such as `role` or `attribute env`; absent where it read nothing.
+    pub looked_at: Option<Vec<String>>,
     /// It did not answer, which denies.
     pub failed: Option<bool>,
     /// Where it is being rolled out: whether it has reached this workload.

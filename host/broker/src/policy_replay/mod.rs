@@ -17,7 +17,7 @@
 //!
 //! In scope: decisions that a policy took part in. Out of scope: what follows from a decision (a refused
 //! request that would be granted is not asked of any backend) and what the callers would have done next.
-//! Not to be confused with [`crate::replay`], which answers a retried request.
+//! Not to be confused with [`jit_pipeline::replay`], which answers a retried request.
 
 pub mod candidate;
 pub mod comparison;

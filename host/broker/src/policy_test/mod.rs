@@ -12,7 +12,7 @@
 //! the log, which tells nothing; there are no threads; the engine makes every NaN the same
 //! (`cranelift_nan_canonicalization`) and relaxed SIMD instructions deterministic. A
 //! guest that wanted to answer by chance has no place to take chance from, so there is no such
-//! fixture: [`replay`] itself is tested with scripted answers. What remains, and what the check does find, is a policy near
+//! fixture: `replay` itself is tested with scripted answers. What remains, and what the check does find, is a policy near
 //! one of its limits: guest time is measured, so the same call may end with its verdict or with
 //! the limit's fault. And a defect of the host that let one call see another would show here.
 

@@ -189,7 +189,7 @@ mod tests {
         let deep = |depth: usize| (0..depth).fold(json!("payment"), |inner, _| json!({"a": inner}));
         let token = claims(json!({
             "a": deep(MAX_DOTS), "object": {"x": 1}, "list": ["payment"], "null": null, "huge": 1e308, "neg": -0.0,
-            "separator": "shop/payment", "braces": "{sub}", "space": "\u{2003}payment", "zero": "pay\u{200b}ment",
+            "separator": "shop/payment", "braces": "{sub}", "space": "\u{2003}payment", "zero": "pay\u{200b}load",
             "turned": "\u{202e}tnemyap", "tag": "a\u{e0061}", "del": "a\u{7f}", "nl": "a\r\nb", "bom": "\u{feff}a",
         }));
         let name = |t: &str| template(t).unwrap().workload(&token);

@@ -1,5 +1,5 @@
 //! How the kit sees that an account can log in: it does so, with the account's own name and password.
-//! SQL and directories here; an API by requests ([`http`]), everything else by a command ([`command`]).
+//! SQL and directories here; an API by requests (`http`), everything else by a command (`command`).
 
 mod command;
 mod http;
