@@ -93,15 +93,15 @@ fn note_the_compiler(findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// The documentation of the libraries, without a broken link.
+/// The documentation of the libraries, without a broken link. Private items too: those who read it work on them.
 fn document() -> Result<()> {
-    let mut arguments = vec!["doc", "--workspace", "--lib", "--no-deps", "--locked"];
+    let mut arguments = vec!["doc", "--workspace", "--lib", "--no-deps", "--document-private-items", "--locked"];
     // Guests of the tests: nobody reads about them here, and some have the same name.
     let guests = plugins::fixtures()?;
     for guest in &guests {
         arguments.extend(["--exclude", guest]);
     }
-    cargo(&arguments, &[("RUSTDOCFLAGS", "-D warnings")])
+    cargo(&arguments, &[("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")])
 }
 
 /// Licences, bans and sources: offline but for what cargo has not downloaded yet.

@@ -1,4 +1,4 @@
-//! The broker's state, shared by requests and background tasks. [`crate::build`] makes it.
+//! The broker's state, shared by requests and background tasks. The assembly makes it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -4,7 +4,7 @@
 //! at once, or keep all of them alive. So leases go by what the wall clock showed before, carried on by the
 //! monotonic clock, until the jump is known to be right:
 //!
-//! - a jump *forward* is taken for right when it has lasted [`PERSISTS`]: time has passed that this
+//! - a jump *forward* is taken for right when it has lasted five minutes: time has passed that this
 //!   machine did not see. Until then nothing expires early; what the targets expire by themselves, they do.
 //! - a jump *backward* is never taken for right by itself: leases end when their time is over, as the
 //!   monotonic clock counts it. An operator confirms it, or a restart does.

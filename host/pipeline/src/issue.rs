@@ -38,7 +38,7 @@ use crate::target::{Endpoint, Target, account_view};
 use jit_ledger::{Change, LeaseWrite, StoreError};
 
 /// A secret that may leave the broker: its lease is active and its audit record durable. Only
-/// [`settle`] and [`replay`] make one.
+/// `settle` and [`replay`] make one.
 pub struct Disclosure {
     /// The lease.
     pub lease: Lease,

@@ -3,7 +3,7 @@
 //! The file systems of the store and of the exports are looked at every few seconds. Below the first mark
 //! denials are counted and no longer recorded in full ([`crate::denials`]); below the second nothing new is
 //! handed out, no lease and no renewal, while removals go on and are recorded. A file that only takes up room
-//! ([`Space::reserve`]) is given up when even that room is nearly gone: its bytes are for the removals' records.
+//! (`Space::reserve`) is given up when even that room is nearly gone: its bytes are for the removals' records.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};

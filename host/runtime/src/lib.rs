@@ -10,7 +10,7 @@
 //! | [`engine`] | the engine, its ticker, the slots for concurrent calls |
 //! | [`limits`], `meter` | [`Limits`] of one call; what it has used, and may have done to the backend |
 //! | [`load`] | from a file to a [`Plugin`]: digest, kind, grant, types, compilation |
-//! | [`file`] | a component's bytes, read once, and who vouches for them |
+//! | [`mod@file`] | a component's bytes, read once, and who vouches for them |
 //! | `cache` | compiled plugins between starts |
 //! | `call` | the data of one call, and what stops it |
 //! | [`kind`], `loaded` | the kinds of plugins, and what all of them have once they are loaded |

@@ -65,7 +65,7 @@ pub(super) enum AuditCommand {
         /// A checkpoint that was kept elsewhere.
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,
-        /// The folder of archived segments; by default the one of [audit] archive.
+        /// The folder of archived segments; by default the one of `[audit]` archive.
         #[arg(long, value_name = "DIR", conflicts_with = "jsonl")]
         archive: Option<PathBuf>,
     },
@@ -102,7 +102,7 @@ pub(super) enum AuditCommand {
         /// Do not make one.
         #[arg(long)]
         show: bool,
-        /// The log's name, as [audit] origin has it.
+        /// The log's name, as `[audit]` origin has it.
         #[arg(long, default_value = "jit-broker")]
         origin: String,
     },

@@ -10,7 +10,6 @@
 //! | [`probe`] | whether the password that is handed out still works |
 //! | [`issue`] | handing the current password out, and again to a retry |
 //! | [`operate`] | what operators see and ask |
-//! | [`setup`] | what only shows when plugins and connections are loaded |
 //! | [`crate::tasks::rotation`] | what does it when it is due |
 //!
 //! Whoever holds a password may use it until the `expires_at` of the reply: the next rotation and

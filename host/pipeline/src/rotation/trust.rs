@@ -1,6 +1,6 @@
 //! Whether the store's record of a rotating account is the last one that this broker wrote.
 //!
-//! Its seal shows that the broker wrote it once ([`state::read`]). That it is the last one shows by what stands
+//! Its seal shows that the broker wrote it once (`state::read`). That it is the last one shows by what stands
 //! elsewhere: the numbers of the log's events, the passwords that leases handed out, and what this process has
 //! seen. A record that is older than any of these, or altered, or gone, is not believed: its passwords are not
 //! used, that is on record, and the account gets a new one.

@@ -5,11 +5,11 @@
 //! - An active lease whose account is missing is drift; it is closed.
 //!
 //! Neither in numbers, and no account that a young or set-back store does not know: that is for an operator
-//! to decide ([`brake`]).
+//! to decide (`brake`).
 //!
 //! Accounts are listed before the store is asked. Since a lease is durable before its account can
 //! exist (INTENT-FIRST), an account that is being made meanwhile is never taken for a ghost. Where
-//! the backend names its accounts itself, [`external`] compares by its handles.
+//! the backend names its accounts itself, `external` compares by its handles.
 
 mod brake;
 mod external;

@@ -2,7 +2,7 @@
 //! succeeded yet (NO-GHOST).
 //!
 //! Targets do not wait for each other. A target that cannot be reached gets one probe every
-//! [`PROBE_EVERY`], however long its backlog is; with the first success the whole backlog is due
+//! `PROBE_EVERY`, however long its backlog is; with the first success the whole backlog is due
 //! at once, so that accounts go within seconds of its return.
 //!
 //! Within a target, removals that failed before have a queue of their own, one at a time: what

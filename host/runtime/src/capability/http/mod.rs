@@ -1,6 +1,6 @@
 //! The `http` capability: requests to the connection's HTTP server.
 //!
-//! A guest gives data; [`compose`] makes the request of it, [`connection`] sends it to an address
+//! A guest gives data; [`mod@compose`] makes the request of it, [`connection`] sends it to an address
 //! that [`address`] has checked, [`answer`] takes the secrets out of what comes back and [`blot`]
 //! what the request had placed.
 //!
