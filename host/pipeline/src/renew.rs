@@ -42,6 +42,10 @@ pub async fn renew(
     request_id: RequestId,
 ) -> Result<Lease, Refused> {
     broker.has_room()?;
+    // Before anything is looked up: a request that cannot be right is wrong whatever the lease is.
+    if let Some(ttl) = &ask.ttl {
+        ttl.read().map_err(|error| Refused::field("ttl", format!("ttl {error}")))?;
+    }
     let lease = own_lease(broker, &caller, id).await?;
     if lease.state != LeaseState::Active || lease.expires_at <= broker.clock.now() {
         return Err(Refused::LeaseNotActive { id: lease.id, state: lease.state });
