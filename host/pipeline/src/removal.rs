@@ -183,7 +183,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             metrics::counter!("jit_revoke_failed_total", "target" => lease.target.to_string()).increment(1);
             let kind = if why == Why::Elsewhere {
                 metrics::counter!("jit_removals_wrong_place_total", "target" => lease.target.to_string()).increment(1);
-                tracing::error!(lease = %lease.id, target = %lease.target, account = lease.login(), attempts, reason, "an account was not removed: what answers is not the server that has it; see \"Wrong place\" in docs/operating.md");
+                tracing::error!(lease = %lease.id, target = %lease.target, account = lease.login(), attempts, reason, "an account was not removed: what answers is not the server that has it; see \"Wrong place\" in docs/trouble.md");
                 EventKind::WrongPlace
             } else {
                 tracing::warn!(lease = %lease.id, target = %lease.target, attempts, reason, "an account could not be removed; it will be tried again");

@@ -72,7 +72,7 @@ async fn look_at_clock(broker: &Broker) {
         Look::Jumped(by) => {
             tracing::error!(
                 seconds = by.as_secs(),
-                "the wall clock has jumped: leases do not go by it; see \"Clock\" in docs/operating.md"
+                "the wall clock has jumped: leases do not go by it; see \"Clock\" in docs/trouble.md"
             );
             (Some(by), "jumped")
         }

@@ -148,7 +148,7 @@ impl Brake {
                 accounts = held.len(),
                 leases = found.held_leases.len(),
                 reason,
-                "removals are braked: an operator decides with `jit-broker reconcile --confirm`; see \"Braked\" in docs/operating.md"
+                "removals are braked: an operator decides with `jit-broker reconcile --confirm`; see \"Braked\" in docs/trouble.md"
             );
         }
         let new = {
