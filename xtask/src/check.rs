@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use jit_plugin_build::{Progress as _, process::Run};
 
 use crate::{
-    plugins,
+    book, plugins,
     prose::{self, LongLine},
     steps::Steps,
     tools::{Tool, Tools},
@@ -65,15 +65,17 @@ pub fn run(steps: &Steps) -> Result<()> {
             findings.check("cargo deny", steps, || deny(&tools));
             advisories(&tools, &mut findings, steps);
             findings.check("typos", steps, || foreground(&mut Command::new(tools.path(Tool::Typos))));
+            findings.check("the book", steps, || book::build(&tools, steps).map(drop));
         }
         // Spelling can wait; what may come into the tree cannot.
         Err(error) => {
             eprintln!("cargo deny: {error:#}");
             findings.failed.push("cargo deny");
-            findings.not_checked.push(format!("spelling. {error:#}"));
+            findings.not_checked.push(format!("spelling, and the book. {error:#}"));
         }
     }
     findings.check("line length of the documentation", steps, line_length);
+    findings.check("links of the documentation", steps, links);
     steps.finish();
     for line in &findings.not_checked {
         eprintln!("NOT checked: {line}");
@@ -156,6 +158,19 @@ fn line_length() -> Result<()> {
     }
     if found > 0 {
         bail!("{found} lines are too long");
+    }
+    Ok(())
+}
+
+/// No page links to what is not there.
+fn links() -> Result<()> {
+    let root = plugins::root();
+    let found = book::links::broken(&root, &prose::all_pages(&root)?)?;
+    for line in &found {
+        eprintln!("{line}");
+    }
+    if !found.is_empty() {
+        bail!("{} links lead nowhere", found.len());
     }
     Ok(())
 }

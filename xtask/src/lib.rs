@@ -6,6 +6,7 @@
 mod apt;
 pub mod bench;
 pub mod binaries;
+pub mod book;
 pub mod check;
 pub mod demo;
 pub mod fuzz;

