@@ -13,7 +13,7 @@
 //! | [`mod@file`] | a component's bytes, read once, and who vouches for them |
 //! | `cache` | compiled plugins between starts |
 //! | `call` | the data of one call, and what stops it |
-//! | [`kind`], `loaded` | the kinds of plugins, and what all of them have once they are loaded |
+//! | `loaded` | what plugins of all kinds have once they are loaded |
 //! | [`policy`], [`context`], [`driver`], [`plugin`] | the facades of each kind, and of any |
 //! | `request` | the request as policies and context providers read it; every read is noted |
 //! | `answer` | the checks of what plugins return |
@@ -39,7 +39,6 @@ pub mod fault;
 pub mod file;
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod kind;
 pub mod limits;
 pub mod load;
 mod loaded;
@@ -63,8 +62,8 @@ pub use context::{ContextPlugin, ContextScope};
 pub use driver::{DriverPlugin, DriverScope};
 pub use engine::{EPOCH_TICK, RuntimeError, RuntimeOptions};
 pub use fault::{ConfigFault, ConfigProblem, Fault, FaultKind};
+pub use jit_contract::PluginKind;
 pub use jit_core::driver::Lane;
-pub use kind::PluginKind;
 pub use limits::Limits;
 pub use load::{LoadError, LoadErrorKind, PluginSpec, Terms};
 pub use plugin::Plugin;

@@ -17,19 +17,19 @@ use wasmtime::{Engine, Store};
 use crate::answer::{backend_name, pairs};
 use crate::bindings::{self, PACKAGE, VERSION, driver, policy, statements, usage};
 use crate::call::{Call, Pace, drive};
-use crate::capability::Grant;
+use crate::capability::{Grant, Granted as _};
 use crate::context::ContextPlugin;
 use crate::declared::{Declared, Said, Undeclared};
 use crate::driver::{DriverPlugin, Told};
 use crate::engine::{Core, MEMORIES, TABLES};
 use crate::fault::{Fault, FaultKind};
 use crate::file::{ComponentFile, SignatureFileError};
-use crate::kind::PluginKind;
 use crate::limits::Limits;
 use crate::loaded::Loaded;
 use crate::plugin::Plugin;
 use crate::policy::PolicyPlugin;
 use crate::text::escape;
+use jit_contract::PluginKind;
 
 /// Largest component, in bytes. Interpreters that are components (Python) have some 20 MB.
 pub const MAX_COMPONENT: u64 = 64 << 20;
@@ -47,7 +47,7 @@ pub struct PluginSpec {
     /// The digest that the file must have, in hexadecimal; none accepts any.
     pub sha256: Option<String>,
     /// What it may ask of the host; none gives what it imports, of what its kind may have at most
-    /// ([`PluginKind::grants`]).
+    /// ([`PluginKind::capabilities`]).
     pub grants: Option<Vec<Grant>>,
 }
 
@@ -423,8 +423,8 @@ impl Shape {
                 return Err(refuse(fix));
             };
             check_version(version)?;
-            match Grant::ALL.iter().copied().find(|grant| grant.as_str() == interface) {
-                Some(grant) if !self.kind.grants().contains(&grant) => {
+            match Grant::ALL.into_iter().find(|grant| grant.as_str() == interface) {
+                Some(grant) if !self.kind.capabilities().contains(&grant) => {
                     return Err(refuse("another kind of plugin has this capability"));
                 }
                 Some(grant) if !grants.contains(&grant) => {
@@ -432,7 +432,7 @@ impl Shape {
                 }
                 Some(_) => {}
                 // No capability, but the call's own input.
-                None if interface == REQUEST && self.kind.reads_requests() => {}
+                None if interface == REQUEST && reads_requests(self.kind) => {}
                 // Other interfaces are imported for their types only.
                 None if import.has_functions => {
                     return Err(refuse("the host has no such functions"));
@@ -467,6 +467,11 @@ fn check_version(version: &str) -> Result<(), LoadErrorKind> {
     Err(LoadErrorKind::ContractVersion { version })
 }
 
+/// Whether plugins of this kind are asked about requests.
+fn reads_requests(kind: PluginKind) -> bool {
+    matches!(kind, PluginKind::Policy | PluginKind::Context)
+}
+
 /// Whether an imported instance asks for nothing that does something.
 fn is_types_only(engine: &Engine, item: &ComponentItem) -> bool {
     match item {
@@ -485,9 +490,9 @@ fn effective_grants(
     imports: impl Fn(Grant) -> bool,
 ) -> Result<Vec<Grant>, LoadErrorKind> {
     let Some(asked) = asked else {
-        return Ok(kind.grants().iter().copied().filter(|grant| imports(*grant)).collect());
+        return Ok(kind.capabilities().iter().copied().filter(|grant| imports(*grant)).collect());
     };
-    if let Some(&grant) = asked.iter().find(|grant| !kind.grants().contains(grant)) {
+    if let Some(&grant) = asked.iter().find(|grant| !kind.capabilities().contains(grant)) {
         return Err(LoadErrorKind::GrantForKind { grant, kind });
     }
     let mut grants = asked.to_vec();
@@ -526,7 +531,7 @@ fn link(
     for grant in grants {
         grant.link(&mut linker).map_err(signature)?;
     }
-    if shape.kind.reads_requests() {
+    if reads_requests(shape.kind) {
         bindings::request::add_to_linker::<_, HasSelf<Call>>(&mut linker, |call| call).map_err(signature)?;
     }
     link_types(&mut linker, shape).map_err(signature)?;
@@ -598,7 +603,7 @@ impl<'a> Trial<'a> {
         let mut readings = Vec::new();
         for grant in Grant::ALL {
             let said = Said {
-                is_imported: shape.imports(*grant),
+                is_imported: shape.imports(grant),
                 properties: &description.properties,
                 statements: listed.as_deref(),
             };

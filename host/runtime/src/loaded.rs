@@ -12,7 +12,7 @@ use crate::capability::Grant;
 use crate::declared::Declared;
 use crate::engine::Core;
 use crate::fault::{Fault, FaultKind};
-use crate::kind::PluginKind;
+use jit_contract::PluginKind;
 use jit_core::driver::Lane;
 
 /// What every kind of loaded plugin has.

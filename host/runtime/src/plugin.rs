@@ -5,9 +5,9 @@ use std::path::Path;
 use crate::capability::Grant;
 use crate::context::ContextPlugin;
 use crate::driver::DriverPlugin;
-use crate::kind::PluginKind;
 use crate::loaded::Loaded;
 use crate::policy::PolicyPlugin;
+use jit_contract::PluginKind;
 
 /// A plugin that can be called. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -189,8 +189,8 @@ fn nothing_is_imported_without_a_grant() {
             let text = shell(&format!("jit:plugin/{kind}@0.2.0"), &[&format!("jit:plugin/{grant}@0.2.0")]);
             let refused = bench.load_text(&text, Some(Vec::new())).unwrap_err().kind;
             match refused {
-                LoadErrorKind::NotGranted { grant: named, .. } => assert_eq!(named, *grant),
-                LoadErrorKind::Import { .. } => assert!(!kind.grants().contains(grant)),
+                LoadErrorKind::NotGranted { grant: named, .. } => assert_eq!(named, grant),
+                LoadErrorKind::Import { .. } => assert!(!kind.capabilities().contains(&grant)),
                 other => panic!("{kind} {grant}: {other}"),
             }
         }

@@ -13,8 +13,6 @@ use crate::view::{HasView, View, ViewOf};
 pub(crate) struct LogCapability;
 
 impl Capability for LogCapability {
-    const WORD: &'static str = "log";
-
     fn link<T: HasView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
         add_to_linker::<T, ViewOf>(linker, T::view)
     }

@@ -15,8 +15,6 @@ use crate::view::{HasView, View, ViewOf};
 pub(crate) struct SessionCapability;
 
 impl Capability for SessionCapability {
-    const WORD: &'static str = "session";
-
     fn link<T: HasView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
         add_to_linker::<T, ViewOf>(linker, T::view)
     }

@@ -15,6 +15,7 @@ use wasmtime::component::Linker;
 use crate::backend::{Backend, Session};
 use crate::bindings::http::{Host, HttpError, Request, Response, add_to_linker};
 use crate::capability::Capability;
+use crate::capability::Grant;
 use crate::capability::credentials::CredentialsInUse;
 use crate::declared::{Declared, Reading, Said, Undeclared};
 use crate::meter::Track;
@@ -42,9 +43,6 @@ const INLINE_BODY: usize = 64 << 10;
 pub(crate) struct HttpCapability;
 
 impl Capability for HttpCapability {
-    const WORD: &'static str = "http";
-    const REACHES_A_BACKEND: bool = true;
-
     fn link<T: HasView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
         add_to_linker::<T, ViewOf<HttpSession>>(linker, |data| data.view().on())
     }
@@ -77,7 +75,7 @@ impl Backend for HttpConnection {
     }
 
     fn capability(&self) -> &'static str {
-        HttpCapability::WORD
+        Grant::Http.as_str()
     }
 
     fn session(self: Arc<Self>, lane: Lane, declared: &Declared) -> Box<dyn Session> {

@@ -21,6 +21,7 @@ use crate::bindings::ldap::{
 };
 use crate::bindings::secrets::Encoding;
 use crate::capability::Capability;
+use crate::capability::Grant;
 use crate::capability::secrets::GuestSecret;
 use crate::declared::Declared;
 use crate::meter::{Track, millis};
@@ -60,9 +61,6 @@ const PART: usize = 4;
 pub(crate) struct LdapCapability;
 
 impl Capability for LdapCapability {
-    const WORD: &'static str = "ldap";
-    const REACHES_A_BACKEND: bool = true;
-
     fn link<T: HasView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
         add_to_linker::<T, ViewOf<LdapSession>>(linker, |data| data.view().on())
     }
@@ -74,7 +72,7 @@ impl Backend for LdapConnection {
     }
 
     fn capability(&self) -> &'static str {
-        LdapCapability::WORD
+        Grant::Ldap.as_str()
     }
 
     fn session(self: Arc<Self>, lane: Lane, _declared: &Declared) -> Box<dyn Session> {

@@ -28,9 +28,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::dialect::{Backend, Dialer, Wire};
-use super::{MESSAGE, SqlCapability, SqlSession};
+use super::{MESSAGE, SqlSession};
 use crate::backend::{Backend as TargetBackend, Endpoint, Session, Unavailable};
-use crate::capability::Capability as _;
+use crate::capability::Grant;
 use crate::declared::Declared;
 use crate::text::escape;
 use jit_core::driver::Lane;
@@ -426,7 +426,7 @@ impl TargetBackend for SqlConnection {
     }
 
     fn capability(&self) -> &'static str {
-        SqlCapability::WORD
+        Grant::Sql.as_str()
     }
 
     fn session(self: Arc<Self>, lane: Lane, declared: &Declared) -> Box<dyn Session> {

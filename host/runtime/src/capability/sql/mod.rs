@@ -66,8 +66,6 @@ const PART: usize = 4;
 pub(crate) struct SqlCapability;
 
 impl Capability for SqlCapability {
-    const WORD: &'static str = "sql";
-    const REACHES_A_BACKEND: bool = true;
     const LISTS_STATEMENTS: bool = true;
 
     fn link<T: HasView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
