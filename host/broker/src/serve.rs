@@ -15,23 +15,26 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::compose::{self, Composed, Mode};
-use crate::http::connection::Bounds;
-use crate::http::operator::Readiness;
-use crate::http::places::{self, Places};
-use crate::http::server::{self, Door};
-use crate::http::tls::Tls;
-use crate::http::{self, App};
-use crate::prepare;
-use crate::reload::{self, Loader, Reloader, Source, Trigger};
-use crate::watch::{self, contents::Contents};
+use jit_assembly::compose::{self, Composed, Mode};
+use jit_assembly::prepare;
+use jit_assembly::reload::{self, Loader, Reloader, Source, Trigger};
+use jit_assembly::tls::Tls;
+use jit_assembly::watch::{self, contents::Contents};
 use jit_config::{Config, Export};
+use jit_http::App;
+use jit_http::connection::{Bounds, ServerTls};
+use jit_http::operator::Readiness;
+use jit_http::places::Places;
+use jit_http::server::{self, Door};
 use jit_ledger::Change;
 use jit_ledger::audit::export;
 use jit_pipeline::broker::Broker;
 use jit_pipeline::removal;
 use jit_pipeline::target_check;
 use jit_pipeline::tasks;
+
+use crate::administered::Served;
+use crate::descriptors;
 
 /// Buckets of durations, in seconds: 100 µs to 10 s.
 const SECONDS: &[f64] =
@@ -116,7 +119,7 @@ struct Doors {
 
 impl Doors {
     async fn open(config: &Config) -> anyhow::Result<Self> {
-        let room = places::room(config, places::raise_descriptors())?;
+        let room = descriptors::room(config, descriptors::raise_descriptors())?;
         let public = server::bind(config.server.listen, "listen")?;
         let operators =
             config.server.operator_listen.map(|listen| server::bind(listen, "operator_listen")).transpose()?;
@@ -177,7 +180,7 @@ impl Started {
         background.spawn(tasks::removal::run(Arc::clone(&broker)));
         background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval, recovered > 0));
         background.spawn(tasks::maintain::run(Arc::clone(&broker)));
-        background.spawn(crate::way_in::run(Arc::clone(&loaded), broker.stopping.clone()));
+        background.spawn(jit_assembly::way_in::run(Arc::clone(&loaded), broker.stopping.clone()));
         background.spawn(tasks::rotation::run(Arc::clone(&broker)));
         background.spawn(tasks::housekeeping::run(Arc::clone(&broker), config.store.keep_revoked));
         let exports = config.audit.export.clone().into_iter().zip(broker.exported.clone());
@@ -209,12 +212,17 @@ impl Started {
             write: config.server.write_timeout,
         };
         let places = Places::new(room, config.server.max_connections_per_address as usize);
-        let public =
-            Door { listener: public, router: http::router(Arc::clone(&app), operators.is_none()), tls, places, bounds };
+        let public = Door {
+            listener: public,
+            router: jit_http::router(Arc::clone(&app), operators.is_none()),
+            tls: tls.map(server_tls),
+            places,
+            bounds,
+        };
         let operators_address = operators.as_ref().map(TcpListener::local_addr).transpose()?;
         let operators = operators.map(|listener| Door {
             listener,
-            router: http::operators_router(app),
+            router: jit_http::operators_router(app),
             tls: None,
             places: Places::new(OPERATOR_CONNECTIONS, OPERATOR_CONNECTIONS / 2),
             bounds,
@@ -239,7 +247,7 @@ impl Started {
         };
         let admin_path = config.server.admin_socket.clone();
         let serve_admin = async {
-            let router = http::admin::router(Arc::clone(&broker), Arc::clone(&reloader));
+            let router = jit_http::admin::router(Arc::clone(&broker), Arc::new(Served(Arc::clone(&reloader))));
             let served = server::serve_admin(admin, &admin_path, router, admin_closing.clone()).await;
             closing.cancel();
             served
@@ -270,13 +278,18 @@ const OPERATORS_GRACE: Duration = Duration::from_secs(2);
 /// Their requests for metrics and the API's description at once.
 const OPERATOR_REQUESTS: usize = 4;
 
+/// The listener's certificate and key as they are when a connection comes.
+fn server_tls(tls: Arc<Tls>) -> ServerTls {
+    Arc::new(move || tls.current())
+}
+
 fn app(settings: &jit_config::Server, broker: &Arc<Broker>, metrics: PrometheusHandle) -> Arc<App> {
     Arc::new(App {
         broker: Arc::clone(broker),
         metrics,
-        openapi: http::openapi().into(),
+        openapi: jit_http::openapi().into(),
         in_flight: Arc::new(Semaphore::new(settings.max_in_flight as usize)),
-        returning: Arc::new(Semaphore::new(http::MOST_RETURNING)),
+        returning: Arc::new(Semaphore::new(jit_http::MOST_RETURNING)),
         operators: Semaphore::new(OPERATOR_REQUESTS),
         readiness: Readiness::default(),
         request_timeout: settings.request_timeout,

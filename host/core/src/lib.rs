@@ -24,6 +24,7 @@
 //! | [`event`] | the audit events |
 //! | [`transport`] | how the way to each kind of server is protected |
 //! | [`brake`] | how many accounts without a lease one pass removes |
+//! | [`causes`] | an error with what is behind it, on one line |
 //! | [`spelling`] | the nearest of the words that would have been right |
 //! | [`space`] | the marks below which a full disk stops something |
 
@@ -31,6 +32,7 @@
 
 pub mod account;
 pub mod brake;
+pub mod causes;
 pub mod driver;
 pub mod event;
 pub mod glob;

@@ -60,6 +60,25 @@ pub struct AdminLeases {
     pub next_cursor: Option<String>,
 }
 
+/// What a reload changed.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Plugins that are new or not what they were: another digest, other grants, other signatures.
+    pub loaded: Vec<String>,
+    /// Plugins that serve no longer.
+    pub unloaded: Vec<String>,
+    /// Targets that are new.
+    pub targets_added: Vec<String>,
+    /// Targets that are gone; leases there are still removed as long as driver and connection are
+    /// configured.
+    pub targets_removed: Vec<String>,
+    /// Sections that changed and hold only after a restart.
+    pub needs_restart: Vec<String>,
+    /// Leases whose accounts cannot be removed by what is served now. Only where that was forced.
+    #[serde(default)]
+    pub orphans: Vec<String>,
+}
+
 /// A loaded plugin.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PluginRow {

@@ -6,7 +6,7 @@ use jit_api::admin::{AdminLease, AdminLeases, ClockConfirmed, ReconcileReport, T
 
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on};
-use crate::http::views::encode;
+use jit_api::url::encode;
 
 #[derive(clap::Subcommand)]
 pub(super) enum LeaseCommand {

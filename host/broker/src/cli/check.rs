@@ -7,10 +7,10 @@ use std::path::Path;
 use super::client::{AdminClient, SocketArg};
 use super::said::Said;
 use super::{ConfigArg, Stop, block_on, coloured};
-use crate::compose::{self, Mode};
-use crate::loaded::Active;
-use crate::prepare::prepare;
-use crate::reload::Report;
+use jit_api::admin::ReloadReport;
+use jit_assembly::compose::{self, Mode};
+use jit_assembly::loaded::Active;
+use jit_assembly::prepare::prepare;
 use jit_config::{Config, ConfigErrors};
 use jit_pipeline::target::Serving;
 use jit_pipeline::target_check::{Wrong, check_targets};
@@ -58,7 +58,7 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), Stop> {
 fn reload(socket: &SocketArg, force: bool) -> Result<(), Stop> {
     let client = AdminClient::new(socket)?;
     let path = if force { "/admin/reload?force=true" } else { "/admin/reload" };
-    let report: Report = block_on(async { Ok(client.post(path).await) })??;
+    let report: ReloadReport = block_on(async { Ok(client.post(path).await) })??;
     for (what, names) in [
         ("plugins loaded", &report.loaded),
         ("plugins unloaded", &report.unloaded),

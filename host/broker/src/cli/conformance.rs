@@ -7,11 +7,11 @@ use clap::ValueEnum;
 
 use super::admin::table;
 use super::{Stop, block_on};
-use crate::compose;
-use crate::conformance::cases::CASES;
-use crate::conformance::report::{CaseResult, Report, Verdict};
-use crate::conformance::{self, Progress};
-use crate::policy_test;
+use jit_assembly::compose;
+use jit_kit::conformance::cases::CASES;
+use jit_kit::conformance::report::{CaseResult, Report, Verdict};
+use jit_kit::conformance::{self, Progress};
+use jit_kit::policy_test;
 
 /// How many compiled policies are kept between runs: one with an interpreter in it has some 50 MB.
 const COMPILED_KEPT: usize = 8;

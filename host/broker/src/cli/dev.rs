@@ -8,9 +8,9 @@ use anyhow::{Context as _, bail};
 use url::Url;
 
 use super::{Stop, block_on, start_log};
-use crate::compose::Mode;
-use crate::dev_issuer::DevIssuer;
+use jit_assembly::compose::Mode;
 use jit_config::{Config, ConfigErrors};
+use jit_kit::dev_issuer::DevIssuer;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -26,7 +26,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::JsonFields;
 
 use self::json_lines::JsonLines;
-use crate::compose::Mode;
+use jit_assembly::compose::Mode;
 use jit_config::{Config, ConfigErrors, LogFormat};
 
 /// Just-in-time credentials for workloads: an application proves its identity and gets an account
@@ -190,7 +190,7 @@ fn dispatch(command: Command) -> Result<(), Stop> {
         Command::Plugin(command) => plugin::run(command),
         Command::Policy(command) => policy::run(command),
         Command::Openapi => {
-            println!("{}", crate::http::openapi());
+            println!("{}", jit_http::openapi());
             Ok(())
         }
         Command::Completions { shell } => {

@@ -11,7 +11,7 @@ use jit_core::ttl::Ttl;
 
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on, policy_replay};
-use crate::compose;
+use jit_assembly::compose;
 use jit_config::Config;
 use jit_pipeline::simulate::{Explanation, Question, explain};
 

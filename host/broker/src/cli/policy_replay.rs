@@ -16,15 +16,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::table;
 use super::{Format, Stop, block_on, coloured};
-use crate::compose;
-use crate::policy_replay::candidate::Candidate;
-use crate::policy_replay::comparison::Place;
-use crate::policy_replay::record::{Filter, Reference};
-use crate::policy_replay::report::{Kind, Report, Totals};
-use crate::policy_replay::run::{self, Progress, Replay, Subject};
-use crate::policy_replay::source::Source;
-use crate::store;
+use jit_assembly::compose;
+use jit_assembly::store;
 use jit_config::{Config, PluginTable, render};
+use jit_kit::policy_replay::candidate::Candidate;
+use jit_kit::policy_replay::comparison::Place;
+use jit_kit::policy_replay::record::{Filter, Reference};
+use jit_kit::policy_replay::report::{Kind, Report, Totals};
+use jit_kit::policy_replay::run::{self, Progress, Replay, Subject};
+use jit_kit::policy_replay::source::Source;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -184,7 +184,7 @@ fn subject(args: &ReplayArgs, config: Option<&Config>) -> anyhow::Result<Subject
 }
 
 /// Runs on threads of its own, shows how far it is, and ends at Ctrl-C.
-async fn watched(replay: Arc<Replay>) -> anyhow::Result<crate::policy_replay::report::Tally> {
+async fn watched(replay: Arc<Replay>) -> anyhow::Result<jit_kit::policy_replay::report::Tally> {
     let progress = Arc::new(Progress::default());
     let mut work = {
         let progress = Arc::clone(&progress);

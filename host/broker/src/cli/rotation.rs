@@ -5,7 +5,7 @@ use jit_api::admin::RotationRow;
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
 use super::{Format, Stop, block_on};
-use crate::http::views::encode;
+use jit_api::url::encode;
 
 #[derive(clap::Subcommand)]
 pub(super) enum RotationCommand {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Stop;
-use crate::sealing_key;
+use jit_assembly::sealing_key;
 use jit_config::SecretRef;
 
 #[derive(clap::Subcommand)]

@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use jit_core::causes::with_causes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
@@ -321,7 +321,7 @@ impl Flight {
 
     fn fail(&self, error: &dyn Error) -> Arc<str> {
         let source = &self.source;
-        let detail: Arc<str> = chain(error).into();
+        let detail: Arc<str> = with_causes(error).into();
         let mut refresh = source.refresh();
         let doublings = refresh.failures.min(16);
         let pause = source.policy.retry_floor.saturating_mul(1 << doublings);
@@ -347,15 +347,4 @@ impl Drop for Flight {
 fn count_fetch(issuer: &str, outcome: &'static str) {
     metrics::counter!("jit_identity_key_fetches_total", "issuer" => issuer.to_owned(), "outcome" => outcome)
         .increment(1);
-}
-
-/// An error and what is behind it, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let _ = write!(text, ": {inner}"); // writing to a String cannot fail
-        source = inner.source();
-    }
-    text
 }

@@ -6,7 +6,6 @@
 
 use std::path::Path;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::zeroize::Zeroizing;
 
 use super::{Fields, NAMES, env, java, mycnf, unfit};
@@ -101,13 +100,10 @@ fn filtered(value: &str, filter: &str) -> Result<Zeroizing<String>, AgentError> 
     })
 }
 
-/// All but RFC 3986's unreserved characters.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 fn url(value: &str) -> Zeroizing<String> {
     // As large as it can become: growing would leave a copy of the secret behind.
     let mut text = Zeroizing::new(String::with_capacity(value.len() * 3));
-    text.extend(utf8_percent_encode(value, RESERVED));
+    text.extend(jit_api::url::encode(value));
     text
 }
 

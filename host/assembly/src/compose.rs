@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
+use jit_core::causes::with_causes;
 use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::policy::Mode as PolicyMode;
@@ -156,7 +157,7 @@ pub fn runtime(config: &Config) -> anyhow::Result<Runtime> {
 ///
 /// # Errors
 /// When the engine cannot start or the cache cannot be used.
-pub(crate) fn runtime_of_user(config: Option<&Config>) -> anyhow::Result<Runtime> {
+pub fn runtime_of_user(config: Option<&Config>) -> anyhow::Result<Runtime> {
     runtime_with(config.map(|config| &config.plugin_limits), compiled_by_user()?)
 }
 
@@ -165,7 +166,7 @@ pub(crate) fn runtime_of_user(config: Option<&Config>) -> anyhow::Result<Runtime
 ///
 /// # Errors
 /// When there is no place for a cache.
-pub(crate) fn compiled_by_user() -> anyhow::Result<PathBuf> {
+pub fn compiled_by_user() -> anyhow::Result<PathBuf> {
     let folder = jit_plugin_build::cache::folder();
     let folder = folder.context("no cache for compiled plugins; XDG_CACHE_HOME names another folder")?;
     Ok(folder.join("compiled"))
@@ -304,7 +305,7 @@ async fn record_refused_start(store: &dyn Store, error: &anyhow::Error) {
 }
 
 /// What the configuration says of a plugin, for the runtime.
-pub(crate) fn plugin_spec(name: &str, plugin: &jit_config::PluginConfig) -> PluginSpec {
+pub fn plugin_spec(name: &str, plugin: &jit_config::PluginConfig) -> PluginSpec {
     let grants = plugin
         .grants
         .as_ref()
@@ -313,19 +314,8 @@ pub(crate) fn plugin_spec(name: &str, plugin: &jit_config::PluginConfig) -> Plug
 }
 
 /// The digest that records have of a policy's configuration (JSON as it is passed), in hexadecimal.
-pub(crate) fn config_sha256(json: &str) -> String {
+pub fn config_sha256(json: &str) -> String {
     hex::encode(Sha256::digest(json))
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Opens one connection of the configuration. No server is asked yet.

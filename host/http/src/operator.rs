@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use jit_api::Problem;
 
 use super::App;
-use super::extract::Id;
-use super::problem::HttpRefused;
+use crate::extract::Id;
+use crate::problem::HttpRefused;
 use jit_pipeline::broker::Broker;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::space::Room;

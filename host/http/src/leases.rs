@@ -11,9 +11,9 @@ use jit_core::name::TargetName;
 use serde::Deserialize;
 
 use super::App;
-use super::extract::{Caller, CallerAddress, Id, Json};
-use super::problem::HttpRefused;
-use super::views::lease_view;
+use crate::extract::{Caller, CallerAddress, Id, Json};
+use crate::problem::HttpRefused;
+use crate::views::lease_view;
 use jit_ledger::LeaseFilter;
 use jit_pipeline::broker::Broker;
 use jit_pipeline::refusal::Refused;

@@ -21,9 +21,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::extract::Peer;
-use super::pace::Paced;
-use super::tls::Tls;
+use crate::extract::Peer;
+use crate::pace::Paced;
 
 /// The most bytes of a request's head.
 const MOST_HEAD: usize = 64 * 1024;
@@ -46,12 +45,15 @@ pub struct Bounds {
     pub write: Duration,
 }
 
+/// The listener's certificate and key for the next connection: they may change while it serves.
+pub type ServerTls = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
+
 /// What all connections of a listener share.
 pub struct Shared {
     /// What answers.
     pub router: Router,
     /// With TLS.
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<ServerTls>,
     /// How long they may wait.
     pub bounds: Bounds,
     /// Set at a stop: requests under way are finished, and no more are taken.
@@ -69,7 +71,7 @@ impl Shared {
         let Some(tls) = &self.tls else {
             return self.converse(stream, peer, first_head).await;
         };
-        let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+        let handshake = TlsAcceptor::from(tls()).accept(stream);
         tokio::select! {
             shaken = timeout_at(first_head, handshake) => match shaken {
                 Ok(Ok(stream)) => self.converse(stream, peer, first_head).await,

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use jit_core::policy::{PolicyRecord, PolicyRequest, Verdict};
 use jit_runtime::{ConfigFault, Plugin, PluginSpec, PolicyPlugin, Runtime};
 
-use crate::compose;
+use jit_assembly::compose;
 use jit_config::{Config, ConfigErrors, PluginTable};
 
 /// A policy that is asked about recorded inputs.

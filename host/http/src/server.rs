@@ -15,9 +15,8 @@ use jit_pipeline::operator::Operator;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Bounds, Shared};
-use super::places::Places;
-use super::tls::Tls;
+use crate::connection::{Bounds, ServerTls, Shared};
+use crate::places::Places;
 
 /// How long nothing is accepted after the system could not: it may be out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -43,7 +42,7 @@ pub struct Door {
     /// What answers them.
     pub router: Router,
     /// With TLS.
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<ServerTls>,
     /// How many there may be.
     pub places: Arc<Places>,
     /// How long they may wait for their peer.

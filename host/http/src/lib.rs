@@ -1,5 +1,11 @@
-//! The HTTP API: routes, and the layers around them. It maps requests to the pipeline and the
-//! pipeline's answers to replies; it decides nothing.
+//! The HTTP API and administration: listeners, routes, and the layers around them. It maps requests to the pipeline
+//! and the pipeline's answers to replies; it decides nothing.
+//!
+//! In scope: connections and their bounds, the evidence of who is asking, problem+json, the OpenAPI document, the admin
+//! socket. Out of scope: what is done with a request ([`jit_pipeline`]), who somebody is ([`jit_identity`]), the
+//! configuration, plugins, the store.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 pub mod admin;
 pub mod connection;
@@ -14,7 +20,6 @@ pub mod places;
 pub mod problem;
 pub mod rotation;
 pub mod server;
-pub mod tls;
 pub mod told;
 pub mod views;
 

@@ -3,28 +3,28 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
-use jit_api::admin::{AdminLeases, PluginRow};
+use jit_api::admin::{AdminLeases, PluginRow, ReloadReport};
+use jit_core::causes::with_causes;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, Lease};
 use jit_core::ttl::Ttl;
 use serde::{Deserialize, Serialize};
 
-use super::give_back::revoked;
-use super::leases::ListQuery;
-use super::problem::HttpRefused;
-use super::server::Peer;
-use super::views::{admin_lease, plugin_row};
-use crate::compose::with_causes;
-use crate::reload::{Reloader, Trigger};
-use jit_config::ConfigErrors;
+use crate::give_back::revoked;
+use crate::leases::ListQuery;
+use crate::problem::HttpRefused;
+use crate::server::Peer;
+use crate::views::admin_lease;
 use jit_ledger::Change;
 use jit_pipeline::broker::Broker;
+use jit_pipeline::operator::Operator;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::rotation::operate;
 use jit_pipeline::simulate::{Question, explain};
@@ -66,10 +66,25 @@ struct ArchiveQuery {
     keep: Option<Ttl>,
 }
 
+/// The plugins and the configuration that serve, as administration sees them.
+#[async_trait]
+pub trait Administered: Send + Sync {
+    /// The plugins that are loaded.
+    fn plugins(&self) -> Vec<PluginRow>;
+
+    /// Reads the configuration again and serves it; also where accounts could then not be removed, with `force`.
+    ///
+    /// # Errors
+    /// With what is wrong, for the operator to read. The old configuration serves on.
+    async fn reload(&self, operator: Operator, force: bool) -> Result<ReloadReport, String>;
+}
+
 /// The administration's routes.
-pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
-    let of_configuration =
-        Router::new().route("/admin/plugins", get(plugins)).route("/admin/reload", post(reload)).with_state(reloader);
+pub fn router(broker: Arc<Broker>, administered: Arc<dyn Administered>) -> Router {
+    let of_configuration = Router::new()
+        .route("/admin/plugins", get(plugins))
+        .route("/admin/reload", post(reload))
+        .with_state(administered);
     Router::new()
         .route("/admin/leases", get(list))
         .route("/admin/leases/{id}", get(show))
@@ -79,7 +94,7 @@ pub fn router(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
         .route("/admin/simulate", post(simulate))
         .route("/admin/archive", post(archive))
         .with_state(Arc::clone(&broker))
-        .merge(super::rotation::router(broker))
+        .merge(crate::rotation::router(broker))
         .merge(of_configuration)
 }
 
@@ -165,20 +180,12 @@ async fn confirm_clock(State(broker): State<Arc<Broker>>, ConnectInfo(Peer(opera
 }
 
 async fn reload(
-    State(reloader): State<Arc<Reloader>>,
+    State(administered): State<Arc<dyn Administered>>,
     ConnectInfo(Peer(operator)): ConnectInfo<Peer>,
     Query(query): Query<ReloadQuery>,
 ) -> Response {
-    // To its end, also when the operator does not wait for it.
-    let reloading = tokio::spawn(async move { reloader.reload(Trigger::Admin(operator), query.force).await });
-    let reloaded = reloading.await.unwrap_or_else(|error| Err(error.into()));
-    reply(reloaded.map_err(|error| {
-        let detail = match error.downcast_ref::<ConfigErrors>() {
-            Some(problems) => problems.render(false),
-            None => format!("{error:#}"),
-        };
-        Refused::InvalidRequest { field: None, detail }
-    }))
+    let reloaded = administered.reload(operator, query.force).await;
+    reply(reloaded.map_err(|detail| Refused::InvalidRequest { field: None, detail }))
 }
 
 async fn archive(State(broker): State<Arc<Broker>>, Query(query): Query<ArchiveQuery>) -> Response {
@@ -205,7 +212,6 @@ async fn simulate(State(broker): State<Arc<Broker>>, axum::Json(question): axum:
     reply(explain(&serving, Some(&*broker.store), &issuers, question).await)
 }
 
-async fn plugins(State(reloader): State<Arc<Reloader>>) -> Response {
-    let rows: Vec<PluginRow> = reloader.loaded().plugins.values().map(plugin_row).collect();
-    reply(Ok(rows))
+async fn plugins(State(administered): State<Arc<dyn Administered>>) -> Response {
+    reply(Ok(administered.plugins()))
 }

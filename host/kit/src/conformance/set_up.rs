@@ -12,7 +12,7 @@ use super::fixture::{Fixture, Variant};
 use super::gate::Gate;
 use super::login::Login;
 use super::stand::{Seen, Stand};
-use crate::compose;
+use jit_assembly::compose;
 use jit_config::Config;
 
 /// How the names of the kit's accounts begin. Short: some backends take 20 bytes.

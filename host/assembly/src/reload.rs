@@ -14,15 +14,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use jit_api::admin::ReloadReport;
 use jit_core::event::{AuditEvent, EventKind};
 use jit_runtime::{Plugin, Runtime, SessionStore};
-use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::compose::{self, Mode};
-use crate::http::tls::Tls;
 use crate::loaded::{Active, Loaded};
 use crate::prepare;
+use crate::tls::Tls;
 use crate::watch::contents::Contents;
 use jit_config::{Config, ConfigErrors};
 use jit_ledger::{Change, Maker};
@@ -58,25 +58,6 @@ impl Trigger {
             Self::Admin(_) => "admin",
         }
     }
-}
-
-/// What a reload changed.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// Plugins that are new or not what they were: another digest, other grants, other signatures.
-    pub loaded: Vec<String>,
-    /// Plugins that serve no longer.
-    pub unloaded: Vec<String>,
-    /// Targets that are new.
-    pub targets_added: Vec<String>,
-    /// Targets that are gone; leases there are still removed as long as driver and connection are
-    /// configured.
-    pub targets_removed: Vec<String>,
-    /// Sections that changed and hold only after a restart.
-    pub needs_restart: Vec<String>,
-    /// Leases whose accounts cannot be removed by what is served now. Only where that was forced.
-    #[serde(default)]
-    pub orphans: Vec<String>,
 }
 
 /// A configuration under which accounts could not be removed any more.
@@ -150,7 +131,7 @@ impl Reloader {
     /// # Errors
     /// With what is wrong; the old configuration serves on. [`Orphaned`] where only `force` would
     /// put it in force.
-    pub async fn reload(&self, trigger: Trigger, force: bool) -> anyhow::Result<Report> {
+    pub async fn reload(&self, trigger: Trigger, force: bool) -> anyhow::Result<ReloadReport> {
         let mut current = self.current.lock().await;
         let contents = Contents::of(current.read.files()).await;
         self.read_anew(&mut current, contents, trigger, force).await
@@ -186,7 +167,7 @@ impl Reloader {
         contents: Contents,
         trigger: Trigger,
         force: bool,
-    ) -> anyhow::Result<Report> {
+    ) -> anyhow::Result<ReloadReport> {
         if let Some(tls) = &self.tls {
             tls.reload().await;
         }
@@ -255,7 +236,7 @@ impl Reloader {
         config: Config,
         trigger: Trigger,
         force: bool,
-    ) -> anyhow::Result<Report> {
+    ) -> anyhow::Result<ReloadReport> {
         prepare::files(&config, self.mode)?;
         let old = Active { serving: self.broker.serving.load_full(), loaded: self.loaded() };
         let identity = if config.identity == current.config.identity {
@@ -327,7 +308,7 @@ fn count(outcome: &'static str) {
     metrics::counter!("jit_reload_total", "outcome" => outcome).increment(1);
 }
 
-fn difference(old: &Active, new: &Active, before: &Config, after: &Config) -> Report {
+fn difference(old: &Active, new: &Active, before: &Config, after: &Config) -> ReloadReport {
     // Another digest, other grants, or somebody else who vouches for it.
     let changed =
         |(name, plugin): &(&String, &Plugin)| !old.loaded.plugins.get(*name).is_some_and(|old| old.is_same(plugin));
@@ -350,7 +331,7 @@ fn difference(old: &Active, new: &Active, before: &Config, after: &Config) -> Re
             needs_restart.push(section.to_owned());
         }
     }
-    Report {
+    ReloadReport {
         loaded: new.loaded.plugins.iter().filter(changed).map(|(name, _)| name.clone()).collect(),
         unloaded: old.loaded.plugins.keys().filter(|name| !new.loaded.plugins.contains_key(*name)).cloned().collect(),
         targets_added: has.iter().filter(|name| !had.contains(name)).cloned().collect(),
@@ -417,7 +398,7 @@ pub async fn tell_orphans(broker: Arc<Broker>, loaded: Arc<Loaded>) {
     }
 }
 
-fn events(report: &Report, trigger: Trigger, old: &Loaded, new: &Loaded) -> Vec<AuditEvent> {
+fn events(report: &ReloadReport, trigger: Trigger, old: &Loaded, new: &Loaded) -> Vec<AuditEvent> {
     let now = Timestamp::now();
     let loaded = report.loaded.iter().filter_map(|name| new.plugins.get(name));
     let unloaded = report.unloaded.iter().filter_map(|name| old.plugins.get(name));

@@ -12,10 +12,10 @@ use jit_core::policy::Operation;
 use tokio::sync::oneshot;
 
 use super::App;
-use super::delivery::{Delivery, Undelivered};
-use super::extract::{Caller, CallerAddress, Id, Json, idempotency_key};
-use super::problem::HttpRefused;
-use super::views::{self, Effective, SimulateReply};
+use crate::delivery::{Delivery, Undelivered};
+use crate::extract::{Caller, CallerAddress, Id, Json, idempotency_key};
+use crate::problem::HttpRefused;
+use crate::views::{self, Effective, SimulateReply};
 use jit_pipeline::issue::{issue, resolve};
 use jit_pipeline::permit::{Counting, decide};
 use jit_pipeline::refusal::Refused;

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use jit_api::{Problem, ProblemCode};
 use jit_core::id::RequestId;
 
-use super::told;
+use crate::told;
 use jit_pipeline::refusal::Refused;
 
 /// What can be wrong before the pipeline is reached.

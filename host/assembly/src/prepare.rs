@@ -10,8 +10,8 @@ use jit_tlog::checkpoint::{LogKey, Origin};
 
 use crate::certificates::{self, BadPair, Validity};
 use crate::compose::{self, Mode};
-use crate::http::tls;
 use crate::sealing_key;
+use crate::tls;
 use jit_config::{Config, ConfigErrors, Problem, Severity};
 use jit_pipeline::sealing::Sealer;
 

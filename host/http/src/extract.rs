@@ -17,8 +17,8 @@ use jit_identity::{Evidence, Rejected, Unverified, Verified};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::problem::HttpRefused;
 use super::{App, MOST_BODY};
+use crate::problem::HttpRefused;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::request::IdempotencyKey;
 

@@ -14,9 +14,9 @@ use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_identity::Verified;
 
 use super::App;
-use super::extract::{Id, Json, Returning};
-use super::leases::{parse_id, view};
-use super::problem::HttpRefused;
+use crate::extract::{Id, Json, Returning};
+use crate::leases::{parse_id, view};
+use crate::problem::HttpRefused;
 use jit_ledger::{LeaseFilter, StoreError};
 use jit_pipeline::broker::Broker;
 use jit_pipeline::refusal::Refused;

@@ -14,10 +14,7 @@ use jit_tlog::checkpoint::{LogKey, Origin};
 ///
 /// # Errors
 /// When it cannot be opened, with where it is.
-pub(crate) async fn open(
-    store: &jit_config::Store,
-    (signer, origin): (LogKey, Origin),
-) -> anyhow::Result<Arc<dyn Store>> {
+pub async fn open(store: &jit_config::Store, (signer, origin): (LogKey, Origin)) -> anyhow::Result<Arc<dyn Store>> {
     let StoreKind::Sqlite(path) = &store.kind;
     let options = SqliteOptions { path: path.clone(), signer, origin };
     let opened = SqliteStore::open(options).await;
@@ -25,13 +22,13 @@ pub(crate) async fn open(
 }
 
 /// The audit log in the store, read without the broker.
-pub(crate) fn log(store: &jit_config::Store) -> Arc<dyn LogSource> {
+pub fn log(store: &jit_config::Store) -> Arc<dyn LogSource> {
     let StoreKind::Sqlite(path) = &store.kind;
     Arc::new(SqliteLog::new(path))
 }
 
 /// The file that the store fills on this machine. The broker keeps room for it, and its own files beside it.
-pub(crate) fn file(store: &jit_config::Store) -> &Path {
+pub fn file(store: &jit_config::Store) -> &Path {
     let StoreKind::Sqlite(path) = &store.kind;
     path
 }

@@ -8,8 +8,8 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
 
-use super::admin::reply;
-use super::server::Peer;
+use crate::admin::reply;
+use crate::server::Peer;
 use jit_pipeline::broker::Broker;
 use jit_pipeline::rotation::operate;
 

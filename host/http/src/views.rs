@@ -1,11 +1,10 @@
 //! The bodies of replies: how what the broker knows becomes the types of `jit-api`.
 
-use jit_api::admin::{AdminLease, PluginRow};
+use jit_api::admin::AdminLease;
+use jit_api::url::encode;
 use jit_api::{Connection, Credential, IssueReply, LeaseView, Password, Term};
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::policy::PolicyRecord;
-use jit_runtime::Plugin;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
@@ -63,14 +62,6 @@ fn uri(endpoint: &Endpoint, username: &str, password: &str) -> String {
     format!("{scheme}://{user_info}{host}:{port}{path}")
 }
 
-/// All but RFC 3986's unreserved characters.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// Percent-encodes all but RFC 3986's unreserved characters.
-pub(crate) fn encode(text: &str) -> String {
-    utf8_percent_encode(text, RESERVED).to_string()
-}
-
 /// A lease without its secret.
 #[must_use]
 pub fn lease_view(lease: &Lease) -> LeaseView {
@@ -113,25 +104,6 @@ pub fn admin_lease(lease: Lease) -> AdminLease {
         ticket: lease.ticket,
         driver: lease.driver.plugin,
         driver_sha256: lease.driver.sha256,
-    }
-}
-
-/// A loaded plugin.
-#[must_use]
-pub fn plugin_row(plugin: &Plugin) -> PluginRow {
-    let statements = match plugin {
-        Plugin::Driver(driver) => driver.templates().to_vec(),
-        Plugin::Policy(_) | Plugin::Context(_) => Vec::new(),
-    };
-    PluginRow {
-        name: plugin.name().to_owned(),
-        kind: plugin.kind().to_string(),
-        contract: plugin.contract_version().to_owned(),
-        grants: plugin.grants().iter().map(ToString::to_string).collect(),
-        sha256: plugin.sha256().to_owned(),
-        path: plugin.path().display().to_string(),
-        signed_by: plugin.signed_by().to_vec(),
-        statements,
     }
 }
 
