@@ -58,6 +58,8 @@ impl<'a> Section<'a> {
     /// Reads, then reports the keys that nobody asked for.
     fn read<T>(self, read: impl FnOnce(&Self) -> T) -> T {
         let value = read(&self);
+        #[cfg(test)]
+        super::tests::reference::note(&self.path, &self.known.borrow());
         self.refuse_unknown_keys();
         value
     }
@@ -155,7 +157,11 @@ impl<'a> Section<'a> {
             // What is no table is told by the reader of the named ones.
             Some((name, value)) => (name.span(), value.get_ref().as_table()?),
         };
-        Some(read(&Section { reading: self.reading, path, span, table, known: RefCell::default() }))
+        let section = Section { reading: self.reading, path, span, table, known: RefCell::default() };
+        let value = read(&section);
+        #[cfg(test)]
+        super::tests::reference::note(&section.path, &section.known.borrow());
+        Some(value)
     }
 
     /// Reads tables that have names of the author's choice (`[targets.NAME]`). The name has been checked.

@@ -5,6 +5,7 @@ mod files;
 mod hostile;
 mod meaning;
 mod mistakes;
+pub(crate) mod reference;
 mod secrecy;
 
 use super::{Config, ConfigErrors};
