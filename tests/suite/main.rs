@@ -39,6 +39,7 @@ mod idempotency; // needs: nothing else
 mod languages; // needs: languages
 mod leases; // needs: nothing else
 mod migration; // needs: nothing else
+mod observed; // needs: nothing else
 mod operators; // needs: nothing else
 mod outage; // needs: nothing else
 mod ownership; // needs: nothing else

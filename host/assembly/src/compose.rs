@@ -13,6 +13,7 @@ use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::event::{AuditEvent, EventKind};
 use jit_core::policy::Mode as PolicyMode;
 use jit_core::rollout::ShareKey;
+use jit_core::trace::OnBehalf;
 use jit_core::usage::checked_windows;
 use jit_identity::{Identity, IdentityOptions, JwtIssuer, Method};
 use jit_runtime::{
@@ -592,7 +593,7 @@ fn contexts(config: &Config, loaded: &Loaded, names: &[String]) -> Result<Vec<Co
             continue;
         }
         let connection = connected.map(|connected| connected.connection.clone());
-        let scope = ContextScope { connection, deadline: context.timeout };
+        let scope = ContextScope { connection, deadline: context.timeout, on_behalf: OnBehalf::default() };
         let provider = BoundContext { plugin, config: json, scope };
         links.push(ContextLink::new(name.clone(), Arc::new(provider), context.on_failure, context.fresh_for));
     }

@@ -19,6 +19,7 @@ use jit_runtime::{
 use secrecy::SecretString;
 
 use crate::connection::Connected;
+use crate::telemetry;
 
 /// The plugins and connections of one configuration.
 #[derive(Default)]
@@ -72,7 +73,12 @@ pub struct BoundDriver {
 
 impl BoundDriver {
     fn scope(&self, scope: &Scope) -> DriverScope {
-        DriverScope { connection: self.connection.clone(), deadline: scope.deadline, lane: scope.lane }
+        DriverScope {
+            connection: self.connection.clone(),
+            deadline: scope.deadline,
+            lane: scope.lane,
+            on_behalf: telemetry::on_behalf(),
+        }
     }
 }
 
@@ -86,10 +92,12 @@ impl Driver for BoundDriver {
         self.plugin.description()
     }
 
+    #[tracing::instrument(level = "debug", name = "driver.validate", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn validate(&self, scope: &Scope, target: &TargetView, roles: &[RoleView]) -> Outcome<()> {
         self.plugin.validate(&self.scope(scope), target, roles).await
     }
 
+    #[tracing::instrument(level = "debug", name = "driver.create", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn create(
         &self,
         scope: &Scope,
@@ -101,10 +109,12 @@ impl Driver for BoundDriver {
         self.plugin.create(&self.scope(scope), target, role, account, password).await
     }
 
+    #[tracing::instrument(level = "debug", name = "driver.renew", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn renew(&self, scope: &Scope, target: &TargetView, role: &RoleView, account: &AccountView) -> Outcome<u64> {
         self.plugin.renew(&self.scope(scope), target, role, account).await
     }
 
+    #[tracing::instrument(level = "debug", name = "driver.rotate", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn rotate(
         &self,
         scope: &Scope,
@@ -116,14 +126,17 @@ impl Driver for BoundDriver {
         self.plugin.rotate(&self.scope(scope), target, account, step, password).await
     }
 
+    #[tracing::instrument(level = "debug", name = "driver.revoke", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn revoke(&self, scope: &Scope, target: &TargetView, account: &AccountView) -> Outcome<()> {
         self.plugin.revoke(&self.scope(scope), target, account).await
     }
 
+    #[tracing::instrument(level = "debug", name = "driver.inspect", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn inspect(&self, scope: &Scope, target: &TargetView, name: &str) -> Outcome<AccountState> {
         self.plugin.inspect(&self.scope(scope), target, name).await
     }
 
+    #[tracing::instrument(level = "debug", name = "driver.list_accounts", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn list_accounts(
         &self,
         scope: &Scope,
@@ -134,10 +147,12 @@ impl Driver for BoundDriver {
         self.plugin.list_accounts(&self.scope(scope), target, prefix, cursor).await
     }
 
+    #[tracing::instrument(level = "debug", name = "driver.maintain", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn maintain(&self, scope: &Scope, target: &TargetView) -> Outcome<Duration> {
         self.plugin.maintain(&self.scope(scope), target).await
     }
 
+    #[tracing::instrument(level = "debug", name = "driver.place", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn place(&self, scope: &Scope, target: &TargetView) -> Outcome<Vec<(String, String)>> {
         self.plugin.place(&self.scope(scope), target).await
     }
@@ -186,7 +201,9 @@ impl Context for BoundContext {
         self.plugin.sha256()
     }
 
+    #[tracing::instrument(level = "debug", name = "context.gather", skip_all, fields(plugin = self.plugin.name()))]
     async fn gather(&self, request: &PolicyRequest) -> Result<BTreeMap<String, String>, String> {
-        self.plugin.gather(&self.scope, &self.config, request).await.map_err(|fault| fault.to_string())
+        let scope = ContextScope { on_behalf: telemetry::on_behalf(), ..self.scope.clone() };
+        self.plugin.gather(&scope, &self.config, request).await.map_err(|fault| fault.to_string())
     }
 }

@@ -79,7 +79,8 @@ pub fn files(config: &Config, mode: Mode) -> Result<(Vec<Problem>, Option<Validi
     let of_connections = config.connections.iter().map(|(name, one)| (format!("connections.{name}.ca"), &one.ca));
     let of_issuers = config.identity.jwt.iter().enumerate();
     let of_issuers = of_issuers.map(|(index, one)| (format!("identity.jwt[{index}].ca"), &one.ca));
-    for (path, ca) in of_connections.chain(of_issuers) {
+    let of_traces = config.traces.iter().map(|traces| ("traces.ca".to_owned(), &traces.ca));
+    for (path, ca) in of_connections.chain(of_issuers).chain(of_traces) {
         let Some(ca) = ca else { continue };
         match certificates::check_authorities(ca) {
             Ok(validity) => {

@@ -326,6 +326,7 @@ fn difference(old: &Active, new: &Active, before: &Config, after: &Config) -> Re
             before.reconcile_interval != after.reconcile_interval || before.reconcile_bound != after.reconcile_bound,
         ),
         ("[log]", before.log_format != after.log_format),
+        ("[traces]", before.traces != after.traces),
     ] {
         if changed {
             needs_restart.push(section.to_owned());

@@ -10,3 +10,4 @@ mod administered;
 pub mod cli;
 mod descriptors;
 pub mod serve;
+mod traces;

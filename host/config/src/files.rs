@@ -56,6 +56,14 @@ impl Config {
                 check.there(&format!("connections.{name}.ca"), ca, None);
             }
         }
+        if let Some(traces) = &self.traces {
+            for (header, place) in &traces.headers {
+                check.secret(&format!("traces.headers.{header}"), place, Severity::Warning);
+            }
+            if let Some(ca) = &traces.ca {
+                check.there("traces.ca", ca, None);
+            }
+        }
         // With a copy of the store it opens every current password.
         for (at, key) in self.store.sealing_keys() {
             check.secret(&at, key, Severity::Error);

@@ -33,6 +33,7 @@ mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -59,6 +60,7 @@ pub use self::signing::{Signing, TrustedKey};
 pub use self::store::{Archive, Audit, Export, Store, StoreKind};
 pub use self::table::PluginTable;
 pub use self::target::{Endpoint, Target};
+pub use self::traces::Traces;
 
 use self::problem::SourceText;
 use self::reading::{Places, Reading};
@@ -106,6 +108,8 @@ pub struct Config {
     pub reconcile_bound: Bound,
     /// `format` of `[log]`.
     pub log_format: LogFormat,
+    /// `[traces]`, if it is there.
+    pub traces: Option<Traces>,
     /// What is likely not meant, though it can be used.
     pub warnings: Vec<Problem>,
     places: Arc<Places>,
@@ -288,6 +292,7 @@ struct Parts {
     reconcile_interval: Duration,
     reconcile_bound: Bound,
     log_format: LogFormat,
+    traces: Option<Traces>,
 }
 
 impl Parts {
@@ -309,6 +314,7 @@ impl Parts {
             reconcile_interval: self.reconcile_interval,
             reconcile_bound: self.reconcile_bound,
             log_format: self.log_format,
+            traces: self.traces,
             warnings,
             places: Arc::new(places),
             source,
@@ -324,6 +330,7 @@ fn read(root: &Section<'_>) -> Option<Parts> {
     let identity = root.section("identity", identity::identity);
     let limits = root.section("limits", server::limits);
     let log_format = root.section("log", server::log);
+    let traces = root.optional_section("traces", traces::traces);
     let reconcile = root.section("reconcile", server::reconcile);
     let plugin_limits = root.section("runtime", server::runtime);
 
@@ -385,6 +392,8 @@ fn read(root: &Section<'_>) -> Option<Parts> {
         reconcile_interval: reconcile?.0,
         reconcile_bound: reconcile?.1,
         log_format: log_format?,
+        // One that is there and wrong has been told.
+        traces: traces.flatten(),
     })
 }
 

@@ -22,6 +22,7 @@
 //! | [`rollout`], [`glob`] | for whom a policy counts already |
 //! | [`usage`] | what is counted for policies |
 //! | [`event`] | the audit events |
+//! | [`trace`] | for whom a call to a backend is made |
 //! | [`transport`] | how the way to each kind of server is protected |
 //! | [`brake`] | how many accounts without a lease one pass removes |
 //! | [`causes`] | an error with what is behind it, on one line |
@@ -49,6 +50,7 @@ pub mod rotation;
 pub mod secret;
 pub mod space;
 pub mod spelling;
+pub mod trace;
 pub mod transport;
 pub mod ttl;
 pub mod usage;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ use crate::give_back::revoked;
 use crate::leases::ListQuery;
 use crate::problem::HttpRefused;
 use crate::server::Peer;
+use crate::trace;
 use crate::views::admin_lease;
 use jit_ledger::Change;
 use jit_pipeline::broker::Broker;
@@ -96,6 +98,7 @@ pub fn router(broker: Arc<Broker>, administered: Arc<dyn Administered>) -> Route
         .with_state(Arc::clone(&broker))
         .merge(crate::rotation::router(broker))
         .merge(of_configuration)
+        .layer(middleware::from_fn(trace::around))
 }
 
 /// A body, or the refusal as a problem.

@@ -10,6 +10,7 @@ use http_body::Frame;
 use jit_pipeline::broker::Broker;
 use jit_pipeline::issue::Disclosure;
 use jit_pipeline::removal;
+use jit_pipeline::trace::carried;
 
 /// A disclosure that has not reached its caller yet. Dropped, it counts as abandoned.
 pub struct Undelivered {
@@ -40,7 +41,7 @@ impl Drop for Undelivered {
     fn drop(&mut self) {
         if let Some(disclosure) = self.disclosure.take() {
             let broker = Arc::clone(&self.broker);
-            self.broker.tasks.spawn(async move { removal::abandon(&broker, &disclosure.lease).await });
+            self.broker.tasks.spawn(carried(async move { removal::abandon(&broker, &disclosure.lease).await }));
         }
     }
 }

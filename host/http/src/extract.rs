@@ -16,6 +16,9 @@ use jit_core::id::RequestId;
 use jit_identity::{Evidence, Rejected, Unverified, Verified};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Span;
+
+use crate::trace::NotAccepted;
 
 use super::{App, MOST_BODY};
 use crate::problem::HttpRefused;
@@ -133,14 +136,14 @@ async fn verified(parts: &mut Parts, app: &Arc<App>) -> Result<(Arc<Verified>, R
     };
     let verified = verified.map_err(|reason| {
         metrics::counter!("jit_auth_rejected_total", "reason" => reason.label()).increment(1);
-        let refused = if let Rejected::IssuerBusy { .. } = reason {
-            Refused::Overloaded
-        } else {
-            tracing::info!(request_id = %id, %reason, "a workload token was not accepted");
-            Refused::Unauthenticated
-        };
-        HttpRefused::from(refused).reply(&id)
+        if let Rejected::IssuerBusy { .. } = reason {
+            return HttpRefused::from(Refused::Overloaded).reply(&id);
+        }
+        let mut reply = HttpRefused::from(Refused::Unauthenticated).reply(&id);
+        reply.extensions_mut().insert(NotAccepted(reason.to_string()));
+        reply
     })?;
+    Span::current().record("workload", tracing::field::display(&verified.principal.workload));
     Ok((verified, id))
 }
 

@@ -23,6 +23,7 @@ use jit_pipeline::refusal::Refused;
 use jit_pipeline::removal::{self, Attempt};
 use jit_pipeline::renew::own_lease;
 use jit_pipeline::request::GivenBack;
+use jit_pipeline::trace::carried;
 
 /// The most leases that one request with `all` gives back; `more` says that there are others.
 const MOST_AT_ONCE: usize = 10_000;
@@ -87,7 +88,7 @@ pub async fn revoke_leases(
         let asked = GivenBack::check(body)?;
         let (broker, caller, at_once) = (Arc::clone(&app.broker), Arc::clone(&returning.caller), returning.at_once);
         // On its own: a caller that goes away does not keep half of its leases.
-        let work = app.broker.tasks.spawn(async move { give_back(&broker, &caller, asked, at_once).await });
+        let work = app.broker.tasks.spawn(carried(async move { give_back(&broker, &caller, asked, at_once).await }));
         work.await.unwrap_or(Err(Refused::Overloaded))
     };
     match given_back.await {
@@ -195,14 +196,14 @@ async fn attempt_all(broker: &Arc<Broker>, recorded: &[Named]) {
         _ => None,
     });
     let (leases, owner) = (own.collect::<Vec<_>>(), Arc::clone(broker));
-    let work = broker.tasks.spawn(async move {
+    let work = broker.tasks.spawn(carried(async move {
         // At a stop none is begun any more, and what is under way is not cut off.
         let attempts = stream::iter(leases).take_until(owner.stopping.cancelled()).map(|lease| {
             let broker = Arc::clone(&owner);
             async move { drop(revoke(&broker, lease, Cause::Requested, true).await) }
         });
         attempts.buffer_unordered(REMOVING).collect::<()>().await;
-    });
+    }));
     let _goes_on = tokio::time::timeout(PATIENCE, work).await;
 }
 
@@ -213,13 +214,13 @@ async fn attempt_all(broker: &Arc<Broker>, recorded: &[Named]) {
 /// When it could not be recorded: the lease is as it was.
 pub async fn revoked(broker: &Arc<Broker>, lease: Lease, cause: Cause, at_once: bool) -> Result<Response, Refused> {
     let owned = Arc::clone(broker);
-    let revoking = broker.tasks.spawn(async move {
+    let revoking = broker.tasks.spawn(carried(async move {
         let lease = revoke(&owned, lease, cause, at_once).await;
         if !at_once {
             owned.wake.removal.notify_one();
         }
         lease
-    });
+    }));
     let lease = revoking.await.unwrap_or(Err(Refused::Overloaded))?;
     let status = if lease.state == LeaseState::Revoked { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, axum::Json(view(broker, &lease).await)).into_response())

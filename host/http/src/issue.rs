@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use jit_api::{IssueReply, IssueRequest, Problem};
 use jit_core::policy::Operation;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::App;
 use crate::delivery::{Delivery, Undelivered};
@@ -20,6 +21,7 @@ use jit_pipeline::issue::{issue, resolve};
 use jit_pipeline::permit::{Counting, decide};
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::request::CheckedRequest;
+use jit_pipeline::trace::carried;
 
 /// Issue a credential.
 ///
@@ -62,14 +64,19 @@ pub async fn post_issue(
     let result = async {
         let key = idempotency_key(&headers)?;
         let request = CheckedRequest::check(body)?.from_address(from);
+        let span = Span::current();
+        span.record("target", tracing::field::display(&request.target));
+        if let Some(role) = &request.role {
+            span.record("role", tracing::field::display(role));
+        }
         // The pipeline runs on its own: a caller that goes away does not cut it off in the middle.
         // What it made then is undelivered, and goes.
         let (reply, answer) = oneshot::channel();
         let (broker, request_id) = (Arc::clone(&app.broker), id.clone());
-        app.broker.tasks.spawn(async move {
+        app.broker.tasks.spawn(carried(async move {
             let issued = issue(&broker, caller, request, key, request_id).await;
             let _gone = reply.send(issued.map(|disclosure| Undelivered::new(&broker, disclosure)));
-        });
+        }));
         answer.await.map_err(|_| Refused::Overloaded)?
     }
     .await;
@@ -77,7 +84,12 @@ pub async fn post_issue(
     metrics::counter!("jit_issue_total", "target" => target.clone(), "outcome" => outcome).increment(1);
     metrics::histogram!("jit_issue_seconds", "target" => target).record(started.elapsed());
     match result {
-        Ok(undelivered) => disclose(undelivered),
+        Ok(undelivered) => {
+            let lease = &undelivered.disclosure().lease;
+            Span::current().record("lease", tracing::field::display(&lease.id));
+            tracing::info!(role = %lease.role, account = lease.login(), expires_at = %lease.expires_at, "granted");
+            disclose(undelivered)
+        }
         Err(refused) => HttpRefused::from(refused).reply(&id),
     }
 }

@@ -19,10 +19,14 @@ use jit_pipeline::broker::Broker;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::renew::{own_lease, renew};
 use jit_pipeline::rotation;
+use jit_pipeline::trace::carried;
+use tracing::Span;
 
 pub(super) fn parse_id(text: &str) -> Result<LeaseId, Refused> {
     // A malformed id names no lease.
-    text.parse().map_err(|_| Refused::UnknownLease)
+    let id = text.parse().map_err(|_| Refused::UnknownLease)?;
+    Span::current().record("lease", tracing::field::display(&id));
+    Ok(id)
 }
 
 /// One lease, without its secret.
@@ -164,8 +168,10 @@ pub async fn renew_lease(
     // On its own, so that a caller that goes away does not cut it off between backend and record.
     let broker = Arc::clone(&app.broker);
     let request_id = id.clone();
-    let renewed =
-        app.broker.tasks.spawn(async move { renew(&broker, caller, &parse_id(&lease)?, ask, from, request_id).await });
+    let renewed = app
+        .broker
+        .tasks
+        .spawn(carried(async move { renew(&broker, caller, &parse_id(&lease)?, ask, from, request_id).await }));
     match renewed.await.unwrap_or(Err(Refused::Overloaded)) {
         Ok(lease) => axum::Json(lease_view(&lease)).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&id),

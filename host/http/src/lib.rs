@@ -21,19 +21,19 @@ pub mod problem;
 pub mod rotation;
 pub mod server;
 pub mod told;
+pub mod trace;
 pub mod views;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
-use jiff::Timestamp;
 use jit_core::id::RequestId;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
@@ -168,26 +168,18 @@ fn layered(routes: OpenApiRouter<Arc<App>>, app: Arc<App>) -> Router {
 
 /// Around every request: its id, the time that it has, and problem+json for whatever the framework itself
 /// refuses. Holds what room the request takes once its caller is known.
-async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::generate(Timestamp::now());
-    request.extensions_mut().insert(extract::Id(id.clone()));
-    let started = Instant::now();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let slot = extract::Slot::default();
-    request.extensions_mut().insert(slot.clone());
-    let mut reply = match tokio::time::timeout(app.request_timeout, next.run(request)).await {
-        Ok(reply) => as_problem(reply, &id),
-        // The pipeline's own deadlines are shorter: this is a caller that does not finish its
-        // body, or a broker that has too much to do.
-        Err(_) => HttpRefused::from(Refused::Overloaded).reply(&id),
-    };
-    drop(slot);
-    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
-        reply.headers_mut().insert("x-request-id", value);
-    }
-    tracing::debug!(request_id = %id, %method, path = %path.escape_debug(), status = reply.status().as_u16(), micros = started.elapsed().as_micros(), "request");
-    reply
+async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    trace::traced(request, |mut request, id| async move {
+        let slot = extract::Slot::default();
+        request.extensions_mut().insert(slot.clone());
+        match tokio::time::timeout(app.request_timeout, next.run(request)).await {
+            Ok(reply) => as_problem(reply, &id),
+            // The pipeline's own deadlines are shorter: this is a caller that does not finish its
+            // body, or a broker that has too much to do.
+            Err(_) => HttpRefused::from(Refused::Overloaded).reply(&id),
+        }
+    })
+    .await
 }
 
 /// The framework's own refusals (no route, wrong method, a path that is no UTF-8) as problems.

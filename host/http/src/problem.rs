@@ -1,5 +1,6 @@
 //! RFC 9457 problems: the one table from the pipeline's refusals to HTTP.
 
+use crate::trace::Told;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jit_api::{Problem, ProblemCode};
@@ -138,6 +139,11 @@ impl HttpRefused {
             _ => {}
         }
         let mut reply = (status, axum::Json(&problem)).into_response();
+        let field = match &self {
+            Self::Pipeline(Refused::InvalidRequest { field, .. }) => *field,
+            _ => None,
+        };
+        reply.extensions_mut().insert(Told { code, policy: problem.policy, field });
         let headers = reply.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -34,3 +34,4 @@ pub mod space;
 pub mod target;
 pub mod target_check;
 pub mod tasks;
+pub mod trace;

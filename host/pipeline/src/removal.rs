@@ -17,6 +17,7 @@ use jit_core::outcome::{Outcome, Refusal};
 use crate::broker::Broker;
 use crate::places::{Misplaced, NotTold};
 use crate::target::account_view;
+use crate::trace::{self, carried};
 use jit_ledger::{Change, LeaseWrite, StoreError};
 
 /// What became of one attempt.
@@ -144,7 +145,7 @@ pub async fn expire_unrecorded(broker: &Broker, lease: &Lease) {
 pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreError> {
     let Some(_mine) = broker.removing.begin(&lease.id) else { return Ok(Attempt::InProgress) };
     let now = broker.clock.now();
-    let outcome = match call_driver(broker, lease).await {
+    let outcome = match trace::for_lease(&lease.id, call_driver(broker, lease)).await {
         Ok(answer) => settled(broker, lease, answer, now),
         Err(failed) => Settled::Failed(failed),
     };
@@ -161,10 +162,10 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             jit_failpoint::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
             broker.leftovers.take(lease);
             if lease.standing {
-                tracing::info!(lease = %lease.id, account = lease.login(), target = %lease.target, "a lease over a standing account has ended");
+                tracing::info!(request_id = %lease.request_id, workload = %lease.principal.workload, lease = %lease.id, account = lease.login(), target = %lease.target, "a lease over a standing account has ended");
             } else {
                 metrics::counter!("jit_accounts_removed_total", "target" => lease.target.to_string()).increment(1);
-                tracing::info!(lease = %lease.id, account = lease.login(), target = %lease.target, "account removed");
+                tracing::info!(request_id = %lease.request_id, workload = %lease.principal.workload, lease = %lease.id, account = lease.login(), target = %lease.target, "account removed");
             }
             Ok(Attempt::Removed(removed))
         }
@@ -374,7 +375,7 @@ fn removed_event(lease: &Lease, now: Timestamp, unseen: Option<&'static str>) ->
 /// the middle leaves a pending lease for recovery.
 pub fn undo(broker: &Broker, lease: Lease, cause: Cause) {
     let Some(broker) = broker.handle() else { return };
-    broker.clone().tasks.spawn(async move {
+    broker.clone().tasks.spawn(carried(async move {
         if let Err(NotRemoved { reason, .. }) = call_driver(&broker, &lease).await {
             tracing::warn!(lease = %lease.id, reason, "undoing an issue: the account could not be removed at once");
         }
@@ -390,7 +391,7 @@ pub fn undo(broker: &Broker, lease: Lease, cause: Cause) {
             }
         }
         broker.wake.removal.notify_one();
-    });
+    }));
 }
 
 /// Closes a lease whose last write may still be under way. Where the store does not know the lease

@@ -20,6 +20,7 @@ use crate::loaded::Loaded;
 use crate::meter::millis;
 use crate::request::{Asked, handle};
 use jit_core::driver::Lane;
+use jit_core::trace::OnBehalf;
 
 /// How long a provider may take to look at its configuration. It has no connection then.
 const VALIDATE: Duration = Duration::from_secs(5);
@@ -31,6 +32,8 @@ pub struct ContextScope {
     pub connection: Option<Connection>,
     /// How long the whole call may take: waiting for a slot, guest time and requests.
     pub deadline: Duration,
+    /// For whom the call is made.
+    pub on_behalf: OnBehalf,
 }
 
 /// A loaded context provider. Each call runs on a fresh instance. Dropping a call's future ends it.
@@ -91,6 +94,12 @@ impl ContextPlugin {
         &self.loaded.grants
     }
 
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.loaded.name
+    }
+
     /// The SHA-256 of its component, in hexadecimal.
     #[must_use]
     pub fn sha256(&self) -> &str {
@@ -118,6 +127,7 @@ impl ContextPlugin {
                 // Only now: preparing depends on the configuration alone.
                 let call = store.data_mut();
                 call.asked = Some(Asked::new(request));
+                call.meter.on_behalf = scope.on_behalf.clone();
                 if let Some(connection) = &scope.connection {
                     // A context provider has no verb that changes anything, and declares nothing.
                     loaded.connect(call, connection, Lane::Live, &Declared::default());

@@ -25,6 +25,7 @@ use crate::fault::{FaultKind, lines};
 use crate::loaded::Loaded;
 use crate::meter::{Track, millis};
 use jit_core::driver::Lane;
+use jit_core::trace::OnBehalf;
 
 /// How much later than asked for a backend's expiry may be, in seconds: some count in days.
 const COARSEST_EXPIRY: u64 = 86_400;
@@ -42,8 +43,10 @@ pub struct DriverScope {
     pub connection: Option<Connection>,
     /// How long the whole call may take: waiting for a slot, guest time and calls to the backend.
     pub deadline: Duration,
-    /// On whose behalf.
+    /// Of removals or of what callers wait for.
     pub lane: Lane,
+    /// For whom the call is made: the backend's log can name it.
+    pub on_behalf: OnBehalf,
 }
 
 impl DriverScope {
@@ -364,6 +367,7 @@ impl DriverPlugin {
         };
 
         let mut call = self.loaded.call();
+        call.meter.on_behalf = scope.on_behalf.clone();
         if let Some(connection) = &scope.connection {
             self.loaded.connect(&mut call, connection, scope.lane, &self.shared.declared);
         }

@@ -4,6 +4,7 @@
 //! note whether the backend may have been changed: from that the host decides between refused and
 //! unknown (THREE-OUTCOMES).
 
+use jit_core::trace::OnBehalf;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub(crate) struct Meter {
     /// The plugin's name, for its log lines and for what it keeps.
     pub(crate) plugin: Arc<str>,
     pub(crate) limits: Limits,
+    /// For whom the call is made.
+    pub(crate) on_behalf: OnBehalf,
     /// Shared with the future that drives the call, so that it can be read after the store is gone.
     pub(crate) track: Arc<Track>,
     /// The first limit that was broken. It says more than the trap that follows from it.
@@ -31,7 +34,16 @@ impl Meter {
     /// Of a call that begins.
     pub(crate) fn new(plugin: Arc<str>, limits: Limits) -> Self {
         let track = Arc::new(Track::default());
-        Self { plugin, limits, track, breach: None, host_calls: 0, host_bytes: 0, log_lines: 0 }
+        Self {
+            plugin,
+            limits,
+            on_behalf: OnBehalf::default(),
+            track,
+            breach: None,
+            host_calls: 0,
+            host_bytes: 0,
+            log_lines: 0,
+        }
     }
 
     /// Notes a broken limit; the first one counts.

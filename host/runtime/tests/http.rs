@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use fixtures::{Bench, account, bench_with, role, scope, target};
 use jit_core::outcome::{Outcome, Refusal};
+use jit_core::trace::OnBehalf;
 use jit_runtime::{
     Connection, ContextScope, DriverPlugin, DriverScope, FaultKind, Grant, HttpConnection, HttpConnectionOptions, Lane,
     Limits, LoadErrorKind, PluginSpec,
@@ -685,8 +686,11 @@ async fn a_context_provider_asks_its_server() {
     let connection = connection(options);
     let bench = bench();
     let context = bench.load("context-facts").as_context().unwrap().clone();
-    let scope =
-        ContextScope { connection: Some(Arc::clone(&connection) as Connection), deadline: Duration::from_secs(20) };
+    let scope = ContextScope {
+        connection: Some(Arc::clone(&connection) as Connection),
+        deadline: Duration::from_secs(20),
+        on_behalf: OnBehalf::default(),
+    };
     let config = r#"{"path":["who"],"credential":"token"}"#;
     let facts = context.gather(&scope, config, &fixtures::request()).await.unwrap();
     assert_eq!(facts["status"], "200");
@@ -713,7 +717,11 @@ async fn a_context_provider_waits_no_longer_than_it_may_and_hinders_nobody() {
     let connection = connection(HttpConnectionOptions { max_connections: 100, ..options(&url) });
     let bench = bench();
     let context = bench.load("context-facts").as_context().unwrap().clone();
-    let scope = ContextScope { connection: Some(connection), deadline: Duration::from_millis(300) };
+    let scope = ContextScope {
+        connection: Some(connection),
+        deadline: Duration::from_millis(300),
+        on_behalf: OnBehalf::default(),
+    };
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let (context, scope) = (context.clone(), scope.clone());

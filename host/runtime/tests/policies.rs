@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use fixtures::{Bench, fixture, request};
 use jit_core::policy::{Allowance, Operation, PolicyRequest, Requirement, Verdict};
+use jit_core::trace::OnBehalf;
 use jit_runtime::{ConfigFault, ContextScope, Fault, Grant, HttpConnectionOptions, Plugin, PluginSpec, PolicyPlugin};
 use serde_json::{Value, json};
 use web::{Backend, Source, connection, options, reply};
@@ -245,7 +246,11 @@ async fn posture_asks_a_real_server_and_its_answers_become_facts() {
     let mut secrets = BTreeMap::new();
     secrets.insert("token".to_owned(), Source::new("canary").shared());
     let connection = connection(HttpConnectionOptions { secrets, ..options(&backend.url) });
-    let scope = ContextScope { connection: Some(connection), deadline: Duration::from_secs(20) };
+    let scope = ContextScope {
+        connection: Some(connection),
+        deadline: Duration::from_secs(20),
+        on_behalf: OnBehalf::default(),
+    };
     let bench = bench();
     let context = bench.load("context-posture").as_context().unwrap().clone();
     let (_, config) = shown("context-posture", "contexts").remove(0);

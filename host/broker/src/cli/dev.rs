@@ -73,7 +73,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
         let workload = args.workload.clone();
         let source = Box::new(move || with_issuer(&file, &url, &workload));
         let first = source()?;
-        start_log(first.log_format);
+        let _until_the_end = start_log(&first)?;
         let stop = tokio_util::sync::CancellationToken::new();
         let embedded = tokio::spawn(issuer.clone().serve(stop.clone().cancelled_owned()));
         let served = crate::serve::serve(source, Mode { dev: true }, |broker| {

@@ -13,7 +13,12 @@ use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
 /// What stands in every line. An event's own field of such a name is told as `field.NAME`.
-const OWN: [&str; 5] = ["timestamp", "level", "message", "module", "spans"];
+const OWN: [&str; 4] = ["timestamp", "level", "message", "module"];
+
+/// The key of a field.
+fn named(field: &str) -> String {
+    if OWN.contains(&field) { format!("field.{field}") } else { field.to_owned() }
+}
 
 /// Formats an event as one line of JSON.
 pub(super) struct JsonLines;
@@ -31,26 +36,20 @@ where
         let mut parts = vec![
             own("timestamp", Timestamp::now().to_string().into()),
             own("level", metadata.level().as_str().into()),
-            own("message", fields.message.unwrap_or_default().into()),
+            own("message", fields.message.take().unwrap_or_default().into()),
         ];
+        // What an event says itself counts, then what the innermost span says: a request's id stands in every line of
+        // the request, at one place.
+        for span in context.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            let told = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.as_str());
+            let about: BTreeMap<String, Value> = serde_json::from_str(told).unwrap_or_default();
+            for (name, value) in about {
+                fields.others.entry(named(&name)).or_insert(value);
+            }
+        }
         parts.extend(fields.others.into_iter().map(|(key, value)| own(&key, value)));
         parts.push(own("module", metadata.target().into()));
-        let spans: Vec<Value> = context
-            .event_scope()
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
-            .map(|span| {
-                let extensions = span.extensions();
-                let told = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.as_str());
-                // Read and written again, so that a field that was recorded twice stands in it once.
-                let mut about: serde_json::Map<String, Value> = serde_json::from_str(told).unwrap_or_default();
-                about.insert("name".to_owned(), span.name().into());
-                Value::Object(about)
-            })
-            .collect();
-        if !spans.is_empty() {
-            parts.push(own("spans", spans.into()));
-        }
         writeln!(writer, "{{{}}}", parts.join(","))
     }
 }
@@ -68,8 +67,7 @@ impl Fields {
         if name == "message" {
             self.message = Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         } else {
-            let name = if OWN.contains(&name) { format!("field.{name}") } else { name.to_owned() };
-            self.others.insert(name, value);
+            self.others.insert(named(name), value);
         }
     }
 }
@@ -166,19 +164,27 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(target = "inventory_db", tries = 3, "quoted \"words\"\nand a second line");
             tracing::info!(module = "mine", level = "low", timestamp = 1, good = true, "own words of the format");
-            tracing::info_span!("check", target = "shop_db", checked_target = "shop_db").in_scope(|| {
-                tracing::info!(target: "plugin", target = "other_db", "in a span");
+            let span =
+                tracing::info_span!("request", request_id = "req_1", target = "shop_db", role = tracing::field::Empty);
+            span.in_scope(|| {
+                span.record("role", "reader");
+                tracing::info_span!("inner", request_id = "req_2", level = "low").in_scope(|| {
+                    tracing::info!(target: "plugin", target = "other_db", "in a span");
+                });
+                tracing::info!("in the outer one");
             });
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let read: Vec<_> = text.lines().map(strict).collect();
-        assert_eq!(read.len(), 3, "{text}");
+        assert_eq!(read.len(), 4, "{text}");
         assert_eq!((&read[0]["target"], &read[0]["tries"]), (&Value::from("inventory_db"), &Value::from(3)));
         assert_eq!(read[0]["message"], "quoted \"words\"\nand a second line");
         assert_eq!(read[0]["module"], module_path!());
         assert_eq!((&read[1]["field.module"], &read[1]["field.level"]), (&"mine".into(), &"low".into()));
         assert_eq!((&read[1]["level"], &read[1]["good"]), (&"INFO".into(), &true.into()));
         assert_eq!((&read[2]["target"], &read[2]["module"]), (&"other_db".into(), &"plugin".into()));
-        assert_eq!(read[2]["spans"][0]["target"], "shop_db");
+        assert_eq!((&read[2]["request_id"], &read[2]["role"]), (&"req_2".into(), &"reader".into()));
+        assert_eq!(read[2]["field.level"], "low");
+        assert_eq!((&read[3]["request_id"], &read[3]["target"]), (&"req_1".into(), &"shop_db".into()));
     }
 }

@@ -22,10 +22,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use self::json_lines::JsonLines;
+use crate::traces::Exporter;
 use jit_assembly::compose::Mode;
 use jit_config::{Config, ConfigErrors, LogFormat};
 
@@ -174,7 +179,7 @@ fn dispatch(command: Command) -> Result<(), Stop> {
         Command::Serve { config } => {
             let path = config.config;
             let first = Config::load(&path)?;
-            start_log(first.log_format);
+            let _until_the_end = start_log(&first)?;
             let source = Box::new(move || Config::load(&path));
             block_on(crate::serve::serve(source, Mode::default(), |_| ()))?;
             Ok(())
@@ -200,6 +205,9 @@ fn dispatch(command: Command) -> Result<(), Stop> {
     }
 }
 
+/// The crates whose spans are sent to a collector.
+const TRACED: [&str; 4] = ["jit_broker", "jit_http", "jit_assembly", "jit_pipeline"];
+
 /// Whether to colour what goes there: a terminal, unless `NO_COLOR` is set (no-color.org).
 fn coloured(stream: &impl std::io::IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -210,19 +218,28 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-/// The log goes to stderr; `JIT_LOG` (as in `RUST_LOG`) chooses what, by default `info`.
-fn start_log(format: LogFormat) {
+/// The log goes to stderr; `JIT_LOG` (as in `RUST_LOG`) chooses what, by default `info`. Spans go to the collector too,
+/// if there is one: those of the broker, whatever the log has of them. What is left of them is sent when the result is
+/// dropped.
+fn start_log(config: &Config) -> anyhow::Result<Option<Exporter>> {
+    let exporter = config.traces.as_ref().map(Exporter::new).transpose()?;
     let filter = EnvFilter::try_from_env("JIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // A log that cannot be written (a full disk, a closed pipe) must not stop the broker: telling
     // of it on that same stderr would panic, in the middle of an issue.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    match format {
-        LogFormat::Json => log.event_format(JsonLines).fmt_fields(JsonFields::new()).init(),
-        LogFormat::Text => log.with_ansi(coloured(&std::io::stderr())).init(),
-    }
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let log = match config.log_format {
+        LogFormat::Json => log.event_format(JsonLines).fmt_fields(JsonFields::new()).boxed(),
+        LogFormat::Text => log.with_ansi(coloured(&std::io::stderr())).boxed(),
+    };
+    let spans = exporter.as_ref().map(|exporter| {
+        let ours = Targets::new().with_targets(TRACED.map(|name| (name, Level::DEBUG)));
+        tracing_opentelemetry::layer().with_tracer(exporter.tracer()).with_filter(ours)
+    });
+    tracing_subscriber::registry().with(log.with_filter(filter)).with(spans).init();
     if jit_failpoint::COMPILED_IN {
         tracing::error!("this build has failpoints: it is for fault tests and must not serve anybody");
     }
+    Ok(exporter)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 mod directory;
 mod http;
 mod sql;
-mod transport;
+pub(crate) mod transport;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -197,6 +197,11 @@ pub(super) fn connection(section: &Section<'_>) -> Option<Connection> {
         }
     };
     Some(Connection { url: url?, ca, plaintext, max_connections, connect_timeout, replaces, protocol: protocol? })
+}
+
+/// The URL of a server that is reached as connections of that kind are.
+pub(crate) fn server_url_of(text: &str, kind: &str) -> Result<Url, String> {
+    server_url(text, KINDS.iter().copied().find(|known| known.word == kind))
 }
 
 /// Messages quote nothing of the text.

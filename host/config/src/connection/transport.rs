@@ -7,7 +7,7 @@ use crate::section::{Section, shown};
 use jit_core::spelling;
 
 /// `plaintext = { because = "…" }`: the reason. None where it is not there, or is wrong, which is then told.
-pub(super) fn plaintext(section: &Section<'_>) -> Option<String> {
+pub(crate) fn plaintext(section: &Section<'_>) -> Option<String> {
     let (_, value) = section.entry("plaintext")?;
     if !value.get_ref().is_table() {
         let message = "`plaintext` must say why the server need not be verified";
@@ -22,7 +22,7 @@ pub(super) fn plaintext(section: &Section<'_>) -> Option<String> {
 }
 
 /// Tells what does not obey the rule. An operator's way round it is a warning.
-pub(super) fn check(section: &Section<'_>, spoken: Spoken, url: &Url, because: Option<&str>) {
+pub(crate) fn check(section: &Section<'_>, spoken: Spoken, url: &Url, because: Option<&str>) {
     let there = |key: &'static str| section.entry(key).is_some();
     // `ca` means the strictest check; a URL that says something else of TLS would contradict it.
     let says_tls = |key: &str| matches!(key, "sslmode" | "ssl-mode" | "sslrootcert" | "ssl-ca");

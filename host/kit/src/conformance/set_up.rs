@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use jit_core::account::{AccountPrefix, Mark};
 use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::name::TargetName;
+use jit_core::trace::OnBehalf;
 use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PluginSpec, Runtime};
 
 use super::fixture::{Fixture, Variant};
@@ -93,7 +94,12 @@ impl Stand {
             refused_roles,
             login,
             gate,
-            scope: DriverScope { connection, deadline: target.timeout, lane: Lane::Live },
+            scope: DriverScope {
+                connection,
+                deadline: target.timeout,
+                lane: Lane::Live,
+                on_behalf: OnBehalf::default(),
+            },
             wrong_credentials,
             wrong_authority,
             weak,

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use reqwest::StatusCode;
+use reqwest::header::HeaderValue;
 use wasmtime::component::Linker;
 
 use crate::backend::{Backend, Session};
@@ -109,11 +110,16 @@ impl View<'_, HttpSession> {
             return Ok(Err(HttpError::Denied("this call has no HTTP connection".to_owned())));
         };
         let (connection, lane, effects) = (Arc::clone(connection), *lane, Arc::clone(effects));
-        let Composed { request: composed, placed } = match compose(connection.base(), &request, self.table) {
+        let Composed { request: mut composed, placed } = match compose(connection.base(), &request, self.table) {
             Ok(composed) => composed,
             Err(Unfit::Denied(reason)) => return Ok(Err(HttpError::Denied(reason))),
             Err(Unfit::Handle(error)) => return Err(error.into()),
         };
+        if let Some(trace) = self.meter.on_behalf.trace
+            && let Ok(trace) = HeaderValue::try_from(trace.to_string())
+        {
+            composed.headers_mut().insert("traceparent", trace);
+        }
         let limit = self.meter.bytes_left();
         let changes = effects.may_change(&request).then_some(&*effects);
         let answer = match send(&connection, lane, &self.meter.track, composed, changes, limit).await {

@@ -33,6 +33,7 @@ use crate::declared::{Reading, Said, Undeclared};
 use crate::meter::Track;
 use crate::view::{HasView, View, ViewOf};
 use jit_core::driver::Lane;
+use jit_core::trace::OnBehalf;
 
 pub(crate) mod bounds;
 pub mod connection;
@@ -264,7 +265,7 @@ impl View<'_, SqlSession> {
         }
         let statements = batch.iter().zip(found);
         let messages = match kind {
-            SqlKind::Postgres => one_message(statements, &placed, purpose, session.lane),
+            SqlKind::Postgres => one_message(statements, &placed, purpose, session.lane, &self.meter.on_behalf),
             SqlKind::MySql => message_each(statements, &placed, purpose),
         };
         Ok(messages.map(|messages| Rendered { kind, messages, placed, is_plain }).map_err(SqlError::Denied))
@@ -282,8 +283,9 @@ fn one_message<'a>(
     placed: &[Zeroizing<String>],
     purpose: Purpose,
     lane: Lane,
+    on_behalf: &OnBehalf,
 ) -> Result<Vec<StatementText>, String> {
-    let prelude = postgres::session::prelude(purpose, lane);
+    let prelude = postgres::session::prelude(purpose, lane, on_behalf);
     // Reserved at once, so that no reallocation leaves a copy of a secret behind.
     let room = statements.clone().map(|(statement, _)| room_for(statement) + AROUND).sum::<usize>();
     let mut text = Zeroizing::new(String::with_capacity(prelude.len() + room + room_for_secrets(placed)));

@@ -71,7 +71,7 @@ impl Dialer {
         let host = without_brackets(options.get_host()).to_owned();
         options = options
             .host(&host)
-            .application_name("jit-broker")
+            .application_name(session::APPLICATION_NAME)
             // Said in any case: without a word sqlx would take the environment's, or go on in clear.
             .ssl_mode(ssl_mode(security))
             // No prepared statements: all goes by the simple protocol.

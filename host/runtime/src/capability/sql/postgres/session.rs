@@ -13,12 +13,17 @@ use sqlx::{Row as _, ValueRef as _};
 
 use crate::capability::sql::bounds::Purpose;
 use jit_core::driver::Lane;
+use jit_core::trace::OnBehalf;
 
 /// The server's own schema. Temporary tables come last; unnamed, they would come first.
 pub(crate) const SEARCH_PATH: &str = "pg_catalog, pg_temp";
 
 /// The setting by which a session is known again. The server keeps it and gives it no meaning.
 pub(crate) const MARK: &str = "jit_broker.session";
+
+/// The name of the broker's sessions in `pg_stat_activity` and in the server's log (`%a`). While a message runs, the
+/// id of the request or the lease that it runs for stands behind it.
+pub(crate) const APPLICATION_NAME: &str = "jit-broker";
 
 /// How long a statement of the removal lane waits for one lock, in milliseconds. Whoever holds it may
 /// be the account that is to go: the driver has to be able to do something about it within its call.
@@ -38,8 +43,11 @@ const AS_IT_BEGAN: &str = "RESET SESSION AUTHORIZATION;\nRESET ROLE;\nRESET ALL;
 const READ_ONLY: &str = "SET TRANSACTION READ ONLY;\n";
 
 /// What stands before the first statement of a message.
-pub(crate) fn prelude(purpose: Purpose, lane: Lane) -> String {
+pub(crate) fn prelude(purpose: Purpose, lane: Lane, on_behalf: &OnBehalf) -> String {
     let mut prelude = AS_IT_BEGAN.to_owned();
+    if let Some(id) = on_behalf.id() {
+        prelude.push_str(&format!("SET LOCAL application_name = '{APPLICATION_NAME} {id}';\n"));
+    }
     if matches!(lane, Lane::Removal) {
         prelude.push_str(&format!("SET LOCAL lock_timeout = {REMOVAL_LOCK_TIMEOUT_MS};\n"));
     }
@@ -110,6 +118,9 @@ pub(crate) fn text(row: &PgRow, column: usize) -> Result<Option<String>, sqlx::E
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use jit_core::id::RequestId;
+
     use super::*;
     use crate::capability::sql::bounds::RowBounds;
 
@@ -122,11 +133,15 @@ mod tests {
             (query, Lane::Live, true, false),
             (query, Lane::Removal, true, true),
         ] {
-            let prelude = prelude(purpose, lane);
+            let prelude = prelude(purpose, lane, &OnBehalf::default());
+            assert!(!prelude.contains("application_name"));
             assert!(prelude.starts_with(AS_IT_BEGAN));
             assert_eq!(prelude.contains("READ ONLY"), read_only);
             assert_eq!(prelude.contains("lock_timeout"), waits);
         }
+        let request = RequestId::generate(Timestamp::now());
+        let named = prelude(Purpose::Execute, Lane::Live, &OnBehalf::of_request(&request));
+        assert!(named.ends_with(&format!("SET LOCAL application_name = 'jit-broker {request}';\n")), "{named}");
         assert!(AS_IT_BEGAN.contains(SEARCH_PATH));
         assert!(end_backend(7, "'x'", Duration::from_secs(1)).contains("READ ONLY"));
     }
