@@ -9,5 +9,6 @@
 mod administered;
 pub mod cli;
 mod descriptors;
+mod metrics_described;
 pub mod serve;
 mod traces;

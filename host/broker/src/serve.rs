@@ -35,6 +35,7 @@ use jit_pipeline::tasks;
 
 use crate::administered::Served;
 use crate::descriptors;
+use crate::metrics_described;
 
 /// Buckets of durations, in seconds: 100 µs to 10 s.
 const SECONDS: &[f64] =
@@ -333,7 +334,9 @@ async fn reload_on_signal(mut hangup: Signal, reloader: Arc<Reloader>, broker: A
 
 fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?;
-    Ok(builder.install_recorder()?)
+    let handle = builder.install_recorder()?;
+    metrics_described::describe();
+    Ok(handle)
 }
 
 async fn upkeep(metrics: PrometheusHandle, broker: Arc<Broker>) {

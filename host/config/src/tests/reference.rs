@@ -103,6 +103,10 @@ driver = "driver"
 connection = "postgres"
 policies = ["rule"]
 roles.app = {}
+[traces]
+url = "http://collector.example/v1/traces"
+plaintext = { because = "the mesh encrypts" }
+headers = { x-api-key = { env = "KEY" } }
 [targets.people]
 driver = "driver"
 connection = "ldap"
