@@ -40,6 +40,12 @@ impl Collector {
         StatusCode::OK
     }
 
+    /// What came, for a failed test.
+    fn names(&self) -> Vec<String> {
+        let kept = self.0.lock().unwrap();
+        kept.iter().map(|(_, span)| format!("{} of {}", span.name, hex(&span.trace_id))).collect()
+    }
+
     fn of_trace(&self, trace: &str) -> Vec<(HeaderMap, Span)> {
         let kept = self.0.lock().unwrap();
         kept.iter().filter(|(_, span)| hex(&span.trace_id) == trace).cloned().collect()
@@ -70,7 +76,8 @@ fn of<'a>(lines: &'a [Value], request: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["request_id"] == request).collect()
 }
 
-#[tokio::test]
+// The collector answers while the test waits for the broker's end.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_found_by_its_id_in_reply_log_audit_trace_and_database() {
     let (collector, url) = Collector::listen().await;
     let more = format!(
@@ -163,7 +170,10 @@ async fn a_request_is_found_by_its_id_in_reply_log_audit_trace_and_database() {
 
     // The stop sends what is left.
     let spans = collector.of_trace(TRACE);
-    let (headers, root) = spans.iter().find(|(_, span)| span.name == "request").expect("the request's span");
+    let (headers, root) = spans
+        .iter()
+        .find(|(_, span)| span.name == "request")
+        .unwrap_or_else(|| panic!("the request's span is missing: {:?}", collector.names()));
     assert_eq!(headers["x-api-key"], "the key of the collector");
     assert_eq!(hex(&root.parent_span_id), CALLER, "it belongs to the caller's span");
     let about = attributes(root);
