@@ -121,7 +121,7 @@ async fn what_nobody_vouches_for_is_not_loaded_and_that_is_on_record() {
     let record = signed.rejected().pop().unwrap();
     assert_eq!((&record["plugin"], &record["trigger"]), (&json!("rule"), &json!("file")));
     assert_eq!(record["plugin_sha256"], sha256(&rule));
-    assert!(record["error"].as_str().unwrap().contains("altered or built anew"), "{record}");
+    assert!(record["error"].as_str().unwrap().contains("altered or rebuilt"), "{record}");
     assert_eq!(client.issue(&token, &body).await.unwrap().status, 201);
     // Another good component under the signature of this one.
     std::fs::copy(signed.folder.join("policy-allow-list.wasm"), signed.folder.join("swap")).unwrap();

@@ -47,7 +47,7 @@ pub enum SealingKeyError {
     #[error("the sealing key")]
     Secret(#[from] SecretError),
     /// It is not a key.
-    #[error("{0} is no sealing key: it has to be 32 bytes as base64 text, as `jit-broker store key` makes it")]
+    #[error("{0} is not a sealing key: it must be 32 bytes as base64 text, as `jit-broker store key` writes it")]
     Content(String),
 }
 

@@ -31,7 +31,7 @@ impl Config {
             check.there(
                 &format!("plugins.{name}.path"),
                 &plugin.path,
-                Some("build it with `jit-broker plugin build`, or mend the path"),
+                Some("build it with `jit-broker plugin build`, or correct the path"),
             );
         }
         if let Some(tls) = &self.server.tls {

@@ -30,7 +30,7 @@ pub(super) fn identity(section: &Section<'_>) -> Identity {
         });
         if let Some(other) = same {
             let message = format!(
-                "`{}` has the same issuer and audience: which of the two names the workload could not be told",
+                "`{}` has the same issuer and audience: nothing would say which of the two names the workload",
                 shown(&other.name)
             );
             section.reading.error(issuer_at, message, Some("give each its own audience".to_owned()));

@@ -69,7 +69,7 @@ impl Signing {
 fn read_key(path: &std::path::Path) -> Result<VerifierKey, String> {
     let bytes = read_capped(path, MAX_KEY_FILE).map_err(|error| format!("cannot be read: {error}"))?;
     let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    let text = text.ok_or_else(|| "is no key: it is too long or no text".to_owned())?;
+    let text = text.ok_or_else(|| "is not a key: it is too long, or not text".to_owned())?;
     if PluginKey::looks_like_one(&text) {
         return Err("is the signing key itself: give the line that `jit-broker plugin key` prints".to_owned());
     }

@@ -70,7 +70,7 @@ pub async fn revoke_lease(
     security(("workload_token" = [])),
     responses(
         (status = 200, body = GivenBackReply, description = "Every account is gone"),
-        (status = 202, body = GivenBackReply, description = "Some accounts are still being removed; it goes on by itself"),
+        (status = 202, body = GivenBackReply, description = "Some accounts are still being removed; the broker continues by itself"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "payload-too-large"),

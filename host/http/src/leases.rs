@@ -65,15 +65,16 @@ pub(super) async fn view(broker: &Broker, lease: &Lease) -> LeaseView {
 
 /// Filters of a list.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
-    /// In this target only.
+    /// Only leases of this target.
     pub target: Option<String>,
-    /// In this state only.
+    /// Only leases in this state.
     pub state: Option<String>,
-    /// At most so many: 1 to 500, by default 100.
+    /// Maximum number of leases, 1 to 500; 100 by default.
     pub limit: Option<usize>,
-    /// Where the last page ended.
+    /// Where the last page ended: its `next_cursor`.
     pub cursor: Option<String>,
 }
 

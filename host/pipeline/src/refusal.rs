@@ -34,7 +34,7 @@ pub enum Refused {
     },
     /// Too much of what the workload left behind waits for a person.
     #[error(
-        "{most} accounts of this workload in target {target} cannot be removed, since things depend on them; there is no new one until an operator has seen to them"
+        "{most} accounts of this workload in target {target} cannot be removed because other things depend on them; there is no new account until an operator has resolved this"
     )]
     Blocked {
         /// The target.
@@ -94,7 +94,7 @@ pub enum Refused {
     TargetRefused(String),
     /// What answers is not the server that has the account.
     #[error(
-        "what answers for target {target} is not the server that has the account of lease {id}; operators are told"
+        "another server answers for target {target} than the one that has the account of lease {id}; this was reported to the operators"
     )]
     WrongPlace {
         /// The lease.
@@ -115,7 +115,7 @@ pub enum Refused {
     #[error("the broker's disk is nearly full; nothing is handed out until there is room")]
     NoRoom,
     /// More work than the broker takes on at once.
-    #[error("the broker has too much to do; try again shortly")]
+    #[error("the broker is overloaded; try again shortly")]
     Overloaded,
     /// The backend's answer did not come: the lease is doubtful and is being removed.
     #[error("the target did not answer in time; the lease is doubtful and is being removed")]

@@ -42,7 +42,7 @@ pub enum UnsealError {
     #[error("it was changed, or sealed for another place")]
     Altered,
     /// Of a later release, or no envelope at all.
-    #[error("it is no sealed secret that this release knows")]
+    #[error("it is not a sealed secret that this release can read")]
     Unreadable,
 }
 

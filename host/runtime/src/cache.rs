@@ -86,7 +86,7 @@ impl CompileCache {
             match deserialize(engine, &code) {
                 Ok(component) => return Ok(component),
                 Err(error) => {
-                    tracing::warn!(%error, name, "a compiled plugin does not load; it is compiled anew")
+                    tracing::warn!(%error, name, "a compiled plugin does not load; recompiling it")
                 }
             }
         }
@@ -110,7 +110,7 @@ impl CompileCache {
             Ok(code) => Some(code),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!(%error, name, "a compiled plugin is not used; it is compiled anew");
+                tracing::warn!(%error, name, "a compiled plugin is not used; recompiling it");
                 None
             }
         }

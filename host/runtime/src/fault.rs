@@ -65,7 +65,7 @@ pub enum FaultKind {
         limit: usize,
     },
     /// Its answer does not hold water (UNTRUSTED-ANSWER).
-    #[error("gave an answer that cannot be used: {0}")]
+    #[error("returned an answer that cannot be used: {0}")]
     Answer(String),
     /// It answered with an error of its own.
     #[error("failed: {0}")]

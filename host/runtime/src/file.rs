@@ -79,7 +79,7 @@ pub enum SignatureFileError {
     #[error("has more than {MAX_SIGNATURE_FILE} bytes: that is no signature")]
     TooLarge,
     /// It is not text.
-    #[error("is no text: make it anew with `jit-broker plugin sign`")]
+    #[error("is not text: sign the component again with `jit-broker plugin sign`")]
     NotText,
     /// It does not vouch for the component.
     #[error(transparent)]

@@ -182,7 +182,7 @@ pub enum LoadErrorKind {
     #[error("does not fit the contract: {0}")]
     Signature(String),
     /// It needs more than any call is given.
-    #[error("needs more than a call is given: {0}")]
+    #[error("needs more resources than a call may use: {0}")]
     Resources(String),
     /// It could not be instantiated, or failed while it described itself.
     #[error(transparent)]

@@ -35,10 +35,10 @@ const KEY_LABEL: &str = "jit-plugin-key-v1:";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// Not a signature file.
-    #[error("is no signature of a plugin ({0}): make it anew with `jit-broker plugin sign`")]
+    #[error("is not a plugin's signature ({0}): sign the component again with `jit-broker plugin sign`")]
     Format(NoteError),
     /// A signed note about something else.
-    #[error("is signed, but says nothing of a plugin: make it anew with `jit-broker plugin sign`")]
+    #[error("is signed, but not as a plugin's signature: sign the component again with `jit-broker plugin sign`")]
     Statement,
     /// None of the signatures is by a key that is trusted.
     #[error(
@@ -51,13 +51,13 @@ pub enum SignatureError {
     },
     /// A signature that a trusted key is said to have made, and has not.
     #[error(
-        "has a signature of {0} that does not fit: the file was altered; do not use the component before you know why"
+        "has a signature by {0} that does not verify: the file was altered; do not use the component before you know why"
     )]
     Altered(String),
     /// The signature is good, and is of other bytes.
     #[error(
-        "vouches for the digest {signed}, but the component has {actual}: it was altered or built anew; if that was \
-         you, sign it again"
+        "vouches for the digest {signed}, but the component has {actual}: it was altered or rebuilt; if you did \
+         that, sign it again"
     )]
     OtherBytes {
         /// What was signed.

@@ -13,26 +13,26 @@ use crate::Length;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IssueRequest {
-    /// The configured target.
+    /// The target, by its configured name.
     #[cfg_attr(feature = "openapi", schema(example = "inventory_db", max_length = 63))]
     pub target: String,
-    /// The role; may be left out where the target has a default.
+    /// The role. May be absent if the target has a default role.
     #[cfg_attr(feature = "openapi", schema(example = "app_read_only", max_length = 63))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// A duration ("90s", "30m", "1h") or whole seconds; lowered to the target's or a policy's cap.
+    /// How long: a duration ("90s", "30m", "1h30m") or whole seconds. Limited by the target and by policies.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "30m"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Length>,
-    /// Why; for policies and the audit log.
+    /// Why, for policies and the audit log.
     #[cfg_attr(feature = "openapi", schema(max_length = 1024))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// A ticket; for policies and the audit log.
+    /// A ticket, for policies and the audit log.
     #[cfg_attr(feature = "openapi", schema(max_length = 128))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
-    /// Anything else worth recording: at most 16 entries.
+    /// Anything else worth recording; at most 16 entries.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
 }
@@ -99,15 +99,15 @@ pub struct IssueReply {
     /// Where to connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<Connection>,
-    /// What else the driver said.
+    /// Further facts from the driver, such as an entry's distinguished name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, String>,
-    /// `false` where the account stands before and after the lease: its end does not take back what
-    /// was handed out. Left out where it does.
+    /// `false` if the account exists before and after the lease, so that the lease's end does not take back what
+    /// was handed out. Absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(example = false))]
     pub revocable: Option<bool>,
-    /// Of a rotating account: until when the password before this one works; left out when it does not.
+    /// For rotating accounts: when the previous password stops working. Absent if it already has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub previous_valid_until: Option<Timestamp>,
@@ -144,10 +144,10 @@ pub struct Connection {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// The database, where the target has such a thing.
+    /// The database, if the target has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// All of it, with the credential, as one URI. An `ldap` URI holds no credential (RFC 4516).
+    /// All of it with the credential, as one URI. An `ldap` URI holds no credential (RFC 4516).
     #[serde(serialize_with = "disclosed")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = Password))]
     pub uri: SecretString,
@@ -165,10 +165,10 @@ pub struct Term {
     pub expires_at: Timestamp,
     /// The length of the present term.
     pub ttl_seconds: u32,
-    /// Renew from here on: 80 % of the present term.
+    /// When to renew: at 80 % of the present term.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub renew_after: Timestamp,
-    /// What no renewal passes.
+    /// The latest end that a renewal can reach.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub max_expires_at: Timestamp,
     /// Whether it can be renewed.

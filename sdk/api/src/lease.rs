@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Code, Length, Term};
 
 jit_contract::words! {
-    /// Where a lease stands.
+    /// The state of a lease.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
     pub enum LeaseState {
-        /// Intended: durable before the driver is called. The account may or may not exist.
+        /// Stored before the driver is called. The account may or may not exist.
         Pending = "pending",
         /// The account exists and its secret may have been handed out, after the audit record.
         Active = "active",
@@ -39,16 +39,16 @@ pub struct LeaseView {
     pub role: String,
     /// The account's name.
     pub ephemeral_id: String,
-    /// `false` where the account stands before and after the lease: its end does not take back what
-    /// was handed out. Left out where it does.
+    /// `false` if the account exists before and after the lease, so that the lease's end does not take back what
+    /// was handed out. Absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(example = false))]
     pub revocable: Option<bool>,
-    /// What the end of this lease did not do, where it says less than it seems to.
+    /// What the end of this lease did not do, if it did less than it seems.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Of a rotating account: until when the password that was handed out works, whether the lease
-    /// has ended or not; left out when it works no longer, and in lists.
+    /// For rotating accounts: how long the password that was handed out works, whether the lease has ended or not.
+    /// Absent if it no longer works, and in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub usable_until: Option<Timestamp>,
@@ -72,7 +72,7 @@ pub struct LeaseView {
 pub struct LeasePage {
     /// Newest first.
     pub leases: Vec<LeaseView>,
-    /// Give this as `cursor` for the next page; null at the end.
+    /// Pass this as `cursor` to get the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
@@ -81,16 +81,16 @@ pub struct LeasePage {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
-    /// As in `/issue`; the target's default when left out.
+    /// As in `/issue`; the target's default if absent.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "30m"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Length>,
 }
 
-/// The most leases that one request gives back by name.
+/// The maximum number of leases that one request gives back by name.
 pub const MAX_NAMED: usize = 1_000;
 
-/// The body of `POST /v1/leases/revoke`: either field.
+/// The body of `POST /v1/leases/revoke`: one of the two fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -99,7 +99,7 @@ pub struct GiveBackRequest {
     #[cfg_attr(feature = "openapi", schema(example = json!(["lease_01jd3x7k2m9v5q8w4r6t0y1z3b"]), min_items = 1, max_items = 1000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leases: Option<Vec<String>>,
-    /// `true`: every lease of the caller's.
+    /// `true`: all leases of the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all: Option<bool>,
 }
@@ -108,9 +108,9 @@ pub struct GiveBackRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GivenBackReply {
-    /// Each lease that was named, in that order; or all of the caller's that were not over.
+    /// Each lease that was named, in the same order; or all leases of the caller that were not over.
     pub leases: Vec<GivenBackLease>,
-    /// There are more leases than one request gives back: ask again.
+    /// Whether there are more leases than one request gives back. If so, send the request again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }

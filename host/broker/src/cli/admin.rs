@@ -17,16 +17,16 @@ pub(super) enum LeaseCommand {
     List {
         #[command(flatten)]
         socket: SocketArg,
-        /// In this target only.
+        /// Only this target.
         #[arg(long)]
         target: Option<String>,
-        /// In this state only: pending, active, revoking, revoked, doubtful.
+        /// Only leases in this state: pending, active, revoking, revoked, doubtful.
         #[arg(long)]
         state: Option<String>,
-        /// At most so many.
+        /// Maximum number of leases.
         #[arg(long, default_value_t = 100)]
         limit: usize,
-        /// How to print.
+        /// Output format.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
@@ -37,7 +37,7 @@ pub(super) enum LeaseCommand {
         socket: SocketArg,
         /// The lease's id.
         id: String,
-        /// How to print.
+        /// Output format.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
@@ -48,7 +48,7 @@ pub(super) enum LeaseCommand {
         socket: SocketArg,
         /// The lease's id.
         id: String,
-        /// Of a rotating account: change its password now, if the lease's is still the current one.
+        /// For rotating accounts: change the password now, if the lease still has the current one.
         #[arg(long)]
         rotate: bool,
     },
@@ -58,17 +58,18 @@ pub(super) enum LeaseCommand {
 pub(super) struct ReconcileArgs {
     #[command(flatten)]
     socket: SocketArg,
-    /// Say what would be done, and do nothing.
+    /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
-    /// Also remove what is held: accounts that a new or set-back store does not know, and more than the bound.
+    /// Also remove accounts that wait for an operator: those that a new or rolled-back store does not know, and
+    /// those above the configured limit.
     /// Look at them first, with --dry-run.
     #[arg(long, conflicts_with = "dry_run")]
     confirm: bool,
-    /// In this target only.
+    /// Only this target.
     #[arg(long)]
     target: Option<String>,
-    /// How to print.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
@@ -225,7 +226,7 @@ fn print_held(target: &TargetReport) {
 
 #[derive(clap::Subcommand)]
 pub(super) enum ClockCommand {
-    /// Say that the wall clock is right after a jump: leases go by it again.
+    /// Confirm that the wall clock is right after a jump: leases follow it again.
     #[command(after_help = "Example:\n  jit-broker clock confirm")]
     Confirm {
         #[command(flatten)]

@@ -25,51 +25,51 @@ use jit_ledger::audit::verify::{Options, verify};
 
 #[derive(clap::Subcommand)]
 pub(super) enum AuditCommand {
-    /// Show records, the newest last.
+    /// Show records, newest last.
     #[command(
         after_help = "Examples:\n  jit-broker audit show --last 20\n  jit-broker audit show --lease lease_01jd3x7k2m9v5q8w4r6t0y1z3b --format json\n  jit-broker audit show --event issue.denied"
     )]
     Show {
         #[command(flatten)]
         config: ConfigArg,
-        /// Only the last so many that match.
+        /// Maximum number of matching records, counted from the newest.
         #[arg(long, default_value_t = 50)]
         last: usize,
-        /// Of this lease only.
+        /// Only records of this lease.
         #[arg(long)]
         lease: Option<String>,
-        /// Of this kind only, such as issue.granted; `issue.` for all that begin so.
+        /// Only this event, such as issue.granted; `issue.` selects all events that begin with it.
         #[arg(long)]
         event: Option<String>,
-        /// Of this workload only.
+        /// Only records of this workload.
         #[arg(long)]
         workload: Option<String>,
-        /// How to print.
+        /// Output format.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Recompute the whole log and check every signature; exit code 3 says that it was changed.
+    /// Recompute the whole log and check every signature. Exits with 3 if it was changed.
     #[command(
-        after_help = "Examples:\n  jit-broker audit verify --config broker.toml\n  jit-broker audit verify --jsonl audit.jsonl --key jit-broker+4f2a91c0+AXx…   # offline, from an export\n  jit-broker audit verify --against kept.checkpoint                            # finds a log that was cut or set back"
+        after_help = "Examples:\n  jit-broker audit verify --config broker.toml\n  jit-broker audit verify --jsonl audit.jsonl --key jit-broker+4f2a91c0+AXx…   # offline, from an export\n  jit-broker audit verify --against kept.checkpoint                            # finds a log that was cut or rolled back"
     )]
     Verify {
         #[command(flatten)]
         config: ConfigArg,
-        /// An exported file instead of the store.
+        /// Verify an exported file instead of the store.
         #[arg(long, value_name = "FILE", requires = "key")]
         jsonl: Option<PathBuf>,
         /// The verifier key that is trusted (`audit key --show` prints it); by default that of the
         /// configured signing key.
         #[arg(long, value_name = "KEY")]
         key: Option<String>,
-        /// A checkpoint that was kept elsewhere.
+        /// Also compare with a checkpoint that was kept elsewhere.
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,
         /// The folder of archived segments; by default the one of `[audit]` archive.
         #[arg(long, value_name = "DIR", conflicts_with = "jsonl")]
         archive: Option<PathBuf>,
     },
-    /// Close the oldest records into segments now; the broker does so by itself every ten minutes.
+    /// Move the oldest records into archive segments now. The broker does this by itself every ten minutes.
     #[command(
         after_help = "Examples:\n  jit-broker audit archive              # what is older than [audit] archive says\n  jit-broker audit archive --keep 30d"
     )]
@@ -79,7 +79,7 @@ pub(super) enum AuditCommand {
         /// Records younger than this stay in the store.
         #[arg(long, value_name = "DURATION")]
         keep: Option<Ttl>,
-        /// How to print.
+        /// Output format.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
@@ -88,18 +88,18 @@ pub(super) enum AuditCommand {
     Export {
         #[command(flatten)]
         config: ConfigArg,
-        /// The file; it must not be there yet.
+        /// The file to write; it must not exist yet.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Make the signing key, or print the verifier key of the one that is there.
+    /// Make the signing key, or print the verifier key of an existing one.
     #[command(
         after_help = "Examples:\n  jit-broker audit key data/audit.key            # makes it\n  jit-broker audit key data/audit.key --show     # prints the key that others verify with"
     )]
     Key {
         /// The key's file.
         file: PathBuf,
-        /// Do not make one.
+        /// Print the existing key's verifier key instead of making a key.
         #[arg(long)]
         show: bool,
         /// The log's name, as `[audit]` origin has it.
@@ -267,7 +267,7 @@ async fn export_log(config: &ConfigArg, out: PathBuf) -> anyhow::Result<()> {
     let file = options.open(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut file = std::io::BufWriter::new(file);
     let size = match &checkpoint {
-        Some(note) => Checkpoint::read_unverified(note).context("the store's checkpoint is none")?.size,
+        Some(note) => Checkpoint::read_unverified(note).context("the stored checkpoint is not a signed note")?.size,
         None => 0,
     };
     let mut written = 0;

@@ -29,18 +29,18 @@ pub(super) enum ConfigCommand {
         #[arg(long)]
         offline: bool,
     },
-    /// Have a running broker read its configuration anew: plugins, policies, targets, connections,
-    /// issuers. All or nothing; SIGHUP does the same.
+    /// Make a running broker reload its configuration: plugins, policies, targets, connections, issuers. Everything
+    /// changes or nothing does; SIGHUP does the same.
     #[command(after_help = "Example:\n  jit-broker config reload --config broker.toml")]
     Reload {
         #[command(flatten)]
         socket: SocketArg,
-        /// Also where accounts that are still there could then not be removed, because their driver
-        /// or connection is gone.
+        /// Apply the configuration even if existing accounts could then no longer be removed, because their driver or
+        /// connection is gone.
         #[arg(long)]
         force: bool,
     },
-    /// Print a configuration with every section and key, commented.
+    /// Print an example configuration with every section and key explained.
     Example,
 }
 

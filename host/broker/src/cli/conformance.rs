@@ -25,8 +25,8 @@ Examples:
   jit-broker plugin test --driver mine.wasm --fixture mine.toml --only crash:: --only outage::
   jit-broker plugin test --driver mine.wasm --fixture mine.toml --format junit --output report.xml
 
-A policy is asked each case several times, each time on a fresh instance: its answers must be the expected
-ones, and all the same. docs/plugins.md has the form of the cases.
+A policy is asked each case several times, each time on a fresh instance. All answers must be the expected
+one. docs/plugins.md has the form of the cases.
 
 A fixture is a piece of the broker's configuration (one connection, one target) and a section
 [conformance] that says how an account logs in; docs/drivers/conformance.md explains it.
@@ -38,16 +38,16 @@ pub(super) struct TestArgs {
     /// The driver's component.
     #[arg(long, value_name = "WASM", required_unless_present_any = ["list", "policy"])]
     driver: Option<PathBuf>,
-    /// What the kit must know about the backend (TOML).
+    /// What the kit needs to know about the backend (TOML).
     #[arg(long, value_name = "FILE", required_unless_present_any = ["list", "policy"])]
     fixture: Option<PathBuf>,
     /// The policy's component.
     #[arg(long, value_name = "WASM", conflicts_with_all = ["driver", "fixture", "list"], requires = "cases")]
     policy: Option<PathBuf>,
-    /// What the policy is asked, and what it must answer (TOML).
+    /// What the policy is asked and what it must answer (TOML).
     #[arg(long, value_name = "FILE", requires = "policy")]
     cases: Option<PathBuf>,
-    /// The policy's configuration (TOML or JSON), in the place of the one that the cases share.
+    /// The policy's configuration (TOML or JSON), instead of the one that the cases share.
     #[arg(long, value_name = "FILE", requires = "policy")]
     config: Option<PathBuf>,
     /// How often the policy is asked each case.
@@ -59,10 +59,10 @@ pub(super) struct TestArgs {
     /// How to print the report.
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     format: ReportFormat,
-    /// Where the report goes; by default to standard output.
+    /// The file for the report; by default standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Show the cases and run none.
+    /// List the cases without running them.
     #[arg(long)]
     list: bool,
 }

@@ -22,26 +22,26 @@ Examples:
 
   jit-broker dev --config broker.toml    # your configuration, and the embedded issuer beside yours
 
-Whoever reaches the embedded issuer can be any workload: it listens on loopback only, and is in no other command.";
+Whoever can reach the embedded issuer can be any workload. So it listens only on loopback, and no other command has it.";
 
 #[derive(clap::Args)]
 pub(super) struct DevArgs {
-    /// A configuration of your own; the embedded issuer is added to it.
+    /// Your own configuration; the embedded issuer is added to it.
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["database", "password_file", "roles", "owner"])]
     config: Option<PathBuf>,
-    /// Without a configuration: the database in which accounts are made, without a password.
+    /// Without a configuration: the URL of the database in which accounts are created, without a password.
     #[arg(long, value_name = "URL", required_unless_present = "config")]
     database: Option<Url>,
-    /// The file with the broker's own password there.
+    /// The file with the broker's own password for that database.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// A role that applications may get; repeat for more, the first is the default.
+    /// A role that applications may get. Repeat it for more; the first one is the default.
     #[arg(long = "role", value_name = "ROLE", required_unless_present = "config")]
     roles: Vec<String>,
-    /// Who gets the tables that an account leaves behind.
+    /// The role that gets the tables that an account leaves behind.
     #[arg(long, value_name = "ROLE")]
     owner: Option<String>,
-    /// Where the generated configuration, store and audit key go.
+    /// The folder for the generated configuration, store and audit key.
     #[arg(long, value_name = "DIR", default_value = "jit-dev")]
     data: PathBuf,
     /// The folder with the built plugins.
@@ -50,10 +50,10 @@ pub(super) struct DevArgs {
     /// Where the broker listens.
     #[arg(long, default_value = "127.0.0.1:8700", conflicts_with = "config")]
     listen: SocketAddr,
-    /// Where the embedded issuer listens: a loopback address.
+    /// Where the embedded issuer listens; must be a loopback address.
     #[arg(long, default_value = "127.0.0.1:8701")]
     issuer: SocketAddr,
-    /// How a workload is named by the claims of the embedded issuer's tokens.
+    /// How a workload's name is made from the claims of the embedded issuer's tokens.
     #[arg(
         long,
         value_name = "TEMPLATE",

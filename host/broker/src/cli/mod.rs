@@ -56,27 +56,27 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
-    /// Serve on a laptop: with an embedded token issuer, and an audit key made where there is none.
+    /// Serve on a laptop, with an embedded token issuer. Makes an audit key if there is none.
     #[command(after_help = dev::EXAMPLES)]
     Dev(dev::DevArgs),
-    /// Look at a configuration before it is served.
+    /// Check a configuration, reload it, or print an example.
     #[command(subcommand)]
     Config(check::ConfigCommand),
-    /// See and end leases, through a running broker's admin socket.
+    /// List, show and end leases, through a running broker's admin socket.
     #[command(subcommand)]
     Lease(admin::LeaseCommand),
-    /// See and hasten the rotations of accounts, through a running broker's admin socket.
+    /// List rotating accounts and rotate them now, through a running broker's admin socket.
     #[command(subcommand)]
     Rotation(rotation::RotationCommand),
-    /// Make the key that the store's passwords are sealed with.
+    /// Make the key that seals passwords in the store.
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Compare now what the store says with what the targets have.
+    /// Compare the store with the accounts in the targets now.
     #[command(
         after_help = "Examples:\n  jit-broker reconcile --dry-run\n  jit-broker reconcile --confirm --target inventory_db"
     )]
     Reconcile(admin::ReconcileArgs),
-    /// Say what holds after a jump of the wall clock, through a running broker's admin socket.
+    /// Decide what happens after the wall clock jumped, through a running broker's admin socket.
     #[command(subcommand)]
     Clock(admin::ClockCommand),
     /// Read, verify and export the audit log; works without a running broker.
@@ -85,7 +85,7 @@ enum Command {
     /// Write, build, check, test, sign and list plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    /// Explain decisions, and try policies on recorded ones.
+    /// Explain a decision, or let a policy decide recorded requests again.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Print the API's description (OpenAPI 3.1).
@@ -137,6 +137,12 @@ fn version() -> &'static str {
     } else {
         env!("CARGO_PKG_VERSION")
     }
+}
+
+/// The command line as clap knows it, for the page that is generated from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line and gives the exit code.

@@ -22,15 +22,14 @@ pub(super) enum PluginCommand {
         /// Also print every SQL statement that each driver can ever run.
         #[arg(long)]
         statements: bool,
-        /// How to print.
+        /// Output format.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Write a new plugin's project: it builds, and has tests and a README.
+    /// Create a project for a new plugin, with tests and a README.
     #[command(after_help = plugin_new::EXAMPLES)]
     New(plugin_new::NewArgs),
-    /// Build a plugin into a component: a crate, or a policy in Python or JavaScript. Finds or
-    /// fetches the tools that it needs.
+    /// Build a plugin into a component. Finds or downloads the tools that it needs.
     #[command(
         after_help = "Examples:\n  jit-broker plugin build my-rule\n  jit-broker plugin build plugins/policy-allow-list --out plugins/"
     )]
@@ -38,15 +37,14 @@ pub(super) enum PluginCommand {
         /// The project's folder.
         #[arg(default_value = ".")]
         folder: PathBuf,
-        /// Where the component goes; by default target/plugins of the project or workspace.
+        /// The folder for the component; by default target/plugins of the project or workspace.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Check a component: its kind, its contract version, what it imports and is granted; and how to mend it.
+    /// Check whether a broker would load a component, and say how to fix it.
     #[command(after_help = plugin_check::EXAMPLES)]
     Check(plugin_check::CheckArgs),
-    /// Test a component: a policy against a table of cases, a driver through an account's whole life
-    /// on a real backend.
+    /// Test a component: a policy against a table of cases, a driver through an account's whole life on a real backend.
     #[command(after_help = conformance::EXAMPLES)]
     Test(conformance::TestArgs),
     #[command(flatten)]

@@ -15,16 +15,16 @@ Examples:
   jit-broker plugin check my-driver.wasm --grants log,http
   jit-broker plugin check my-driver.wasm --config broker.toml --plugin my-driver
 
-One line for each thing that is wrong, with what to do about it. Exit code 3 when there is any.";
+Prints one line for each thing that is wrong, with what to do about it. Exits with 3 if there is any.";
 
 #[derive(clap::Args)]
 pub(super) struct CheckArgs {
     /// The component.
     file: PathBuf,
-    /// What it would be granted, of log, secrets, sql, session, http, ldap; an empty text is nothing.
+    /// What it would be granted: any of log, secrets, sql, session, http, ldap. An empty text grants nothing.
     #[arg(long, value_name = "LIST", conflicts_with = "config")]
     grants: Option<String>,
-    /// A broker's configuration that says what it is granted.
+    /// A broker's configuration, which says what it is granted.
     #[arg(long, value_name = "FILE", requires = "plugin")]
     config: Option<PathBuf>,
     /// Its name in that configuration.

@@ -15,22 +15,22 @@ Examples:
   jit-broker plugin new driver my-backend --world http
   jit-broker plugin new context my-facts
 
-The project stands alone: it holds the SDK of this broker's version. docs/plugins.md goes on from there.";
+The project stands alone: it holds the SDK of this broker's version. docs/plugins.md shows what comes next.";
 
 #[derive(clap::Args)]
 pub(super) struct NewArgs {
-    /// What it becomes.
+    /// The kind of plugin.
     #[arg(value_enum)]
     kind: NewKind,
     /// Its name: lower-case words with hyphens, such as my-rule.
     name: String,
-    /// What it is written in. Policies can be in any of them, the others are in Rust.
+    /// The language. Policies can be in any of them; other plugins are in Rust.
     #[arg(long, value_enum, default_value_t = Lang::Rust)]
     lang: Lang,
     /// What a driver may ask of the host.
     #[arg(long, value_enum, default_value_t = World::Sql)]
     world: World,
-    /// Where it goes; by default a folder of its name here. Nothing is overwritten.
+    /// The project's folder; by default a new folder with its name. Nothing is overwritten.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// A checkout of jit-broker's source tree to take the Rust SDK from, instead of the SDK in this binary.

@@ -93,7 +93,7 @@ pub(super) struct SimulateArgs {
     /// A renewal in place of a new lease.
     #[arg(long)]
     renew: bool,
-    /// How to print.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }

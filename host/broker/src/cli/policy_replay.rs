@@ -80,7 +80,7 @@ pub(super) struct ReplayArgs {
     /// The most groups that are shown.
     #[arg(long, default_value_t = 20)]
     limit: usize,
-    /// How to print.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }

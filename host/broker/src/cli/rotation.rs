@@ -9,18 +9,18 @@ use jit_api::url::encode;
 
 #[derive(clap::Subcommand)]
 pub(super) enum RotationCommand {
-    /// List rotating accounts: where each stands, and when its password changes next.
+    /// List rotating accounts with their state and the time of the next rotation.
     #[command(after_help = "Examples:\n  jit-broker rotation list\n  jit-broker rotation list --format json")]
     List {
         #[command(flatten)]
         socket: SocketArg,
-        /// How to print.
+        /// Output format.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Change a rotating account's password before its time, when it leaked.
+    /// Change a rotating account's password now, because it leaked.
     #[command(
-        after_help = "Examples:\n  jit-broker rotation now shop_db app\n  jit-broker rotation now shop_db app --at-once\n\nWhoever holds the old password has the overlap to fetch the new one, whatever was promised.\nWhile an overlap is in progress, the rotation begins when that has ended.\nWith --at-once there is no overlap, and the account's sessions are ended: for a password that is misused."
+        after_help = "Examples:\n  jit-broker rotation now shop_db app\n  jit-broker rotation now shop_db app --at-once\n\nWhoever holds the old password has only the overlap to fetch the new one, whatever the reply said.\nIf an overlap is in progress, the rotation begins when it has ended.\nWith --at-once there is no overlap, and the account's sessions are ended: for a password that is misused."
     )]
     Now {
         #[command(flatten)]
@@ -29,10 +29,10 @@ pub(super) enum RotationCommand {
         target: String,
         /// The role.
         role: String,
-        /// Without an overlap: whoever holds a password loses it, and the account's sessions are ended.
+        /// No overlap: old passwords stop working at once, and the account's sessions are ended.
         #[arg(long)]
         at_once: bool,
-        /// How to print.
+        /// Output format.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },

@@ -19,21 +19,21 @@ const MAX_KEY_FILE: u64 = 1_024;
 
 #[derive(clap::Subcommand)]
 pub(super) enum SigningCommand {
-    /// Make a key that signs plugins, or print the public half of the one that is there.
+    /// Make a key that signs plugins, or print the public half of an existing one.
     #[command(
         after_help = "Examples:\n  jit-broker plugin key security-team.key           # makes it (mode 0600) and prints its public half\n  jit-broker plugin key security-team.key --show    # prints it again\n\nThe line that is printed is no secret; it goes into the configuration of the brokers:\n  [plugins]\n  require_signature = true\n  trusted_keys = [\"security-team+4f2a91c0+AXx…\"]"
     )]
     Key {
-        /// The key's file. It belongs where plugins are released, not where brokers run.
+        /// The key's file. Keep it where plugins are released, not where brokers run.
         file: PathBuf,
-        /// Do not make one.
+        /// Print the existing key's public part instead of making a key.
         #[arg(long)]
         show: bool,
-        /// The key's name, as audit records will have it; by default the file's name without its end.
+        /// The key's name in audit records; by default the file's name without its extension.
         #[arg(long)]
         name: Option<String>,
     },
-    /// Sign components: the signature is written beside each, as FILE.sig.
+    /// Sign components. The signature is written beside each, as FILE.sig.
     #[command(
         after_help = "Examples:\n  jit-broker plugin sign my-rule.wasm --key security-team.key\n  jit-broker plugin sign *.wasm --key old.key --key new.key      # while keys are changed\n\nSignatures that other keys made of the same bytes stay in the file."
     )]
@@ -44,16 +44,16 @@ pub(super) enum SigningCommand {
         /// A signing key's file; repeat it to sign with several.
         #[arg(long = "key", required = true, value_name = "KEYFILE")]
         keys: Vec<PathBuf>,
-        /// Where the signature goes instead, for one component.
+        /// The file for the signature, if there is only one component.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Check that a trusted key has signed components; exit code 3 says that none has.
+    /// Check that a trusted key has signed components. Exits with 3 if none has.
     #[command(
         after_help = "Examples:\n  jit-broker plugin verify my-rule.wasm --key security-team+4f2a91c0+AXx…\n  jit-broker plugin verify my-rule.wasm --key security-team.pub              # a file with that line\n  jit-broker plugin verify --config /etc/jit-broker/broker.toml              # all of its plugins, with its trusted keys"
     )]
     Verify {
-        /// The components; by default all of the configuration's.
+        /// The components; by default all of the configuration.
         #[arg(value_name = "FILE", required_unless_present = "config")]
         files: Vec<PathBuf>,
         /// A verifier key that is trusted, or a file that holds it; repeat it for more. By default those

@@ -8,14 +8,14 @@ use jit_config::SecretRef;
 
 #[derive(clap::Subcommand)]
 pub(super) enum StoreCommand {
-    /// Make the key that seals rotating accounts' passwords, or print the id of one.
+    /// Make the key that seals rotating accounts' passwords, or print a key's id.
     #[command(
         after_help = "Example:\n  jit-broker store key data/sealing.key\n\nThen write into the configuration:\n  [store]\n  sealing_key = { file = \"data/sealing.key\" }\n\nTo change it, make another and keep the old one until every password has been rotated:\n  sealing_key = { file = \"data/sealing-2.key\" }\n  former_sealing_keys = [{ file = \"data/sealing.key\" }]"
     )]
     Key {
         /// The key's file.
         file: PathBuf,
-        /// Do not make one.
+        /// Print the existing key's id instead of making a key.
         #[arg(long)]
         show: bool,
     },

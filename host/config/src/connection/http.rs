@@ -44,7 +44,7 @@ fn addresses(section: &Section<'_>) -> Option<Vec<IpAddr>> {
             Ok(address) => addresses.push(address),
             Err(_) => {
                 let help = "a name would let its owner choose the address: write the address itself";
-                let message = format!("`{}` is no IP address", shown(word));
+                let message = format!("`{}` is not an IP address", shown(word));
                 section.error("addresses", message, Some(help.to_owned()));
                 return None;
             }

@@ -142,7 +142,7 @@ const ROWS: &[Row] = &[
     row(CONNECTION_WITH_PASSWORD, "kind = \"ldap\"\nbind_dn = \"cn=j\"\nurl = \"ldaps://h\"", "inventory]", "`password` is missing in [connections.inventory]"),
     row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"http://10.0.0.1\"", "\"http://10", "http:// is not encrypted, and the server is on another machine: whoever answers in its place gets the passwords"),
     row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h?x=1\"", "\"https://h?", "`url` must be a URL such as \"https://vault.example.com:8200\": it must end with its path"),
-    row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h\"\naddresses = [\"vault\"]", "[\"vault\"]", "`vault` is no IP address"),
+    row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h\"\naddresses = [\"vault\"]", "[\"vault\"]", "`vault` is not an IP address"),
     row(CONNECTION, "kind = \"http\"\nurl = \"https://h\"", "password", "unknown key `password` in [connections.inventory]"),
     row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h\"\nsecrets = { jwt = {} }", "{} }", "`jwt` must have either `file` or `env`"),
     row(CONNECTION_WITH_PASSWORD, "kind = \"http\"\nurl = \"https://h\"\nsecrets = { jwt = \"hunter2\" }", "\"hunter2\"", "`jwt` must not stand in the configuration: say where it is, never what it is"),

@@ -25,7 +25,7 @@ pub enum ClaimProblem {
     #[error("claim is missing")]
     Missing,
     /// The path can be read in two ways, and the token has a value for both.
-    #[error("claim path fits two claims of the token")]
+    #[error("claim path matches two claims of the token")]
     Ambiguous,
     /// An object or a list.
     #[error("claim is not a string, number or boolean")]

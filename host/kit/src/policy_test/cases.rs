@@ -290,7 +290,7 @@ impl ExpectTable {
 }
 
 fn requirement(word: &str) -> Result<Requirement> {
-    Requirement::from_word(word).with_context(|| format!("requires: {word:?} is none of reason, ticket, approval"))
+    Requirement::from_word(word).with_context(|| format!("requires: {word:?} must be reason, ticket or approval"))
 }
 
 /// As the broker hands it to a plugin: a time becomes a text.

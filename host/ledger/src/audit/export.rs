@@ -62,7 +62,7 @@ pub enum ExportError {
     /// The file's last line is not what the store has there: the file is of another log, or the
     /// store was set back.
     #[error(
-        "the export ends with a record {0} that the store does not have: the file is of another log, or one of the two was changed or set back; move the file away"
+        "the export ends with a record {0} that the store does not have: the file belongs to another log, or one of the two was changed or rolled back; move the file away"
     )]
     OtherLog(u64),
     /// The store has a gap.
@@ -103,7 +103,7 @@ pub async fn run(
                 failures = failures.saturating_add(1);
                 let wait = Duration::from_secs(1 << failures.min(6)).min(BACKOFF_CAP);
                 let path = export.options.path.display();
-                tracing::error!(error = &error as &dyn std::error::Error, %path, failures, "the audit export failed; it goes on where it was");
+                tracing::error!(error = &error as &dyn std::error::Error, %path, failures, "the audit export failed; it continues where it stopped");
                 wait
             }
         };
@@ -134,7 +134,7 @@ async fn finished<T>(round: impl Future<Output = T>, shutdown: &CancellationToke
     tokio::select! {
         ended = round => Some(ended),
         () = given_up => {
-            tracing::warn!("the audit export did not end in time; it goes on after the restart");
+            tracing::warn!("the audit export did not end in time; it continues after the restart");
             None
         }
     }

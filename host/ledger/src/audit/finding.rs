@@ -42,14 +42,14 @@ pub enum Finding {
     },
     /// A record that no checkpoint is about.
     #[error(
-        "record {seq} was inserted: no checkpoint is about it (an export that was interrupted looks the same until it goes on)"
+        "record {seq} was inserted: no checkpoint covers it (an interrupted export looks the same until it continues)"
     )]
     Inserted {
         /// The first such record's number.
         seq: u64,
     },
     /// Another record stands in its place.
-    #[error("in the place of record {seq} stands record {found}: the records were reordered or renumbered")]
+    #[error("record {found} is where record {seq} should be: the records were reordered or renumbered")]
     Reordered {
         /// The place.
         seq: u64,
@@ -65,7 +65,7 @@ pub enum Finding {
         expected: u64,
     },
     /// Each record fits its leaf, but together they are not what was signed.
-    #[error("among the records {after} to {} at least one is not what was signed: altered, inserted or removed together with its leaf", before.saturating_sub(1))]
+    #[error("at least one of the records {after} to {} is not what was signed: it was altered, inserted, or removed together with its leaf", before.saturating_sub(1))]
     Rewritten {
         /// Up to here the log is what was signed.
         after: u64,
@@ -74,7 +74,7 @@ pub enum Finding {
     },
     /// Two checkpoints of the same size, both signed with the key, are about different records.
     #[error(
-        "two signed checkpoints disagree about the first {size} records: the log was set back and gone on with otherwise, or written anew with the key"
+        "two signed checkpoints disagree about the first {size} records: the log was rolled back and extended differently, or rewritten with the signing key"
     )]
     Forked {
         /// The size.
@@ -90,14 +90,14 @@ pub enum Finding {
     },
     /// The checkpoint is about records that were not read.
     #[error(
-        "the checkpoint that was kept elsewhere is about {size} records, and those are archived: --archive names the folder"
+        "the checkpoint that was kept elsewhere covers {size} records, and those are archived: name their folder with --archive"
     )]
     NeedsArchive {
         /// How many.
         size: u64,
     },
     /// The segments are not what the store says was archived.
-    #[error("the archived records before {size} are not those that the store let go of")]
+    #[error("the archived records before {size} are not those that left the store")]
     OtherArchive {
         /// How many were archived.
         size: u64,

@@ -182,7 +182,7 @@ impl Session {
 impl Ask {
     /// What cannot be sent.
     pub(super) fn check(&self) -> Result<()> {
-        ensure!(Method::from_bytes(self.method.as_bytes()).is_ok(), "method {:?} is none", self.method);
+        ensure!(Method::from_bytes(self.method.as_bytes()).is_ok(), "method {:?} is not an HTTP method", self.method);
         ensure!(self.path.starts_with('/'), "path must begin with /");
         ensure!(
             !self.path.contains("{password}") && !self.path.contains("{token}"),

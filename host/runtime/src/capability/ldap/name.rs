@@ -119,7 +119,7 @@ fn check_value(value: &str) -> Result<(), String> {
             b'\\' => match bytes.next() {
                 Some(b' ' | b'"' | b'#' | b'+' | b',' | b';' | b'<' | b'=' | b'>' | b'\\') => {}
                 Some(first) if first.is_ascii_hexdigit() && bytes.next().is_some_and(|b| b.is_ascii_hexdigit()) => {}
-                _ => return Err("has an escape that is none".to_owned()),
+                _ => return Err("has an invalid escape".to_owned()),
             },
             0 | b'"' | b';' | b'<' | b'>' => return Err("has a character that must be escaped".to_owned()),
             _ => {}

@@ -19,7 +19,7 @@ pub enum StatementsError {
     #[error("lists more than {MAX_TEMPLATES} statement templates")]
     TooMany,
     /// The description's property `dialect` is none that the host speaks.
-    #[error("says that its statements are written for {0:?}: the property `dialect` is postgres or mysql")]
+    #[error("declares the dialect {0:?}: the property `dialect` must be postgres or mysql")]
     Dialect(String),
     /// A template that cannot be used.
     #[error("the statement template {template:?} {error}")]

@@ -29,7 +29,7 @@ pub enum TemplateError {
     #[error("has {{}} within quotes, a dollar-quoted body or a comment, where a value cannot be quoted")]
     QuotedPlace,
     /// A `{}` that touches other text.
-    #[error("has {{}} grown together with other text: put a space beside it")]
+    #[error("has {{}} joined to other text: put a space beside it")]
     GrownTogether,
     /// More than one statement.
     #[error("must be one statement without ';': a batch takes several templates")]
@@ -47,7 +47,7 @@ pub enum TemplateError {
     #[error("has a comment or a backslash in quotes, which servers do not all read alike: leave it out")]
     Ambiguous,
     /// A statement that MySQL does not answer with a plain "done", or not in a known way.
-    #[error("begins with none of the words that a statement may begin with: see the driver guide")]
+    #[error("does not begin with a word that a statement may begin with: see the driver guide")]
     Statement,
     /// A statement that would outlive the batch or end its transaction.
     #[error("must not begin, end or leave behind transaction or session state: the host does that")]
