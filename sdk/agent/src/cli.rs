@@ -33,16 +33,16 @@ Examples:
 
 Files belong on a memory-backed volume (emptyDir with medium: Memory, or /run); the agent warns otherwise.";
 
-/// Keeps credentials of jit-broker good: in a file, or in a command's environment.
+/// Keeps credentials of jit-broker valid, in a file or in a command's environment.
 #[derive(Debug, Parser)]
 #[command(name = "jit-agent", version, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), after_help = "See --help for examples and exit codes.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// How much is logged, to stderr: error, warn, info or debug.
+    /// What is logged to stderr: error, warn, info or debug.
     #[arg(long, env = "JIT_LOG", default_value = "info", global = true)]
     pub(crate) log: tracing::level_filters::LevelFilter,
-    /// The form of the log.
+    /// Format of the log.
     #[arg(long, env = "JIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub(crate) log_format: LogFormat,
 }
@@ -56,27 +56,27 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Get a credential, write it, end.
+    /// Get a credential, write it and end.
     ///
-    /// Tries for at most --patience and then fails; what no retry betters fails at once. Beside the file it
-    /// leaves a state without secrets, by which `renew` takes the lease over.
+    /// Tries for at most --patience and then fails. A refusal that no retry can change fails at once. Beside the file
+    /// it leaves a state file without secrets, with which `renew` takes the lease over.
     #[command(after_help = EXIT_CODES)]
     Fetch(FetchArgs),
-    /// Keep a credential good that `fetch` has left, until SIGTERM.
+    /// Keep a credential valid until SIGTERM, starting from what `fetch` left.
     ///
-    /// At 80 % of the lease's term, or at --interval where that is earlier, the lease is renewed: the account
-    /// stays and the file is not touched. Where the lease cannot be prolonged any further, or with
-    /// --new-account, a new account takes its place, and --on-rotate tells who needs to know. SIGUSR1 asks
-    /// for a new account now. With --target it also gets the first credential, if there is no state.
+    /// At 80 % of the lease's term, or at --interval if that is earlier, the lease is renewed: the account stays and
+    /// the file is not touched. If the lease cannot be extended any further, or with --new-account, a new account
+    /// replaces it, and --on-rotate notifies whoever needs to know. SIGUSR1 asks for a new account now. With --target
+    /// it also gets the first credential if there is no state file.
     #[command(after_help = EXIT_CODES)]
     Renew(RenewArgs),
     /// Run a command with credentials in its environment.
     ///
-    /// Its exit code is the agent's, signals are passed on to it and its group of processes, and at its end the leases
-    /// are given back. What it leaves running ends with it: SIGTERM, and SIGKILL after --grace. As process 1 of a
-    /// container, or anywhere else, the agent waits for all processes that end below it: no init is needed beside it.
-    /// An environment cannot be changed from outside: a command that runs longer than its account can be prolonged
-    /// needs --on-rotate restart, or --out with a signal.
+    /// The agent exits with the command's exit code, passes signals on to it and its process group, and gives the
+    /// leases back at its end. Processes that the command leaves running are ended too: with SIGTERM, and with SIGKILL
+    /// after --grace. The agent waits for all processes that end below it, so it needs no init as process 1 of a
+    /// container. An environment cannot be changed from outside: a command that runs longer than its account can be
+    /// extended needs --on-rotate restart, or --out with a signal.
     #[command(after_help = EXIT_CODES)]
     Exec(ExecArgs),
     /// Print completions for a shell.
@@ -96,25 +96,25 @@ pub(crate) struct BrokerArgs {
     /// The file with the workload's token, read each time [default: /var/run/secrets/tokens/jit-broker].
     #[arg(long, env = "JIT_TOKEN_FILE", value_name = "FILE", group = "source")]
     pub(crate) token_file: Option<PathBuf>,
-    /// The environment variable with the token; JIT_TOKEN is used where it is set and nothing else is said.
+    /// The environment variable with the token. JIT_TOKEN is used if it is set and no other option names a token.
     #[arg(long, env = "JIT_TOKEN_ENV", value_name = "NAME", group = "source")]
     pub(crate) token_env: Option<String>,
-    /// A command that prints the token, split at blanks, started each time.
+    /// A command that prints the token. It is split at spaces and run each time.
     #[arg(long, env = "JIT_TOKEN_COMMAND", value_name = "COMMAND", group = "source")]
     pub(crate) token_command: Option<String>,
-    /// The socket of the SPIFFE Workload API, which gives the token.
+    /// The socket of the SPIFFE Workload API, from which the token comes.
     #[arg(long, env = "JIT_SPIFFE_SOCKET", value_name = "PATH", group = "source")]
     pub(crate) spiffe_socket: Option<PathBuf>,
-    /// With --spiffe-socket: whom the token is for [default: jit-broker].
+    /// With --spiffe-socket: the token's audience [default: jit-broker].
     #[arg(long, env = "JIT_AUDIENCE", value_name = "AUDIENCE")]
     pub(crate) audience: Option<String>,
-    /// The only authorities for the broker's certificate, as PEM; without it, the system's.
+    /// The only authorities for the broker's certificate (PEM); by default the system's.
     #[arg(long, env = "JIT_CA_FILE", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// Allow http:// to another machine: something on this one does the TLS.
+    /// Allow http:// to another machine, because something on this machine does the TLS.
     #[arg(long, env = "JIT_ALLOW_PLAINTEXT")]
     pub(crate) allow_plaintext: bool,
-    /// A TOML file with these settings, and several credentials.
+    /// A TOML file with these settings, for one or several credentials.
     #[arg(long, env = "JIT_AGENT_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }
@@ -123,19 +123,19 @@ pub(crate) struct BrokerArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Credential")]
 pub(crate) struct CredentialArgs {
-    /// The broker's name of the target.
+    /// The target, by the broker's name for it.
     #[arg(long, env = "JIT_TARGET")]
     pub(crate) target: Option<String>,
-    /// The role; without it, the target's default.
+    /// The role; by default the target's default role.
     #[arg(long, env = "JIT_ROLE")]
     pub(crate) role: Option<String>,
-    /// The length of a term, such as 30m; without it, the target's default.
+    /// The length of a term, such as 30m; by default the target's.
     #[arg(long, env = "JIT_TTL")]
     pub(crate) ttl: Option<Length>,
-    /// Why; for the policies and the audit log.
+    /// The reason, for policies and the audit log.
     #[arg(long, env = "JIT_REASON")]
     pub(crate) reason: Option<String>,
-    /// A ticket; for the policies and the audit log.
+    /// A ticket, for policies and the audit log.
     #[arg(long, env = "JIT_TICKET")]
     pub(crate) ticket: Option<String>,
     /// The file.
@@ -144,7 +144,7 @@ pub(crate) struct CredentialArgs {
     /// Its form [default: by its name: .json, .properties, .cnf, .pgpass, .uri; else env].
     #[arg(long, env = "JIT_FORMAT", value_enum)]
     pub(crate) format: Option<Format>,
-    /// What names begin with, in all env forms, properties and exec [default: DB_; none in properties].
+    /// The prefix of names, in all env forms, properties and exec [default: DB_; none in properties].
     #[arg(long, env = "JIT_PREFIX")]
     pub(crate) prefix: Option<String>,
     /// A template with {{username}}, {{password | json}} and the like; makes the format template.
@@ -156,7 +156,7 @@ pub(crate) struct CredentialArgs {
     /// The file's owner, as UID, UID:GID or :GID.
     #[arg(long, env = "JIT_OWNER")]
     pub(crate) owner: Option<Owner>,
-    /// Make a new account each time instead of renewing the lease: no password is older than a term.
+    /// Get a new account each time instead of renewing the lease, so that no password is older than a term.
     #[arg(long, env = "JIT_NEW_ACCOUNT")]
     pub(crate) new_account: bool,
 }
@@ -167,7 +167,7 @@ pub(crate) struct FetchArgs {
     pub(crate) credential: CredentialArgs,
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
-    /// How long to try.
+    /// How long to keep trying.
     #[arg(long, env = "JIT_PATIENCE", default_value = "2m", value_parser = duration)]
     pub(crate) patience: Duration,
 }
@@ -176,17 +176,17 @@ pub(crate) struct FetchArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Renewal")]
 pub(crate) struct KeepArgs {
-    /// Renew at least so often; 80 % of the lease's term is the latest in any case.
+    /// Renew at least this often; in any case at 80 % of the lease's term.
     #[arg(long, env = "JIT_INTERVAL", value_parser = duration)]
     pub(crate) interval: Option<Duration>,
-    /// What to do once there is a new account, after it was written: signal:HUP:pidfile=FILE,
-    /// signal:HUP:process=NAME, exec:COMMAND; with `exec` also signal:HUP and restart. May be repeated.
+    /// What to do after a new account was written: signal:HUP:pidfile=FILE, signal:HUP:process=NAME, exec:COMMAND; with
+    /// `exec` also signal:HUP and restart. May be repeated.
     #[arg(long, env = "JIT_ON_ROTATE", value_name = "ACTION", value_delimiter = None)]
     pub(crate) on_rotate: Vec<OnRotate>,
-    /// How long giving back may take at the end [default: 800ms; exec: 5s].
+    /// How long giving leases back may take at the end [default: 800ms; exec: 5s].
     #[arg(long, env = "JIT_EXIT_GRACE", value_parser = duration)]
     pub(crate) exit_grace: Option<Duration>,
-    /// Serve /livez, /readyz and /metrics there, such as 127.0.0.1:9180.
+    /// Serve /livez, /readyz and /metrics at this address, such as 127.0.0.1:9180.
     #[arg(long, env = "JIT_HEALTH", value_name = "ADDRESS")]
     pub(crate) health: Option<SocketAddr>,
 }
@@ -218,7 +218,7 @@ pub(crate) struct ExecArgs {
     /// The names in the command's environment: env (with the prefix) or pgenv (libpq's).
     #[arg(long, env = "JIT_ENV", value_enum, default_value_t = Format::Env)]
     pub(crate) env: Format,
-    /// How long the command, and what it leaves running, may take to end after SIGTERM before it is killed.
+    /// How long the command and what it leaves running may take to end after SIGTERM, before they are killed.
     #[arg(long, env = "JIT_GRACE", default_value = "30s", value_parser = duration)]
     pub(crate) grace: Duration,
     /// How long to try for the first credentials.

@@ -24,7 +24,7 @@ fn commands(program: Command) -> String {
     let mut page = made_by("the program's own help");
     page.push_str(
         "# Commands\n\nThese are the help texts of `jit-broker`; `jit-broker COMMAND --help` prints the same.\n\
-         [Ask for credentials](../clients.md#jit-agent) has `jit-agent`.\n",
+         [jit-agent](jit-agent.md) has a page of its own.\n",
     );
     add(&mut page, &program, &program, &[]);
     page
@@ -56,4 +56,20 @@ fn the_page_of_commands_is_what_the_program_says() {
 fn the_page_of_the_http_api_is_what_its_document_says() {
     let document = serde_json::from_str(&jit_http::openapi()).unwrap();
     expect_file!["../../../../docs/reference/http.md"].assert_eq(&http::page(&document));
+}
+
+/// Who starts copies from one of the two: they are the same.
+#[test]
+fn the_page_for_the_start_shows_the_commands_of_the_help() {
+    let program = jit_broker::cli::command();
+    let help = program.find_subcommand("dev").and_then(Command::get_after_help).unwrap().to_string();
+    let help: Vec<&str> = help.lines().map(str::trim).collect();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/start.md")).unwrap();
+    let blocks = page.split("\n```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    let shown: Vec<&str> =
+        blocks.filter(|block| block.contains("jit-broker dev") || block.contains("/issue")).collect();
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    for line in shown.iter().flat_map(|block| block.lines()) {
+        assert!(help.contains(&line.trim()), "`jit-broker dev --help` does not show: {line}");
+    }
 }

@@ -5,6 +5,7 @@ mod files;
 mod hostile;
 mod meaning;
 mod mistakes;
+mod pages;
 pub(crate) mod reference;
 mod secrecy;
 

@@ -385,7 +385,7 @@ mod tests {
         assert!(with("verdict = \"maybe\"").contains("maybe"));
         assert!(with("verdict = \"deny\", max_ttl = \"1h\"").contains("go with verdict"));
         assert!(with("verdict = \"allow\", max_ttl = \"soon\"").contains("max_ttl"));
-        assert!(with("verdict = \"allow\", requires = [\"luck\"]").contains("none of reason"));
+        assert!(with("verdict = \"allow\", requires = [\"luck\"]").contains("must be reason"));
         assert!(with("problems = []").contains("name a part"));
         assert!(with("problems = [\"x\"], reason = \"y\"").contains("reason goes with"));
         let asked = |request: &str| {
