@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
 use jit_core::causes::with_causes;
 use jit_core::driver::{Feature, RoleView, TargetView};
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Event, PluginRejected, PluginServed, Process};
 use jit_core::policy::Mode as PolicyMode;
 use jit_core::rollout::ShareKey;
 use jit_core::trace::OnBehalf;
@@ -274,25 +274,22 @@ fn load_plugins(
 /// can be loaded. `trigger` says what made the broker look.
 #[must_use]
 pub fn rejections(error: &anyhow::Error, trigger: &'static str) -> Vec<AuditEvent> {
-    let event = |text: &str| {
-        AuditEvent::new(EventKind::PluginRejected, jiff::Timestamp::now())
-            .with("trigger", trigger)
-            .with_error(text.trim())
+    let rejected = |plugin: Option<&RejectedPlugin>, text: &str| {
+        let rejected = PluginRejected {
+            trigger,
+            plugin: plugin.map(|rejected| rejected.plugin.clone()),
+            plugin_sha256: plugin.and_then(|rejected| rejected.sha256.clone()),
+        };
+        AuditEvent::new(Event::PluginRejected(rejected), jiff::Timestamp::now()).with_error(text.trim())
     };
     let Some(problems) = error.downcast_ref::<ConfigErrors>() else {
-        return vec![event(&format!("{error:#}"))];
+        return vec![rejected(None, &format!("{error:#}"))];
     };
     if problems.rejected().is_empty() {
-        return vec![event(&problems.problems().first().map_or_else(String::new, jit_config::Problem::plain))];
+        let text = problems.problems().first().map_or_else(String::new, jit_config::Problem::plain);
+        return vec![rejected(None, &text)];
     }
-    let of_plugin = |rejected: &RejectedPlugin| {
-        let event = event(&rejected.reason).with("plugin", rejected.plugin.clone());
-        match &rejected.sha256 {
-            Some(sha256) => event.with("plugin_sha256", sha256.clone()),
-            None => event,
-        }
-    };
-    problems.rejected().iter().map(of_plugin).collect()
+    problems.rejected().iter().map(|plugin| rejected(Some(plugin), &plugin.reason)).collect()
 }
 
 async fn record_refused_start(store: &dyn Store, error: &anyhow::Error) {
@@ -637,25 +634,26 @@ pub(crate) fn log_key(config: &Config, mode: Mode) -> anyhow::Result<(LogKey, Or
 /// When the audit log cannot be written: then nothing may be served.
 pub async fn record_start(broker: &Broker, loaded: &Loaded) -> anyhow::Result<()> {
     let now = jiff::Timestamp::now();
-    let mut events = vec![AuditEvent::new(EventKind::BrokerStarted, now).with("version", env!("CARGO_PKG_VERSION"))];
-    events.extend(loaded.plugins.values().map(|plugin| plugin_event(EventKind::PluginLoaded, plugin)));
+    let process = Process { version: env!("CARGO_PKG_VERSION") };
+    let mut events = vec![AuditEvent::new(Event::BrokerStarted(process), now)];
+    let loaded = loaded.plugins.values().map(|plugin| AuditEvent::new(Event::PluginLoaded(served(plugin)), now));
+    events.extend(loaded);
     broker
         .commit(Change { events, ..Change::default() })
         .await
         .map_err(|error| anyhow!("the audit log cannot be written: {error}"))
 }
 
-/// An event about a plugin: which bytes, with which grants.
+/// What the record says of a plugin: which bytes, with which grants.
 #[must_use]
-pub fn plugin_event(kind: EventKind, plugin: &Plugin) -> AuditEvent {
-    let grants: Vec<String> = plugin.grants().iter().map(ToString::to_string).collect();
-    let event = AuditEvent::new(kind, jiff::Timestamp::now())
-        .with("plugin", plugin.name())
-        .with("kind", plugin.kind().to_string())
-        .with("plugin_sha256", plugin.sha256())
-        .with("grants", grants);
-    // Left out where nobody had to vouch for it.
-    if plugin.signed_by().is_empty() { event } else { event.with("signed_by", plugin.signed_by().to_vec()) }
+pub fn served(plugin: &Plugin) -> PluginServed {
+    PluginServed {
+        plugin: plugin.name().to_owned(),
+        kind: plugin.kind().to_string(),
+        plugin_sha256: plugin.sha256().to_owned(),
+        grants: plugin.grants().iter().map(ToString::to_string).collect(),
+        signed_by: plugin.signed_by().to_vec(),
+    }
 }
 
 /// What an operator has to know of each target's driver, told at start: that it cannot expire

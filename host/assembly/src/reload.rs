@@ -15,7 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use jit_api::admin::ReloadReport;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Event, Reloaded};
 use jit_runtime::{Plugin, Runtime, SessionStore};
 use tokio::sync::Mutex;
 
@@ -25,9 +25,9 @@ use crate::prepare;
 use crate::tls::Tls;
 use crate::watch::contents::Contents;
 use jit_config::{Config, ConfigErrors};
+use jit_core::operator::Operator;
 use jit_ledger::{Change, Maker};
 use jit_pipeline::broker::Broker;
-use jit_pipeline::operator::Operator;
 use jit_pipeline::places::{Misplaced, Places};
 use jit_pipeline::target::Serving;
 
@@ -403,20 +403,19 @@ fn events(report: &ReloadReport, trigger: Trigger, old: &Loaded, new: &Loaded) -
     let now = Timestamp::now();
     let loaded = report.loaded.iter().filter_map(|name| new.plugins.get(name));
     let unloaded = report.unloaded.iter().filter_map(|name| old.plugins.get(name));
-    let mut events: Vec<AuditEvent> = loaded
-        .map(|plugin| compose::plugin_event(EventKind::PluginLoaded, plugin))
-        .chain(unloaded.map(|plugin| compose::plugin_event(EventKind::PluginUnloaded, plugin)))
-        .collect();
-    let done = AuditEvent::new(EventKind::ConfigReloaded, now);
-    events.push(
-        done.with("trigger", trigger.as_str())
-            .with("targets_added", report.targets_added.clone())
-            .with("targets_removed", report.targets_removed.clone())
-            .with("needs_restart", report.needs_restart.clone())
-            .with("orphans", report.orphans.clone()),
-    );
-    if let Trigger::Admin(operator) = trigger {
-        events = events.into_iter().map(|event| operator.sign(event)).collect();
-    }
-    events
+    let loaded = loaded.map(|plugin| Event::PluginLoaded(compose::served(plugin)));
+    let unloaded = unloaded.map(|plugin| Event::PluginUnloaded(compose::served(plugin)));
+    let reloaded = Event::ConfigReloaded(Reloaded {
+        trigger: trigger.as_str(),
+        targets_added: report.targets_added.clone(),
+        targets_removed: report.targets_removed.clone(),
+        needs_restart: report.needs_restart.clone(),
+        orphans: report.orphans.clone(),
+    });
+    let operator = match trigger {
+        Trigger::Admin(operator) => Some(operator),
+        _ => None,
+    };
+    let events = loaded.chain(unloaded).chain([reloaded]);
+    events.map(|event| AuditEvent { operator, ..AuditEvent::new(event, now) }).collect()
 }

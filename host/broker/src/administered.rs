@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use jit_api::admin::{PluginRow, ReloadReport};
 use jit_assembly::reload::{Reloader, Trigger};
 use jit_config::ConfigErrors;
+use jit_core::operator::Operator;
 use jit_http::admin::Administered;
-use jit_pipeline::operator::Operator;
 use jit_runtime::Plugin;
 
 /// The plugins and the configuration that serve.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Event, Process};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -309,7 +309,7 @@ async fn stop(broker: &Arc<Broker>, background: &mut JoinSet<()>, grace: Duratio
     if tokio::time::timeout(grace, broker.tasks.wait()).await.is_err() {
         tracing::warn!("work in flight did not end in time; the next start takes it up");
     }
-    let event = AuditEvent::new(EventKind::BrokerStopped, Timestamp::now()).with("version", env!("CARGO_PKG_VERSION"));
+    let event = AuditEvent::new(Event::BrokerStopped(Process { version: env!("CARGO_PKG_VERSION") }), Timestamp::now());
     let mut events = broker.denials.take();
     events.push(event);
     if let Err(error) = broker.commit(Change { events, ..Change::default() }).await {

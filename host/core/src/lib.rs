@@ -42,6 +42,7 @@ pub mod lease;
 pub mod looked_at;
 pub mod name;
 pub mod operation;
+pub mod operator;
 pub mod outcome;
 pub mod place;
 pub mod policy;

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use jiff::Timestamp;
 use jit_api::admin::{AdminLeases, PluginRow, ReloadReport};
 use jit_core::causes::with_causes;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{ArchiveAsked, AuditEvent, Event, Plain, ReconcileAsked};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, Lease};
 use jit_core::ttl::Ttl;
@@ -24,9 +24,9 @@ use crate::problem::HttpRefused;
 use crate::server::Peer;
 use crate::trace;
 use crate::views::admin_lease;
+use jit_core::operator::Operator;
 use jit_ledger::Change;
 use jit_pipeline::broker::Broker;
-use jit_pipeline::operator::Operator;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::rotation::operate;
 use jit_pipeline::simulate::{Question, explain};
@@ -136,8 +136,8 @@ async fn revoke(
 ) -> Response {
     let result = async {
         let lease = find(&broker, &id).await?;
-        let event = operator.sign(AuditEvent::of_lease(EventKind::AdminRevoke, Timestamp::now(), &lease));
-        broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+        let event = AuditEvent::of_lease(Event::AdminRevoke(Plain {}), Timestamp::now(), &lease).by(operator);
+        broker.commit(Change::record(event)).await?;
         if query.rotate {
             // First: when it fails, the lease still says whose password it was.
             operate::rotate_away(&broker, &lease, operator).await?;
@@ -164,10 +164,9 @@ async fn reconcile_now(
         if query.target.as_ref().is_some_and(|name| !broker.serving.load().targets.contains_key(name.as_str())) {
             return Err(Refused::UnknownTarget(query.target.unwrap_or_default()));
         }
-        let event = AuditEvent::new(EventKind::AdminReconcile, Timestamp::now())
-            .with("dry_run", query.dry_run)
-            .with("confirm", query.confirm);
-        broker.commit(Change { events: vec![operator.sign(event)], ..Change::default() }).await?;
+        let asked = ReconcileAsked { dry_run: query.dry_run, confirm: query.confirm };
+        let event = AuditEvent::new(Event::AdminReconcile(asked), Timestamp::now()).by(operator);
+        broker.commit(Change::record(event)).await?;
         let report = reconcile::reconcile(&broker, pass, query.target.as_deref()).await;
         if report.targets.iter().any(|target| target.suspects > 0) {
             // The task looks too, and again when it can tell a suspect from a ghost.
@@ -193,12 +192,8 @@ async fn reload(
 
 async fn archive(State(broker): State<Arc<Broker>>, Query(query): Query<ArchiveQuery>) -> Response {
     let archived = async {
-        let event = AuditEvent::new(EventKind::AdminArchive, Timestamp::now());
-        let event = match query.keep {
-            Some(keep) => event.with("keep", keep.to_string()),
-            None => event,
-        };
-        broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+        let asked = ArchiveAsked { keep: query.keep.map(|keep| keep.to_string()) };
+        broker.commit(Change::record(AuditEvent::new(Event::AdminArchive(asked), Timestamp::now()))).await?;
         let detail = match tasks::archive::once(&broker, query.keep).await {
             Some(Ok(segments)) => return Ok(segments),
             Some(Err(error)) => with_causes(&error),

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use jit_pipeline::operator::Operator;
+use jit_core::operator::Operator;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Basis, CountedDenials, Decided, Denied, Event, ShadowDiff};
 use jit_core::name::Principal;
 use sha2::{Digest as _, Sha256};
 
@@ -42,7 +42,7 @@ impl Default for DenialBudget {
 const OWNERS: u32 = 50;
 
 /// Whose denials are counted together: owner, event, and who said no.
-type Key = (Principal, EventKind, String);
+type Key = (Principal, &'static str, String);
 
 struct Counted {
     count: u64,
@@ -99,10 +99,10 @@ impl Denials {
         let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
             metrics::counter!("jit_denials_counted_total").increment(1);
-            let by = said_by(&event).and_then(|field| event.more.get(field)?.as_str()).unwrap_or_default();
-            let mut key = (owner.clone(), event.event, by.to_owned());
+            let by = denied_by(&event.event).unwrap_or_default();
+            let mut key = (owner.clone(), event.event.word(), by.to_owned());
             if beyond.len() >= MOST_APART && !beyond.contains_key(&key) {
-                key = (everybody(), event.event, String::new());
+                key = (everybody(), event.event.word(), String::new());
             }
             let since = event.timestamp;
             let counted = beyond.entry(key).or_insert_with(|| Counted { count: 0, since, last: event.clone() });
@@ -134,9 +134,13 @@ impl Denials {
     }
 }
 
-/// The field of a denial that names who said no: a policy, or the broker by its code.
-fn said_by(event: &AuditEvent) -> Option<&'static str> {
-    ["policy", "code"].into_iter().find(|field| event.more.contains_key(*field))
+/// Who said no: a policy, or the broker by its code.
+fn denied_by(event: &Event) -> Option<&str> {
+    match event {
+        Event::IssueDenied(denied) | Event::RenewDenied(denied) => denied.by.as_ref().map(|by| by.as_str()),
+        Event::ShadowDiff(diff) => Some(&diff.policy),
+        _ => None,
+    }
 }
 
 /// Whose denials are no longer told apart.
@@ -145,11 +149,24 @@ fn everybody() -> Principal {
 }
 
 fn summary(owner: Principal, counted: Counted) -> AuditEvent {
-    let Counted { count, since, mut last } = counted;
-    let input = last.more.remove("input").map(|input| hex::encode(Sha256::digest(input.to_string())));
-    let by = said_by(&last).and_then(|field| Some((field, last.more.remove(field)?)));
+    let Counted { count, since, last } = counted;
+    let sum = |basis: Option<&Basis>| {
+        let input_sha256 = match basis {
+            Some(Basis::Decision(decision)) => digest(decision),
+            _ => None,
+        };
+        Basis::Counted(CountedDenials { count, since, input_sha256 })
+    };
+    let denied = |denied: Denied| Denied { basis: Some(sum(denied.basis.as_ref())), ..denied };
+    let event = match last.event {
+        Event::IssueDenied(one) => Event::IssueDenied(denied(one)),
+        Event::RenewDenied(one) => Event::RenewDenied(denied(one)),
+        Event::ShadowDiff(diff) => Event::ShadowDiff(ShadowDiff { basis: sum(Some(&diff.basis)), ..diff }),
+        // Nothing else is denied.
+        other => other,
+    };
     let cut = |text: Option<String>| text.map(|text| text.chars().take(MOST_TEXT).collect::<String>());
-    let mut event = AuditEvent {
+    AuditEvent {
         request_id: last.request_id,
         workload: Some(owner.workload),
         identity_issuer: Some(owner.issuer),
@@ -159,20 +176,23 @@ fn summary(owner: Principal, counted: Counted) -> AuditEvent {
         target_db: last.target_db,
         role: last.role,
         error: cut(last.error),
-        ..AuditEvent::new(last.event, Timestamp::now())
-    };
-    event = event.with("count", count).with("since", since.to_string());
-    if let Some((field, value)) = by {
-        event = event.with(field, value);
+        ..AuditEvent::new(event, Timestamp::now())
     }
-    match input {
-        Some(digest) => event.with("input_sha256", digest),
-        None => event,
-    }
+}
+
+/// The digest of a decision's input, in the form in which a record would have it. An input without such a form could
+/// not be recorded either.
+fn digest(decision: &Decided) -> Option<String> {
+    let input = serde_json::to_value(&decision.input).ok()?;
+    Some(hex::encode(Sha256::digest(input.to_string())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use jit_core::event::DeniedBy;
+
     use super::*;
 
     fn owner(name: &str) -> Principal {
@@ -180,8 +200,22 @@ mod tests {
     }
 
     fn denied(policy: &str) -> Vec<AuditEvent> {
-        let event = AuditEvent::new(EventKind::IssueDenied, Timestamp::now()).with("policy", policy);
-        vec![event.with("input", "x".repeat(40_000)).with_error("y".repeat(2_000))]
+        let input = serde_json::json!({
+            "operation": "issue", "time": 1, "workload": "w", "issuer": "i", "attributes": {}, "target": "t",
+            "role": "r", "ttl_seconds": 60, "reason": "x".repeat(40_000), "ticket": null, "metadata": {}, "facts": {},
+        });
+        let input = serde_json::from_value(input).unwrap();
+        let decision = Decided { input, labels: BTreeMap::new(), contexts: Vec::new(), narrowed: None };
+        let by = Some(DeniedBy::Policy(policy.to_owned()));
+        let event = Event::IssueDenied(Denied { by, basis: Some(Basis::Decision(decision)) });
+        vec![AuditEvent::new(event, Timestamp::now()).with_error("y".repeat(2_000))]
+    }
+
+    fn count_of(event: &AuditEvent) -> u64 {
+        match &event.event {
+            Event::IssueDenied(Denied { basis: Some(Basis::Counted(counted)), .. }) => counted.count,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn small() -> Denials {
@@ -196,13 +230,13 @@ mod tests {
         assert_eq!(denials.admit(&owner("b"), denied("p")).len(), 1, "another one has a budget of its own");
         denials.admit(&owner("a"), denied("q"));
         let mut counted = denials.take();
-        counted.sort_by_key(|event| event.more["policy"].to_string());
-        let told: Vec<_> = counted.iter().map(|event| event.more["count"].as_u64().unwrap()).collect();
+        counted.sort_by_key(|event| denied_by(&event.event).unwrap().to_owned());
+        let told: Vec<_> = counted.iter().map(count_of).collect();
         assert_eq!(told, [997, 1], "nothing is lost of how many there were");
         for event in &counted {
             let record = serde_json::to_string(event).unwrap();
             assert!(record.len() < 1_500, "{record}");
-            assert!(event.more.contains_key("input_sha256") && !event.more.contains_key("input"));
+            assert!(record.contains(r#""input_sha256":""#) && !record.contains(r#""input":"#), "{record}");
         }
         assert!(denials.take().is_empty());
     }
@@ -215,7 +249,7 @@ mod tests {
         assert_eq!(in_full, 3 * OWNERS as usize);
         let counted = denials.take();
         assert_eq!(counted.len(), MOST_APART + 1);
-        let all: u64 = counted.iter().map(|event| event.more["count"].as_u64().unwrap()).sum();
+        let all: u64 = counted.iter().map(count_of).sum();
         assert_eq!(all as usize, owners - in_full);
     }
 

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::driver::Issued;
 use jit_core::driver::Lane;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Denied, DeniedBy, Doubtful, Event, Failed, Granted};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, Idempotency, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
@@ -128,9 +128,9 @@ async fn not_offered(
         return refused;
     }
     let role = request.role.as_ref().map(ToString::to_string);
-    let kind = EventKind::IssueDenied;
-    let event = AuditEvent { role, ..request_event(kind, broker.clock.wall(), caller, request, request_id) };
-    let event = event.with("code", refused.code().as_str()).with_error(refused.to_string());
+    let denied = Denied { by: Some(DeniedBy::Code(refused.code())), ..Denied::default() };
+    let event = request_event(Event::IssueDenied(denied), broker.clock.wall(), caller, request, request_id);
+    let event = AuditEvent { role, ..event }.with_error(refused.to_string());
     match broker.deny(&caller.principal, vec![event], Vec::new()).await {
         Ok(()) => refused,
         Err(error) => error.into(),
@@ -142,9 +142,8 @@ pub(crate) async fn permitted(broker: &Broker, asked: Asked, counting: Counting)
     match decide(broker, asked, counting).await? {
         Ok(permit) => Ok(permit),
         Err(denial) => {
-            let kind = EventKind::IssueDenied;
-            let event =
-                denial.decision.event(kind).with("policy", denial.policy.clone()).with_error(denial.reason.clone());
+            let event = denial.decision.event(Event::IssueDenied(denial.recorded()));
+            let event = event.with_error(denial.reason.clone());
             let events = std::iter::once(event).chain(denial.decision.shadow_events()).collect();
             let owner = &denial.decision.asked.caller.principal;
             broker.deny(owner, events, denial.decision.settles(false)).await?;
@@ -265,8 +264,7 @@ async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refus
     let now = broker.clock.wall();
     let reason = refusal.reason();
     tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the target refused to create an account");
-    let event = AuditEvent::of_lease(EventKind::IssueFailed, now, lease).with_error(reason.clone());
-    let event = permit.decision.complete(event);
+    let event = failed(permit, now, lease).with_error(reason.clone());
     if let Ok(closed) = lease.refuse(now, reason) {
         let change = Change { leases: vec![LeaseWrite::Update(closed)], events: vec![event], ..Change::default() };
         if let Err(error) = broker.commit(change).await {
@@ -282,14 +280,20 @@ async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refus
     }
 }
 
+/// That a permitted issuance failed in the backend.
+fn failed(permit: &Permit, at: Timestamp, lease: &Lease) -> AuditEvent {
+    let failed = Failed { decision: Some(permit.decision.recorded()), cause: None };
+    permit.decision.event_of_lease(Event::IssueFailed(failed), at, lease)
+}
+
 /// Nobody knows whether the account exists: the lease is doubtful and its removal begins.
 async fn doubtful(broker: &Broker, lease: &Lease, permit: &Permit, reason: String) -> Refused {
     let now = broker.clock.wall();
     tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the outcome of a creation is unknown");
-    let failed = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueFailed, now, lease));
-    let doubt = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, lease).with_error(reason.clone());
+    let doubt = Event::LeaseDoubtful(Doubtful::default());
+    let doubt = AuditEvent::of_lease(doubt, now, lease).with_error(reason.clone());
     if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
-        let events = vec![failed.with_error(reason), doubt];
+        let events = vec![failed(permit, now, lease).with_error(reason), doubt];
         let change = Change { leases: vec![LeaseWrite::Update(doubted)], events, ..Change::default() };
         if let Err(error) = broker.commit(change).await {
             removal::undo(broker, lease.clone(), Cause::Doubtful);
@@ -311,7 +315,8 @@ async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused
         removal::undo(broker, lease, Cause::NotAudited);
         return Err(Refused::AuditUnavailable);
     };
-    let granted = permit.decision.complete(AuditEvent::of_lease(EventKind::IssueGranted, broker.clock.wall(), &active));
+    let granted = Event::IssueGranted(Granted { decision: permit.decision.recorded(), generation: None });
+    let granted = permit.decision.event_of_lease(granted, broker.clock.wall(), &active);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
     let change = Change { leases: vec![LeaseWrite::Update(active.clone())], events, ..Change::default() };
     if let Err(error) = jit_failpoint::step("issue.settle", StoreError::at_failpoint, broker.commit(change)).await {

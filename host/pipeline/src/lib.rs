@@ -18,7 +18,6 @@ pub mod facts;
 pub mod issue;
 pub mod leftover;
 pub mod limits;
-pub mod operator;
 pub mod permit;
 pub mod places;
 pub mod ports;

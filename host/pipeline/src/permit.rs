@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Basis, Decided as Recorded, Denied, DeniedBy, Event, Narrowed, ShadowDiff};
 use jit_core::id::RequestId;
+use jit_core::lease::Lease;
 use jit_core::name::RoleName;
 use jit_core::policy::{ContextRecord, Operation, PolicyRecord, PolicyRequest};
 use jit_core::ttl::Ttl;
@@ -118,28 +119,37 @@ pub struct Denial {
 impl Decision {
     /// An audit event of this decision, without a lease.
     #[must_use]
-    pub fn event(&self, kind: EventKind) -> AuditEvent {
+    pub fn event(&self, event: Event) -> AuditEvent {
         let Asked { caller, request, request_id, at, .. } = &self.asked;
-        let event = request_event(kind, *at, caller, request, request_id);
-        self.complete(AuditEvent { role: Some(self.asked.role.to_string()), ..event })
+        AuditEvent {
+            role: Some(self.asked.role.to_string()),
+            policies: self.policies.clone(),
+            ..request_event(event, *at, caller, request, request_id)
+        }
     }
 
-    /// The event with the decision's own part: each policy's verdict, and the input from which the
-    /// decision can be replayed.
+    /// An audit event of this decision about a lease.
     #[must_use]
-    pub fn complete(&self, mut event: AuditEvent) -> AuditEvent {
-        event.policies.clone_from(&self.policies);
-        event = event.with("input", serde_json::to_value(&self.input).unwrap_or_default());
-        if !self.labels.is_empty() {
-            event = event.with("labels", serde_json::to_value(&self.labels).unwrap_or_default());
+    pub fn event_of_lease(&self, event: Event, at: Timestamp, lease: &Lease) -> AuditEvent {
+        AuditEvent { policies: self.policies.clone(), ..AuditEvent::of_lease(event, at, lease) }
+    }
+
+    /// From what the decision can be replayed, for its events.
+    #[must_use]
+    pub fn recorded(&self) -> Recorded {
+        let narrowed_to = self.narrowed_to.as_ref().map(ToString::to_string);
+        Recorded {
+            input: Box::new(self.input.clone()),
+            labels: self.labels.clone(),
+            contexts: self.contexts.clone(),
+            narrowed: narrowed_to.map(|narrowed_to| Narrowed { narrowed_to, narrowed_by: self.narrowed_by.clone() }),
         }
-        if !self.contexts.is_empty() {
-            event = event.with("contexts", serde_json::to_value(&self.contexts).unwrap_or_default());
-        }
-        if let Some(role) = &self.narrowed_to {
-            event = event.with("narrowed_to", role.as_str()).with("narrowed_by", self.narrowed_by.clone());
-        }
-        event
+    }
+
+    /// That what was decided on is denied, by a policy or by the chain as a whole.
+    #[must_use]
+    pub fn denied_by(&self, policy: String) -> Denied {
+        Denied { by: Some(DeniedBy::Policy(policy)), basis: Some(Basis::Decision(self.recorded())) }
     }
 
     /// What the change that makes its lease, or says that there will be none, settles
@@ -154,8 +164,8 @@ impl Decision {
     pub fn shadow_events(&self) -> impl Iterator<Item = AuditEvent> + '_ {
         self.shadow_diffs.iter().map(|(policy, reason)| {
             metrics::counter!("jit_policy_shadow_diff_total", "policy" => policy.clone()).increment(1);
-            let event = self.event(EventKind::ShadowDiff).with("policy", policy.clone());
-            event.with_error(reason.clone())
+            let diff = ShadowDiff { basis: Basis::Decision(self.recorded()), policy: policy.clone() };
+            self.event(Event::ShadowDiff(diff)).with_error(reason.clone())
         })
     }
 }
@@ -163,7 +173,7 @@ impl Decision {
 /// An audit event about a request of a verified caller.
 #[must_use]
 pub fn request_event(
-    kind: EventKind,
+    event: Event,
     at: Timestamp,
     caller: &Verified,
     request: &CheckedRequest,
@@ -179,11 +189,17 @@ pub fn request_event(
         target_db: Some(request.target.to_string()),
         reason: request.reason.clone(),
         ticket: request.ticket.clone(),
-        ..AuditEvent::new(kind, at)
+        ..AuditEvent::new(event, at)
     }
 }
 
 impl Denial {
+    /// What its event says.
+    #[must_use]
+    pub fn recorded(&self) -> Denied {
+        self.decision.denied_by(self.policy.clone())
+    }
+
     /// The refusal for the caller.
     #[must_use]
     pub fn refused(&self) -> Refused {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use jiff::Timestamp;
 use jit_core::driver::Feature;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{Attempted, AuditEvent, Doubtful, Ended, Event, Failed};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
@@ -152,11 +152,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
     match outcome {
         Settled::Removed(unseen) => {
             let removed = lease.removed().map_err(|_| StoreError::Stale(lease.id.clone()))?;
-            let event = removed_event(&removed, now, unseen);
-            let event = match broker.unrecorded.take(&lease.id) {
-                Some(gone_at) => event.with("account_removed_at", gone_at.to_string()),
-                None => event,
-            };
+            let event = removed_event(&removed, now, unseen, broker.unrecorded.take(&lease.id));
             let change =
                 Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event], ..Change::default() };
             jit_failpoint::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
@@ -182,19 +178,19 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             let failed = step(lease, reason.clone(), now).map_err(|_| StoreError::Stale(lease.id.clone()))?;
             let attempts = failed.removal.as_ref().map_or(1, |removal| removal.attempts);
             metrics::counter!("jit_revoke_failed_total", "target" => lease.target.to_string()).increment(1);
-            let kind = if why == Why::Elsewhere {
+            let event = if why == Why::Elsewhere {
                 metrics::counter!("jit_removals_wrong_place_total", "target" => lease.target.to_string()).increment(1);
                 tracing::error!(lease = %lease.id, target = %lease.target, account = lease.login(), attempts, reason, "an account was not removed: what answers is not the server that has it; see \"Wrong place\" in docs/trouble.md");
-                EventKind::WrongPlace
+                Event::WrongPlace(Attempted { attempts })
             } else {
                 tracing::warn!(lease = %lease.id, target = %lease.target, attempts, reason, "an account could not be removed; it will be tried again");
-                EventKind::RevokeFailed
+                Event::RevokeFailed(Attempted { attempts })
             };
             // Each doubling is on record: an outage of days does not fill the log. So is the first time that
             // the account is known to be in another place.
             let first = why == Why::Elsewhere && !said_before(lease, &reason);
             let on_record = attempts.is_power_of_two() || first;
-            let event = AuditEvent::of_lease(kind, now, &failed).with("attempts", attempts).with_error(reason);
+            let event = AuditEvent::of_lease(event, now, &failed).with_error(reason);
             let events = if on_record { vec![event] } else { Vec::new() };
             let unreachable = why == Why::Away;
             broker
@@ -354,20 +350,22 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, NotRemove
     jit_failpoint::step("revoke.driver", || NotRemoved::failed("failpoint"), call).await
 }
 
-fn removed_event(lease: &Lease, now: Timestamp, unseen: Option<&'static str>) -> AuditEvent {
+/// That a lease is over. `unseen`: why, where nobody saw its account go; `gone_at`: since when it has been gone, if
+/// that could not be recorded then.
+fn removed_event(
+    lease: &Lease,
+    now: Timestamp,
+    unseen: Option<&'static str>,
+    gone_at: Option<Timestamp>,
+) -> AuditEvent {
     let cause = lease.removal.as_ref().map_or(Cause::Requested, |removal| removal.cause);
-    let kind = match cause {
-        Cause::Expired => EventKind::LeaseExpired,
-        Cause::Ghost => EventKind::GhostRemoved,
-        _ => EventKind::LeaseRevoked,
+    let ended = Ended { cause, account_removed: !lease.standing, account_removed_at: gone_at, closed_because: unseen };
+    let event = match cause {
+        Cause::Expired => Event::LeaseExpired(ended),
+        Cause::Ghost => Event::GhostRemoved(ended),
+        _ => Event::LeaseRevoked(ended),
     };
-    let word = serde_json::to_value(cause).unwrap_or_default();
-    let event = AuditEvent::of_lease(kind, now, lease).with("cause", word);
-    let event = if lease.standing { event.with("account_removed", false) } else { event };
-    match unseen {
-        Some(reason) => event.with("closed_because", reason),
-        None => event,
-    }
+    AuditEvent::of_lease(event, now, lease)
 }
 
 /// A step after the intent was lost in the store: whatever of it became durable, the account goes
@@ -404,9 +402,12 @@ async fn close_for_good(broker: &Broker, lease: &Lease, cause: Cause) -> Result<
     }
     let now = broker.clock.now();
     let Ok(doubtful) = lease.doubt(cause, now) else { return Ok(()) };
-    let word = serde_json::to_value(cause).unwrap_or_default();
-    let event = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, &doubtful).with("cause", word);
+    let event = AuditEvent::of_lease(doubtful_for(cause), now, &doubtful);
     broker.commit(Change { leases: vec![LeaseWrite::Insert(doubtful)], events: vec![event], ..Change::default() }).await
+}
+
+fn doubtful_for(cause: Cause) -> Event {
+    Event::LeaseDoubtful(Doubtful { cause: Some(cause) })
 }
 
 /// Marks a lease for removal from wherever it stands.
@@ -423,14 +424,16 @@ pub async fn close(broker: &Broker, id: &LeaseId, cause: Cause) -> Result<(), St
 /// As [`close`], of a lease as the store has it.
 async fn close_stored(broker: &Broker, lease: &Lease, cause: Cause) -> Result<(), StoreError> {
     let now = broker.clock.now();
-    let (step, kind) = match lease.state {
-        LeaseState::Pending => (lease.doubt(cause, now), EventKind::LeaseDoubtful),
-        LeaseState::Active => (lease.begin_revocation(cause, now), EventKind::IssueFailed),
+    let (step, event) = match lease.state {
+        LeaseState::Pending => (lease.doubt(cause, now), doubtful_for(cause)),
+        LeaseState::Active => {
+            let failed = Failed { decision: None, cause: Some(cause) };
+            (lease.begin_revocation(cause, now), Event::IssueFailed(failed))
+        }
         LeaseState::Revoking | LeaseState::Doubtful | LeaseState::Revoked => return Ok(()),
     };
     let Ok(next) = step else { return Ok(()) };
-    let word = serde_json::to_value(cause).unwrap_or_default();
-    let event = AuditEvent::of_lease(kind, now, &next).with("cause", word);
+    let event = AuditEvent::of_lease(event, now, &next);
     broker.handovers.forget(&lease.id);
     broker.commit(Change { leases: vec![LeaseWrite::Update(next)], events: vec![event], ..Change::default() }).await
 }
@@ -467,7 +470,7 @@ pub async fn recover(broker: &Arc<Broker>) -> Result<usize, StoreError> {
         let mut change = Change::default();
         for lease in pending {
             if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
-                let event = AuditEvent::of_lease(EventKind::LeaseDoubtful, now, &doubted);
+                let event = AuditEvent::of_lease(Event::LeaseDoubtful(Doubtful::default()), now, &doubted);
                 change.events.push(event.with_error("the broker stopped in the middle of the issue"));
                 change.leases.push(LeaseWrite::Update(doubted));
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jit_api::{IssueRequest, RenewRequest};
 use jit_core::driver::Lane;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Basis, Denied, Event};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
@@ -68,7 +68,7 @@ pub async fn renew(
     if !target.driver_ref().same_maker(&lease.driver) {
         // The old driver removes the account when its time is over; the new one knows nothing of it.
         let reason = "the target was moved to another backend since; ask for a new lease, this one ends at its time";
-        let mut event = AuditEvent::of_lease(EventKind::RenewDenied, at, &lease).with_error(reason);
+        let mut event = AuditEvent::of_lease(Event::RenewDenied(Denied::default()), at, &lease).with_error(reason);
         event.request_id = Some(request_id.to_string());
         broker.deny(&lease.principal, vec![event], Vec::new()).await?;
         return Err(Refused::LeaseNotRenewable { id: lease.id, reason });
@@ -77,13 +77,14 @@ pub async fn renew(
         Ok(permit) if permit.role == lease.role => permit,
         Ok(permit) => {
             let reason = chain::only_narrower(&permit.role);
-            let event = permit.decision.event(EventKind::RenewDenied).with_error(reason.clone());
+            let denied = Denied { by: None, basis: Some(Basis::Decision(permit.decision.recorded())) };
+            let event = permit.decision.event(Event::RenewDenied(denied)).with_error(reason.clone());
             let settled = permit.decision.settles(false);
             broker.deny(&lease.principal, vec![about(event, &lease)], settled).await?;
             return Err(Refused::PolicyDenied { policy: chain::CHAIN.to_owned(), reason });
         }
         Err(denial) => {
-            let event = denial.decision.event(EventKind::RenewDenied).with("policy", denial.policy.clone());
+            let event = denial.decision.event(Event::RenewDenied(denial.recorded()));
             let event = event.with_error(denial.reason.clone());
             let settled = denial.decision.settles(false);
             broker.deny(&lease.principal, vec![about(event, &lease)], settled).await?;
@@ -117,9 +118,9 @@ pub async fn renew(
         Some(at) if at < next.expires_at => Lease { expires_at: at.max(lease.expires_at), ..next },
         _ => next,
     };
-    let mut event = AuditEvent::of_lease(EventKind::LeaseRenewed, at, &next);
+    let renewed = Event::LeaseRenewed(permit.decision.recorded());
+    let mut event = permit.decision.event_of_lease(renewed, at, &next);
     event.request_id = Some(request_id.to_string());
-    let event = permit.decision.complete(event);
     let events = std::iter::once(event).chain(permit.decision.shadow_events()).collect();
     let settled = permit.decision.settles(true);
     let change = Change { leases: vec![LeaseWrite::Update(next.clone())], events, settled, ..Change::default() };
@@ -172,7 +173,7 @@ async fn in_place(broker: &Broker, lease: &Lease, target: &Target, request_id: &
         Err(Misplaced::NotTold(NotTold { reason, .. })) => Err(Refused::TargetAway(reason)),
         Err(Misplaced::Elsewhere(elsewhere)) => {
             tracing::error!(lease = %lease.id, target = %lease.target, %elsewhere, "a lease was not renewed: its account is in another place");
-            let mut event = AuditEvent::of_lease(EventKind::RenewDenied, broker.clock.wall(), lease);
+            let mut event = AuditEvent::of_lease(Event::RenewDenied(Denied::default()), broker.clock.wall(), lease);
             event.request_id = Some(request_id.to_string());
             let event = event.with_error(elsewhere.to_string());
             broker.commit(Change { events: vec![event], ..Change::default() }).await?;

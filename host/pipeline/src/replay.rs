@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use jiff::Timestamp;
 use jit_core::driver::{Feature, RotationStep};
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Denied, Event, Replayed};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Idempotency, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
@@ -160,7 +160,8 @@ pub async fn same_answer(
     let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
     let handover = match broker.handovers.get(&lease.id) {
         Some(handover) => {
-            record(broker, replayed(&lease, request_id, broker.clock.wall()).with("password_reset", false)).await?;
+            let again = Replayed::Own { password_reset: false, decision: None };
+            record(broker, replayed(again, &lease, request_id, broker.clock.wall())).await?;
             handover
         }
         None => {
@@ -174,8 +175,8 @@ pub async fn same_answer(
 
 /// That a secret is handed out once more, by this request.
 #[must_use]
-pub fn replayed(lease: &Lease, request_id: &RequestId, at: Timestamp) -> AuditEvent {
-    let event = AuditEvent::of_lease(EventKind::IssueReplayed, at, lease);
+pub fn replayed(again: Replayed, lease: &Lease, request_id: &RequestId, at: Timestamp) -> AuditEvent {
+    let event = AuditEvent::of_lease(Event::IssueReplayed(again), at, lease);
     AuditEvent { request_id: Some(request_id.to_string()), ..event }
 }
 
@@ -209,7 +210,7 @@ async fn permitted_again(
     };
     let reason = format!("{reason}; ask for a new lease with another Idempotency-Key");
     let policy = chain::CHAIN.to_owned();
-    let event = permit.decision.event(EventKind::IssueDenied).with("policy", policy.clone());
+    let event = permit.decision.event(Event::IssueDenied(permit.decision.denied_by(policy.clone())));
     let event = AuditEvent { lease_id: Some(lease.id.to_string()), ..event.with_error(reason.clone()) };
     broker.deny(&caller.principal, vec![event], Vec::new()).await?;
     Err(Refused::PolicyDenied { policy, reason })
@@ -245,11 +246,9 @@ async fn reset_password(
     // A reset whose outcome is unknown is harmless: nobody holds either password, and the next
     // retry resets again.
     jit_failpoint::step("replay.rotate", || Refused::TargetUnavailable("failpoint".to_owned()), call).await?;
-    record(
-        broker,
-        permit.decision.complete(replayed(lease, request_id, broker.clock.wall())).with("password_reset", true),
-    )
-    .await?;
+    let again = Replayed::Own { password_reset: true, decision: Some(permit.decision.recorded()) };
+    let event = replayed(again, lease, request_id, broker.clock.wall());
+    record(broker, AuditEvent { policies: permit.decision.policies.clone(), ..event }).await?;
     let handover = Handover { username: lease.login().to_owned(), secret, properties: Vec::new() };
     broker.handovers.keep(&lease.id, handover.clone());
     Ok(handover)
@@ -262,7 +261,7 @@ async fn in_place(broker: &Broker, lease: &Lease, remover: &Remover, request_id:
         Err(Misplaced::NotTold(NotTold { reason, .. })) => Err(Refused::TargetAway(reason)),
         Err(Misplaced::Elsewhere(elsewhere)) => {
             tracing::error!(lease = %lease.id, target = %lease.target, %elsewhere, "a password was not reset: the lease's account is in another place");
-            let event = AuditEvent::of_lease(EventKind::IssueDenied, broker.clock.wall(), lease);
+            let event = AuditEvent::of_lease(Event::IssueDenied(Denied::default()), broker.clock.wall(), lease);
             let event = AuditEvent { request_id: Some(request_id.to_string()), ..event };
             record(broker, event.with_error(elsewhere.to_string())).await?;
             Err(Refused::WrongPlace { id: lease.id.clone(), target: lease.target.to_string() })

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_core::account::AccountName;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{Attempted, AuditEvent, Decided, Event, Granted, Process};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, DriverRef, Idempotency, Lease, LeaseState};
 use jit_core::name::{Principal, RoleName, TargetName};
+use jit_core::policy::{Operation, PolicyRequest};
 use jit_tlog::checkpoint::{Checkpoint, VerifierKey};
 use jit_tlog::merkle::{CompactRange, Hash, root};
 
@@ -124,7 +125,25 @@ pub fn sealed(name: &str, value: Option<&[u8]>) -> SealedWrite {
 /// The event of a lease that was granted.
 #[must_use]
 pub fn granted(lease: &Lease) -> AuditEvent {
-    AuditEvent::of_lease(EventKind::IssueGranted, lease.issued_at, lease)
+    let input = PolicyRequest {
+        operation: Operation::Issue,
+        time: 0,
+        workload: lease.principal.workload.clone(),
+        issuer: lease.principal.issuer.clone(),
+        attributes: BTreeMap::new(),
+        target: lease.target.to_string(),
+        role: lease.role.to_string(),
+        ttl_seconds: u64::from(lease.ttl().seconds()),
+        reason: lease.reason.clone(),
+        ticket: lease.ticket.clone(),
+        metadata: BTreeMap::new(),
+        facts: BTreeMap::new(),
+        caller_address: None,
+        resource: BTreeMap::new(),
+    };
+    let decision = Decided { input: Box::new(input), labels: BTreeMap::new(), contexts: Vec::new(), narrowed: None };
+    let granted = Event::IssueGranted(Granted { decision, generation: None });
+    AuditEvent::of_lease(granted, lease.issued_at, lease)
 }
 
 /// A step with its event.
@@ -226,7 +245,7 @@ pub async fn refuses_a_stale_step_whole<H: Harness>(harness: H) {
 pub async fn keeps_sealed_values<H: Harness>(harness: H) {
     let store = harness.open().await;
     let all_bytes: Vec<u8> = (0..=255).collect();
-    let events = vec![AuditEvent::new(EventKind::AccountRotated, time(1))];
+    let events = vec![AuditEvent::new(Event::BrokerStarted(Process { version: "1" }), time(1))];
     let both = vec![sealed("a", Some(&all_bytes)), sealed("o'b \"\u{e4}", Some(b""))];
     store.commit(Change { events, sealed: both, ..Change::default() }).await.unwrap();
     assert_eq!(store.sealed("test", "a").await.unwrap().as_deref(), Some(&all_bytes[..]));
@@ -264,7 +283,7 @@ pub async fn takes_several_steps_at_once<H: Harness>(harness: H) {
             LeaseWrite::Update(active.clone()),
             LeaseWrite::Update(revoking.clone()),
         ],
-        events: vec![granted(&active), AuditEvent::new(EventKind::RevokeFailed, time(5))],
+        events: vec![granted(&active), AuditEvent::new(Event::RevokeFailed(Attempted { attempts: 1 }), time(5))],
         ..Change::default()
     };
     store.commit(whole).await.unwrap();
@@ -630,7 +649,10 @@ pub async fn keeps_hostile_texts<H: Harness>(harness: H) {
         }
         stored.unwrap();
         let active = active(&lease);
-        let event = granted(&active).with("text", text).with_error(text);
+        let mut event = granted(&active).with_error(text);
+        if let Event::IssueGranted(granted) = &mut event.event {
+            granted.decision.labels.insert(text.to_owned(), text.to_owned());
+        }
         store.commit(Change { events: vec![event], ..update(&active) }).await.unwrap();
         assert_eq!(store.lease(&lease.id).await.unwrap().as_ref(), Some(&active), "{text:?}");
         assert_eq!(store.lease_by_key(text).await.unwrap().as_ref(), Some(&active), "{text:?}");
@@ -641,7 +663,7 @@ pub async fn keeps_hostile_texts<H: Harness>(harness: H) {
         let record = store.records(seq, 1).await.unwrap().remove(0);
         assert!(!record.json.contains('\n'));
         let record: serde_json::Value = serde_json::from_str(&record.json).unwrap();
-        assert_eq!((&record["text"], &record["reason"]), (&text.into(), &text.into()));
+        assert_eq!((&record["labels"][text], &record["reason"]), (&text.into(), &text.into()));
     }
     harness.close(store).await;
 }

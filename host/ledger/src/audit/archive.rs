@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{Archived, AuditEvent, Event};
 use jit_tlog::checkpoint::{Checkpoint, NoteError};
 use jit_tlog::merkle::{CompactRange, Hash};
 use serde::{Deserialize, Serialize};
@@ -155,11 +155,8 @@ async fn close(
     std::fs::rename(&draft, &path).map_err(failed(&path))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
     let segment = Segment { path, from, to, root: range.root().to_string() };
-    let event = AuditEvent::new(EventKind::LogArchived, Timestamp::now())
-        .with("from", from)
-        .with("to", to)
-        .with("root", segment.root.clone())
-        .with("file", segment.path.display().to_string());
+    let archived = Archived { from, to, root: segment.root.clone(), file: segment.path.display().to_string() };
+    let event = AuditEvent::new(Event::LogArchived(archived), Timestamp::now());
     store.commit(Change { archived: Some(Frontier(range)), ..Change::record(event) }).await?;
     tracing::info!(from, to, file = %segment.path.display(), "audit records were archived");
     Ok(segment)

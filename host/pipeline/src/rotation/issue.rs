@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jit_core::account::AccountName;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{Event, Granted, Replayed};
 use jit_core::id::RequestId;
 use jit_core::lease::{Cause, Idempotency, Lease};
 use jit_core::rotation::{Due, Generation, Rotation};
@@ -57,9 +57,8 @@ pub async fn hand_out(
         ..drafted
     };
     let Ok(active) = pending.settle(None, end) else { return Err(Refused::AuditUnavailable) };
-    let granted = AuditEvent::of_lease(EventKind::IssueGranted, broker.clock.wall(), &active)
-        .with("generation", current.generation.number());
-    let granted = permit.decision.complete(granted);
+    let granted = Granted { decision: permit.decision.recorded(), generation: Some(current.generation) };
+    let granted = permit.decision.event_of_lease(Event::IssueGranted(granted), broker.clock.wall(), &active);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
     let settled = permit.decision.settles(true);
     let change = Change { leases: vec![LeaseWrite::Insert(active.clone())], events, settled, ..Change::default() };
@@ -169,8 +168,8 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
         let reason = "the account's password was changed since; ask for a new lease with another Idempotency-Key";
         return Err(Refused::NotAgain { id: lease.id, reason });
     }
-    let event =
-        replay::replayed(&lease, request_id, broker.clock.wall()).with("generation", current.generation.number());
+    let again = Replayed::Rotating { generation: current.generation };
+    let event = replay::replayed(again, &lease, request_id, broker.clock.wall());
     let change = Change { events: vec![event], ..Change::default() };
     jit_failpoint::step("rotation.regrant", StoreError::at_failpoint, broker.commit(change)).await?;
     let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());

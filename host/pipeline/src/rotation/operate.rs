@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use jit_api::admin::RotationRow;
-use jit_core::event::EventKind;
+use jit_core::event::{Event, RotationAsked};
 use jit_core::name::{RoleName, TargetName};
+use jit_core::operator::Operator;
 use jit_core::rotation::{Phase, Rotation};
 use jit_core::secret::generate_password;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -13,7 +14,6 @@ use super::state::{self, Envelope, Record};
 use super::trust::{self, Loaded};
 use super::{Site, patience, task};
 use crate::broker::Broker;
-use crate::operator::Operator;
 use crate::refusal::Refused;
 use jit_ledger::{Change, StoreError};
 
@@ -98,21 +98,22 @@ pub async fn rotate_now(
             }
             None => rotation.ask(),
         };
-        let event = operator.sign(task::event(EventKind::AdminRotate, broker.clock.wall(), &site, &rotation));
-        let event = if at_once { event.with("at_once", true) } else { event };
+        let event = |record| {
+            let asked = RotationAsked { account: task::account(&site, &rotation, record), at_once };
+            task::event(Event::AdminRotate(asked), broker.clock.wall(), &site).by(operator)
+        };
         // A record that is not believed stays as it is until the rotation's task has told of it.
         if asked != rotation && (at_once || distrust.is_none()) {
             let number = working.next_number();
             let place = record.filter(|_| distrust.is_none()).and_then(|record| record.driver.place);
             let sealed = vec![Record::at(&site, place, asked.clone()).write(&site.name, &sealer, number)?];
-            let event = event.with("record", number);
             let event = match &distrust {
-                Some(why) => event.with_error(why.to_string()),
-                None => event,
+                Some(why) => event(Some(number)).with_error(why.to_string()),
+                None => event(Some(number)),
             };
             broker.commit(Change { sealed, events: vec![event], ..Change::default() }).await?;
         } else {
-            broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+            broker.commit(Change { events: vec![event(None)], ..Change::default() }).await?;
         }
         if let Phase::Staging { next, at_once: true } = &asked.phase {
             working.replaces_with(next.generation);

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::driver::{AccountView, RotationStep};
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Event, PreviousPassword, Rotated, RotatingAccount, RotationFailed};
 use jit_core::id::LeaseId;
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::place::{Elsewhere, Place};
@@ -157,9 +157,7 @@ impl Turn<'_> {
         let Some(schedule) = site.schedule else { return Ok(()) };
         let generation = rotation.next_generation();
         let taken = rotation.take_back(self.new_password(rotation)?, schedule, self.broker.clock.wall());
-        let event = tampered.map(|why| {
-            event(EventKind::AccountTampered, self.broker.clock.wall(), site, rotation).with_error(why.to_owned())
-        });
+        let event = |record| Some(self.tampering(rotation, record, tampered?));
         self.commit("rotation.begin", taken, event).await?;
         working.replaces_with(generation);
         Ok(())
@@ -171,18 +169,28 @@ impl Turn<'_> {
             .map_err(|error| StepFailed::Sealing(error.to_string()))
     }
 
-    /// The rotation's next state becomes durable, with its event.
+    /// That the account or its record was changed by somebody else.
+    fn tampering(&self, rotation: &Rotation<Envelope>, record: u64, why: &str) -> AuditEvent {
+        let account = account(self.site, rotation, Some(record));
+        self.event(Event::AccountTampered(account)).with_error(why)
+    }
+
+    fn event(&self, event: Event) -> AuditEvent {
+        self::event(event, self.broker.clock.wall(), self.site)
+    }
+
+    /// The rotation's next state becomes durable, with its event, which names the number of the record.
     async fn commit(
         &self,
         point: &'static str,
         rotation: Rotation<Envelope>,
-        event: Option<AuditEvent>,
+        event: impl FnOnce(u64) -> Option<AuditEvent>,
     ) -> Result<(), StepFailed> {
         let Self { broker, sealer, site, working, place } = self;
         let number = working.next_number();
         let generation = rotation.current.as_ref().map(|held| held.generation).unwrap_or_default();
         let sealed = vec![Record::at(site, Some(place.clone()), rotation).write(&site.name, sealer, number)?];
-        let events = event.into_iter().map(|event| event.with("record", number)).collect();
+        let events = event(number).into_iter().collect();
         let change = Change { sealed, events, ..Change::default() };
         jit_failpoint::step(point, StoreError::at_failpoint, broker.commit(change)).await?;
         working.saw(Known { number, generation });
@@ -221,10 +229,13 @@ impl Turn<'_> {
             working.close(current.generation, now);
         }
         let replaced = rotation.replaced(now).map_err(impossible)?;
-        let event = event(EventKind::AccountRotated, self.broker.clock.wall(), site, &replaced)
-            .with("at_once", true)
-            .with("next_rotation_at", replaced.next_at().map(|at| at.to_string()));
-        self.commit("rotation.record", replaced, Some(event)).await?;
+        let rotated = |record| Rotated {
+            account: account(site, &replaced, Some(record)),
+            previous: PreviousPassword::Replaced { at_once: true },
+            next_rotation_at: replaced.next_at(),
+        };
+        let event = |record| Some(self.event(Event::AccountRotated(rotated(record))));
+        self.commit("rotation.record", replaced.clone(), event).await?;
         count(site, "rotated");
         tracing::info!(target = %site.target, role = %site.role, account = %site.account, generation = %next.generation, "the account's password is replaced and its sessions are ended");
         Ok(())
@@ -236,14 +247,14 @@ impl Turn<'_> {
         let Some(schedule) = site.schedule else { return Ok(()) };
         let next =
             rotation.begin(self.new_password(rotation)?, schedule, self.broker.clock.wall()).map_err(impossible)?;
-        let event = distrust.map(|why| {
+        if let Some(why) = distrust {
             count(site, "record-distrusted");
             tracing::error!(
                 target = %site.target, role = %site.role, account = %site.account, %why,
                 "a rotating account's record is not believed, and none of its passwords is used; it gets a new one"
             );
-            event(EventKind::AccountTampered, self.broker.clock.wall(), site, rotation).with_error(why.to_string())
-        });
+        }
+        let event = |record| Some(self.tampering(rotation, record, &distrust?.to_string()));
         self.commit("rotation.begin", next, event).await
     }
 
@@ -271,11 +282,14 @@ impl Turn<'_> {
             working.close(current.generation, until);
         }
         let rotated = rotation.staged(now, until).map_err(impossible)?;
-        let event = event(EventKind::AccountRotated, self.broker.clock.wall(), site, &rotated)
-            .with("previous_valid_until", until.to_string())
-            .with("asked", rotation.asked)
-            .with("next_rotation_at", rotated.next_at().map(|at| at.to_string()));
-        self.commit("rotation.record", rotated, Some(event)).await?;
+        let event = |record| {
+            Some(self.event(Event::AccountRotated(Rotated {
+                account: account(site, &rotated, Some(record)),
+                previous: PreviousPassword::Overlaps { previous_valid_until: until, asked: rotation.asked },
+                next_rotation_at: rotated.next_at(),
+            })))
+        };
+        self.commit("rotation.record", rotated.clone(), event).await?;
         count(site, "rotated");
         metrics::gauge!("jit_rotation_last_timestamp_seconds", "target" => site.target.to_string(), "role" => site.role.to_string())
             .set(now.as_second() as f64);
@@ -290,8 +304,8 @@ impl Turn<'_> {
         let discarding = call(self.broker, site, RotationStep::Discard, current.as_ref());
         jit_failpoint::step("rotation.discard", at_failpoint, discarding).await?;
         let stable = rotation.discarded().map_err(impossible)?;
-        let event = event(EventKind::OverlapEnded, self.broker.clock.wall(), site, &stable);
-        self.commit("rotation.close", stable, Some(event)).await?;
+        let event = |record| Some(self.event(Event::OverlapEnded(account(site, &stable, Some(record)))));
+        self.commit("rotation.close", stable.clone(), event).await?;
         count(site, "overlap-ended");
         tracing::info!(target = %site.target, role = %site.role, account = %site.account, "the account's old password works no longer");
         Ok(())
@@ -342,17 +356,24 @@ fn impossible(error: jit_core::rotation::StepError) -> StepFailed {
 }
 
 /// An event about an account's rotation.
-pub(super) fn event(kind: EventKind, at: Timestamp, site: &Site, rotation: &Rotation<Envelope>) -> AuditEvent {
-    let mut event = AuditEvent::new(kind, at);
-    event.target_db = Some(site.target.to_string());
-    event.role = Some(site.role.to_string());
-    event.ephemeral_id = Some(site.account.to_string());
-    event.driver_sha256 = Some(site.driver_ref.sha256.clone());
-    // With the account that is its record's name: see `trust::of_log`.
-    let connection = site.driver_ref.connection.as_ref().unwrap_or(&site.driver_ref.plugin).clone();
-    event
-        .with("connection", connection)
-        .with("generation", rotation.current.as_ref().map(|current| current.generation.number()))
+pub(super) fn event(event: Event, at: Timestamp, site: &Site) -> AuditEvent {
+    AuditEvent {
+        target_db: Some(site.target.to_string()),
+        role: Some(site.role.to_string()),
+        ephemeral_id: Some(site.account.to_string()),
+        driver_sha256: Some(site.driver_ref.sha256.clone()),
+        ..AuditEvent::new(event, at)
+    }
+}
+
+/// Which account, how far it is, and under which number that becomes durable.
+pub(super) fn account(site: &Site, rotation: &Rotation<Envelope>, record: Option<u64>) -> RotatingAccount {
+    RotatingAccount {
+        // With the account that is its record's name: see `trust::of_log`.
+        connection: site.driver_ref.connection.as_ref().unwrap_or(&site.driver_ref.plugin).clone(),
+        generation: rotation.current.as_ref().map(|current| current.generation),
+        record,
+    }
 }
 
 fn count(site: &Site, outcome: &'static str) {
@@ -371,8 +392,8 @@ async fn failed(broker: &Broker, site: &Site, working: &Working, error: &StepFai
     if !attempts.is_power_of_two() {
         return;
     }
-    let event = event(EventKind::RotationFailed, broker.clock.wall(), site, &Rotation::default());
-    let event = event.with("attempts", attempts).with_error(error.to_string());
+    let failed = RotationFailed { account: account(site, &Rotation::default(), None), attempts };
+    let event = event(Event::RotationFailed(failed), broker.clock.wall(), site).with_error(error.to_string());
     if let Err(error) = broker.commit(Change { events: vec![event], ..Change::default() }).await {
         tracing::warn!(%error, "the failure of a rotation could not be recorded");
     }

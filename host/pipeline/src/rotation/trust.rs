@@ -204,7 +204,7 @@ async fn settle(
 
 #[cfg(test)]
 mod tests {
-    use jit_core::event::{AuditEvent, EventKind};
+    use jit_core::event::{AuditEvent, Event, RotatingAccount};
 
     use super::super::state::tests::{NAME, record};
     use super::*;
@@ -289,9 +289,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = store(&folder).await;
         let event = |account: &str, number: u64| {
-            let mut event = AuditEvent::new(EventKind::AccountRotated, time(0));
-            event.ephemeral_id = Some(account.to_owned());
-            event.with("connection", "shop").with("record", number).with("generation", 1)
+            let state = RotatingAccount {
+                connection: "shop".to_owned(),
+                generation: Some(Generation::from_number(1)),
+                record: Some(number),
+            };
+            let event = AuditEvent::new(Event::OverlapEnded(state), time(0));
+            AuditEvent { ephemeral_id: Some(account.to_owned()), ..event }
         };
         let events = vec![event("app_user", 3), event("other_user", 9), event("app_user", 5)];
         store.commit(Change { events, ..Change::default() }).await.unwrap();

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use jit_api::admin::ClockConfirmed;
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, ClockJump, Event, Jump};
 use jit_core::lease::{Cause, LeaseState};
+use jit_core::operator::Operator;
 use jit_core::ttl::Ttl;
 
 use crate::broker::Broker;
 use crate::clock::Look;
-use crate::operator::Operator;
 use crate::removal;
 use jit_ledger::{Change, LeaseFilter, LeaseWrite, StoreError};
 
@@ -74,15 +74,15 @@ async fn look_at_clock(broker: &Broker) {
                 seconds = by.as_secs(),
                 "the wall clock has jumped: leases do not go by it; see \"Clock\" in docs/trouble.md"
             );
-            (Some(by), "jumped")
+            (Some(by), Jump::Jumped)
         }
         Look::Back => {
             tracing::warn!("the wall clock is back: leases go by it again");
-            (None, "back")
+            (None, Jump::Back)
         }
         Look::Taken(by) => {
             tracing::warn!(seconds = by.as_secs(), "the wall clock's jump has lasted: leases go by it again");
-            (Some(by), "taken")
+            (Some(by), Jump::Taken)
         }
     };
     if let Err(error) =
@@ -93,9 +93,8 @@ async fn look_at_clock(broker: &Broker) {
     broker.wake.removal.notify_one();
 }
 
-fn clock_event(what: &'static str, by: Option<SignedDuration>, at: Timestamp) -> AuditEvent {
-    let event = AuditEvent::new(EventKind::ClockJumped, at).with("what", what);
-    by.map_or_else(|| event.clone(), |by| event.clone().with("seconds", by.as_secs()))
+fn clock_event(what: Jump, by: Option<SignedDuration>, at: Timestamp) -> AuditEvent {
+    AuditEvent::new(Event::ClockJumped(ClockJump { what, seconds: by.map(|by| by.as_secs()) }), at)
 }
 
 /// An operator says that the wall clock is right after a jump. After one backward, the times of leases are moved
@@ -108,7 +107,7 @@ pub async fn confirm_clock(broker: &Broker, operator: Operator) -> Result<ClockC
     let Some(by) = by else { return Ok(ClockConfirmed { jumped_seconds: None, leases: 0 }) };
     broker
         .commit(Change {
-            events: vec![operator.sign(clock_event("confirmed", Some(by), broker.clock.wall()))],
+            events: vec![clock_event(Jump::Confirmed, Some(by), broker.clock.wall()).by(operator)],
             ..Change::default()
         })
         .await?;

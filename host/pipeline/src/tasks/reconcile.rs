@@ -27,7 +27,7 @@ use jit_api::admin::{ReconcileReport, TargetReport};
 use jit_core::account::AccountName;
 use jit_core::driver::Lane;
 use jit_core::driver::{AccountState, Feature};
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Event, Plain};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, DriverRef, Lease, LeaseState};
 use jit_core::name::{Principal, RoleName};
@@ -336,7 +336,7 @@ async fn haunt(
 /// # Errors
 /// When the store fails.
 pub async fn drift(broker: &Broker, lease: &Lease) -> Result<(), StoreError> {
-    let event = AuditEvent::of_lease(EventKind::Drift, broker.clock.now(), lease)
+    let event = AuditEvent::of_lease(Event::Drift(Plain {}), broker.clock.now(), lease)
         .with_error("the account of an active lease is missing in the target");
     match removal::begin(broker, lease, Cause::Drift, vec![event]).await {
         Ok(_) | Err(StoreError::Stale(_)) => Ok(()),

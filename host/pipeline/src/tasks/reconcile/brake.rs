@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_api::admin::{HeldAccount, TargetReport};
-use jit_core::event::{AuditEvent, EventKind};
+use jit_core::event::{AuditEvent, Braked, Event};
 
 use super::Pass;
 use crate::birth::Birth;
@@ -121,14 +121,17 @@ impl Brake {
         found: &TargetReport,
     ) -> Result<(), StoreError> {
         let target = found.target.as_str();
-        let event = |kind: EventKind, names: &[String], leases: &[String]| {
-            let mut event = AuditEvent::new(kind, ground.now).with("accounts", names.len());
-            event.target_db = Some(target.to_owned());
-            let event = event.with("named", names.iter().take(NAMED).cloned().collect::<Vec<_>>());
-            if leases.is_empty() { event } else { event.with("leases_without_account", leases.len()) }
+        let braked = |names: &[String], leases: &[String]| Braked {
+            accounts: names.len(),
+            named: names.iter().take(NAMED).cloned().collect(),
+            leases_without_account: leases.len(),
+        };
+        let event = |event: Event| {
+            let target_db = Some(target.to_owned());
+            AuditEvent { target_db, ..AuditEvent::new(event, ground.now) }
         };
         if ground.pass == Pass::Confirmed {
-            let confirmed = event(EventKind::RemovalConfirmed, &found.ghosts, &found.missing);
+            let confirmed = event(Event::RemovalConfirmed(braked(&found.ghosts, &found.missing)));
             return broker.commit(Change { events: vec![confirmed], ..Change::default() }).await;
         }
         if ground.pass == Pass::Look {
@@ -160,7 +163,7 @@ impl Brake {
         if !new {
             return Ok(());
         }
-        let braked = event(EventKind::RemovalBraked, &held, &found.held_leases).with_error(reason);
+        let braked = event(Event::RemovalBraked(braked(&held, &found.held_leases))).with_error(reason);
         broker.commit(Change { events: vec![braked], ..Change::default() }).await
     }
 }
