@@ -52,6 +52,9 @@ pub(crate) enum Verb {
     Create,
     Renew,
     Revoke,
+    Rotate,
+    List,
+    Inspect,
 }
 
 /// An account of the backend.
@@ -61,10 +64,42 @@ pub(crate) struct Account {
     pub(crate) expires_at: u64,
 }
 
+/// A standing account, whose password is rotated: the newest password, and the one before it as long as it works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    newest: String,
+    before: Option<String>,
+}
+
+impl Standing {
+    /// Every password that works, the newest first.
+    pub(crate) fn passwords(&self) -> Vec<&str> {
+        std::iter::once(self.newest.as_str()).chain(self.before.as_deref()).collect()
+    }
+
+    pub(crate) fn lets_in(&self, password: &SecretString) -> bool {
+        self.passwords().contains(&password.expose_secret())
+    }
+
+    /// As a server with dual passwords takes a step: a step that was made is made again without harm.
+    fn step(&mut self, step: RotationStep, password: Option<&SecretString>) {
+        let password = password.map(|password| password.expose_secret().to_owned());
+        match (step, password) {
+            (RotationStep::Stage, Some(next)) if next != self.newest => {
+                self.before = Some(std::mem::replace(&mut self.newest, next));
+            }
+            (RotationStep::Replace, Some(next)) => *self = Self { newest: next, before: None },
+            (RotationStep::Discard, _) => self.before = None,
+            (RotationStep::Stage | RotationStep::Commit | RotationStep::Replace, _) => {}
+        }
+    }
+}
+
 /// The backend, and the driver for it.
 #[derive(Debug)]
 pub(crate) struct Backend {
     accounts: Mutex<BTreeMap<String, Account>>,
+    standing: Mutex<Standing>,
     planned: Mutex<BTreeMap<Verb, VecDeque<Answer>>>,
     description: Description,
 }
@@ -74,11 +109,12 @@ impl Default for Backend {
         let description = Description {
             name: "memory".to_owned(),
             version: "1".to_owned(),
-            features: vec![Feature::Backstop, Feature::Renew, Feature::ListAccounts],
+            features: vec![Feature::Backstop, Feature::Renew, Feature::ListAccounts, Feature::Rotate, Feature::Overlap],
             max_name_length: 63,
             properties: Vec::new(),
         };
-        Self { accounts: Mutex::default(), planned: Mutex::default(), description }
+        let standing = Mutex::new(Standing { newest: "nobody knows it".to_owned(), before: None });
+        Self { accounts: Mutex::default(), standing, planned: Mutex::default(), description }
     }
 }
 
@@ -101,6 +137,15 @@ impl Backend {
     pub(crate) fn put(&self, name: &str) {
         let account = Account { password: "-".to_owned(), expires_at: u64::MAX };
         self.accounts.lock().insert(name.to_owned(), account);
+    }
+
+    /// An account goes without the broker.
+    pub(crate) fn take(&self, name: &str) {
+        assert!(self.accounts.lock().remove(name).is_some(), "{name} is not there");
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing.lock().clone()
     }
 
     fn next(&self, verb: Verb) -> Answer {
@@ -161,10 +206,14 @@ impl Driver for Backend {
         _: &Scope,
         _: &TargetView,
         _: &AccountView,
-        _: RotationStep,
-        _: Option<&SecretString>,
+        step: RotationStep,
+        password: Option<&SecretString>,
     ) -> Outcome<()> {
-        Outcome::Refused(Refusal::Target("it does not rotate".to_owned()))
+        let answer = self.next(Verb::Rotate);
+        if answer.has_effect() {
+            self.standing.lock().step(step, password);
+        }
+        answer.outcome(())
     }
 
     async fn revoke(&self, _: &Scope, _: &TargetView, account: &AccountView) -> Outcome<()> {
@@ -176,6 +225,10 @@ impl Driver for Backend {
     }
 
     async fn inspect(&self, _: &Scope, _: &TargetView, name: &str) -> Outcome<AccountState> {
+        let answer = self.next(Verb::Inspect);
+        if answer != Answer::Done {
+            return answer.outcome(AccountState { can_login: true, expires_at: None, properties: Vec::new() });
+        }
         match self.accounts.lock().get(name) {
             Some(account) => Outcome::Done(AccountState {
                 can_login: true,
@@ -188,7 +241,7 @@ impl Driver for Backend {
 
     async fn list_accounts(&self, _: &Scope, _: &TargetView, prefix: &str, _: Option<&str>) -> Outcome<AccountPage> {
         let names = self.accounts.lock().keys().filter(|name| name.starts_with(prefix)).cloned().collect();
-        Outcome::Done(AccountPage { names, next: None })
+        self.next(Verb::List).outcome(AccountPage { names, next: None })
     }
 
     async fn maintain(&self, _: &Scope, _: &TargetView) -> Outcome<Duration> {
@@ -200,6 +253,9 @@ impl Driver for Backend {
     }
 
     async fn authenticate(&self, _: &Scope, user: &str, password: &SecretString) -> Option<Result<bool, String>> {
+        if user == super::ACCOUNT {
+            return Some(Ok(self.standing().lets_in(password)));
+        }
         let accounts = self.accounts.lock();
         Some(Ok(accounts.get(user).is_some_and(|account| account.password == password.expose_secret())))
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use jit_api::{IssueRequest, RenewRequest};
-use jit_core::account::AccountPrefix;
+use jit_core::account::{AccountName, AccountPrefix};
 use jit_core::brake::Bound;
 use jit_core::driver::{RoleView, TargetView};
 use jit_core::id::{LeaseId, RequestId};
@@ -20,6 +20,7 @@ use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_core::looked_at::LookedAt;
 use jit_core::name::{RoleName, TargetName};
 use jit_core::policy::{Allowance, Mode, PolicyRequest, Verdict};
+use jit_core::rotation::Schedule;
 use jit_core::space::Marks;
 use jit_core::ttl::Ttl;
 use jit_identity::{Claimed, Declined, Evidence, Identity, IdentityOptions, Method, Unverified, Verified};
@@ -36,6 +37,8 @@ use jit_pipeline::refusal::Refused;
 use jit_pipeline::removal::{self, Attempt};
 use jit_pipeline::renew::renew;
 use jit_pipeline::request::CheckedRequest;
+use jit_pipeline::rotation::RotatingAccount;
+use jit_pipeline::sealing::Sealer;
 use jit_pipeline::space::Space;
 use jit_pipeline::target::{ChainLink, Serving, Target, TargetRole};
 use jit_pipeline::tasks;
@@ -45,8 +48,14 @@ use tokio::time::Instant;
 pub(crate) use backend::{Answer, Backend, Verb};
 
 /// The target, the role, the plugin.
-const SHOP: &str = "shop";
+pub(crate) const SHOP: &str = "shop";
 const APP: &str = "app";
+/// The role that hands out a standing account's password, and that account.
+pub(crate) const STANDING: &str = "standing";
+const ACCOUNT: &str = "shop_standing";
+/// When a standing account's password changes, and how long the one before works on.
+pub(crate) const PERIOD: Duration = Duration::from_secs(3_600);
+pub(crate) const OVERLAP: Duration = Duration::from_secs(600);
 const PLUGIN: &str = "driver";
 
 /// When every test begins.
@@ -140,9 +149,21 @@ pub(crate) struct World {
     start: Instant,
     folder: tempfile::TempDir,
     caller: Arc<Verified>,
+    rotating: bool,
 }
 
 impl World {
+    /// One whose target rotates a standing account too.
+    pub(crate) async fn rotating() -> Self {
+        Self { rotating: true, ..Self::new().await }
+    }
+
+    /// One whose store is younger than the longest lease.
+    pub(crate) async fn of_a_new_store() -> Self {
+        let world = Self::new().await;
+        Self { birth: Birth { since: began() - SignedDuration::from_mins(1), ..world.birth.clone() }, ..world }
+    }
+
     pub(crate) async fn new() -> Self {
         let identity = Identity::new(vec![Arc::new(Anybody)], &IdentityOptions::default()).unwrap();
         let evidence = Evidence::Bearer(Unverified::from_token("a.b.c").unwrap());
@@ -156,13 +177,18 @@ impl World {
             start: Instant::now(),
             folder: tempfile::tempdir().unwrap(),
             caller,
+            rotating: false,
         }
     }
 
     /// A broker's process over this store.
     pub(crate) fn broker(&self) -> Arc<Broker> {
         let driver = Arc::clone(&self.backend) as Arc<dyn Driver>;
-        let target = target(driver);
+        let mut target = target(driver);
+        if self.rotating {
+            let (name, role) = standing_role();
+            target.roles.insert(name, role);
+        }
         let targets = BTreeMap::from([(target.name.clone(), Arc::new(target))]);
         let drivers = Arc::new(OneDriver(Arc::clone(&self.backend)));
         Broker::new(Parts {
@@ -175,7 +201,7 @@ impl World {
             limits: RateLimits::new(None, NonZeroU32::MIN),
             denials: DenialBudget::default(),
             most_leftovers: 20,
-            sealer: None,
+            sealer: Some(Arc::new(Sealer::new(&[7; 32]).unwrap())),
             birth: self.birth.clone(),
             bound: Bound::default(),
             clock: Arc::new(PausedClock(self.start)),
@@ -187,9 +213,18 @@ impl World {
     }
 
     pub(crate) async fn issue(&self, broker: &Arc<Broker>) -> Result<Disclosure, Refused> {
+        self.issue_role(broker, APP).await
+    }
+
+    /// The standing account's password.
+    pub(crate) async fn issue_standing(&self, broker: &Arc<Broker>) -> Result<Disclosure, Refused> {
+        self.issue_role(broker, STANDING).await
+    }
+
+    async fn issue_role(&self, broker: &Arc<Broker>, role: &str) -> Result<Disclosure, Refused> {
         let request = IssueRequest {
             target: SHOP.to_owned(),
-            role: Some(APP.to_owned()),
+            role: Some(role.to_owned()),
             ttl: None,
             reason: None,
             ticket: None,
@@ -215,12 +250,15 @@ impl World {
         removal::attempt(broker, &lease).await.map_err(|error| error.to_string())
     }
 
-    /// Lets the removal task and everything that was spawned go on for that long.
+    /// Lets the tasks of removal and rotation and everything that was spawned go on for that long.
     pub(crate) async fn pass(&self, broker: &Arc<Broker>, time: Duration) {
-        let task = tokio::spawn(tasks::removal::run(Arc::clone(broker)));
+        let removal = tokio::spawn(tasks::removal::run(Arc::clone(broker)));
+        let rotation = tokio::spawn(tasks::rotation::run(Arc::clone(broker)));
         tokio::time::sleep(time).await;
-        task.abort();
-        let _ended = task.await;
+        for task in [removal, rotation] {
+            task.abort();
+            let _ended = task.await;
+        }
     }
 
     /// As after `kill -9`: nothing of the old process is left but store and backend, and another one begins.
@@ -234,14 +272,22 @@ impl World {
         self.ledger.leases(&LeaseFilter { limit: 100, ..LeaseFilter::default() }).await.unwrap()
     }
 
-    /// The events of the log, in order.
-    pub(crate) async fn events(&self) -> Vec<String> {
+    /// The records of the log, in order.
+    pub(crate) async fn records(&self) -> Vec<serde_json::Value> {
         let records = self.ledger.records(0, 1_000).await.unwrap();
-        let event = |json: &str| {
-            let record: serde_json::Value = serde_json::from_str(json).unwrap();
-            record["event"].as_str().unwrap().to_owned()
-        };
-        records.iter().map(|record| event(&record.json)).collect()
+        records.iter().map(|record| serde_json::from_str(&record.json).unwrap()).collect()
+    }
+
+    /// Their events.
+    pub(crate) async fn events(&self) -> Vec<String> {
+        self.records().await.iter().map(|record| record["event"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// An account of this broker's making that no lease has.
+    pub(crate) fn ghost(&self) -> String {
+        let name = AccountPrefix::default().generate(&self.birth.mark, "payment", 63).to_string();
+        self.backend.put(&name);
+        name
     }
 
     /// Nothing fails from here on.
@@ -249,6 +295,15 @@ impl World {
         self.ledger.plan(Faults::none());
         self.backend.mend();
     }
+}
+
+fn standing_role() -> (RoleName, TargetRole) {
+    let name = RoleName::new(STANDING).unwrap();
+    let ttl = |time: Duration| Ttl::from_seconds(i64::try_from(time.as_secs()).unwrap()).unwrap();
+    let schedule = Schedule::new(ttl(PERIOD), ttl(OVERLAP)).unwrap();
+    let rotating = RotatingAccount { account: AccountName::from_backend(ACCOUNT), schedule };
+    let view = RoleView { name: name.clone(), config: "{}".to_owned() };
+    (name, TargetRole { view, slots: Arc::new(Semaphore::new(8)), rotating: Some(Arc::new(rotating)) })
 }
 
 fn target(driver: Arc<dyn Driver>) -> Target {

@@ -112,6 +112,11 @@ impl Brake {
         self.bound.of(listed)
     }
 
+    fn was_told(&self, target: &str, all: &[String]) -> bool {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get(target).is_some_and(|told| told == all)
+    }
+
     /// Alerts of what a pass held, and puts it on record when it is something else than the last time; so it
     /// does with what an operator confirmed.
     pub(super) async fn tell(
@@ -154,17 +159,13 @@ impl Brake {
                 "removals are braked: an operator decides with `jit-broker reconcile --confirm`; see \"Braked\" in docs/trouble.md"
             );
         }
-        let new = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = !all.is_empty() && told.get(target) != Some(&all);
-            told.insert(target.to_owned(), all);
-            new
-        };
-        if !new {
-            return Ok(());
+        if !all.is_empty() && !self.was_told(target, &all) {
+            let braked = event(Event::RemovalBraked(braked(&held, &found.held_leases))).with_error(reason);
+            broker.commit(Change { events: vec![braked], ..Change::default() }).await?;
         }
-        let braked = event(Event::RemovalBraked(braked(&held, &found.held_leases))).with_error(reason);
-        broker.commit(Change { events: vec![braked], ..Change::default() }).await
+        // Only now: what could not be recorded is recorded by the next pass.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), all);
+        Ok(())
     }
 }
 

@@ -1,100 +1,14 @@
-//! The table of failures: every commit of a flow lost in every way, together with every way in which the driver's
-//! call may end, with the process living on and with the process dying.
-//!
-//! What has to hold is the same for every cell: no account without a lease that ends it, no secret without its record,
-//! no lease that stays open when its account is gone (NO-GHOST, INTENT-FIRST, AUDITED-OR-NOTHING).
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Issue, renewal, revocation and expiry of one lease.
 
-mod world;
-
-use std::sync::Arc;
 use std::time::Duration;
 
 use jit_core::lease::LeaseState;
-use jit_ledger_memory::{Fault, Faults};
-use jit_pipeline::broker::Broker;
+use jit_ledger_memory::Fault;
 use jit_pipeline::removal::Attempt;
 use secrecy::ExposeSecret as _;
-use world::{Answer, Verb, World};
 
-/// The commits of a flow are fewer than this; where the flow ends before it, the cell is one without a fault.
-const MOST_COMMITS: u64 = 4;
-/// Longer than every backoff of a removal that fails a few times.
-const LONG: Duration = Duration::from_secs(300);
-
-/// How a commit is lost, if it is.
-const LOST: [Option<Fault>; 4] = [None, Some(Fault::Failed), Some(Fault::FailedButPersisted), Some(Fault::Stalled)];
-
-/// What happens after the flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
-    /// The process lives on.
-    Lives,
-    /// It dies, and another one starts.
-    Dies,
-}
-
-/// One cell of the table.
-#[derive(Debug, Clone, Copy)]
-struct Cell {
-    commit: u64,
-    lost: Option<Fault>,
-    answer: Answer,
-    after: After,
-}
-
-/// Every cell, each in a runtime of its own. Returns how many there are.
-fn every_cell(flow: impl AsyncFn(Cell)) -> usize {
-    let mut cells = 0;
-    for commit in 1..=MOST_COMMITS {
-        for lost in LOST {
-            // Without a fault the commit's number says nothing.
-            if lost.is_none() && commit > 1 {
-                continue;
-            }
-            for answer in Answer::ALL {
-                for after in [After::Lives, After::Dies] {
-                    let cell = Cell { commit, lost, answer, after };
-                    let mut runtime = tokio::runtime::Builder::new_current_thread();
-                    let runtime = runtime.enable_all().start_paused(true).build().unwrap();
-                    runtime.block_on(flow(cell));
-                    cells += 1;
-                }
-            }
-        }
-    }
-    cells
-}
-
-fn lose(world: &World, cell: Cell) {
-    if let Some(fault) = cell.lost {
-        world.ledger.plan(Faults::none().at(cell.commit, fault));
-    }
-}
-
-/// The flow is over, and nothing fails any more: the same process goes on, or another one. Then time passes.
-async fn go_on(world: &World, broker: Arc<Broker>, cell: Cell, time: Duration) -> Arc<Broker> {
-    let broker = match cell.after {
-        After::Lives => broker,
-        After::Dies => {
-            // What the old process had spawned stops where it next waits.
-            broker.stopping.cancel();
-            broker.tasks.close();
-            world.restart().await
-        }
-    };
-    world.mend();
-    world.pass(&broker, time).await;
-    broker
-}
-
-/// Nothing is left: no account, and no lease that is not over.
-async fn nothing_is_left(world: &World, cell: Cell) {
-    assert_eq!(world.backend.accounts().len(), 0, "{cell:?}: an account is left; {:?}", world.events().await);
-    for lease in world.leases().await {
-        assert_eq!(lease.state, LeaseState::Revoked, "{cell:?}: a lease is open; {:?}", world.events().await);
-    }
-}
+use crate::cell::{LONG, every_cell, go_on, lose, nothing_is_left};
+use crate::world::{Answer, Verb, World};
 
 #[test]
 fn whatever_is_lost_in_an_issue_no_account_is_left_that_nobody_may_use() {
