@@ -293,7 +293,7 @@ pub fn rejections(error: &anyhow::Error, trigger: &'static str) -> Vec<AuditEven
 }
 
 async fn record_refused_start(store: &dyn Store, error: &anyhow::Error) {
-    let change = Change { events: rejections(error, "start"), ..Change::default() };
+    let change = Change::events(rejections(error, "start"));
     match tokio::time::timeout(COMMIT_DEADLINE, store.commit(change)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "the refused start could not be recorded"),
@@ -638,10 +638,7 @@ pub async fn record_start(broker: &Broker, loaded: &Loaded) -> anyhow::Result<()
     let mut events = vec![AuditEvent::new(Event::BrokerStarted(process), now)];
     let loaded = loaded.plugins.values().map(|plugin| AuditEvent::new(Event::PluginLoaded(served(plugin)), now));
     events.extend(loaded);
-    broker
-        .commit(Change { events, ..Change::default() })
-        .await
-        .map_err(|error| anyhow!("the audit log cannot be written: {error}"))
+    broker.commit(Change::events(events)).await.map_err(|error| anyhow!("the audit log cannot be written: {error}"))
 }
 
 /// What the record says of a plugin: which bytes, with which grants.

@@ -225,7 +225,7 @@ impl Reloader {
 
     async fn record_refusal(&self, error: &anyhow::Error, trigger: Trigger) {
         let events = compose::rejections(error, trigger.as_str());
-        if let Err(error) = self.broker.commit(Change { events, ..Change::default() }).await {
+        if let Err(error) = self.broker.commit(Change::events(events)).await {
             tracing::error!(%error, "the refusal could not be recorded");
         }
     }
@@ -268,9 +268,7 @@ impl Reloader {
             tracing::error!(orphan, "forced: these accounts cannot be removed by the broker now");
         }
         report.orphans = orphans;
-        self.broker
-            .commit(Change { events: events(&report, trigger, &old.loaded, &new.loaded), ..Change::default() })
-            .await?;
+        self.broker.commit(Change::events(events(&report, trigger, &old.loaded, &new.loaded))).await?;
         self.loader.loaded.store(new.loaded);
         self.broker.serving.store(new.serving);
         if let Some(identity) = identity {

@@ -67,7 +67,7 @@ impl KeepsSessions for SessionStore {
             }
         };
         let write = SealedWrite { purpose: PURPOSE, name: name(connection, key), value };
-        let change = Change { sealed: vec![write], ..Change::default() };
+        let change = Change::seal(write);
         self.store.commit(change).await.map_err(|error| error.to_string())
     }
 }

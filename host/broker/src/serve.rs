@@ -312,7 +312,7 @@ async fn stop(broker: &Arc<Broker>, background: &mut JoinSet<()>, grace: Duratio
     let event = AuditEvent::new(Event::BrokerStopped(Process { version: env!("CARGO_PKG_VERSION") }), Timestamp::now());
     let mut events = broker.denials.take();
     events.push(event);
-    if let Err(error) = broker.commit(Change { events, ..Change::default() }).await {
+    if let Err(error) = broker.commit(Change::events(events)).await {
         tracing::error!(%error, "the stop could not be recorded");
     }
     let ended = async { while background.join_next().await.is_some() {} };

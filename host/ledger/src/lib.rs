@@ -70,6 +70,12 @@ impl Change {
         Self::default().with(event)
     }
 
+    /// Several events alone, in order.
+    #[must_use]
+    pub fn events(events: impl IntoIterator<Item = AuditEvent>) -> Self {
+        Self::default().with_events(events)
+    }
+
     /// A sealed value alone.
     #[must_use]
     pub fn seal(write: SealedWrite) -> Self {
@@ -87,6 +93,13 @@ impl Change {
     #[must_use]
     pub fn with(mut self, event: AuditEvent) -> Self {
         self.events.push(event);
+        self
+    }
+
+    /// The same change with more events, in order.
+    #[must_use]
+    pub fn with_events(mut self, events: impl IntoIterator<Item = AuditEvent>) -> Self {
+        self.events.extend(events);
         self
     }
 

@@ -76,7 +76,7 @@ pub async fn of_store(store: &dyn Store, records: u64, exports: &[PathBuf]) -> a
 async fn keep(store: &dyn Store, birth: &Birth) -> anyhow::Result<()> {
     let kept = Kept { mark: hex::encode(birth.mark.bytes()), since: birth.since, set_back: birth.set_back };
     let write = SealedWrite { purpose: PURPOSE, name: NAME.to_owned(), value: Some(serde_json::to_vec(&kept)?) };
-    let change = Change { sealed: vec![write], ..Change::default() };
+    let change = Change::seal(write);
     store.commit(change).await.map_err(|error| anyhow!("{error}"))
 }
 

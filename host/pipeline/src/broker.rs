@@ -201,7 +201,7 @@ impl Broker {
         settled: Vec<Settled>,
     ) -> Result<(), StoreError> {
         let events = self.denials.admit(owner, events);
-        self.commit(Change { events, settled, ..Change::default() }).await
+        self.commit(Change::events(events).settling(settled)).await
     }
 
     /// Makes a change durable, within a deadline.

@@ -35,7 +35,7 @@ use crate::replay::{self, Handover};
 use crate::request::{CheckedRequest, IdempotencyKey};
 use crate::rotation;
 use crate::target::{Endpoint, Target, account_view};
-use jit_ledger::{Change, LeaseWrite, StoreError};
+use jit_ledger::{Change, StoreError};
 
 /// A secret that may leave the broker: its lease is active and its audit record durable. Only
 /// `settle` and [`replay`] make one.
@@ -199,7 +199,7 @@ async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency
     let mut lease = draft(&permit, account, idempotency);
     lease.driver.place = Some(broker.places.lately(&permit.decision.asked.target).await);
     let settled = permit.decision.settles(true);
-    let change = Change { leases: vec![LeaseWrite::Insert(lease.clone())], settled, ..Change::default() };
+    let change = Change::insert(lease.clone()).settling(settled);
     let intended = jit_failpoint::step("issue.intend", StoreError::at_failpoint, broker.commit(change)).await;
     match intended {
         Ok(()) => Ok(Intended { lease, permit }),
@@ -266,7 +266,7 @@ async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refus
     tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the target refused to create an account");
     let event = failed(permit, now, lease).with_error(reason.clone());
     if let Ok(closed) = lease.refuse(now, reason) {
-        let change = Change { leases: vec![LeaseWrite::Update(closed)], events: vec![event], ..Change::default() };
+        let change = Change::step(closed).with(event);
         if let Err(error) = broker.commit(change).await {
             removal::undo(broker, lease.clone(), Cause::Doubtful);
             return error.into();
@@ -293,8 +293,8 @@ async fn doubtful(broker: &Broker, lease: &Lease, permit: &Permit, reason: Strin
     let doubt = Event::LeaseDoubtful(Doubtful::default());
     let doubt = AuditEvent::of_lease(doubt, now, lease).with_error(reason.clone());
     if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
-        let events = vec![failed(permit, now, lease).with_error(reason), doubt];
-        let change = Change { leases: vec![LeaseWrite::Update(doubted)], events, ..Change::default() };
+        let failed = failed(permit, now, lease).with_error(reason);
+        let change = Change::step(doubted).with(failed).with(doubt);
         if let Err(error) = broker.commit(change).await {
             removal::undo(broker, lease.clone(), Cause::Doubtful);
             return error.into();
@@ -317,8 +317,8 @@ async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused
     };
     let granted = Event::IssueGranted(Granted { decision: permit.decision.recorded(), generation: None });
     let granted = permit.decision.event_of_lease(granted, broker.clock.wall(), &active);
-    let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
-    let change = Change { leases: vec![LeaseWrite::Update(active.clone())], events, ..Change::default() };
+    let events = std::iter::once(granted).chain(permit.decision.shadow_events());
+    let change = Change::step(active.clone()).with_events(events);
     if let Err(error) = jit_failpoint::step("issue.settle", StoreError::at_failpoint, broker.commit(change)).await {
         removal::undo(broker, lease, Cause::NotAudited);
         return Err(error.into());

@@ -63,7 +63,7 @@ impl Drop for Mine<'_> {
 pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
     let revoking =
         lease.begin_revocation(cause, broker.clock.now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
-    let change = Change { leases: vec![LeaseWrite::Update(revoking.clone())], events, ..Change::default() };
+    let change = Change::step(revoking.clone()).with_events(events);
     jit_failpoint::step("revoke.begin", StoreError::at_failpoint, broker.commit(change)).await?;
     broker.handovers.forget(&lease.id);
     Ok(revoking)
@@ -153,8 +153,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
         Settled::Removed(unseen) => {
             let removed = lease.removed().map_err(|_| StoreError::Stale(lease.id.clone()))?;
             let event = removed_event(&removed, now, unseen, broker.unrecorded.take(&lease.id));
-            let change =
-                Change { leases: vec![LeaseWrite::Update(removed.clone())], events: vec![event], ..Change::default() };
+            let change = Change::step(removed.clone()).with(event);
             jit_failpoint::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
             broker.leftovers.take(lease);
             if lease.standing {
@@ -167,7 +166,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
         }
         Settled::Waits(reason, then) => {
             let waits = lease.removal_waits(reason, now, then).map_err(|_| StoreError::Stale(lease.id.clone()))?;
-            broker.commit(Change { leases: vec![LeaseWrite::Update(waits.clone())], ..Change::default() }).await?;
+            broker.commit(Change::step(waits.clone())).await?;
             Ok(Attempt::Failed { lease: waits, unreachable: false })
         }
         Settled::Failed(NotRemoved { reason, why }) => {
@@ -193,9 +192,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             let event = AuditEvent::of_lease(event, now, &failed).with_error(reason);
             let events = if on_record { vec![event] } else { Vec::new() };
             let unreachable = why == Why::Away;
-            broker
-                .commit(Change { leases: vec![LeaseWrite::Update(failed.clone())], events, ..Change::default() })
-                .await?;
+            broker.commit(Change::step(failed.clone()).with_events(events)).await?;
             Ok(Attempt::Failed { lease: failed, unreachable })
         }
     }
@@ -403,7 +400,7 @@ async fn close_for_good(broker: &Broker, lease: &Lease, cause: Cause) -> Result<
     let now = broker.clock.now();
     let Ok(doubtful) = lease.doubt(cause, now) else { return Ok(()) };
     let event = AuditEvent::of_lease(doubtful_for(cause), now, &doubtful);
-    broker.commit(Change { leases: vec![LeaseWrite::Insert(doubtful)], events: vec![event], ..Change::default() }).await
+    broker.commit(Change::insert(doubtful).with(event)).await
 }
 
 fn doubtful_for(cause: Cause) -> Event {
@@ -435,7 +432,7 @@ async fn close_stored(broker: &Broker, lease: &Lease, cause: Cause) -> Result<()
     let Ok(next) = step else { return Ok(()) };
     let event = AuditEvent::of_lease(event, now, &next);
     broker.handovers.forget(&lease.id);
-    broker.commit(Change { leases: vec![LeaseWrite::Update(next)], events: vec![event], ..Change::default() }).await
+    broker.commit(Change::step(next).with(event)).await
 }
 
 /// The caller went away before it had its reply. With an Idempotency-Key it may come back for it;

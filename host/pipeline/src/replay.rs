@@ -181,7 +181,7 @@ pub fn replayed(again: Replayed, lease: &Lease, request_id: &RequestId, at: Time
 }
 
 async fn record(broker: &Broker, event: AuditEvent) -> Result<(), Refused> {
-    let change = Change { events: vec![event], ..Change::default() };
+    let change = Change::record(event);
     Ok(jit_failpoint::step("replay.record", StoreError::at_failpoint, broker.commit(change)).await?)
 }
 

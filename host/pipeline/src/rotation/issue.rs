@@ -21,7 +21,7 @@ use crate::refusal::Refused;
 use crate::removal;
 use crate::replay::{self, Handover};
 use crate::sealing::Sealer;
-use jit_ledger::{Change, LeaseWrite, StoreError};
+use jit_ledger::{Change, StoreError};
 
 /// The password that is current, and until when it works.
 struct Current {
@@ -59,9 +59,9 @@ pub async fn hand_out(
     let Ok(active) = pending.settle(None, end) else { return Err(Refused::AuditUnavailable) };
     let granted = Granted { decision: permit.decision.recorded(), generation: Some(current.generation) };
     let granted = permit.decision.event_of_lease(Event::IssueGranted(granted), broker.clock.wall(), &active);
-    let events = std::iter::once(granted).chain(permit.decision.shadow_events()).collect();
+    let events = std::iter::once(granted).chain(permit.decision.shadow_events());
     let settled = permit.decision.settles(true);
-    let change = Change { leases: vec![LeaseWrite::Insert(active.clone())], events, settled, ..Change::default() };
+    let change = Change::insert(active.clone()).with_events(events).settling(settled);
     match jit_failpoint::step("rotation.grant", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => {}
         Err(StoreError::KeyTaken(id)) => return Err(Refused::IdempotencyConflict(id)),
@@ -170,7 +170,7 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
     }
     let again = Replayed::Rotating { generation: current.generation };
     let event = replay::replayed(again, &lease, request_id, broker.clock.wall());
-    let change = Change { events: vec![event], ..Change::default() };
+    let change = Change::record(event);
     jit_failpoint::step("rotation.regrant", StoreError::at_failpoint, broker.commit(change)).await?;
     let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
     let handover = handover(&lease.account, current.secret);

@@ -106,14 +106,14 @@ pub async fn rotate_now(
         if asked != rotation && (at_once || distrust.is_none()) {
             let number = working.next_number();
             let place = record.filter(|_| distrust.is_none()).and_then(|record| record.driver.place);
-            let sealed = vec![Record::at(&site, place, asked.clone()).write(&site.name, &sealer, number)?];
+            let sealed = Record::at(&site, place, asked.clone()).write(&site.name, &sealer, number)?;
             let event = match &distrust {
                 Some(why) => event(Some(number)).with_error(why.to_string()),
                 None => event(Some(number)),
             };
-            broker.commit(Change { sealed, events: vec![event], ..Change::default() }).await?;
+            broker.commit(Change::seal(sealed).with(event)).await?;
         } else {
-            broker.commit(Change { events: vec![event(None)], ..Change::default() }).await?;
+            broker.commit(Change::record(event(None))).await?;
         }
         if let Phase::Staging { next, at_once: true } = &asked.phase {
             working.replaces_with(next.generation);

@@ -189,9 +189,8 @@ impl Turn<'_> {
         let Self { broker, sealer, site, working, place } = self;
         let number = working.next_number();
         let generation = rotation.current.as_ref().map(|held| held.generation).unwrap_or_default();
-        let sealed = vec![Record::at(site, Some(place.clone()), rotation).write(&site.name, sealer, number)?];
-        let events = event(number).into_iter().collect();
-        let change = Change { sealed, events, ..Change::default() };
+        let sealed = Record::at(site, Some(place.clone()), rotation).write(&site.name, sealer, number)?;
+        let change = Change::seal(sealed).with_events(event(number));
         jit_failpoint::step(point, StoreError::at_failpoint, broker.commit(change)).await?;
         working.saw(Known { number, generation });
         Ok(())
@@ -394,7 +393,7 @@ async fn failed(broker: &Broker, site: &Site, working: &Working, error: &StepFai
     }
     let failed = RotationFailed { account: account(site, &Rotation::default(), None), attempts };
     let event = event(Event::RotationFailed(failed), broker.clock.wall(), site).with_error(error.to_string());
-    if let Err(error) = broker.commit(Change { events: vec![event], ..Change::default() }).await {
+    if let Err(error) = broker.commit(Change::record(event)).await {
         tracing::warn!(%error, "the failure of a rotation could not be recorded");
     }
 }

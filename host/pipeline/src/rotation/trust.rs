@@ -298,7 +298,7 @@ mod tests {
             AuditEvent { ephemeral_id: Some(account.to_owned()), ..event }
         };
         let events = vec![event("app_user", 3), event("other_user", 9), event("app_user", 5)];
-        store.commit(Change { events, ..Change::default() }).await.unwrap();
+        store.commit(Change::events(events)).await.unwrap();
         let logged = of_log(&store).await.unwrap();
         assert_eq!(logged[NAME], known(5, 1));
         assert_eq!(logged["shop\nother_user"], known(9, 1));

@@ -15,7 +15,7 @@ use jit_core::ttl::Ttl;
 use crate::broker::Broker;
 use crate::clock::Look;
 use crate::removal;
-use jit_ledger::{Change, LeaseFilter, LeaseWrite, StoreError};
+use jit_ledger::{Change, LeaseFilter, StoreError};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ async fn record_denials(broker: &Broker) {
     if events.is_empty() {
         return;
     }
-    if let Err(error) = broker.commit(Change { events: events.clone(), ..Change::default() }).await {
+    if let Err(error) = broker.commit(Change::events(events.clone())).await {
         tracing::warn!(%error, "the number of denials could not be recorded; it is tried again");
         broker.denials.put_back(events);
     }
@@ -85,9 +85,7 @@ async fn look_at_clock(broker: &Broker) {
             (Some(by), Jump::Taken)
         }
     };
-    if let Err(error) =
-        broker.commit(Change { events: vec![clock_event(what, by, broker.clock.wall())], ..Change::default() }).await
-    {
+    if let Err(error) = broker.commit(Change::record(clock_event(what, by, broker.clock.wall()))).await {
         tracing::warn!(%error, "the clock's jump could not be recorded");
     }
     broker.wake.removal.notify_one();
@@ -105,12 +103,7 @@ fn clock_event(what: Jump, by: Option<SignedDuration>, at: Timestamp) -> AuditEv
 pub async fn confirm_clock(broker: &Broker, operator: Operator) -> Result<ClockConfirmed, StoreError> {
     let by = broker.clock.jump().map(|jump| jump.by);
     let Some(by) = by else { return Ok(ClockConfirmed { jumped_seconds: None, leases: 0 }) };
-    broker
-        .commit(Change {
-            events: vec![clock_event(Jump::Confirmed, Some(by), broker.clock.wall()).by(operator)],
-            ..Change::default()
-        })
-        .await?;
+    broker.commit(Change::record(clock_event(Jump::Confirmed, Some(by), broker.clock.wall()).by(operator))).await?;
     let moved = if by.is_negative() { move_leases(broker, by).await? } else { 0 };
     broker.clock.confirm();
     broker.wake.removal.notify_one();
@@ -127,7 +120,7 @@ async fn move_leases(broker: &Broker, by: SignedDuration) -> Result<usize, Store
             let leases = broker.store.leases(&filter).await?;
             before = leases.last().filter(|_| leases.len() == PAGE).map(|lease| lease.id.clone());
             for lease in &leases {
-                let change = Change { leases: vec![LeaseWrite::Update(lease.moved(by))], ..Change::default() };
+                let change = Change::step(lease.moved(by));
                 match broker.commit(change).await {
                     Ok(()) => moved += 1,
                     // Its next step goes by the new time.

@@ -38,7 +38,7 @@ use crate::broker::Broker;
 use crate::places::Question;
 use crate::removal;
 use crate::target::Target;
-use jit_ledger::{Change, LeaseFilter, LeaseWrite, StoreError};
+use jit_ledger::{Change, LeaseFilter, StoreError};
 
 /// Pages of accounts read from one target at most.
 const MOST_PAGES: usize = 1_000;
@@ -328,7 +328,7 @@ async fn haunt(
     };
     tracing::warn!(account = pending.login(), target = %target.name, "an account without a lease: it is removed");
     let Ok(doubtful) = pending.doubt(Cause::Ghost, now) else { return Ok(()) };
-    broker.commit(Change { leases: vec![LeaseWrite::Insert(doubtful)], ..Change::default() }).await
+    broker.commit(Change::insert(doubtful)).await
 }
 
 /// An active lease without an account is closed.

@@ -137,7 +137,7 @@ impl Brake {
         };
         if ground.pass == Pass::Confirmed {
             let confirmed = event(Event::RemovalConfirmed(braked(&found.ghosts, &found.missing)));
-            return broker.commit(Change { events: vec![confirmed], ..Change::default() }).await;
+            return broker.commit(Change::record(confirmed)).await;
         }
         if ground.pass == Pass::Look {
             return Ok(());
@@ -161,7 +161,7 @@ impl Brake {
         }
         if !all.is_empty() && !self.was_told(target, &all) {
             let braked = event(Event::RemovalBraked(braked(&held, &found.held_leases))).with_error(reason);
-            broker.commit(Change { events: vec![braked], ..Change::default() }).await?;
+            broker.commit(Change::record(braked)).await?;
         }
         // Only now: what could not be recorded is recorded by the next pass.
         self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), all);
