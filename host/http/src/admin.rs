@@ -18,7 +18,7 @@ use jit_core::lease::{Cause, Lease};
 use jit_core::ttl::Ttl;
 use serde::{Deserialize, Serialize};
 
-use crate::give_back::revoked;
+use crate::give_back::revoked_reply;
 use crate::leases::ListQuery;
 use crate::problem::HttpRefused;
 use crate::server::Peer;
@@ -28,6 +28,7 @@ use jit_core::operator::Operator;
 use jit_ledger::Change;
 use jit_pipeline::broker::Broker;
 use jit_pipeline::refusal::Refused;
+use jit_pipeline::revoke;
 use jit_pipeline::rotation::operate;
 use jit_pipeline::simulate::{Question, explain};
 use jit_pipeline::tasks::reconcile::Pass;
@@ -142,10 +143,10 @@ async fn revoke(
             // First: when it fails, the lease still says whose password it was.
             operate::rotate_away(&broker, &lease, operator).await?;
         }
-        revoked(&broker, lease, Cause::Operator, true).await
+        revoke::revoke(&broker, lease, Cause::Operator, true).await
     };
     match result.await {
-        Ok(reply) => reply,
+        Ok(lease) => revoked_reply(&broker, &lease).await,
         Err(refused) => HttpRefused::from(refused).reply_in_full(&RequestId::generate(Timestamp::now())),
     }
 }

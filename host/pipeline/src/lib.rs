@@ -26,6 +26,7 @@ pub mod removal;
 pub mod renew;
 pub mod replay;
 pub mod request;
+pub mod revoke;
 pub mod rotation;
 pub mod sealing;
 pub mod simulate;

@@ -1,5 +1,9 @@
 //! `POST /v1/leases/{id}/renew`: the same account, a later expiry, never past `max_expires_at`.
 //!
+//! ```text
+//! Verified + id ─ own ▶ Renewable ─ judge ▶ Judged ─ extend ▶ Extended ─ record ▶ Lease
+//! ```
+//!
 //! The policies are asked again: what they would no longer grant is not prolonged. The backend's
 //! own expiry moves first, then the lease's: lost in between, the account still goes at the
 //! lease's old time.
@@ -21,13 +25,13 @@ use jit_identity::Verified;
 use crate::broker::Broker;
 use crate::chain;
 use crate::issue::resolve;
-use crate::permit::{Counting, decide};
+use crate::permit::{Asked, Counting, Permit, decide};
 use crate::places::{Misplaced, NotTold};
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::target::{Target, account_view};
 use crate::tasks::reconcile;
-use jit_ledger::{Change, LeaseWrite, StoreError};
+use jit_ledger::{Change, StoreError};
 
 /// Renews a lease of the caller's own.
 ///
@@ -46,13 +50,45 @@ pub async fn renew(
     if let Some(ttl) = &ask.ttl {
         ttl.read().map_err(|error| Refused::field("ttl", format!("ttl {error}")))?;
     }
-    let lease = own_lease(broker, &caller, id).await?;
+    let lease = own(broker, &caller, id).await?;
+    let judged = judge(broker, lease, caller, ask, caller_address, request_id).await?;
+    let extended = extend(broker, judged).await?;
+    record(broker, extended).await
+}
+
+/// A lease of the caller's own that may still get a later expiry.
+struct Renewable(Lease);
+
+async fn own(broker: &Broker, caller: &Verified, id: &LeaseId) -> Result<Renewable, Refused> {
+    let lease = own_lease(broker, caller, id).await?;
     if lease.state != LeaseState::Active || lease.expires_at <= broker.clock.now() {
         return Err(Refused::LeaseNotActive { id: lease.id, state: lease.state });
     }
     if !lease.renewable {
         return Err(Refused::field("lease_id", "leases of this target cannot be renewed; ask for a new one"));
     }
+    Ok(Renewable(lease))
+}
+
+/// A lease whose next term the policies granted.
+struct Judged {
+    /// As it stands.
+    lease: Lease,
+    /// With its next term.
+    next: Lease,
+    permit: Permit,
+}
+
+/// The target still is the one that made the account, and the policies grant the lease's own role again. A no is on
+/// record before the caller hears it.
+async fn judge(
+    broker: &Broker,
+    Renewable(lease): Renewable,
+    caller: Arc<Verified>,
+    ask: RenewRequest,
+    caller_address: Option<IpAddr>,
+    request_id: RequestId,
+) -> Result<Judged, Refused> {
     let request = IssueRequest {
         target: lease.target.to_string(),
         role: Some(lease.role.to_string()),
@@ -64,8 +100,8 @@ pub async fn renew(
     let request = CheckedRequest::check(request)?.from_address(caller_address);
     let mut asked = resolve(broker, caller, request, request_id.clone(), Operation::Renew)?;
     asked.resource.insert(LEASE.to_owned(), lease.id.to_string());
-    let (target, at) = (asked.target.clone(), asked.at);
-    if !target.driver_ref().same_maker(&lease.driver) {
+    let at = asked.at;
+    if !asked.target.driver_ref().same_maker(&lease.driver) {
         // The old driver removes the account when its time is over; the new one knows nothing of it.
         let reason = "the target was moved to another backend since; ask for a new lease, this one ends at its time";
         let mut event = AuditEvent::of_lease(Event::RenewDenied(Denied::default()), at, &lease).with_error(reason);
@@ -92,10 +128,23 @@ pub async fn renew(
         }
     };
     let next = later(&lease, at, permit.ttl)?;
+    Ok(Judged { lease, next, permit })
+}
+
+/// A lease whose account the backend keeps until its next term's end.
+struct Extended {
+    next: Lease,
+    permit: Permit,
+}
+
+/// The backend's own expiry moves, in the place where the account is.
+async fn extend(broker: &Broker, judged: Judged) -> Result<Extended, Refused> {
+    let Judged { lease, next, permit } = judged;
+    let Asked { target, request_id, .. } = &permit.decision.asked;
     let Some(role) = target.roles.get(&lease.role) else {
         return Err(Refused::RoleNotAllowed { target: target.name.to_string(), role: lease.role.to_string() });
     };
-    in_place(broker, &lease, &target, &request_id).await?;
+    in_place(broker, &lease, target, request_id).await?;
     let account = account_view(&next, broker.clock.wall());
     let scope = target.scope(Lane::Live);
     let call = async {
@@ -118,12 +167,18 @@ pub async fn renew(
         Some(at) if at < next.expires_at => Lease { expires_at: at.max(lease.expires_at), ..next },
         _ => next,
     };
-    let renewed = Event::LeaseRenewed(permit.decision.recorded());
-    let mut event = permit.decision.event_of_lease(renewed, at, &next);
-    event.request_id = Some(request_id.to_string());
-    let events = std::iter::once(event).chain(permit.decision.shadow_events()).collect();
-    let settled = permit.decision.settles(true);
-    let change = Change { leases: vec![LeaseWrite::Update(next.clone())], events, settled, ..Change::default() };
+    Ok(Extended { next, permit })
+}
+
+/// The lease's later expiry becomes durable with its record.
+async fn record(broker: &Broker, extended: Extended) -> Result<Lease, Refused> {
+    let Extended { next, permit } = extended;
+    let decision = &permit.decision;
+    let renewed = Event::LeaseRenewed(decision.recorded());
+    let mut event = decision.event_of_lease(renewed, decision.asked.at, &next);
+    event.request_id = Some(decision.asked.request_id.to_string());
+    let events = std::iter::once(event).chain(decision.shadow_events());
+    let change = Change::step(next.clone()).with_events(events).settling(decision.settles(true));
     match jit_failpoint::step("renew.record", StoreError::at_failpoint, broker.commit(change)).await {
         Ok(()) => Ok(next),
         Err(StoreError::Stale(id)) => {
@@ -176,7 +231,7 @@ async fn in_place(broker: &Broker, lease: &Lease, target: &Target, request_id: &
             let mut event = AuditEvent::of_lease(Event::RenewDenied(Denied::default()), broker.clock.wall(), lease);
             event.request_id = Some(request_id.to_string());
             let event = event.with_error(elsewhere.to_string());
-            broker.commit(Change { events: vec![event], ..Change::default() }).await?;
+            broker.commit(Change::record(event)).await?;
             Err(Refused::WrongPlace { id: lease.id.clone(), target: lease.target.to_string() })
         }
     }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jit_core::lease::LeaseState;
 use jit_ledger_memory::Fault;
-use jit_pipeline::removal::Attempt;
 use secrecy::ExposeSecret as _;
 
 use crate::cell::{LONG, every_cell, go_on, lose, nothing_is_left};
@@ -81,7 +80,7 @@ fn whatever_is_lost_in_a_revocation_the_account_ends_and_is_on_record_once() {
         lose(&world, cell);
         world.backend.plan(Verb::Revoke, cell.answer);
         let revoked = world.revoke(&broker, &issued.lease.id).await;
-        if let Ok(Attempt::Removed(_)) = &revoked {
+        if revoked.is_ok_and(|lease| lease.state == LeaseState::Revoked) {
             assert_eq!(world.backend.accounts().len(), 0, "{cell:?}: told removed, and it is there");
         }
         let asked_in_vain = cell.lost.is_some_and(|lost| lost != Fault::FailedButPersisted) && cell.commit == 1;

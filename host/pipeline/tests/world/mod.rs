@@ -16,7 +16,7 @@ use jit_core::account::{AccountName, AccountPrefix};
 use jit_core::brake::Bound;
 use jit_core::driver::{RoleView, TargetView};
 use jit_core::id::{LeaseId, RequestId};
-use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::lease::Lease;
 use jit_core::looked_at::LookedAt;
 use jit_core::name::{RoleName, TargetName};
 use jit_core::policy::{Allowance, Mode, PolicyRequest, Verdict};
@@ -34,9 +34,10 @@ use jit_pipeline::limits::RateLimits;
 use jit_pipeline::places::Site;
 use jit_pipeline::ports::{Clock, Driver, Drivers, FoundDriver, Policy, PolicyReply};
 use jit_pipeline::refusal::Refused;
-use jit_pipeline::removal::{self, Attempt};
+use jit_pipeline::removal;
 use jit_pipeline::renew::renew;
 use jit_pipeline::request::CheckedRequest;
+use jit_pipeline::revoke::revoke_own;
 use jit_pipeline::rotation::RotatingAccount;
 use jit_pipeline::sealing::Sealer;
 use jit_pipeline::space::Space;
@@ -239,15 +240,9 @@ impl World {
         renew(broker, Arc::clone(&self.caller), lease, RenewRequest::default(), None, id).await
     }
 
-    /// As a revocation on request does it: recorded, and then tried once.
-    pub(crate) async fn revoke(&self, broker: &Arc<Broker>, lease: &LeaseId) -> Result<Attempt, String> {
-        let lease = self.ledger.lease(lease).await.unwrap().unwrap();
-        let lease = match lease.state {
-            LeaseState::Active => removal::begin(broker, &lease, Cause::Requested, Vec::new()).await,
-            _ => Ok(lease),
-        };
-        let lease = lease.map_err(|error| error.to_string())?;
-        removal::attempt(broker, &lease).await.map_err(|error| error.to_string())
+    /// Revokes one of the caller's leases, and waits for the first attempt.
+    pub(crate) async fn revoke(&self, broker: &Arc<Broker>, lease: &LeaseId) -> Result<Lease, Refused> {
+        revoke_own(broker, &self.caller, lease, true).await
     }
 
     /// Lets the tasks of removal and rotation and everything that was spawned go on for that long.
