@@ -76,34 +76,58 @@ fn a_metric_over_several_lines_is_found() {
     assert_eq!(made_in(text), [("jit_a_total".to_owned(), "counter"), ("jit_b".to_owned(), "gauge")]);
 }
 
-/// The events of a text: words such as `issue.granted` in the first column of tables, or in arms of a match.
-fn events(text: &str, before: &str) -> BTreeSet<String> {
-    let is_event = |word: &&str| {
-        word.split_once('.').is_some_and(|(a, b)| {
-            [a, b].iter().all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
-        })
+/// The words between backticks.
+fn words(text: &str) -> BTreeSet<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// What the page says of each event: which fields its records have beside those of many records.
+fn events_of(page: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut events = BTreeMap::new();
+    let mut before = BTreeSet::new();
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        let names = words(cells[0]);
+        if names.iter().any(|name| !name.contains('.')) {
+            continue;
+        }
+        let fields = cells.get(2).map_or("", |fields| fields.trim());
+        if fields != "the same" {
+            before = words(fields);
+        }
+        events.extend(names.into_iter().map(|name| (name, before.clone())));
+    }
+    events
+}
+
+/// The fields of the records of each event, as `jit-core` holds them byte for byte.
+fn recorded() -> BTreeMap<String, BTreeSet<String>> {
+    let folder = root().join("host/core/src/event/records");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let fields = |file: PathBuf| {
+        let records = fs::read_to_string(&file).unwrap();
+        let records = records.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let fields = records.flat_map(|record| record.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+        (file.file_stem().unwrap().to_string_lossy().into_owned(), fields.collect())
     };
-    let lines = text.lines().filter_map(|line| line.trim_start().split_once(before));
-    lines
-        .flat_map(|(_, rest)| rest.split(['`', '"', '|']).filter(is_event).map(str::to_owned).collect::<Vec<_>>())
-        .collect()
+    files.map(fields).collect()
 }
 
 #[test]
-fn the_page_has_every_audit_event_and_no_other() {
-    let mut files = Vec::new();
-    sources(&root().join("host/core/src"), &mut files);
-    files.retain(|file| file.components().any(|part| part.as_os_str().to_string_lossy().starts_with("event")));
-    let arms: BTreeSet<String> =
-        files.iter().flat_map(|file| events(&fs::read_to_string(file).unwrap(), "=> \"")).collect();
-    assert!(arms.len() > 25, "only {} events were found in the source", arms.len());
+fn the_page_has_every_audit_event_with_its_fields_and_no_other() {
     let page = fs::read_to_string(root().join("docs/reference/audit-events.md")).unwrap();
-    let rows: String = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `"))
-        .map(|row| format!("| `{}\n", row.split(" | ").next().unwrap()))
-        .collect();
-    assert_eq!(events(&rows, "| `"), arms);
+    let (of_many, _) = page.split_once("## Requests and leases").unwrap();
+    let of_many = of_many.lines().filter(|line| line.starts_with("| `"));
+    let of_many: BTreeSet<String> =
+        of_many.flat_map(|row| words(row.trim_matches('|').split(" | ").next().unwrap())).collect();
+    let (recorded, said) = (recorded(), events_of(&page));
+    assert!(recorded.len() > 25, "only {} events have records", recorded.len());
+    let names = |events: &BTreeMap<String, BTreeSet<String>>| events.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&said), names(&recorded));
+    for (event, fields) in recorded {
+        let own: BTreeSet<String> = fields.difference(&of_many).cloned().collect();
+        assert_eq!(said[&event], own, "{event}: the page, and the records in host/core/src/event/records");
+    }
 }
 
 #[test]
