@@ -139,7 +139,7 @@ pub fn openapi() -> String {
         }
         document.paths.paths.insert("/issue".to_owned(), short);
     }
-    document.to_pretty_json().unwrap_or_default()
+    document.to_pretty_json().expect("the description is made of strings, numbers and maps with string keys")
 }
 
 /// The API with its layers; with what operators ask, unless they have a listener of their own.

@@ -48,19 +48,20 @@ impl ContextLink {
     /// Gathers, or remembers. Requests that ask the same at once wait for one answer.
     async fn facts(&self, request: &PolicyRequest) -> Result<(Facts, ContextOutcome), Arc<String>> {
         let asking = async { Ok(Arc::new(self.provider.gather(request).await?)) };
-        let Some(cache) = &self.cache else {
+        let (Some(cache), Some(key)) = (&self.cache, key(request)) else {
             return asking.await.map(|facts| (facts, ContextOutcome::Asked)).map_err(Arc::new);
         };
-        let entry = cache.entry(key(request)).or_try_insert_with(asking).await?;
+        let entry = cache.entry(key).or_try_insert_with(asking).await?;
         let outcome = if entry.is_fresh() { ContextOutcome::Asked } else { ContextOutcome::Cached };
         Ok((entry.into_value(), outcome))
     }
 }
 
-/// What facts are remembered by: all of the request but when it came and how long it asks for.
-fn key(request: &PolicyRequest) -> [u8; 32] {
+/// What facts are remembered by: all of the request but when it came and how long it asks for. None for a request that
+/// has no form in JSON: its facts are not remembered, rather than shared with those of another such request.
+fn key(request: &PolicyRequest) -> Option<[u8; 32]> {
     let same = PolicyRequest { time: 0, ttl_seconds: 0, ..request.clone() };
-    Sha256::digest(serde_json::to_vec(&same).unwrap_or_default()).into()
+    serde_json::to_vec(&same).ok().map(|same| Sha256::digest(same).into())
 }
 
 /// What the providers of a target gave.

@@ -178,8 +178,8 @@ fn json(fields: &Fields) -> Zeroizing<String> {
         };
         object.insert(name.to_owned(), value);
     }
-    // A map of strings cannot fail to be written.
-    let text = serde_json::to_string_pretty(&object).unwrap_or_default();
+    // An empty file in place of a credential would be read as one without fields.
+    let text = serde_json::to_string_pretty(&object).expect("a map of strings and numbers has a form in JSON");
     Zeroizing::new(text + "\n")
 }
 

@@ -91,7 +91,7 @@ fn filtered(value: &str, filter: &str) -> Result<Zeroizing<String>, AgentError> 
     Ok(match filter {
         "sh" if value.contains('\0') => return Err(unfit("template", "a zero byte is no part of a shell's word")),
         "sh" => env::quoted(value),
-        "json" => Zeroizing::new(serde_json::to_string(value).unwrap_or_default()),
+        "json" => Zeroizing::new(serde_json::to_string(value).expect("a string has a form in JSON")),
         "properties" => java::escaped(value, false),
         "mycnf" => mycnf::quoted(value),
         "url" => url(value),
