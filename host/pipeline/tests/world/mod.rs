@@ -29,10 +29,11 @@ use jit_ledger_memory::{Faults, MemoryLedger};
 use jit_pipeline::birth::Birth;
 use jit_pipeline::broker::{Broker, Parts};
 use jit_pipeline::denials::DenialBudget;
+use jit_pipeline::facts::ContextLink;
 use jit_pipeline::issue::{Disclosure, issue};
 use jit_pipeline::limits::RateLimits;
 use jit_pipeline::places::Site;
-use jit_pipeline::ports::{Clock, Driver, Drivers, FoundDriver, Policy, PolicyReply};
+use jit_pipeline::ports::{Clock, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply};
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::removal;
 use jit_pipeline::renew::renew;
@@ -46,11 +47,14 @@ use jit_pipeline::tasks;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use backend::{Answer, Backend, Verb};
 
 /// The target, the role, the plugin.
 pub(crate) const SHOP: &str = "shop";
-const APP: &str = "app";
+pub(crate) const APP: &str = "app";
+/// A narrower role of the same target.
+pub(crate) const READ_ONLY: &str = "read-only";
 /// The role that hands out a standing account's password, and that account.
 pub(crate) const STANDING: &str = "standing";
 const ACCOUNT: &str = "shop_standing";
@@ -78,17 +82,38 @@ impl Clock for PausedClock {
     }
 }
 
-/// A policy that says yes.
-struct Yes;
+/// A policy that is a function.
+struct Says<F>(F);
 
-impl Policy for Yes {
+impl<F: Fn(&PolicyRequest) -> Result<Verdict, PolicyFault> + Send + Sync> Policy for Says<F> {
     fn sha256(&self) -> &str {
         "00"
     }
 
-    fn decide(&self, _: &PolicyRequest) -> PolicyReply {
-        PolicyReply { verdict: Ok(Verdict::Allow(Allowance::default())), looked_at: LookedAt::default() }
+    fn decide(&self, request: &PolicyRequest) -> PolicyReply {
+        PolicyReply { verdict: (self.0)(request), looked_at: LookedAt::default() }
     }
+}
+
+/// A policy of a chain.
+pub(crate) fn policy(
+    name: &str,
+    mode: Mode,
+    says: impl Fn(&PolicyRequest) -> Result<Verdict, PolicyFault> + Send + Sync + 'static,
+) -> ChainLink {
+    ChainLink {
+        name: name.to_owned(),
+        mode,
+        rollout: None,
+        share_key: None,
+        policy: Arc::new(Says(says)),
+        config_sha256: "00".to_owned(),
+    }
+}
+
+/// A yes without conditions.
+pub(crate) fn yes(_: &PolicyRequest) -> Result<Verdict, PolicyFault> {
+    Ok(Verdict::Allow(Allowance::default()))
 }
 
 /// An identity method that believes every token.
@@ -151,12 +176,25 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     caller: Arc<Verified>,
     rotating: bool,
+    /// The target's policies and context providers.
+    chain: Vec<ChainLink>,
+    contexts: Vec<ContextLink>,
 }
 
 impl World {
     /// One whose target rotates a standing account too.
     pub(crate) async fn rotating() -> Self {
         Self { rotating: true, ..Self::new().await }
+    }
+
+    /// The same, whose target asks these policies.
+    pub(crate) fn with_chain(self, chain: Vec<ChainLink>) -> Self {
+        Self { chain, ..self }
+    }
+
+    /// The same, whose target asks that context provider.
+    pub(crate) fn with_context(self, link: ContextLink) -> Self {
+        Self { contexts: vec![link], ..self }
     }
 
     /// One whose store is younger than the longest lease.
@@ -179,13 +217,15 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             caller,
             rotating: false,
+            chain: vec![policy("yes", Mode::Enforce, yes)],
+            contexts: Vec::new(),
         }
     }
 
     /// A broker's process over this store.
     pub(crate) fn broker(&self) -> Arc<Broker> {
         let driver = Arc::clone(&self.backend) as Arc<dyn Driver>;
-        let mut target = target(driver);
+        let mut target = target(driver, self.chain.clone(), self.contexts.clone());
         if self.rotating {
             let (name, role) = standing_role();
             target.roles.insert(name, role);
@@ -222,9 +262,18 @@ impl World {
         self.issue_role(broker, STANDING).await
     }
 
-    async fn issue_role(&self, broker: &Arc<Broker>, role: &str) -> Result<Disclosure, Refused> {
+    pub(crate) async fn issue_role(&self, broker: &Arc<Broker>, role: &str) -> Result<Disclosure, Refused> {
+        self.issue_from(broker, SHOP, role).await
+    }
+
+    pub(crate) async fn issue_from(
+        &self,
+        broker: &Arc<Broker>,
+        target: &str,
+        role: &str,
+    ) -> Result<Disclosure, Refused> {
         let request = IssueRequest {
-            target: SHOP.to_owned(),
+            target: target.to_owned(),
             role: Some(role.to_owned()),
             ttl: None,
             reason: None,
@@ -301,31 +350,27 @@ fn standing_role() -> (RoleName, TargetRole) {
     (name, TargetRole { view, slots: Arc::new(Semaphore::new(8)), rotating: Some(Arc::new(rotating)) })
 }
 
-fn target(driver: Arc<dyn Driver>) -> Target {
-    let (name, role) = (TargetName::new(SHOP).unwrap(), RoleName::new(APP).unwrap());
-    let view = RoleView { name: role.clone(), config: "{}".to_owned() };
-    let link = ChainLink {
-        name: "yes".to_owned(),
-        mode: Mode::Enforce,
-        rollout: None,
-        share_key: None,
-        policy: Arc::new(Yes),
-        config_sha256: "00".to_owned(),
-    };
+fn target(driver: Arc<dyn Driver>, chain: Vec<ChainLink>, contexts: Vec<ContextLink>) -> Target {
+    let name = TargetName::new(SHOP).unwrap();
+    let roles = [APP, READ_ONLY].map(|name| {
+        let name = RoleName::new(name).unwrap();
+        let view = RoleView { name: name.clone(), config: "{}".to_owned() };
+        (name, TargetRole { view, slots: Arc::new(Semaphore::new(8)), rotating: None })
+    });
     Target {
         name: name.clone(),
         driver_name: PLUGIN.to_owned(),
         driver,
         connection: None,
         view: TargetView { name, config: "{}".to_owned() },
-        roles: BTreeMap::from([(role, TargetRole { view, slots: Arc::new(Semaphore::new(8)), rotating: None })]),
+        roles: roles.into(),
         default_role: None,
         default_ttl: Ttl::from_seconds(600).unwrap(),
         max_ttl: Ttl::from_seconds(3_600).unwrap(),
         deciding: Arc::new(Semaphore::new(8)),
-        contexts: Arc::from([]),
+        contexts: contexts.into(),
         usage_windows: None,
-        chain: Arc::from([link]),
+        chain: chain.into(),
         prefix: AccountPrefix::default(),
         endpoint: None,
         timeout: Duration::from_secs(10),
