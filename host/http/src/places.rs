@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// Room for connections.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ impl Places {
     /// [`Full`] when there is none.
     pub fn take(self: &Arc<Self>, peer: SocketAddr) -> Result<Place, Full> {
         let of = share(peer.ip());
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         if taken.all >= self.most {
             return Err(Full::All);
         }
@@ -74,13 +76,13 @@ impl Places {
     /// How many are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).all
+        self.taken.lock().all
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.places.taken.lock();
         taken.all = taken.all.saturating_sub(1);
         if let Some(count) = taken.by.get_mut(&self.of) {
             *count -= 1;
@@ -125,6 +127,6 @@ mod tests {
         assert_eq!(places.taken(), 3);
         assert_eq!(places.take(from("[2001:db8::3]:1")).unwrap_err(), Full::Share);
         drop(places.take(from("192.0.2.1:4")).unwrap());
-        assert_eq!(places.taken.lock().unwrap().by.len(), 2, "nobody who is gone is remembered");
+        assert_eq!(places.taken.lock().by.len(), 2, "nobody who is gone is remembered");
     }
 }

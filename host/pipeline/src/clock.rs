@@ -12,10 +12,11 @@
 //! New leases go by the same time, so that they are as long as they say. Tokens are not refused meanwhile:
 //! that would make an outage of each jump, and a token's own times are checked by the wall clock.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::ports::{Clock, SystemClock};
@@ -135,8 +136,8 @@ impl LeaseClock {
         self.source.wall()
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     /// The time.

@@ -9,13 +9,13 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
 use jit_core::event::{AuditEvent, Basis, CountedDenials, Decided, Denied, Event, ShadowDiff};
 use jit_core::name::Principal;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 /// The most owners and reasons that are counted apart; what is beyond them is counted together.
@@ -96,7 +96,7 @@ impl Denials {
         if full {
             return events;
         }
-        let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut beyond = self.beyond.lock();
         for event in events {
             metrics::counter!("jit_denials_counted_total").increment(1);
             let by = denied_by(&event.event).unwrap_or_default();
@@ -115,15 +115,15 @@ impl Denials {
     /// One record for each owner and reason that was counted since the last time.
     #[must_use]
     pub fn take(&self) -> Vec<AuditEvent> {
-        let beyond = std::mem::take(&mut *self.beyond.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut events = std::mem::take(&mut *self.owed.lock().unwrap_or_else(PoisonError::into_inner));
+        let beyond = std::mem::take(&mut *self.beyond.lock());
+        let mut events = std::mem::take(&mut *self.owed.lock());
         events.extend(beyond.into_iter().map(|((owner, ..), counted)| summary(owner, counted)));
         events
     }
 
     /// Keeps records that could not be written, to a bound: they are small, but a store may be away for days.
     pub fn put_back(&self, events: Vec<AuditEvent>) {
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owed = self.owed.lock();
         owed.extend(events);
         owed.truncate(10 * MOST_APART);
     }

@@ -5,11 +5,11 @@
 //! start it is made from the leases that wait.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
 
 use jit_core::id::LeaseId;
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::{Principal, TargetName};
+use parking_lot::Mutex;
 
 use crate::refusal::Refused;
 use jit_ledger::{LeaseFilter, Store, StoreError};
@@ -56,13 +56,13 @@ impl Leftovers {
 
     /// An attempt found that things depend on the account.
     pub fn put(&self, lease: &Lease) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         held.entry(key(lease)).or_default().insert(lease.id.clone());
     }
 
     /// The account is gone.
     pub fn take(&self, lease: &Lease) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         let key = key(lease);
         if let Some(leases) = held.get_mut(&key) {
             leases.remove(&lease.id);
@@ -77,7 +77,7 @@ impl Leftovers {
     /// # Errors
     /// [`Refused::Blocked`] when it left too many there.
     pub fn allow_one_more(&self, owner: &Principal, target: &TargetName) -> Result<(), Refused> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.lock();
         // Nearly always there are none, and nothing is copied.
         let too_many = !held.is_empty()
             && held.get(&(owner.clone(), target.clone())).is_some_and(|leases| leases.len() >= self.most);

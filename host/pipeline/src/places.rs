@@ -5,7 +5,7 @@
 //! to another server from one moment to the next (a name, a balancer, a failover).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ports::{Driver, Scope};
@@ -14,6 +14,7 @@ use jit_core::driver::TargetView;
 use jit_core::lease::DriverRef;
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::place::{Elsewhere, Place};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::target::{Remover, Target};
@@ -124,12 +125,12 @@ pub struct Places(Mutex<HashMap<Key, Heard>>);
 
 impl Places {
     fn heard(&self, key: &Key) -> Option<Heard> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.0.lock().get(key).cloned()
     }
 
     /// Notes an answer.
     fn note(&self, key: Key, place: &Place) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         if all.len() >= MOST && !all.contains_key(&key) {
             // Of configurations and builds long gone.
             all.clear();
@@ -145,7 +146,7 @@ impl Places {
 
     /// An issue asks: others go on meanwhile with what was heard last.
     fn turn(&self, key: &Key) {
-        if let Some(heard) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(key) {
+        if let Some(heard) = self.0.lock().get_mut(key) {
             heard.asked = Instant::now();
         }
     }
@@ -205,7 +206,7 @@ impl Places {
     /// Notes that no answer came; gives what was heard before.
     fn unheard(&self, key: Key) -> Option<Place> {
         let now = Instant::now();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.entry(key).or_insert(Heard { place: None, at: now, asked: now }).place.clone()
     }
 

@@ -2,9 +2,10 @@
 //! crashes, abandoned replies and ghosts all end in [`attempt`]; it is idempotent and never gives up.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use jiff::Timestamp;
@@ -44,14 +45,14 @@ struct Mine<'a>(&'a InProgress, LeaseId);
 
 impl InProgress {
     fn begin(&self, lease: &LeaseId) -> Option<Mine<'_>> {
-        let mut at_work = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut at_work = self.0.lock();
         at_work.insert(lease.clone()).then(|| Mine(self, lease.clone()))
     }
 }
 
 impl Drop for Mine<'_> {
     fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0.0.lock().remove(&self.1);
     }
 }
 
@@ -85,14 +86,14 @@ const MOST_UNRECORDED: usize = 100_000;
 
 impl Unrecorded {
     fn is_due(&self, lease: &LeaseId) -> bool {
-        let tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = self.0.lock();
         tried.get(lease).is_none_or(|tried| {
             tried.gone_at.is_none() && tried.last.elapsed() >= jit_core::lease::Removal::backoff(tried.attempts)
         })
     }
 
     fn put(&self, lease: &LeaseId, gone_at: Option<Timestamp>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         if all.len() < MOST_UNRECORDED || all.contains_key(lease) {
             let tried = all.entry(lease.clone()).or_insert(Tried { attempts: 0, last: Instant::now(), gone_at: None });
             *tried = Tried { attempts: tried.attempts.saturating_add(1), last: Instant::now(), gone_at };
@@ -103,7 +104,7 @@ impl Unrecorded {
 
     /// Since when the account has been gone, if it went unrecorded. From here on the store knows.
     fn take(&self, lease: &LeaseId) -> Option<Timestamp> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         if all.is_empty() {
             return None;
         }

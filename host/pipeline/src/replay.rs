@@ -6,9 +6,10 @@
 //! reply is on record. Of a rotating account only the password that the lease handed out is given again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use jiff::Timestamp;
@@ -56,25 +57,25 @@ pub struct Handovers(Mutex<HashMap<LeaseId, (Instant, Handover)>>);
 impl Handovers {
     /// Keeps a secret for a while.
     pub fn keep(&self, lease: &LeaseId, handover: Handover) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         if kept.len() < MOST_KEPT {
             kept.insert(lease.clone(), (Instant::now(), handover));
         }
     }
 
     fn get(&self, lease: &LeaseId) -> Option<Handover> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.lock();
         kept.get(lease).filter(|(since, _)| since.elapsed() < KEPT_FOR).map(|(_, handover)| handover.clone())
     }
 
     /// Forgets the secret of a lease that is over.
     pub fn forget(&self, lease: &LeaseId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
+        self.0.lock().remove(lease);
     }
 
     /// Forgets what is old.
     pub fn sweep(&self) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         kept.retain(|_, (since, _)| since.elapsed() < KEPT_FOR);
     }
 }
@@ -97,7 +98,7 @@ impl Turns {
     /// [`Refused::Overloaded`] when those before take too long.
     pub async fn take(&self, key: &str) -> Result<Turn<'_>, Refused> {
         let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut turns = self.0.lock();
             Arc::clone(turns.entry(key.to_owned()).or_default())
         };
         match tokio::time::timeout(Duration::from_secs(30), turn.lock_owned()).await {
@@ -111,7 +112,7 @@ impl Turns {
 
     /// Takes a key out of the table for which nobody works or waits.
     fn forget(&self, key: &str) {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.0.lock();
         // One reference is the table's own.
         if turns.get(key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             turns.remove(key);
@@ -280,16 +281,16 @@ impl Abandoned {
 
     /// The reply did not arrive.
     pub fn put(&self, lease: &LeaseId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.clone(), Instant::now());
+        self.0.lock().insert(lease.clone(), Instant::now());
     }
 
     fn picked_up(&self, lease: &LeaseId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
+        self.0.lock().remove(lease);
     }
 
     /// Takes those that nobody came for in time; all of them when the broker is stopping.
     pub fn given_up(&self, all: bool) -> Vec<LeaseId> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.lock();
         let over: Vec<LeaseId> = waiting
             .iter()
             .filter(|(_, since)| all || since.elapsed() >= Self::GRACE)
@@ -320,7 +321,7 @@ mod tests {
         drop(first);
         waiting.await;
         drop(other);
-        assert!(turns.0.lock().unwrap().is_empty());
+        assert!(turns.0.lock().is_empty());
     }
 
     #[test]

@@ -9,11 +9,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use jit_core::space::Marks;
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 const MIB: u64 = 1024 * 1024;
@@ -76,7 +75,7 @@ impl Space {
     /// Looks how much there is, makes the reserve where there is room for it, and gives it up where there is
     /// none left. Asks the file system; a broken one may hold that up.
     pub fn look(&self) -> Room {
-        let _one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.looking.lock();
         let mut worst = Room::Ample;
         for (at, (what, folder)) in self.places.iter().enumerate() {
             let bytes = match (self.measure)(folder) {

@@ -1,7 +1,7 @@
 //! The facade of context providers: facts for policies.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jit_core::policy::PolicyRequest;
@@ -72,7 +72,7 @@ impl ContextPlugin {
     /// # Errors
     /// As [`Self::validate`].
     pub fn validate_blocking(&self, config: &str) -> Result<(), ConfigFault> {
-        let _one = self.loaded.core.trial.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.loaded.core.trial.lock();
         let call = self.loaded.call();
         let track = Arc::clone(&call.meter.track);
         let calling = async {

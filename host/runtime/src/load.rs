@@ -5,7 +5,7 @@
 //! Every refusal says what to change.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use jit_core::driver::{Description, Feature};
 use jit_files::signature_path;
@@ -240,7 +240,7 @@ fn load_kind(
     let name: Arc<str> = Arc::from(spec.name.as_str());
     let described = {
         // One at a time: the pool has a few slots for this, and loading is no hot path.
-        let _one = core.trial.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = core.trial.lock();
         drive(try_out(core, &name, &pre, &shape))?
     };
     let missing = || LoadErrorKind::Signature(format!("{} lacks a function", shape.export));

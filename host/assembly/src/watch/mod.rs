@@ -13,12 +13,13 @@ mod places;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -90,7 +91,7 @@ impl Watch {
         let mut watch = Self::without_system();
         let (wanted, wake) = (Arc::clone(&watch.wanted), Arc::clone(&watch.wake));
         let told = move |event: notify::Result<Event>| {
-            let wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            let wanted = wanted.lock();
             // An error is a reason to look as well.
             if event.is_ok_and(|event| !matters(&event, &wanted)) {
                 return;
@@ -129,7 +130,7 @@ impl Watch {
     /// Follows these files from now on. Whether that is another set of places than before.
     fn follow(&mut self, files: &BTreeSet<PathBuf>) -> bool {
         let places = Places::of(files);
-        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = places.wanted();
+        *self.wanted.lock() = places.wanted();
         let folders: BTreeMap<_, _> =
             places.folders().into_iter().map(|folder| (folder.clone(), inode(&folder))).collect();
         if folders == self.folders {

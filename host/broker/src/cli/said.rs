@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
@@ -28,7 +29,7 @@ impl Said {
 
     /// What was said about that target.
     pub(super) fn of(&self, target: &str) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(target).unwrap_or_default()
+        self.0.lock().remove(target).unwrap_or_default()
     }
 }
 
@@ -72,7 +73,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Said {
             spans.from_root().find_map(|span| span.extensions().get::<About>().map(|about| about.0.clone()))
         });
         if let (Some(line), Some(target)) = (line.1, about) {
-            let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut said = self.0.lock();
             let lines = said.entry(target).or_default();
             if lines.len() < MOST_LINES {
                 lines.push(line);
@@ -100,6 +101,6 @@ mod tests {
         });
         assert_eq!(said.of("one"), ["one has SUPERUSER"]);
         assert_eq!(said.of("two"), ["two has SUPERUSER"]);
-        assert!(said.of("one").is_empty() && said.0.lock().unwrap().is_empty());
+        assert!(said.of("one").is_empty() && said.0.lock().is_empty());
     }
 }

@@ -2,10 +2,11 @@
 //! any more, or to be closed. On loopback only.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -99,7 +100,7 @@ impl Gate {
     }
 
     fn end_connections(&self) {
-        let mut generation = self.state.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generation = self.state.generation.lock();
         generation.cancel();
         *generation = CancellationToken::new();
     }
@@ -120,7 +121,7 @@ async fn listen(listener: TcpListener, backend: SocketAddr, state: Arc<State>) {
         }
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
         let state = Arc::clone(&state);
-        let generation = state.generation.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let generation = state.generation.lock().clone();
         tokio::spawn(async move {
             let _permit = permit;
             generation.run_until_cancelled(pass(client, backend, &state)).await;

@@ -1,7 +1,6 @@
 //! The test stand: a loaded driver, its target, and what was made on it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,6 +11,7 @@ use jit_core::id::LeaseId;
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::generate_password;
 use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane};
+use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::gate::Gate;
@@ -214,11 +214,11 @@ impl Stand {
     ) -> (Outcome<Issued>, SecretString) {
         let password = generate_password();
         self.keep_secret(&password);
-        lock(&self.seen.made).push(account.clone());
+        self.seen.made.lock().push(account.clone());
         let outcome = self.driver.create(scope, &self.target, role, account, &password).await;
         self.note(&outcome);
         if let Outcome::Done(issued) = &outcome {
-            let mut made = lock(&self.seen.made);
+            let mut made = self.seen.made.lock();
             if let Some(known) = made.iter_mut().find(|known| known.name == account.name) {
                 known.external_id.clone_from(&issued.external_id);
             }
@@ -255,7 +255,7 @@ impl Stand {
         let outcome = self.driver.revoke(scope, &self.target, &account).await;
         self.note(&outcome);
         if outcome == Outcome::Done(()) {
-            lock(&self.seen.made).retain(|known| known.name != account.name);
+            self.seen.made.lock().retain(|known| known.name != account.name);
         }
         outcome
     }
@@ -454,17 +454,17 @@ impl Stand {
     /// Remembers what a call said, for the search for secrets at the end.
     pub fn note<T>(&self, outcome: &Outcome<T>) {
         if !matches!(outcome, Outcome::Done(_)) {
-            lock(&self.seen.told).push(shown(outcome));
+            self.seen.told.lock().push(shown(outcome));
         }
     }
 
     fn keep_secret(&self, secret: &SecretString) {
-        lock(&self.seen.secrets).push(secret.clone());
+        self.seen.secrets.lock().push(secret.clone());
     }
 
     /// Everything that was said, and every secret that was in play.
     pub fn told_and_secret(&self) -> (Vec<String>, Vec<SecretString>) {
-        (lock(&self.seen.told).clone(), lock(&self.seen.secrets).clone())
+        (self.seen.told.lock().clone(), self.seen.secrets.lock().clone())
     }
 
     /// Removes whatever a case left behind.
@@ -476,7 +476,7 @@ impl Stand {
             gate.open();
         }
         // Taken out, so that what cannot be removed is told once and fails one case.
-        let left = std::mem::take(&mut *lock(&self.seen.made));
+        let left = std::mem::take(&mut *self.seen.made.lock());
         let mut failure = Ok(());
         for account in left {
             let removed = self.revoke_in_the_end(&account).await.with_context(|| format!("account {}", account.name));
@@ -506,8 +506,4 @@ pub fn shown<T>(outcome: &Outcome<T>) -> String {
 
 fn now() -> u64 {
     u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,7 +16,7 @@ mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -31,6 +31,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use jit_core::ttl::Ttl;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use parking_lot::{Mutex, RwLock};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -253,7 +254,7 @@ impl DevIssuer {
         ];
         claims.extend(registered.map(|(name, value)| (name.to_owned(), value)));
 
-        let keys = self.0.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.0.keys.read();
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(keys.current.kid.clone());
         jsonwebtoken::encode(&header, &claims, &keys.current.private)
@@ -268,7 +269,7 @@ impl DevIssuer {
     /// [`DevIssuerError::Crypto`] when there is no new key; the old one stays.
     pub fn rotate(&self, drop_old: bool) -> Result<(), DevIssuerError> {
         let new = SigningKey::generate()?;
-        let mut keys = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.0.keys.write();
         let old = std::mem::replace(&mut keys.current, new);
         if drop_old {
             keys.retired.clear();
@@ -284,7 +285,7 @@ impl DevIssuer {
     /// # Errors
     /// [`DevIssuerError::AlreadyServing`] at the second call.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), DevIssuerError> {
-        let listener = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = self.0.listener.lock().take();
         let listener = listener.ok_or(DevIssuerError::AlreadyServing)?;
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
@@ -350,7 +351,7 @@ async fn key_set(State(issuer): State<DevIssuer>, headers: HeaderMap) -> Respons
     if !accept.is_empty() && !types.into_iter().any(|accepted| [KEY_SET, "application/*", "*/*"].contains(&accepted)) {
         return (StatusCode::NOT_ACCEPTABLE, format!("the key set is {KEY_SET}\n")).into_response();
     }
-    let keys = issuer.0.keys.read().unwrap_or_else(PoisonError::into_inner);
+    let keys = issuer.0.keys.read();
     let published: Vec<&Value> = std::iter::once(&keys.current.public).chain(&keys.retired).collect();
     ([(header::CONTENT_TYPE, KEY_SET)], json!({"keys": published}).to_string()).into_response()
 }
@@ -390,6 +391,6 @@ async fn rotate(
 ) -> Result<Json<Value>, DevIssuerError> {
     let Query(request) = request.map_err(|e| DevIssuerError::Request(e.body_text()))?;
     issuer.rotate(request.drop != 0)?;
-    let keys = issuer.0.keys.read().unwrap_or_else(PoisonError::into_inner);
+    let keys = issuer.0.keys.read();
     Ok(Json(json!({"kid": keys.current.kid, "published": 1 + keys.retired.len()})))
 }

@@ -3,10 +3,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, anyhow, bail};
+use parking_lot::Mutex;
 
 use super::candidate::Candidate;
 use super::comparison::{Asking, Place, compare};
@@ -101,7 +101,7 @@ fn send(lines: &mut Lines, sender: SyncSender<Vec<Line>>, progress: &Progress) -
 fn work(replay: &Replay, receiver: &Mutex<Receiver<Vec<Line>>>, progress: &Progress) -> Tally {
     let mut tally = Tally::default();
     loop {
-        let batch = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let batch = receiver.lock().recv();
         let Ok(batch) = batch else { return tally };
         for line in batch {
             if progress.stop.load(Ordering::Relaxed) {

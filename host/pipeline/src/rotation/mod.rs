@@ -26,9 +26,10 @@ pub mod task;
 pub mod trust;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::ports::{Driver, Scope};
@@ -147,7 +148,7 @@ impl Rotations {
     /// One account's.
     #[must_use]
     pub fn of(&self, name: &str) -> Arc<Working> {
-        let mut all = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.at_work.lock();
         Arc::clone(all.entry(name.to_owned()).or_default())
     }
 }
@@ -192,8 +193,8 @@ pub struct Trouble {
 }
 
 impl Working {
-    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> parking_lot::MutexGuard<'_, Memory> {
+        self.memory.lock()
     }
 
     /// From here on nobody is told that this password works longer than that.

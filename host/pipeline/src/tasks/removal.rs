@@ -10,10 +10,11 @@
 //! up nobody else.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use futures_util::{StreamExt as _, stream};
@@ -74,32 +75,32 @@ enum Tried {
 
 impl Memory {
     fn away_since_probe(&self, target: &TargetName) -> Option<Instant> {
-        self.away.lock().unwrap_or_else(PoisonError::into_inner).get(target).copied()
+        self.away.lock().get(target).copied()
     }
 
     fn is_away(&self, target: &TargetName) {
-        self.away.lock().unwrap_or_else(PoisonError::into_inner).insert(target.clone(), Instant::now());
+        self.away.lock().insert(target.clone(), Instant::now());
     }
 
     fn is_back(&self, target: &TargetName) {
-        self.away.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+        self.away.lock().remove(target);
     }
 
     fn to_probe(&self) -> Vec<TargetName> {
-        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        let away = self.away.lock();
         away.iter().filter(|(_, tried)| tried.elapsed() >= PROBE_EVERY).map(|(target, _)| target.clone()).collect()
     }
 
     fn any_away(&self) -> bool {
-        !self.away.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.away.lock().is_empty()
     }
 
     fn begin(&self, target: &TargetName, queue: Queue) -> bool {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert((target.clone(), queue))
+        self.busy.lock().insert((target.clone(), queue))
     }
 
     fn end(&self, target: &TargetName, queue: Queue) {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&(target.clone(), queue));
+        self.busy.lock().remove(&(target.clone(), queue));
     }
 }
 

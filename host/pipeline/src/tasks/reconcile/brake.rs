@@ -9,12 +9,12 @@
 //! An operator decides about both: `jit-broker reconcile --confirm`.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_api::admin::{HeldAccount, TargetReport};
 use jit_core::event::{AuditEvent, Braked, Event};
+use parking_lot::Mutex;
 
 use super::Pass;
 use crate::birth::Birth;
@@ -113,7 +113,7 @@ impl Brake {
     }
 
     fn was_told(&self, target: &str, all: &[String]) -> bool {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = self.told.lock();
         told.get(target).is_some_and(|told| told == all)
     }
 
@@ -164,7 +164,7 @@ impl Brake {
             broker.commit(Change::record(braked)).await?;
         }
         // Only now: what could not be recorded is recorded by the next pass.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), all);
+        self.told.lock().insert(target.to_owned(), all);
         Ok(())
     }
 }

@@ -6,7 +6,6 @@
 //! before it was first seen is still waiting for its answer.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +13,7 @@ use jit_api::admin::TargetReport;
 use jit_core::driver::Lane;
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::name::TargetName;
+use parking_lot::Mutex;
 
 use super::{Here, Lost, Pass, active_leases, brake, haunt, list};
 use crate::broker::Broker;
@@ -51,30 +51,26 @@ impl Listings {
     /// Whether the target's backend was listed, beginning at that time or later.
     #[must_use]
     pub fn since(&self, target: &Target, from: Timestamp) -> bool {
-        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = self.began.lock();
         began.get(&backend(target)).is_some_and(|began| *began >= from)
     }
 
     /// Every account of a listing that began then was dealt with: what no lease has is removed.
     fn dealt_with(&self, target: &Target, at: Timestamp) {
-        self.began.lock().unwrap_or_else(PoisonError::into_inner).insert(backend(target), at);
+        self.began.lock().insert(backend(target), at);
     }
 
     /// Whether an account was there before this process, as far as it knows.
     fn is_inherited(&self, target: &Target, id: &str) -> bool {
-        let inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        let inherited = self.inherited.lock();
         inherited.get(&backend(target)).is_none_or(|ids| ids.contains(id))
     }
 
     /// Notes a complete listing with the handles that no lease has; gives when each was seen first.
     fn note(&self, target: &Target, at: Timestamp, unknown: &[String]) -> Vec<(String, Timestamp)> {
         let place = backend(target);
-        self.inherited
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(place.clone())
-            .or_insert_with(|| unknown.iter().cloned().collect());
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inherited.lock().entry(place.clone()).or_insert_with(|| unknown.iter().cloned().collect());
+        let mut suspects = self.suspects.lock();
         let before = suspects.remove(&place).unwrap_or_default();
         // What is not there any more is forgotten with the rest of `before`.
         let now: HashMap<String, Timestamp> =

@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use parking_lot::{Mutex, MutexGuard};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Kept, SessionStore};
@@ -102,7 +103,7 @@ impl KeptSecrets {
             return None;
         }
         let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut turns = self.turns.lock();
             Arc::clone(turns.entry(slot).or_default())
         };
         let held = tokio::time::timeout(TURN, turn.lock_owned()).await.ok()?;
@@ -166,7 +167,7 @@ impl KeptSecrets {
 
 impl Memory {
     fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock()
     }
 
     /// Makes sure that memory knows what the store has. `false` when the key can not be kept: it is

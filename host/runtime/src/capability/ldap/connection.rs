@@ -15,9 +15,10 @@
 //! it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use url::Url;
@@ -131,14 +132,14 @@ impl Pool {
 
     /// The connection that was used last: the others grow idle and are closed.
     fn take(&self) -> Option<(Client, Instant)> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.idle.lock().pop()
     }
 
     fn put(&self, client: Client) {
         let now = Instant::now();
         let mut stale = Vec::new();
         {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle.lock();
             while idle.first().is_some_and(|(_, since)| now.duration_since(*since) > IDLE_TIMEOUT) {
                 stale.push(idle.remove(0));
             }
@@ -151,7 +152,7 @@ impl Pool {
     }
 
     fn clear(&self) {
-        let old = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        let old = std::mem::take(&mut *self.idle.lock());
         drop(old);
     }
 }

@@ -18,11 +18,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
@@ -143,15 +144,15 @@ struct Abandoned {
 impl Abandoned {
     fn add(&self, backend: Backend) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(number, backend);
+        self.backends.lock().insert(number, backend);
     }
 
     fn all(&self) -> BTreeMap<u64, Backend> {
-        self.backends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.backends.lock().clone()
     }
 
     fn ended(&self, number: u64) {
-        self.backends.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.backends.lock().remove(&number);
     }
 }
 
@@ -191,14 +192,14 @@ impl Pool {
 
     /// The connection that was used last: the others grow idle and are closed.
     fn take(&self) -> Option<(Open, Instant)> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.idle.lock().pop()
     }
 
     fn put(&self, session: Open) {
         let now = Instant::now();
         let mut stale = Vec::new();
         {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle.lock();
             let is_idle = |(_, since): &(Open, Instant)| now.duration_since(*since) > IDLE_TIMEOUT;
             while idle.len() >= self.kept && idle.first().is_some_and(is_idle) {
                 stale.push(idle.remove(0));
@@ -212,7 +213,7 @@ impl Pool {
     }
 
     fn clear(&self) {
-        let old = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        let old = std::mem::take(&mut *self.idle.lock());
         drop(old);
     }
 }
