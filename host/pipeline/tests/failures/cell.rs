@@ -1,5 +1,6 @@
 //! The cells of the table, and what is done in each.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +36,9 @@ pub(crate) struct Cell {
     pub(crate) after: After,
 }
 
-/// Every cell, each in a runtime of its own. Returns how many there are.
-pub(crate) fn every_cell(flow: impl AsyncFn(Cell)) -> usize {
-    let mut cells = 0;
+/// Every cell, each in a runtime of its own. All of them run, so that a fault shows in how many it does.
+pub(crate) fn every_cell(flow: impl AsyncFn(Cell)) {
+    let (mut cells, mut failed) = (0, Vec::new());
     for commit in 1..=MOST_COMMITS {
         for lost in LOST {
             // Without a fault the commit's number says nothing.
@@ -49,13 +50,17 @@ pub(crate) fn every_cell(flow: impl AsyncFn(Cell)) -> usize {
                     let cell = Cell { commit, lost, answer, after };
                     let mut runtime = tokio::runtime::Builder::new_current_thread();
                     let runtime = runtime.enable_all().start_paused(true).build().unwrap();
-                    runtime.block_on(flow(cell));
+                    let held = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(flow(cell))));
                     cells += 1;
+                    if held.is_err() {
+                        failed.push(cell);
+                    }
                 }
             }
         }
     }
-    cells
+    assert!(cells >= 100, "the table has {cells} cells");
+    assert!(failed.is_empty(), "{} of {cells} cells failed, the first at {:?}", failed.len(), failed.first());
 }
 
 pub(crate) fn lose(world: &World, cell: Cell) {

@@ -11,7 +11,7 @@ use crate::world::{Answer, Verb, World};
 
 #[test]
 fn whatever_is_lost_in_an_issue_no_account_is_left_that_nobody_may_use() {
-    let cells = every_cell(async |cell| {
+    every_cell(async |cell| {
         let world = World::new().await;
         let broker = world.broker();
         lose(&world, cell);
@@ -40,7 +40,6 @@ fn whatever_is_lost_in_an_issue_no_account_is_left_that_nobody_may_use() {
         }
         nothing_is_left(&world, cell).await;
     });
-    assert!(cells >= 100, "the table has {cells} cells");
 }
 
 #[test]
