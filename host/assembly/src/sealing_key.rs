@@ -1,22 +1,19 @@
 //! The sealing key: where it is read, and how it is made. The key's file is refused when anybody but its owner may
 //! read it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jit_config::{SecretError, SecretRef};
+use jit_files::private::{self, Unread};
 use jit_pipeline::sealing::Sealer;
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
 /// Bytes of a key.
 const KEY: usize = 32;
-/// The longest key file, in bytes.
-const MAX_FILE: u64 = 4 * 1024;
 
 /// Why there is no key to seal with.
 #[derive(Debug, thiserror::Error)]
@@ -78,38 +75,16 @@ fn read(place: &SecretRef) -> Result<SecretString, SealingKeyError> {
     }
 }
 
-fn failed(path: &Path) -> impl Fn(io::Error) -> SealingKeyError {
-    let path = path.to_owned();
-    move |source| match source.kind() {
-        io::ErrorKind::NotFound => SealingKeyError::Missing(path.clone()),
-        _ => SealingKeyError::File { path: path.clone(), source },
-    }
-}
-
 fn read_private(path: &Path) -> Result<SecretString, SealingKeyError> {
-    let refused = |why: &str| SealingKeyError::File { path: path.to_owned(), source: io::Error::other(why.to_owned()) };
-    // Asked before opening: opening a pipe waits for its writer.
-    if !std::fs::metadata(path).map_err(failed(path))?.is_file() {
-        return Err(refused("not a regular file"));
-    }
-    let file = File::open(path).map_err(failed(path))?;
-    // Of the open file, not of the path: nobody can swap it in between.
-    let metadata = file.metadata().map_err(failed(path))?;
-    if !metadata.is_file() {
-        return Err(refused("not a regular file"));
-    }
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(SealingKeyError::Exposed { path: path.to_owned(), mode });
-    }
-    let mut text = Zeroizing::new(String::with_capacity(MAX_FILE as usize));
-    match file.take(MAX_FILE).read_to_string(&mut text) {
-        Ok(_) => Ok(SecretString::from(text.as_str())),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(SealingKeyError::Content(format!("{}", path.display())))
+    let path = path.to_owned();
+    private::read(&path).map_err(|why| match why {
+        Unread::Io(source) if source.kind() == io::ErrorKind::NotFound => SealingKeyError::Missing(path),
+        Unread::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
+            SealingKeyError::Content(path.display().to_string())
         }
-        Err(error) => Err(failed(path)(error)),
-    }
+        Unread::Io(source) => SealingKeyError::File { path, source },
+        Unread::Exposed(mode) => SealingKeyError::Exposed { path, mode },
+    })
 }
 
 /// Makes a key and its file (0600), whose folder exists. It never replaces one.
@@ -122,25 +97,13 @@ pub fn generate(path: &Path) -> Result<(), SealingKeyError> {
     rand::rng().fill_bytes(key.as_mut_slice());
     let mut text = Zeroizing::new(STANDARD.encode(key.as_slice()));
     text.push('\n');
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        // Linked, not renamed: fails where a key is, and a half-written one is never seen.
-        std::fs::hard_link(&beside, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
-    };
-    let written = write();
-    let _left_behind = std::fs::remove_file(&beside);
-    written.map_err(|source| SealingKeyError::File { path: path.to_owned(), source })
+    private::write_new(path, &text).map_err(|source| SealingKeyError::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use jit_pipeline::sealing::Label;
 

@@ -1,6 +1,8 @@
-//! Reading files whose path somebody else chose: only regular ones, and never more than a bound.
+//! Reading files whose path somebody else chose: only regular ones, and never more than a bound. Files of private keys.
 //!
-//! In scope: opening and reading. Out of scope: what the file holds, and every format.
+//! In scope: opening, reading, and writing a key's file. Out of scope: what the file holds, and every format.
+
+pub mod private;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -3,17 +3,12 @@
 //! Trusted with: who reads it can sign another history of the log. So it is refused when anybody
 //! but its owner may, rather than used with a warning that nobody reads.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use jit_files::open_regular;
+use jit_files::private::{self, Unread};
 use jit_tlog::checkpoint::{LogKey, NoteError};
 use secrecy::{ExposeSecret as _, SecretString};
-
-/// The longest key file, in bytes.
-const MAX_FILE: u64 = 4 * 1024;
 
 /// Why the signing key cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +45,12 @@ pub enum KeyFileError {
     },
 }
 
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> KeyFileError {
+fn unread(path: &Path) -> impl FnOnce(Unread) -> KeyFileError {
     let path = path.to_owned();
-    move |source| match source.kind() {
-        io::ErrorKind::NotFound => KeyFileError::Missing(path),
-        _ => KeyFileError::File { path, source },
+    move |why| match why {
+        Unread::Io(source) if source.kind() == io::ErrorKind::NotFound => KeyFileError::Missing(path),
+        Unread::Io(source) => KeyFileError::File { path, source },
+        Unread::Exposed(mode) => KeyFileError::Exposed { path, mode },
     }
 }
 
@@ -72,16 +68,7 @@ pub fn load(path: &Path) -> Result<LogKey, KeyFileError> {
 /// # Errors
 /// [`KeyFileError`]: missing, or readable by others.
 pub fn read(path: &Path) -> Result<SecretString, KeyFileError> {
-    let file = open_regular(path).map_err(failed(path))?;
-    let metadata = file.metadata().map_err(failed(path))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
-    }
-    // Its final size at once, so that no copy stays behind in memory when it grows.
-    let mut text = String::with_capacity(MAX_FILE as usize);
-    file.take(MAX_FILE).read_to_string(&mut text).map_err(failed(path))?;
-    Ok(SecretString::from(text))
+    private::read(path).map_err(unread(path))
 }
 
 /// Makes a key and its file (0600), whose folder exists. It never replaces one.
@@ -99,21 +86,7 @@ pub fn generate(path: &Path) -> Result<LogKey, KeyFileError> {
 /// # Errors
 /// [`KeyFileError::File`], also when there is one already.
 pub fn write(path: &Path, text: &str) -> Result<(), KeyFileError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        // Linked, not renamed: fails where a key is, and a half-written one is never seen.
-        std::fs::hard_link(&beside, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
-    };
-    let written = write();
-    let _left_behind = std::fs::remove_file(&beside);
-    written.map_err(|source| KeyFileError::File { path: path.to_owned(), source })
+    private::write_new(path, text).map_err(|source| KeyFileError::File { path: path.to_owned(), source })
 }
 
 /// Reads the key, or makes it where there is none yet.
@@ -134,6 +107,8 @@ pub fn load_or_generate(path: &Path) -> Result<LogKey, KeyFileError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use jit_tlog::checkpoint::Origin;
 

@@ -1,0 +1,65 @@
+//! Files of private keys: for their owner alone, and never replaced.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
+
+use crate::open_regular;
+
+/// The longest file of a key that is read, in bytes.
+const MOST: u64 = 4 * 1024;
+
+/// Why the file of a private key is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// As the system says, or that it is no regular file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Others than its owner may read or write it: its permissions.
+    #[error("others may read or write it (mode {0:04o})")]
+    Exposed(u32),
+}
+
+/// Reads at most the first 4 KiB of a file that only its owner may read or write.
+///
+/// # Errors
+/// [`Unread`]. What is no text is [`io::ErrorKind::InvalidData`].
+pub fn read(path: &Path) -> Result<SecretString, Unread> {
+    let file = open_regular(path)?;
+    // Of the open file, not of the path: nobody can swap it in between.
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Unread::Exposed(mode));
+    }
+    // Its final size at once, so that no copy stays behind in memory when it grows.
+    let mut text = Zeroizing::new(String::with_capacity(MOST as usize));
+    file.take(MOST).read_to_string(&mut text)?;
+    Ok(SecretString::from(text.as_str()))
+}
+
+/// Writes a new file for its owner alone (0600); its folder exists. The file is whole or not there, also after a power
+/// cut. One that is there is never replaced.
+///
+/// # Errors
+/// As the system says; [`io::ErrorKind::AlreadyExists`] when there is one.
+pub fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.new", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        // Linked, not renamed: fails where a key is, and a half-written one is never seen.
+        std::fs::hard_link(&beside, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    };
+    let written = write();
+    let _left_behind = std::fs::remove_file(&beside);
+    written
+}
