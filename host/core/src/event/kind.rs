@@ -45,11 +45,11 @@ events! {
     IssueDenied(Denied) = "issue.denied",
     /// The backend refused, or its answer is unknown.
     IssueFailed(Failed) = "issue.failed",
-    /// The password of a live lease was reset for a retry with its Idempotency-Key.
+    /// A retry with the same Idempotency-Key got the credential of its live lease again.
     IssueReplayed(Replayed) = "issue.replayed",
     /// A later expiry.
     LeaseRenewed(Decided) = "lease.renewed",
-    /// A policy said no to a renewal.
+    /// A policy said no to a renewal, or the account is at another backend or server.
     RenewDenied(Denied) = "renew.denied",
     /// The account is gone, on request.
     LeaseRevoked(Ended) = "lease.revoked",

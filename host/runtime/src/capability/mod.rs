@@ -3,8 +3,8 @@
 //!
 //! A capability is a type that implements [`Capability`], and one line of the table below. It works on a
 //! [`View`](crate::view::View) of the call, which has the session that its own kind of connection opened
-//! ([`Backend`](crate::backend::Backend)). It knows no other capability and not the call; a test below holds
-//! that. What several of them build on lies beneath them: [`secrets`] as handles, and the [`credentials`] of a
+//! ([`Backend`](crate::backend::Backend)). It knows no other capability and not the call; `rules.rs`
+//! holds that. What several of them build on lies beneath them: [`secrets`] as handles, and the [`credentials`] of a
 //! connection.
 
 use wasmtime::component::Linker;
