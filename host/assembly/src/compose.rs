@@ -39,7 +39,7 @@ use jit_pipeline::broker::{Archiving, Broker, COMMIT_DEADLINE, Parts};
 use jit_pipeline::denials::DenialBudget;
 use jit_pipeline::facts::ContextLink;
 use jit_pipeline::limits::RateLimits;
-use jit_pipeline::ports::{Drivers, SystemClock};
+use jit_pipeline::ports::{Clock as _, Drivers, SystemClock};
 use jit_pipeline::space::Space;
 use jit_pipeline::target::{ChainLink, Endpoint, Serving, Target, TargetRole};
 
@@ -94,7 +94,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
     let records = *store.log_size().borrow();
     let exports = config.audit.export.iter().map(|jit_config::Export::Jsonl { path }| path.clone());
     let exports: Vec<PathBuf> = exports.collect();
-    let birth = birth::of_store(&*store, records, &exports).await?;
+    let birth = birth::of_store(&*store, records, &exports, SystemClock.wall()).await?;
     let space = Space::new(store::file(&config.store), &exports, config.store.marks);
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);

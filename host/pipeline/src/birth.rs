@@ -32,8 +32,8 @@ pub struct Birth {
 impl Birth {
     /// A new one, that no store has.
     #[must_use]
-    pub fn now() -> Self {
-        Self { mark: Mark::generate(), since: Timestamp::now(), set_back: None }
+    pub fn at(since: Timestamp) -> Self {
+        Self { mark: Mark::generate(), since, set_back: None }
     }
 }
 
@@ -51,11 +51,11 @@ struct Kept {
 /// # Errors
 /// When the store fails, or what it has cannot be read: without the mark the broker would take none of its
 /// accounts for its own.
-pub async fn of_store(store: &dyn Store, records: u64, exports: &[PathBuf]) -> anyhow::Result<Birth> {
+pub async fn of_store(store: &dyn Store, records: u64, exports: &[PathBuf], now: Timestamp) -> anyhow::Result<Birth> {
     let found = store.sealed(PURPOSE, NAME).await.map_err(|error| anyhow!("{error}"))?;
     let known = found.is_some();
     let mut birth = match found {
-        None => Birth::now(),
+        None => Birth::at(now),
         Some(bytes) => read(&bytes).context("the store's record of its own beginning")?,
     };
     let lacking = lacking(records, exports);
@@ -65,7 +65,7 @@ pub async fn of_store(store: &dyn Store, records: u64, exports: &[PathBuf]) -> a
             "the store was set back: accounts that it does not know are not removed before their own expiry; see \"Braked\" in docs/trouble.md"
         );
         // Also where it was set back before: what it lacks now is more.
-        birth.set_back = Some(Timestamp::now());
+        birth.set_back = Some(now);
     }
     if !known || lacking.is_some() {
         keep(store, &birth).await?;
@@ -113,16 +113,19 @@ mod tests {
         let path = folder.path().join("audit.jsonl");
         let exports = [path.clone()];
         let store = MemoryLedger::new();
-        let first = of_store(&store, 0, &exports).await.unwrap();
-        let again = of_store(&store, 0, &exports).await.unwrap();
+        let first = of_store(&store, 0, &exports, Timestamp::UNIX_EPOCH).await.unwrap();
+        let again = of_store(&store, 0, &exports, Timestamp::UNIX_EPOCH).await.unwrap();
         assert_eq!((first.mark.bytes(), first.since, first.set_back), (again.mark.bytes(), again.since, None));
 
         std::fs::write(&path, "{\"seq\":6,\"event\":\"x\"}\n{\"seq\":7,\"event\":\"x\"}\n").unwrap();
-        assert!(of_store(&store, 8, &exports).await.unwrap().set_back.is_none(), "it has them all");
-        assert!(of_store(&store, 7, &exports).await.unwrap().set_back.is_some());
+        assert!(
+            of_store(&store, 8, &exports, Timestamp::UNIX_EPOCH).await.unwrap().set_back.is_none(),
+            "it has them all"
+        );
+        assert!(of_store(&store, 7, &exports, Timestamp::UNIX_EPOCH).await.unwrap().set_back.is_some());
         // The export may have gone on since, or have been moved away: it stays known.
         std::fs::remove_file(&path).unwrap();
-        let later = of_store(&store, 9, &exports).await.unwrap();
+        let later = of_store(&store, 9, &exports, Timestamp::UNIX_EPOCH).await.unwrap();
         assert!(later.set_back.is_some());
         assert_eq!(later.mark.bytes(), first.mark.bytes());
     }

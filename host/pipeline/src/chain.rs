@@ -3,12 +3,12 @@
 //! a request and a simulation alike.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use crate::ports::PolicyFault;
 use jit_core::name::RoleName;
 use jit_core::policy::{Answer, ChainVerdict, Mode, PolicyRecord, PolicyRequest, Verdict, add_up};
 use jit_core::ttl::Ttl;
+use tokio::time::Instant;
 
 use crate::refusal::Refused;
 use crate::target::{ChainLink, Target};

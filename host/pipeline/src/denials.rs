@@ -11,6 +11,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::ports::{Clock as _, SystemClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
 use jit_core::event::{AuditEvent, Basis, CountedDenials, Decided, Denied, Event, ShadowDiff};
@@ -176,7 +177,7 @@ fn summary(owner: Principal, counted: Counted) -> AuditEvent {
         target_db: last.target_db,
         role: last.role,
         error: cut(last.error),
-        ..AuditEvent::new(event, Timestamp::now())
+        ..AuditEvent::new(event, SystemClock.wall())
     }
 }
 

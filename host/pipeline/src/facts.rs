@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::ports::Context;
 use jit_core::policy::{ContextOutcome, ContextRecord, OnFailure, PolicyRequest};
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 /// The most bytes of facts that one provider's cache holds.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;

@@ -8,6 +8,7 @@
 //! each account, [`removal`] and [`tasks`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make times of their own"))]
 
 pub mod birth;
 pub mod broker;

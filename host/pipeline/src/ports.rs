@@ -188,6 +188,7 @@ pub trait Clock: fmt::Debug + Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "this is where the time comes from")]
     fn wall(&self) -> Timestamp {
         Timestamp::now()
     }

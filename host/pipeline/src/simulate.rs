@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::ports::{Clock as _, SystemClock};
 use jiff::Timestamp;
 use jit_api::IssueRequest;
 use jit_core::id::RequestId;
@@ -158,7 +159,7 @@ pub async fn explain(
     let mut lacks = question.settle_issuer(issuers)?;
     let request = CheckedRequest::check(question.request.clone())?;
     let (target, role, ttl) = serving.find(&request)?;
-    let at = question.time.unwrap_or_else(Timestamp::now);
+    let at = question.time.unwrap_or_else(|| SystemClock.wall());
     let mut input = PolicyRequest {
         operation: question.operation.clone(),
         time: u64::try_from(at.as_second()).unwrap_or(0),

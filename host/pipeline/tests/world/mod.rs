@@ -33,7 +33,7 @@ use jit_pipeline::facts::ContextLink;
 use jit_pipeline::issue::{Disclosure, issue};
 use jit_pipeline::limits::RateLimits;
 use jit_pipeline::places::Site;
-use jit_pipeline::ports::{Clock, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply};
+use jit_pipeline::ports::{Clock, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply, SystemClock};
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::removal;
 use jit_pipeline::renew::renew;
@@ -134,7 +134,7 @@ impl Method for Anybody {
             workload: "payment".to_owned(),
             subject: "payment-1".to_owned(),
             attributes: BTreeMap::new(),
-            expires_at: Timestamp::now() + SignedDuration::from_hours(1),
+            expires_at: SystemClock.wall() + SignedDuration::from_hours(1),
             generation: None,
         })
     }
@@ -208,7 +208,7 @@ impl World {
         let evidence = Evidence::Bearer(Unverified::from_token("a.b.c").unwrap());
         let caller = identity.verify(vec![evidence]).await.unwrap();
         // A store that has been there for longer than any lease.
-        let birth = Birth { since: began() - SignedDuration::from_hours(24 * 365), ..Birth::now() };
+        let birth = Birth { since: began() - SignedDuration::from_hours(24 * 365), ..Birth::at(began()) };
         Self {
             ledger: MemoryLedger::new(),
             backend: Arc::new(Backend::default()),

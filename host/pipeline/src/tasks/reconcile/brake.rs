@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn judge(since: i64, set_back: Option<i64>, pass: Pass, unknown: Vec<Unknown>) -> (Vec<String>, Vec<HeldAccount>) {
-        let birth = Birth { since: at(since), set_back: set_back.map(at), ..Birth::now() };
+        let birth = Birth { since: at(since), set_back: set_back.map(at), ..Birth::at(at(since)) };
         let ground = Ground { birth: &birth, longest: Duration::from_secs(3_600), now: at(0), pass };
         let mut held = Vec::new();
         (ground.judge(unknown, Bound::default().of(100), &mut held), held)
