@@ -105,6 +105,7 @@ pub fn run(args: &DemoArgs, steps: &Steps) -> Result<()> {
         let [demo] = binaries::build(&["jit-tests"], ["demo"], &[])?;
         return become_demo(Command::new(demo).arg("--folder").arg(folder).arg("--stop"));
     }
+    steps.done(&what_comes());
     let packages = [args.backend.driver(), "policy-allow-list".to_owned()];
     plugins::build(&packages, steps)?;
     steps.done(&format!("plugins: {}", packages.join(", ")));
@@ -130,6 +131,25 @@ pub fn run(args: &DemoArgs, steps: &Steps) -> Result<()> {
         command.arg("--agent").arg(agent);
     }
     become_demo(&mut command)
+}
+
+/// Processor time that the first build takes, in minutes, all processors together (docs/measurements.md).
+const FIRST_BUILD: usize = 12;
+
+/// What will happen, and how long it takes here.
+fn what_comes() -> String {
+    let parts = "1 two plugins, with the compiler for them · 2 the server, fetched · 3 the broker · 4 the story itself";
+    let built = plugins::root().join("target/debug/jit-broker").exists();
+    if built {
+        return format!("what comes: {parts}. Built before: about a minute, unless much has changed");
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // The last crates wait for each other: more processors than this do not help.
+    let minutes = FIRST_BUILD.div_ceil(processors.min(8)) + 1;
+    format!(
+        "what comes: {parts}. The first time everything is compiled: about {minutes} minutes with the {processors} \
+         processors of this machine and a fast network; later runs take half a minute"
+    )
 }
 
 /// Replaces this process.
