@@ -129,7 +129,7 @@ async fn the_end_of_a_lease_changes_nothing_in_the_target_and_says_so() {
     let client = world.client();
     let token = client.token("payment-service").await.unwrap();
     let renewed = client.post(&format!("/v1/leases/{}/renew", lease.lease()), &token, &json!({})).await.unwrap();
-    assert_eq!(renewed.status, 400, "{}", renewed.text);
+    renewed.assert_problem(409, "lease-not-active");
     let revoked = client.post(&format!("/v1/leases/{}/revoke", lease.lease()), &token, &json!({})).await.unwrap();
     assert_eq!((revoked.status, revoked.text_at("/state")), (200, "revoked"), "{}", revoked.text);
     let until = time(revoked.text_at("/usable_until"));

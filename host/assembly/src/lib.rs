@@ -18,6 +18,7 @@ pub mod rotation_setup;
 pub mod sealing_key;
 pub mod session_store;
 pub mod store;
+mod targets;
 mod telemetry;
 pub mod tls;
 pub mod watch;

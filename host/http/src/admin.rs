@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use jit_api::admin::{AdminLeases, PluginRow, ReloadReport};
 use jit_core::causes::with_causes;
 use jit_core::event::{ArchiveAsked, AuditEvent, Event, Plain, ReconcileAsked};
-use jit_core::id::{LeaseId, RequestId};
+use jit_core::id::LeaseId;
 use jit_core::lease::{Cause, Lease};
 use jit_core::ttl::Ttl;
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ pub fn router(broker: Arc<Broker>, administered: Arc<dyn Administered>) -> Route
 pub(super) fn reply<T: Serialize>(result: Result<T, Refused>) -> Response {
     match result {
         Ok(body) => axum::Json(body).into_response(),
-        Err(refused) => HttpRefused::from(refused).reply_in_full(&RequestId::generate(Timestamp::now())),
+        Err(refused) => HttpRefused::from(refused).reply_in_full(&trace::request_id()),
     }
 }
 
@@ -147,7 +147,7 @@ async fn revoke(
     };
     match result.await {
         Ok(lease) => revoked_reply(&broker, &lease).await,
-        Err(refused) => HttpRefused::from(refused).reply_in_full(&RequestId::generate(Timestamp::now())),
+        Err(refused) => HttpRefused::from(refused).reply_in_full(&trace::request_id()),
     }
 }
 

@@ -22,6 +22,16 @@ use crate::extract::Id;
 /// The most characters of a path that the log has.
 const MOST_PATH: usize = 200;
 
+tokio::task_local! {
+    static REQUEST: RequestId;
+}
+
+/// The id of the request that is being answered: the one that its reply and the log have. A new one where none is.
+#[must_use]
+pub fn request_id() -> RequestId {
+    REQUEST.try_with(Clone::clone).unwrap_or_else(|_| RequestId::generate(Timestamp::now()))
+}
+
 /// What a refusal tells the log beside its reply.
 #[derive(Debug, Clone)]
 pub struct Told {
@@ -76,7 +86,7 @@ where
         tell(&reply, started);
         reply
     };
-    trace::scope(on_behalf, told.instrument(span)).await
+    REQUEST.scope(id.clone(), trace::scope(on_behalf, told.instrument(span))).await
 }
 
 /// A layer for routes that need nothing else around them.

@@ -65,7 +65,8 @@ async fn own(broker: &Broker, caller: &Verified, id: &LeaseId) -> Result<Renewab
         return Err(Refused::LeaseNotActive { id: lease.id, state: lease.state });
     }
     if !lease.renewable {
-        return Err(Refused::field("lease_id", "leases of this target cannot be renewed; ask for a new one"));
+        let reason = "leases of this role are not renewed; ask for a new one";
+        return Err(Refused::LeaseNotRenewable { id: lease.id, reason });
     }
     Ok(Renewable(lease))
 }

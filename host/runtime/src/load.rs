@@ -4,25 +4,26 @@
 //! a component exports decides its kind; what it may import is its grant; the rest is not linked.
 //! Every refusal says what to change.
 
+mod shape;
+mod trial;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jit_core::driver::{Description, Feature};
 use jit_files::signature_path;
 use jit_tlog::checkpoint::VerifierKey;
-use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, HasSelf, Instance, InstancePre, Linker};
-use wasmtime::{Engine, Store};
+use wasmtime::Engine;
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
-use crate::answer::{backend_name, pairs};
-use crate::bindings::{self, PACKAGE, VERSION, driver, policy, statements, usage};
-use crate::call::{Call, Pace, drive};
+use self::shape::{Shape, contract_interface, reads_requests};
+use self::trial::{Tried, try_out};
+use crate::bindings::{self, PACKAGE, VERSION};
+use crate::call::{Call, drive};
 use crate::capability::{Grant, Granted as _};
 use crate::context::ContextPlugin;
-use crate::declared::{Declared, Said, Undeclared};
-use crate::driver::{DriverPlugin, Told};
+use crate::driver::DriverPlugin;
 use crate::engine::{Core, MEMORIES, TABLES};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 use crate::file::{ComponentFile, SignatureFileError};
 use crate::limits::Limits;
 use crate::loaded::Loaded;
@@ -266,33 +267,6 @@ fn load_kind(
     .ok_or_else(missing)
 }
 
-/// What a trial found out.
-enum Tried {
-    Policy,
-    Context,
-    Driver(Told),
-}
-
-async fn try_out(core: &Core, name: &Arc<str>, pre: &InstancePre<Call>, shape: &Shape) -> Result<Tried, LoadErrorKind> {
-    let call = Call::new(Arc::clone(name), core.limits);
-    let track = Arc::clone(&call.meter.track);
-    let trying = async {
-        let trial = Trial::start(core, call, name, pre).await?;
-        Ok(match shape.kind {
-            PluginKind::Policy => {
-                trial.check_policy(shape.usage_export.is_some())?;
-                Tried::Policy
-            }
-            PluginKind::Context => {
-                trial.check_context()?;
-                Tried::Context
-            }
-            PluginKind::Driver => Tried::Driver(trial.describe(shape).await?),
-        })
-    };
-    track.metered(trying).await
-}
-
 /// Whether loading would give what serves already.
 fn unchanged(
     core: &Arc<Core>,
@@ -345,142 +319,6 @@ fn compile_error(error: &wasmtime::Error) -> LoadErrorKind {
 /// An error with its causes, on one line.
 fn chain(error: &wasmtime::Error) -> String {
     escape(&format!("{error:#}"), 2_048)
-}
-
-/// What a component is, from its type alone.
-struct Shape {
-    kind: PluginKind,
-    /// The full name of the interface that makes it that.
-    export: String,
-    version: String,
-    exports_statements: bool,
-    /// The full name of the interface by which a policy says what is to be counted, if it has it.
-    usage_export: Option<String>,
-    imports: Vec<Import>,
-}
-
-struct Import {
-    name: String,
-    has_functions: bool,
-}
-
-impl Shape {
-    fn of(engine: &Engine, component: &Component) -> Result<Self, LoadErrorKind> {
-        let component_type = component.component_type();
-        let mut found: Option<(PluginKind, String, String)> = None;
-        let mut exports_statements = false;
-        let mut usage_export = None;
-        let mut names = Vec::new();
-        for (name, item) in component_type.exports(engine) {
-            names.push(escape(name, 128));
-            let Some((interface, version)) = contract_interface(name) else {
-                continue;
-            };
-            check_version(version)?;
-            if let ComponentItem::ComponentInstance(instance) = &item.ty {
-                for (function, item) in instance.exports(engine) {
-                    if matches!(&item.ty, ComponentItem::ComponentFunc(function) if function.async_()) {
-                        let function = escape(function, 64);
-                        return Err(LoadErrorKind::Signature(format!(
-                            "{name} exports {function} as async: build it without async"
-                        )));
-                    }
-                }
-            }
-            exports_statements |= interface == "statements";
-            if interface == "usage" {
-                usage_export = Some(name.to_owned());
-            }
-            let Some(kind) = PluginKind::ALL.into_iter().find(|kind| kind.as_str() == interface) else {
-                continue;
-            };
-            if let Some((first, ..)) = found {
-                return Err(LoadErrorKind::TwoKinds { first, second: kind });
-            }
-            found = Some((kind, name.to_owned(), version.to_owned()));
-        }
-        let Some((kind, export, version)) = found else {
-            return Err(LoadErrorKind::NoKind {
-                exports: if names.is_empty() { "nothing".to_owned() } else { names.join(", ") },
-            });
-        };
-        let imports = component_type
-            .imports(engine)
-            .map(|(name, item)| Import { name: name.to_owned(), has_functions: !is_types_only(engine, &item.ty) })
-            .collect();
-        Ok(Self { kind, export, version, exports_statements, usage_export, imports })
-    }
-
-    fn check_imports(&self, grants: &[Grant]) -> Result<(), LoadErrorKind> {
-        for import in &self.imports {
-            let refuse = |fix| LoadErrorKind::Import { import: escape(&import.name, 128), kind: self.kind, fix };
-            let Some((interface, version)) = contract_interface(&import.name) else {
-                let fix = if import.name.starts_with("wasi:") {
-                    "build for wasm32-unknown-unknown (a plugin has no files, network, clock or environment)"
-                } else {
-                    "it is not part of the contract"
-                };
-                return Err(refuse(fix));
-            };
-            check_version(version)?;
-            match Grant::ALL.into_iter().find(|grant| grant.as_str() == interface) {
-                Some(grant) if !self.kind.capabilities().contains(&grant) => {
-                    return Err(refuse("another kind of plugin has this capability"));
-                }
-                Some(grant) if !grants.contains(&grant) => {
-                    return Err(LoadErrorKind::NotGranted { import: import.name.clone(), grant });
-                }
-                Some(_) => {}
-                // No capability, but the call's own input.
-                None if interface == REQUEST && reads_requests(self.kind) => {}
-                // Other interfaces are imported for their types only.
-                None if import.has_functions => {
-                    return Err(refuse("the host has no such functions"));
-                }
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn imports(&self, grant: Grant) -> bool {
-        self.imports
-            .iter()
-            .any(|import| contract_interface(&import.name).is_some_and(|(interface, _)| interface == grant.as_str()))
-    }
-}
-
-/// Interface and version of a name of the contract's package.
-fn contract_interface(name: &str) -> Option<(&str, &str)> {
-    let rest = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
-    Some(rest.split_once('@').unwrap_or((rest, "")))
-}
-
-/// Versions match by their semver track: 0.2.3 and 0.2.0 do, 0.1.0 does not.
-fn check_version(version: &str) -> Result<(), LoadErrorKind> {
-    let track = |version: &str| version.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
-    let plain = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if plain && track(version) == track(VERSION) {
-        return Ok(());
-    }
-    let version = if version.is_empty() { "of no version".to_owned() } else { escape(version, 64) };
-    Err(LoadErrorKind::ContractVersion { version })
-}
-
-/// Whether plugins of this kind are asked about requests.
-fn reads_requests(kind: PluginKind) -> bool {
-    matches!(kind, PluginKind::Policy | PluginKind::Context)
-}
-
-/// Whether an imported instance asks for nothing that does something.
-fn is_types_only(engine: &Engine, item: &ComponentItem) -> bool {
-    match item {
-        ComponentItem::ComponentInstance(instance) => {
-            instance.exports(engine).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
-        }
-        ComponentItem::Type(_) => true,
-        _ => false,
-    }
 }
 
 /// Without a word in the configuration: what it imports, of what its kind may have.
@@ -549,131 +387,14 @@ fn link_types(linker: &mut Linker<Call>, shape: &Shape) -> wasmtime::Result<()> 
     Ok(())
 }
 
-/// A first instance, to check every function's type and to let a driver describe itself. It has no
-/// connection, so a statement that it tries is denied: loading has no effects.
-struct Trial<'a> {
-    name: &'a Arc<str>,
-    store: Store<Call>,
-    pre: &'a InstancePre<Call>,
-    instance: Instance,
-}
-
-impl<'a> Trial<'a> {
-    async fn start(
-        core: &Core,
-        call: Call,
-        name: &'a Arc<str>,
-        pre: &'a InstancePre<Call>,
-    ) -> Result<Self, LoadErrorKind> {
-        let mut store = call.into_store(&core.engine, Pace::Yielding);
-        let instance = pre.instantiate_async(&mut store).await;
-        let instance = instance.map_err(|error| fault(name, &mut store, &error))?;
-        Ok(Self { name, store, pre, instance })
-    }
-
-    fn check_policy(mut self, counts: bool) -> Result<(), LoadErrorKind> {
-        let checked =
-            policy::GuestIndices::new(self.pre).and_then(|indices| indices.load(&mut self.store, &self.instance));
-        checked.map(drop).map_err(signature)?;
-        if counts {
-            let checked =
-                usage::GuestIndices::new(self.pre).and_then(|indices| indices.load(&mut self.store, &self.instance));
-            checked.map(drop).map_err(signature)?;
-        }
-        Ok(())
-    }
-
-    fn check_context(mut self) -> Result<(), LoadErrorKind> {
-        let checked = bindings::context::GuestIndices::new(self.pre)
-            .and_then(|indices| indices.load(&mut self.store, &self.instance));
-        checked.map(drop).map_err(signature)
-    }
-
-    async fn describe(mut self, shape: &Shape) -> Result<Told, LoadErrorKind> {
-        let guest = driver::GuestIndices::new(self.pre)
-            .and_then(|indices| indices.load(&mut self.store, &self.instance))
-            .map_err(signature)?;
-        let described = guest.call_describe(&mut self.store).await;
-        let described = described.map_err(|error| fault(self.name, &mut self.store, &error))?;
-        let limits = self.store.data().meter.limits;
-        let description =
-            description(self.name, described, &limits).map_err(|kind| Fault { plugin: Arc::clone(self.name), kind })?;
-        let lists = Grant::ALL.iter().any(|grant| grant.lists_statements() && shape.imports(*grant));
-        let listed = if lists && shape.exports_statements { Some(self.statements().await?) } else { None };
-        let mut readings = Vec::new();
-        for grant in Grant::ALL {
-            let said = Said {
-                is_imported: shape.imports(grant),
-                properties: &description.properties,
-                statements: listed.as_deref(),
-            };
-            let reading = grant.declare(&said).map_err(|undeclared| match undeclared {
-                Undeclared::Description(wrong) => {
-                    LoadErrorKind::Fault(Fault { plugin: Arc::clone(self.name), kind: FaultKind::Answer(wrong) })
-                }
-                Undeclared::Statements(error) => LoadErrorKind::Statements(error),
-            })?;
-            readings.extend(reading);
-        }
-        let mut statements = listed.unwrap_or_default();
-        statements.sort();
-        statements.dedup();
-        Ok(Told { description, declared: Declared::new(readings), statements })
-    }
-
-    async fn statements(&mut self) -> Result<Vec<String>, LoadErrorKind> {
-        let guest = statements::GuestIndices::new(self.pre)
-            .and_then(|indices| indices.load(&mut self.store, &self.instance))
-            .map_err(signature)?;
-        let listed = guest.call_templates(&mut self.store).await;
-        listed.map_err(|error| fault(self.name, &mut self.store, &error))
-    }
-}
-
 fn signature(error: wasmtime::Error) -> LoadErrorKind {
     LoadErrorKind::Signature(chain(&error))
-}
-
-fn fault(name: &Arc<str>, store: &mut Store<Call>, error: &wasmtime::Error) -> LoadErrorKind {
-    LoadErrorKind::Fault(Fault { plugin: Arc::clone(name), kind: store.data_mut().fault(error) })
-}
-
-/// What a driver says of itself, checked.
-fn description(plugin: &str, said: driver::Description, limits: &Limits) -> Result<Description, FaultKind> {
-    backend_name("its name", &said.name)?;
-    backend_name("its version", &said.version)?;
-    if said.features.len() > limits.pairs {
-        return Err(FaultKind::Answer(format!("more than {} features", limits.pairs)));
-    }
-    let mut features = Vec::new();
-    for word in &said.features {
-        match Feature::from_word(word) {
-            Some(feature) if !features.contains(&feature) => features.push(feature),
-            Some(_) => {}
-            // A driver for a later host: what we do not know, we do not ask for.
-            None => tracing::warn!(
-                plugin,
-                feature = escape(word, 64),
-                "the driver has a feature that this host does not know"
-            ),
-        }
-    }
-    let max_name_length = usize::try_from(said.max_name_length).unwrap_or(usize::MAX);
-    if !(1..=4_096).contains(&max_name_length) {
-        return Err(FaultKind::Answer("max-name-length must be 1 to 4096".to_owned()));
-    }
-    Ok(Description {
-        name: said.name,
-        version: said.version,
-        features,
-        max_name_length,
-        properties: pairs("property", said.properties, limits)?,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::shape::check_version;
     use super::*;
 
     #[test]
