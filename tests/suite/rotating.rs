@@ -226,7 +226,7 @@ async fn an_account_of_the_same_name_in_another_server_is_not_rotated() {
     world.start(&[]);
     let refused = world.ask(None).await.unwrap();
     assert_eq!(refused.status, 503, "{}", refused.text);
-    assert!(refused.text_at("/detail").contains("is not the server that has the account"), "{}", refused.text);
+    assert!(refused.text_at("/detail").contains("than the one that has the account"), "{}", refused.text);
     let _told = now(&world);
     let row = world.rotation_becomes("a step that fails", |row| row["attempts"].as_u64() > Some(0)).await;
     assert!(row["last_error"].as_str().unwrap().contains("what answers now is"), "{row}");
@@ -268,7 +268,7 @@ async fn a_record_that_was_set_back_brings_no_old_password_back() {
     assert!(!world.login(first.password()).await, "the first password is back");
     let told = world.events("account.tampered");
     assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0]["error"].as_str().unwrap().contains("set back to an older one"), "{told:?}");
+    assert!(told[0]["error"].as_str().unwrap().contains("rolled back to an older one"), "{told:?}");
     assert!(world.rotation()["generation"].as_u64() >= Some(3), "no number is used twice");
     assert!(world.cli(&["audit", "verify"]).status.success());
 }

@@ -210,7 +210,7 @@ impl Reloader {
                     tracing::error!(
                         error = format!("{error:#}"),
                         trigger = trigger.as_str(),
-                        "the new configuration is refused; the old one serves on"
+                        "the new configuration is refused; the old one stays in force"
                     );
                     tell_mistakes(error);
                 }
@@ -289,7 +289,7 @@ fn tell_mistakes(error: &anyhow::Error) {
         problem.log();
     }
     if let Some(more) = problems.problems().len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
-        tracing::error!(more, "there are more mistakes: `jit-broker config check` tells them");
+        tracing::error!(more, "there are more mistakes: `jit-broker config check` lists them");
     }
 }
 

@@ -165,7 +165,7 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
         return Ok(None);
     };
     if recovered > 0 {
-        tracing::warn!(leases = recovered, "leases that the last stop left unsettled; their accounts are removed");
+        tracing::warn!(leases = recovered, "leases that were unfinished at the last stop; their accounts are removed");
     }
     Ok(Some(Started { config, source, mode, contents, metrics, doors, admin, composed, recovered }))
 }
@@ -302,12 +302,12 @@ async fn stop(broker: &Arc<Broker>, background: &mut JoinSet<()>, grace: Duratio
     if tasks::housekeeping::give_up_abandoned(broker, true).await > 0
         && let Err(error) = tasks::removal::once(broker).await
     {
-        tracing::warn!(%error, "the store failed; the next start removes what nobody came for");
+        tracing::warn!(%error, "the store failed; the next start removes accounts whose reply nobody collected");
     }
     broker.stopping.cancel();
     broker.tasks.close();
     if tokio::time::timeout(grace, broker.tasks.wait()).await.is_err() {
-        tracing::warn!("work in flight did not end in time; the next start takes it up");
+        tracing::warn!("work in flight did not end in time; the next start continues it");
     }
     let event = AuditEvent::new(Event::BrokerStopped(Process { version: env!("CARGO_PKG_VERSION") }), Timestamp::now());
     let mut events = broker.denials.take();
@@ -381,7 +381,7 @@ async fn look_at_targets(broker: Arc<Broker>, every: Duration) {
                 Err(reason) => tracing::error!(
                     target,
                     %reason,
-                    "the target's configuration does not hold, or the target is away; `jit-broker config check` tells more"
+                    "the target's configuration is wrong, or the target is away; `jit-broker config check` says more"
                 ),
             }
             before.insert(target, result);

@@ -57,7 +57,7 @@ pub async fn get_lease(
 /// The lease, with what only its account's rotation knows.
 pub(super) async fn view(broker: &Broker, lease: &Lease) -> LeaseView {
     let usable_until = rotation::issue::usable_until(broker, lease).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, lease = %lease.id, "the store failed; the lease is shown without its password's end");
+        tracing::warn!(%error, lease = %lease.id, "the store failed; the lease is shown without the time at which its password ends");
         None
     });
     LeaseView { usable_until, ..lease_view(lease) }

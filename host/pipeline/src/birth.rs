@@ -62,7 +62,7 @@ pub async fn of_store(store: &dyn Store, records: u64, exports: &[PathBuf], now:
     if let Some(lacking) = &lacking {
         tracing::error!(
             lacking,
-            "the store was set back: accounts that it does not know are not removed before their own expiry; see \"Braked\" in docs/trouble.md"
+            "the store was rolled back: accounts that it does not know are not removed before their own expiry; see \"Braked\" in docs/trouble.md"
         );
         // Also where it was set back before: what it lacks now is more.
         birth.set_back = Some(now);

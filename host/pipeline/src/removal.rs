@@ -130,7 +130,7 @@ pub async fn expire_unrecorded(broker: &Broker, lease: &Lease) {
     match call_driver(broker, &revoking).await {
         Ok(_) => {
             broker.unrecorded.put(&lease.id, Some(broker.clock.now()));
-            tracing::warn!(lease = %lease.id, account = lease.login(), target = %lease.target, "the store cannot be written; an expired account was removed all the same, and that will be recorded later");
+            tracing::warn!(lease = %lease.id, account = lease.login(), target = %lease.target, "the store cannot be written; an expired account was removed, and the removal will be recorded later");
         }
         Err(NotRemoved { reason, .. }) => {
             broker.unrecorded.put(&lease.id, None);
@@ -180,7 +180,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             metrics::counter!("jit_revoke_failed_total", "target" => lease.target.to_string()).increment(1);
             let event = if why == Why::Elsewhere {
                 metrics::counter!("jit_removals_wrong_place_total", "target" => lease.target.to_string()).increment(1);
-                tracing::error!(lease = %lease.id, target = %lease.target, account = lease.login(), attempts, reason, "an account was not removed: what answers is not the server that has it; see \"Wrong place\" in docs/trouble.md");
+                tracing::error!(lease = %lease.id, target = %lease.target, account = lease.login(), attempts, reason, "an account was not removed, because another server answers than the one that has it; see \"Wrong place\" in docs/trouble.md");
                 Event::WrongPlace(Attempted { attempts })
             } else {
                 tracing::warn!(lease = %lease.id, target = %lease.target, attempts, reason, "an account could not be removed; it will be tried again");

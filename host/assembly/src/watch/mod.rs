@@ -122,7 +122,7 @@ impl Watch {
         (self.watcher, self.pace) = (None, PACE);
         tracing::warn!(
             %error,
-            "the system does not tell of changed files (fs.inotify.max_user_watches or max_user_instances may be too \
+            "the system does not report changed files (fs.inotify.max_user_watches or max_user_instances may be too \
              low): they are looked at every {} seconds instead", PACE.as_secs()
         );
     }

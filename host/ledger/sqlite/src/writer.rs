@@ -313,7 +313,7 @@ impl Writer {
         if let Err(error) = sqlx::query(statement).fetch_optional(connection).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "the store's write-ahead log was not written back"
+                "the store's write-ahead log was not written back into its file"
             );
         }
     }

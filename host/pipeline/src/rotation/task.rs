@@ -250,7 +250,7 @@ impl Turn<'_> {
             count(site, "record-distrusted");
             tracing::error!(
                 target = %site.target, role = %site.role, account = %site.account, %why,
-                "a rotating account's record is not believed, and none of its passwords is used; it gets a new one"
+                "a rotating account's record is not believed; none of its passwords is used, and the account gets a new one"
             );
         }
         let event = |record| Some(self.tampering(rotation, record, &distrust?.to_string()));
@@ -306,7 +306,7 @@ impl Turn<'_> {
         let event = |record| Some(self.event(Event::OverlapEnded(account(site, &stable, Some(record)))));
         self.commit("rotation.close", stable.clone(), event).await?;
         count(site, "overlap-ended");
-        tracing::info!(target = %site.target, role = %site.role, account = %site.account, "the account's old password works no longer");
+        tracing::info!(target = %site.target, role = %site.role, account = %site.account, "the account's old password no longer works");
         Ok(())
     }
 }

@@ -56,7 +56,7 @@ impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Altered(why) => write!(f, "the store's record of this account was altered: {why}"),
-            Self::SetBack => f.write_str("the store's record of this account was set back to an older one"),
+            Self::SetBack => f.write_str("the store's record of this account was rolled back to an older one"),
             Self::Gone => f.write_str("the store's record of this account was taken away"),
         }
     }

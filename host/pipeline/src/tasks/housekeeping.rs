@@ -72,16 +72,16 @@ async fn look_at_clock(broker: &Broker) {
         Look::Jumped(by) => {
             tracing::error!(
                 seconds = by.as_secs(),
-                "the wall clock has jumped: leases do not go by it; see \"Clock\" in docs/trouble.md"
+                "the wall clock has jumped: leases do not follow it; see \"Clock\" in docs/trouble.md"
             );
             (Some(by), Jump::Jumped)
         }
         Look::Back => {
-            tracing::warn!("the wall clock is back: leases go by it again");
+            tracing::warn!("the wall clock is right again: leases follow it");
             (None, Jump::Back)
         }
         Look::Taken(by) => {
-            tracing::warn!(seconds = by.as_secs(), "the wall clock's jump has lasted: leases go by it again");
+            tracing::warn!(seconds = by.as_secs(), "the wall clock's jump has lasted: leases follow the new time");
             (Some(by), Jump::Taken)
         }
     };

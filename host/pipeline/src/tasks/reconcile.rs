@@ -326,7 +326,7 @@ async fn haunt(
         removal: None,
         rotating: None,
     };
-    tracing::warn!(account = pending.login(), target = %target.name, "an account without a lease: it is removed");
+    tracing::warn!(account = pending.login(), target = %target.name, "removing an account that has no lease");
     let Ok(doubtful) = pending.doubt(Cause::Ghost, now) else { return Ok(()) };
     broker.commit(Change::insert(doubtful)).await
 }

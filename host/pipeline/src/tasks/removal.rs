@@ -111,7 +111,7 @@ pub async fn run(broker: Arc<Broker>) {
         let sleep = match sweep(&broker, &memory).await {
             Ok(sleep) => sleep,
             Err(error) => {
-                tracing::error!(%error, "the store failed; accounts that are due go as far as it can be read, and are recorded when it is back");
+                tracing::error!(%error, "the store failed; due accounts are removed as far as it can be read, and recorded when it is back");
                 Duration::from_secs(1)
             }
         };
@@ -231,7 +231,7 @@ where
     let work = work(Arc::clone(&broker));
     broker.clone().tasks.spawn(async move {
         let stepped = work.await.unwrap_or_else(|error| {
-            tracing::warn!(%target, %error, "removing accounts: the store failed or a lease moved on");
+            tracing::warn!(%target, %error, "removing accounts: the store failed, or a lease was changed meanwhile");
             false
         });
         memory.end(&target, queue);

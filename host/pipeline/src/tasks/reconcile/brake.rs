@@ -53,7 +53,7 @@ impl Ground<'_> {
         };
         if let Some(until) = self.birth.set_back.and_then(until) {
             return Some(format!(
-                "the store was set back and does not know it; accounts from before may live until {until}"
+                "the store was rolled back and does not know it; accounts from before may live until {until}"
             ));
         }
         let until = until(self.birth.since)?;
