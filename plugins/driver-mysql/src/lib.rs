@@ -16,6 +16,7 @@ mod failure;
 mod flavour;
 mod place;
 mod powers;
+mod prepared;
 mod revoke;
 mod rotate;
 mod sessions;

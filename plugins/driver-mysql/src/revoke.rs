@@ -4,7 +4,8 @@
 //!    nothing from here on;
 //! 2. its sessions are ended: they outlive their account otherwise;
 //! 3. the account is dropped, with every host part that it has;
-//! 4. sessions are looked for once more: a login may have been under way.
+//! 4. sessions are looked for once more: a login may have been under way. Prepared transactions that no session
+//!    holds are told ([`crate::prepared`]).
 //!
 //! An account can stand in the way of all but the second: a session of it may hold a lock that the
 //! others wait for. So sessions are ended whether or not the first step went well, and then it is
@@ -15,7 +16,7 @@ use jit_plugin::{Account, Error, Param, Sql, SqlError, Statement, log};
 use crate::config::TargetConfig;
 use crate::failure::{self, IS_DEFINER};
 use crate::flavour::{Flavour, Server};
-use crate::{sessions, statements};
+use crate::{prepared, sessions, statements};
 
 /// How often the first two steps are gone through in one call.
 const ROUNDS: usize = 3;
@@ -62,7 +63,9 @@ pub(crate) fn revoke(sql: &mut dyn Sql, target: &TargetConfig, account: &Account
             Err(error) => return Err(failure::of_change(error)),
         }
     }
-    end(sql)
+    end(sql)?;
+    prepared::warn(sql, ("account", name));
+    Ok(())
 }
 
 /// Locks the account and takes its rights, at every host part; gives these.

@@ -336,7 +336,7 @@ fn an_account_is_shut_out_before_its_sessions_end_and_then_dropped() {
     // Two in one message, which ends at the one that is gone; then one by one.
     let ended = [sessions, kill, kill, kill, kill, wait, sessions, kill, wait, sessions, sql::CONNECTIONS.text()];
     assert_eq!(templates[12..23], ended);
-    assert_eq!(templates[23..], [drop, drop, sessions, sql::CONNECTIONS.text()]);
+    assert_eq!(templates[23..], [drop, drop, sessions, sql::CONNECTIONS.text(), sql::PREPARED.text()]);
     assert_eq!(fake.runs[6].params, ["literal:app_read_only", "literal:%", "literal:v-payment-4qk2", "literal:%"]);
     assert_eq!(fake.runs[24].params, ["literal:v-payment-4qk2", "literal:10.%"]);
 }

@@ -11,6 +11,7 @@ use crate::config::{RoleConfig, Rotating, TargetConfig};
 use crate::failure::{self, UNKNOWN_TABLE};
 use crate::flavour::{Flavour, Server};
 use crate::powers::Powers;
+use crate::prepared;
 use crate::rotate::{NO_OVERLAP, quoted};
 use crate::statements;
 
@@ -56,7 +57,7 @@ pub(crate) fn validate(
     if problems.is_empty() {
         let broker = Broker::ask(sql)?;
         broker.warn(&target.name);
-        Broker::warn_of_prepared(&target.name, sql);
+        prepared::warn(sql, ("target", &target.name));
         problems = broker.problems(sql)?;
         // Without these the rest cannot be asked.
         if problems.is_empty() {
@@ -126,17 +127,6 @@ impl Broker {
                                performance_schema=ON, see docs/drivers/mysql.md";
                 log::warn(message, &fields);
             }
-        }
-    }
-
-    /// Transactions that nobody's session holds any more keep their locks: one of them may be an
-    /// account's whose lease is over.
-    fn warn_of_prepared(target: &str, sql: &mut dyn Sql) {
-        let Ok(answer) = sql.query(None, &statements::PREPARED.with([]), 1) else { return };
-        let count = answer.rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
-        if let Some(count) = count.filter(|count| count != "0") {
-            let message = "prepared transactions without a session hold their locks: see XA RECOVER";
-            log::warn(message, &[("target", target), ("transactions", &count)]);
         }
     }
 

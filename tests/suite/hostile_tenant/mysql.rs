@@ -283,3 +283,43 @@ async fn an_account_has_a_bounded_number_of_sessions() {
     assert_eq!(stage.ask(&limit).await.as_deref(), Some("100"));
     stage.revoke(&lease).await;
 }
+
+/// It prepares a transaction, which outlives session and account with its locks. The server does not say whose it is,
+/// so the broker rolls back nothing of anybody's: it says what is there and what ends it.
+#[tokio::test]
+async fn a_prepared_transaction_that_it_leaves_is_told_with_the_remedy() {
+    for server in BOTH {
+        let mut stage = Stage::set(server).await;
+        stage.run(&["GRANT INSERT ON `{db}`.* TO {role}", "CREATE TABLE {db}.ledger (id int)"]).await;
+        stage.world.start().unwrap();
+        let lease = stage.world.granted("1h").await.unwrap();
+        let mut session = stage.session(&lease).await;
+        let xid = format!("'{}'", stage.role);
+        for statement in [
+            format!("XA START {xid}"),
+            stage.named("INSERT INTO {db}.ledger VALUES (1)"),
+            format!("XA END {xid}"),
+            format!("XA PREPARE {xid}"),
+        ] {
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut session).await.unwrap();
+        }
+        let revoked = stage.revoke(&lease).await;
+        assert_eq!(revoked.json["state"], "revoked", "{server:?}: {}", revoked.text);
+        assert!(is_ended(&mut session).await && !stage.exists(&lease).await, "{server:?}");
+        let told = |name: &str| {
+            let log = stage.world.log();
+            log.lines().any(|line| line.contains("XA ROLLBACK") && line.contains(name))
+        };
+        assert!(told(&format!("account={}", lease.username())), "{server:?}: {}", stage.world.log());
+
+        // Nobody lost it: whoever knows it may still end it either way.
+        let mut admin = stage.admin.session().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("XA ROLLBACK {xid}"))).execute(&mut admin).await.unwrap();
+        let after = stage.world.granted("1h").await.unwrap();
+        assert_eq!(stage.revoke(&after).await.json["state"], "revoked", "{server:?}");
+        let others = "SELECT CAST(COUNT(*) AS CHAR) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = 0";
+        if stage.ask(others).await.as_deref() == Some("0") {
+            assert!(!told(&format!("account={}", after.username())), "{server:?}: nothing is there any more");
+        }
+    }
+}
