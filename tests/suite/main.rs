@@ -53,6 +53,7 @@ mod removal; // needs: nothing else
 mod rotating; // needs: mysql
 mod secrets; // needs: nothing else
 mod servers; // needs: all servers
+mod set_back; // needs: nothing else
 mod shutdown; // needs: nothing else
 mod signing; // needs: nothing else
 mod story; // needs: nothing else

@@ -50,6 +50,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("jit_rotation_last_timestamp_seconds", Gauge, "When the last rotation succeeded, as seconds since the Unix epoch"),
     ("jit_rotation_overdue_seconds", Gauge, "How late a rotation is"),
     ("jit_rotation_total", Counter, "Steps of rotations"),
+    ("jit_store_set_back", Gauge, "1 while leases may be alive that the store lacks, since it was set back"),
     ("jit_target_wrong", Gauge, "1 while the driver finds mistakes in the target's configuration"),
     ("jit_tls_reload_total", Counter, "Replacements of the listener's certificate: done or refused"),
     ("jit_trace_batches_total", Counter, "Batches of spans for the collector of [traces]: sent or lost"),

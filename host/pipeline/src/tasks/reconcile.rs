@@ -96,6 +96,7 @@ pub async fn reconcile(broker: &Broker, pass: Pass, only: Option<&str>) -> Recon
     let longest =
         serving.targets.values().map(|target| target.max_ttl).max().map_or(Duration::ZERO, |ttl| ttl.duration());
     let ground = brake::Ground { birth: &broker.birth, longest, now: broker.clock.now(), pass };
+    ground.show();
     let mut report =
         ReconcileReport { dry_run: pass == Pass::Look, confirmed: pass == Pass::Confirmed, targets: Vec::new() };
     for target in serving.targets.values() {

@@ -46,11 +46,20 @@ pub(super) struct Ground<'g> {
 }
 
 impl Ground<'_> {
+    /// Until when accounts may live that were there at that moment; none when that is over.
+    fn until(&self, since: Timestamp) -> Option<Timestamp> {
+        Some(since.checked_add(self.longest).unwrap_or(Timestamp::MAX)).filter(|until| *until > self.now)
+    }
+
+    /// Says whether the store lacks leases that may still live, as far as that was noticed.
+    pub(super) fn show(&self) {
+        let set_back = self.birth.set_back.and_then(|since| self.until(since)).is_some();
+        metrics::gauge!("jit_store_set_back").set(f64::from(u8::from(set_back)));
+    }
+
     /// Why the store may not know accounts that are rightly there, and until when.
     fn blind(&self) -> Option<String> {
-        let until = |since: Timestamp| {
-            Some(since.checked_add(self.longest).unwrap_or(Timestamp::MAX)).filter(|until| *until > self.now)
-        };
+        let until = |since| self.until(since);
         if let Some(until) = self.birth.set_back.and_then(until) {
             return Some(format!(
                 "the store was rolled back and does not know it; accounts from before may live until {until}"
