@@ -8,6 +8,10 @@ use jit_tests::kit::people::{BY_REQUESTS, People};
 use jit_tests::surroundings;
 use tokio::task::spawn_blocking;
 
+/// A login that does nothing more, and keeps no session, cannot try these.
+const HELD: [&str; 2] =
+    ["hostile::one_that_holds_all_it_may_is_gone", "hostile::one_that_changes_its_password_is_gone"];
+
 /// Every case of the kit, but those that cannot apply.
 async fn conforms(driver: &'static str, fixture: KitFixture, not_applicable: &[&str]) {
     let report = spawn_blocking(move || fixture.run(driver, &[])).await.unwrap().unwrap();
@@ -39,7 +43,8 @@ async fn the_mysql_driver_conforms_on_mariadb() {
 #[tokio::test]
 async fn the_ldap_driver_conforms_on_openldap() {
     let fixture = KitFixture::openldap().unwrap();
-    let left_out = ["lifecycle::it_may_do_what_its_role_may", "lifecycle::a_session_ends_with_it"];
+    let left_out =
+        [&["lifecycle::it_may_do_what_its_role_may", "lifecycle::a_session_ends_with_it"], &HELD[..]].concat();
     conforms("driver-ldap", fixture, &left_out).await;
 }
 
@@ -49,6 +54,8 @@ async fn the_ldap_driver_conforms_on_active_directory() {
     let left_out = [
         "lifecycle::it_may_do_what_its_role_may",
         "lifecycle::a_session_ends_with_it",
+        HELD[0],
+        HELD[1],
         "rotation::a_new_password_replaces_the_old",
         "rotation::each_step_can_be_repeated",
         "refusals::missing_permission_is_told",
@@ -68,7 +75,8 @@ async fn the_vault_driver_conforms_on_openbao() {
         "rotation::each_step_can_be_repeated",
         "crash::rotate_can_be_cut_off_anywhere",
     ];
-    let mut left_out = vec!["lifecycle::a_session_ends_with_it", EXTERNAL[0], rotation[0], rotation[1], EXTERNAL[1]];
+    let mut left_out =
+        vec!["lifecycle::a_session_ends_with_it", EXTERNAL[0], HELD[0], rotation[0], rotation[1], EXTERNAL[1]];
     left_out.push(rotation[2]);
     conforms("driver-vault", fixture, &left_out).await;
 }
@@ -82,6 +90,9 @@ async fn the_conjur_driver_conforms() {
         "lifecycle::a_session_ends_with_it",
         "lifecycle::it_expires_by_itself",
         EXTERNAL[0],
+        "hostile::one_that_comes_back_stays_out",
+        HELD[0],
+        HELD[1],
         "rotation::a_new_password_replaces_the_old",
         "rotation::each_step_can_be_repeated",
         EXTERNAL[1],
@@ -95,10 +106,11 @@ async fn the_conjur_driver_conforms() {
 }
 
 /// A mistake, and what the kit must find it by.
-const MISTAKES: [(&str, &[&str]); 11] = [
+const MISTAKES: [(&str, &[&str]); 12] = [
     ("revoke-does-nothing", &["lifecycle::it_ends", "lifecycle::a_name_alone_is_enough"]),
     ("second-revoke-fails", &["lifecycle::a_second_revocation_succeeds"]),
-    ("sessions-stay", &["lifecycle::a_session_ends_with_it"]),
+    ("sessions-stay", &["lifecycle::a_session_ends_with_it", "hostile::one_that_comes_back_stays_out"]),
+    ("sessions-first", &["hostile::one_that_comes_back_stays_out"]),
     ("no-expiry", &["lifecycle::it_is_seen"]),
     ("renew-does-nothing", &["lifecycle::it_is_renewed"]),
     ("takes-over", &["names::a_taken_name_is_a_conflict"]),
@@ -111,7 +123,7 @@ const MISTAKES: [(&str, &[&str]); 11] = [
 
 #[tokio::test]
 async fn a_small_driver_without_a_mistake_conforms() {
-    let only = ["lifecycle::", "rotation::", "names::", "crash::", "refusals::"];
+    let only = ["lifecycle::", "hostile::", "rotation::", "names::", "crash::", "refusals::"];
     let fixture = postgres("").await;
     let report = spawn_blocking(move || fixture.run("driver-careless", &only)).await.unwrap().unwrap();
     report.must_pass_without(&["refusals::a_strange_authority_is_not_trusted"]).unwrap();
@@ -127,10 +139,11 @@ async fn each_mistake_is_found() {
 }
 
 /// What an HTTP driver's mistakes are found by, and nothing else but a login would find them.
-const MISTAKES_OVER_HTTP: [(&str, &str); 3] = [
+const MISTAKES_OVER_HTTP: [(&str, &str); 4] = [
     ("no-password", "lifecycle::an_account_logs_in"),
     ("administrators", "lifecycle::it_may_do_what_its_role_may"),
     ("hides", "lifecycle::it_ends"),
+    ("only-unchanged", "hostile::one_that_changes_its_password_is_gone"),
 ];
 
 #[tokio::test]
@@ -140,6 +153,7 @@ async fn an_http_driver_without_a_mistake_conforms_and_its_accounts_log_in() {
     let report = spawn_blocking(move || fixture.run("driver-people", &[])).await.unwrap().unwrap();
     let left_out = [
         "lifecycle::a_session_ends_with_it",
+        "hostile::one_that_holds_all_it_may_is_gone",
         "rotation::a_new_password_replaces_the_old",
         "rotation::each_step_can_be_repeated",
         "refusals::a_strange_authority_is_not_trusted",

@@ -20,7 +20,6 @@ const INVALID_CREDENTIALS: u32 = 49;
 
 /// The kit's `[conformance.login]`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Login {
     kind: LoginKind,
     /// The server, without a user.

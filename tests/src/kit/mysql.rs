@@ -119,6 +119,10 @@ impl KitFixture {
         }
         session.close().await?;
         let without = if server == Server::MariaDb { "[\"overlap\"]" } else { "[]" };
+        let (change, end) = match server {
+            Server::MySql => ("ALTER USER USER() IDENTIFIED BY", ""),
+            Server::MariaDb => ("SET PASSWORD = PASSWORD(", ")"),
+        };
         let fixture = Self::new()?;
         fixture.secret("broker.password", &password)?;
         fixture.write(&format!(
@@ -149,6 +153,8 @@ kind = "mysql"
 url = "mysql://{host}:{port}/{database}?ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}"
 allowed = ["SELECT * FROM items"]
 refused = ["DELETE FROM items", "CREATE USER x", "CREATE TABLE t (a int)"]
+holds = ["DO GET_LOCK('{database}', 0); START TRANSACTION; SELECT * FROM items LOCK IN SHARE MODE"]
+change_password = "{change} '{{new}}'{end}"
 "#
         ))?;
         Ok(fixture)

@@ -27,12 +27,13 @@ const PAGE: usize = 5;
 /// The groups that there are.
 const GROUPS: [&str; 2] = ["readers", "administrators"];
 
-#[derive(Clone)]
 struct User {
     group: String,
     password: String,
     expires_at: i64,
     hidden: bool,
+    /// Its owner has changed its password.
+    changed: bool,
 }
 
 struct Server {
@@ -110,6 +111,7 @@ url = "http://{address}"
 request = { path = "/me", basic = true }
 allowed = [{ path = "/reports", basic = true }]
 refused = [{ path = "/admin", basic = true }]
+change_password = { method = "PUT", path = "/me", basic = true, json = { password = "{new}" } }
 "#;
 
 fn lock(server: &Server) -> MutexGuard<'_, BTreeMap<String, User>> {
@@ -130,7 +132,7 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
     let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
     let path = head.uri.path().to_owned();
     if !path.starts_with("/users") {
-        return own(&server, &path, authorization);
+        return own(&server, (&head.method, &path), authorization, &body);
     }
     if authorization != format!("Bearer {}", server.token) {
         return reply(401, &json!({}));
@@ -149,6 +151,12 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
             Some(user) => reply(200, &json!({"name": name, "expires_at": user.expires_at})),
             None => reply(404, &json!({})),
         },
+        // A precondition that only an account that nobody changed meets.
+        (&Method::DELETE, name)
+            if queries.contains_key("unchanged") && users.get(name).is_some_and(|it| it.changed) =>
+        {
+            reply(412, &json!({}))
+        }
         (&Method::DELETE, name) => reply(if users.remove(name).is_some() { 200 } else { 404 }, &json!({})),
         (&Method::PATCH, name) => {
             let Some(user) = users.get_mut(name) else { return reply(404, &json!({})) };
@@ -169,7 +177,7 @@ fn create(users: &mut BTreeMap<String, User>, body: &Value) -> Response {
     if users.contains_key(&name) {
         return reply(409, &json!({}));
     }
-    users.insert(name, User { group, password: text("password"), expires_at, hidden: false });
+    users.insert(name, User { group, password: text("password"), expires_at, hidden: false, changed: false });
     reply(201, &json!({}))
 }
 
@@ -184,7 +192,7 @@ fn page(users: &BTreeMap<String, User>, queries: &BTreeMap<String, String>) -> R
 }
 
 /// What accounts ask for.
-fn own(server: &Server, path: &str, authorization: &str) -> Response {
+fn own(server: &Server, (method, path): (&Method, &str), authorization: &str, body: &Value) -> Response {
     let given = authorization.strip_prefix("Basic ").and_then(|text| {
         let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
         let text = String::from_utf8(bytes).ok()?;
@@ -192,12 +200,18 @@ fn own(server: &Server, path: &str, authorization: &str) -> Response {
         Some((name.to_owned(), password.to_owned()))
     });
     let now = jiff::Timestamp::now().as_second();
+    let mut users = lock(server);
     let user = given.and_then(|(name, password)| {
-        let known = lock(server).get(&name).cloned();
+        let known = users.get_mut(&name);
         known.filter(|user| !password.is_empty() && user.password == password && now < user.expires_at)
     });
     match (user, path) {
         (None, _) => reply(401, &json!({})),
+        (Some(user), "/me") if method == Method::PUT => {
+            user.password = body["password"].as_str().unwrap_or_default().to_owned();
+            user.changed = true;
+            reply(200, &json!({}))
+        }
         (Some(user), "/admin") if user.group != "administrators" => reply(403, &json!({})),
         (Some(_), "/me" | "/reports" | "/admin") => reply(200, &json!({})),
         _ => reply(404, &json!({})),

@@ -159,6 +159,7 @@ kind = "postgres"
 url = "postgres://{host}:{port}/{name}"
 allowed = ["SELECT * FROM items"]
 refused = ["DELETE FROM items", "CREATE ROLE x"]
+change_password = "ALTER ROLE CURRENT_USER PASSWORD '{{new}}'"
 "#
         ))?;
         Ok(fixture)

@@ -89,6 +89,12 @@ fn not_tried(stand: &Stand) -> Vec<String> {
             if !login.knows_refused() {
                 all.push("whether accounts may do more than they should ([conformance.login] refused)");
             }
+            if login.keeps_sessions() && login.holds().is_empty() {
+                all.push("whether what an account holds keeps it from being removed ([conformance.login] holds)");
+            }
+            if login.acts() && !login.knows_change_of_password() {
+                all.push("accounts that change their own password ([conformance.login] change_password)");
+            }
         }
     }
     if stand.gate.is_none() {

@@ -110,6 +110,11 @@ impl Stand {
         self.driver.description().has(feature) && !self.without.contains(&feature)
     }
 
+    /// Whether the driver says that it does not end sessions.
+    pub fn says_that_sessions_stay(&self) -> bool {
+        self.driver.description().properties.iter().any(|(name, value)| name == "sessions" && value == "stay")
+    }
+
     /// Leaves the case out unless the driver has the feature.
     ///
     /// # Errors
@@ -458,7 +463,8 @@ impl Stand {
         }
     }
 
-    fn keep_secret(&self, secret: &SecretString) {
+    /// Remembers a secret that no answer may hold.
+    pub fn keep_secret(&self, secret: &SecretString) {
         self.seen.secrets.lock().push(secret.clone());
     }
 

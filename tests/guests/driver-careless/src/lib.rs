@@ -32,6 +32,8 @@ jit_plugin::statements! {
     /// name
     END_SESSIONS = "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = {}";
     /// name
+    SESSIONS = "SELECT count(*)::text, pg_sleep(0.1)::text FROM pg_stat_activity WHERE usename = {}";
+    /// name
     DROP = "DROP ROLE {}";
     /// name
     FIND = "SELECT rolcanlogin::text, floor(extract(epoch FROM rolvaliduntil))::bigint::text \
@@ -55,6 +57,8 @@ pub enum Mistake {
     SecondRevokeFails,
     /// `revoke` leaves open sessions alone.
     SessionsStay,
+    /// `revoke` ends sessions before it takes the right to log in.
+    SessionsFirst,
     /// The backend's expiry is not set.
     NoExpiry,
     /// `renew` says that it did.
@@ -98,6 +102,8 @@ pub struct Careless;
 const UNDEFINED: &str = "42704";
 /// SQLSTATE: there is one.
 const EXISTS: &str = "42710";
+/// SQLSTATE: somebody holds a lock that is waited for.
+const LOCKED: &str = "55P03";
 
 fn failed(error: SqlError, mistake: Mistake) -> Error {
     match error.code() {
@@ -113,6 +119,11 @@ fn failed(error: SqlError, mistake: Mistake) -> Error {
 
 fn verifier(password: Secret<'_>) -> Param<'_> {
     Param::Secret(password, Encoding::ScramSha256(4096))
+}
+
+fn end_sessions(sql: &mut dyn Sql, name: &str) -> Result<(), SqlError> {
+    sql.execute(None, &[JOIN.with([Param::Ident(name)])])?;
+    sql.execute(None, &[END_SESSIONS.with([Param::Literal(name)])])
 }
 
 impl SqlDriver for Careless {
@@ -197,16 +208,34 @@ impl SqlDriver for Careless {
             return Ok(());
         }
         let name = account.name.as_str();
-        let disabled = sql.execute(None, &[DISABLE.with([Param::Ident(name)])]).map_err(|error| failed(error, mistake));
-        match disabled {
+        if mistake == Mistake::SessionsFirst {
+            end_sessions(sql, name)?;
+            // Until somebody came back, for a while: that the mistake is found is no matter of luck.
+            for _ in 0..80 {
+                let rows = sql.query(None, &SESSIONS.with([Param::Literal(name)]), 1)?.rows;
+                if rows.iter().flatten().flatten().any(|count| !count.is_empty() && count != "0") {
+                    break;
+                }
+            }
+        }
+        let disable = |sql: &mut dyn Sql| match sql.execute(None, &[DISABLE.with([Param::Ident(name)])]) {
+            // The account may hold its own row: who holds it is ended, and then there is another try.
+            Err(error) if error.code() == Some(LOCKED) => {
+                end_sessions(sql, name)?;
+                sql.execute(None, &[DISABLE.with([Param::Ident(name)])])
+            }
+            other => other,
+        };
+        match disable(sql).map_err(|error| failed(error, mistake)) {
             Err(Error::NotFound) if mistake == Mistake::SecondRevokeFails => {
                 return Err(Error::Refused("there is no such account".into()));
             }
             Err(Error::NotFound) => return Ok(()),
             other => other?,
         }
-        if mistake != Mistake::SessionsStay {
-            sql.execute(None, &[JOIN.with([Param::Ident(name)])])?;
+        if mistake != Mistake::SessionsStay && mistake != Mistake::SessionsFirst {
+            end_sessions(sql, name)?;
+            // A login that was under way shows a moment later.
             sql.execute(None, &[END_SESSIONS.with([Param::Literal(name)])])?;
         }
         match sql.execute(None, &[DROP.with([Param::Ident(name)])]).map_err(|error| failed(error, mistake)) {

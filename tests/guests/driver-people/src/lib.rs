@@ -26,6 +26,8 @@ pub enum Mistake {
     Administrators,
     /// `revoke` only hides the account: nobody finds it, and it still logs in.
     Hides,
+    /// `revoke` asks for the account as it was made, and takes a refusal for "it is gone".
+    OnlyUnchanged,
 }
 
 /// `[targets.T.config]`
@@ -125,13 +127,15 @@ impl HttpDriver for People {
 
     fn revoke(http: &mut dyn Http, target: &Target<TargetConfig>, account: &Account) -> Result<(), Error> {
         let path = ["users", account.name.as_str()];
-        let request = if target.config.mistake == Mistake::Hides {
-            Request::new(Method::Patch, path).body(Body::Json(json!({ "hidden": true }), Vec::new()))
-        } else {
-            Request::new(Method::Delete, path)
+        let mistake = target.config.mistake;
+        let request = match mistake {
+            Mistake::Hides => Request::new(Method::Patch, path).body(Body::Json(json!({ "hidden": true }), Vec::new())),
+            Mistake::OnlyUnchanged => Request::new(Method::Delete, path).query("unchanged", "true"),
+            _ => Request::new(Method::Delete, path),
         };
         match send(http, request, true) {
             Ok(_) | Err(Error::NotFound) => Ok(()),
+            Err(Error::Refused(_)) if mistake == Mistake::OnlyUnchanged => Ok(()),
             Err(error) => Err(error),
         }
     }

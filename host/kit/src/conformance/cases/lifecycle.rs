@@ -127,7 +127,7 @@ pub(super) async fn a_session_ends_with_it(stand: &Stand) -> Result<String> {
     if stand.has(Feature::StandingAccounts) {
         return leave_out("a standing account stays");
     }
-    if stand.driver.description().properties.iter().any(|(name, value)| name == "sessions" && value == "stay") {
+    if stand.says_that_sessions_stay() {
         return leave_out("the driver says that sessions stay open after a revocation");
     }
     let made = stand.create().await?;

@@ -1,6 +1,7 @@
 //! The cases, a row each. Groups are files.
 
 mod crash;
+mod hostile;
 mod lifecycle;
 mod load;
 mod names;
@@ -45,6 +46,9 @@ cases! {
     lifecycle::a_session_ends_with_it: "revoke ends the account's open sessions";
     lifecycle::it_expires_by_itself: "the backend refuses the account after its expiry, without the broker (BACKSTOP)";
     lifecycle::a_name_alone_is_enough: "revoke needs no more than the name: a ghost can be removed";
+    hostile::one_that_comes_back_stays_out: "an account that logs in again and again while it is removed has no session left and cannot log in";
+    hostile::one_that_holds_all_it_may_is_gone: "an account that holds what it may against its removal is gone, with its sessions";
+    hostile::one_that_changes_its_password_is_gone: "an account that changed its own password is gone, whichever password is tried";
     rotation::a_new_password_replaces_the_old: "after a rotation the new password works and the old one ends";
     rotation::each_step_can_be_repeated: "a step of a rotation that is done again changes nothing";
     names::the_longest_name_works: "a name of the length that the driver claims works";

@@ -1,7 +1,8 @@
 //! A login at an API: requests that the fixture writes down, with the account's name and password in the
 //! places that it says.
 //!
-//! `{name}`, `{password}` and `{token}` in a header or in a text of the JSON body stand for the account's own.
+//! `{name}`, `{password}` and `{token}` in a header or in a text of the JSON body stand for the account's own, `{new}`
+//! for the password that it gives itself.
 //! A path takes `{name}` only: passwords do not belong into addresses.
 
 use std::collections::BTreeMap;
@@ -54,6 +55,7 @@ pub struct Session {
     username: String,
     password: SecretString,
     token: Option<SecretString>,
+    new: Option<SecretString>,
 }
 
 /// `[401, 403]`, or what the fixture says.
@@ -71,6 +73,7 @@ pub(super) async fn log_in(login: &LoginConfig, username: &str, password: &Secre
         username: username.to_owned(),
         password: password.clone(),
         token: None,
+        new: None,
     };
     let (status, body) = session.send(ask).await?;
     if ask.allows(status) {
@@ -102,6 +105,11 @@ fn client(login: &LoginConfig) -> Result<Client> {
 }
 
 impl Session {
+    /// What `{new}` stands for from now on.
+    pub(super) fn will_be(&mut self, new: SecretString) {
+        self.new = Some(new);
+    }
+
     /// None when the API does it, else how it is refused. `allowed` says what is expected, and so what the
     /// request's `status` means.
     pub(super) async fn act(&self, ask: &Ask, allowed: bool) -> Result<Option<String>> {
@@ -163,6 +171,9 @@ impl Session {
             let token = self.token.as_ref().context("{token} is known only after a login with `token`")?;
             filled = filled.replace("{token}", token.expose_secret());
         }
+        if let Some(new) = &self.new {
+            filled = filled.replace("{new}", new.expose_secret());
+        }
         Ok(filled.replace("{password}", self.password.expose_secret()))
     }
 
@@ -185,7 +196,7 @@ impl Ask {
         ensure!(Method::from_bytes(self.method.as_bytes()).is_ok(), "method {:?} is not an HTTP method", self.method);
         ensure!(self.path.starts_with('/'), "path must begin with /");
         ensure!(
-            !self.path.contains("{password}") && !self.path.contains("{token}"),
+            ["{password}", "{token}", "{new}"].iter().all(|secret| !self.path.contains(secret)),
             "path must not hold a password: addresses are written into logs"
         );
         ensure!(self.status.as_ref().is_none_or(|status| !status.is_empty()), "status is empty");
@@ -194,9 +205,13 @@ impl Ask {
 
     /// Whether the password is sent at all.
     pub(super) fn places_password(&self) -> bool {
-        let has = |text: &str| text.contains("{password}");
-        self.basic
-            || self.bearer.as_deref().is_some_and(has)
+        self.basic || self.places("{password}")
+    }
+
+    /// Whether that word stands in a header or in the body.
+    pub(super) fn places(&self, word: &str) -> bool {
+        let has = |text: &str| text.contains(word);
+        self.bearer.as_deref().is_some_and(has)
             || self.headers.values().any(|value| has(value))
             || self.json.as_ref().is_some_and(|json| has(&json.to_string()))
     }
@@ -228,6 +243,7 @@ mod tests {
             username: "v-a/../b".to_owned(),
             password: SecretString::from("s3cret"),
             token: None,
+            new: None,
         }
     }
 

@@ -19,6 +19,9 @@ use url::Url;
 
 pub use self::http::Ask;
 
+/// Stands for the password that an account gives itself.
+const NEW: &str = "{new}";
+
 /// How long one login may take.
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -52,6 +55,12 @@ pub struct LoginConfig {
     /// What it may not do.
     #[serde(default)]
     pub refused: Vec<Act>,
+    /// What it may do to hold up its own removal (locks, open transactions), each in a session of its own that
+    /// stays open. SQL only.
+    #[serde(default)]
+    pub holds: Vec<Act>,
+    /// How it changes its own password: a statement or a request, in which `{new}` stands for the new one.
+    pub change_password: Option<Act>,
 }
 
 /// Something that an account tries.
@@ -123,16 +132,28 @@ impl Login {
             ask.check().context("[conformance.login] request")?;
             ensure!(ask.places_password(), "[conformance.login] request does not say where the password goes");
         }
-        for act in config.allowed.iter().chain(&config.refused) {
+        ensure!(
+            config.holds.is_empty() || matches!(kind, LoginKind::Postgres | LoginKind::Mysql),
+            "[conformance.login] holds: this kind of login keeps no session"
+        );
+        if let Some(change) = &config.change_password {
+            let places = match change {
+                Act::Statement(statement) => statement.contains(NEW),
+                Act::Request(ask) => ask.places(NEW),
+                Act::Command(_) => bail!("[conformance.login] change_password: a command would show the password"),
+            };
+            ensure!(places, "[conformance.login] change_password does not say where {NEW} goes");
+        }
+        for act in config.allowed.iter().chain(&config.refused).chain(&config.holds).chain(&config.change_password) {
             let fits = match act {
                 Act::Statement(_) => matches!(kind, LoginKind::Postgres | LoginKind::Mysql),
                 Act::Command(_) => kind == LoginKind::Command,
                 Act::Request(ask) => {
-                    ask.check().context("[conformance.login] allowed or refused")?;
+                    ask.check().with_context(|| format!("[conformance.login] {act}"))?;
                     kind == LoginKind::Http
                 }
             };
-            ensure!(fits, "[conformance.login] allowed and refused have something that this kind of login cannot try");
+            ensure!(fits, "[conformance.login] has something that this kind of login cannot try: {act}");
         }
         Ok(Self(config))
     }
@@ -153,6 +174,24 @@ impl Login {
     #[must_use]
     pub fn knows_refused(&self) -> bool {
         !self.0.refused.is_empty()
+    }
+
+    /// What it may do to hold up its removal.
+    #[must_use]
+    pub fn holds(&self) -> &[Act] {
+        &self.0.holds
+    }
+
+    /// Whether it says how an account changes its own password.
+    #[must_use]
+    pub fn knows_change_of_password(&self) -> bool {
+        self.0.change_password.is_some()
+    }
+
+    /// Whether this kind of login can do more than log in.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        !matches!(self.0.kind, LoginKind::Ldap | LoginKind::Command)
     }
 
     /// The server's URL, which kinds with a server have.
@@ -220,15 +259,50 @@ impl Login {
         }
     }
 
+    /// Does something that the account may do.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn must(&self, session: &mut OpenSession, act: &Act) -> Result<()> {
+        match session.act(act, true).await? {
+            None => Ok(()),
+            Some(why) => bail!("the account may not do what it should: {act}: {why}"),
+        }
+    }
+
+    /// Has the account change its own password.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody says how.
+    pub async fn change_password(&self, session: &mut OpenSession, new: &SecretString) -> Result<()> {
+        let change = self.0.change_password.as_ref().context("[conformance.login] change_password is missing")?;
+        match (&mut *session, change) {
+            (OpenSession::Http(session), Act::Request(_)) => session.will_be(new.clone()),
+            (session, Act::Statement(statement)) => {
+                let filled = statement.replace(NEW, new.expose_secret());
+                let ran = tokio::time::timeout(DEADLINE, session.run(&filled)).await;
+                // The statement as it stands in the fixture, and the server's code: neither has the password.
+                return match ran {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(sqlx::Error::Database(error))) => {
+                        bail!("the account may not change its own password: {change}: {:?}", error.code())
+                    }
+                    Ok(Err(_)) => bail!("{change}: the session broke"),
+                    Err(_) => bail!("{change}: no answer within {} s", DEADLINE.as_secs()),
+                };
+            }
+            _ => {}
+        }
+        self.must(session, change).await
+    }
+
     /// Tries what the account may and may not do.
     ///
     /// # Errors
     /// What went the other way.
     pub async fn check_privileges(&self, session: &mut OpenSession) -> Result<()> {
         for act in &self.0.allowed {
-            if let Some(why) = session.act(act, true).await? {
-                bail!("the account may not do what it should: {act}: {why}");
-            }
+            self.must(session, act).await?;
         }
         for act in &self.0.refused {
             ensure!(session.act(act, false).await?.is_some(), "the account may do what it should not: {act}");
