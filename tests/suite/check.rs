@@ -213,3 +213,34 @@ async fn a_refused_reload_says_every_mistake_in_the_log_and_no_line_has_a_key_tw
     }
     assert!(told.iter().all(|one| one["module"].is_string()), "{log}");
 }
+
+/// The store is read and not changed; an address that is taken is told, and may be the broker's own.
+#[tokio::test]
+async fn the_store_and_the_addresses_are_looked_at_and_left_alone() {
+    let (mut world, good) = prepared().await;
+    let (code, told, _) = check(&world, &good, &["--offline"]);
+    assert!(code == Some(0) && told.contains("broker.db: not there yet") && !told.contains("warning"), "{told}");
+    let file = world.folder.path().join("broker.db");
+    assert!(!file.exists(), "a check makes nothing");
+
+    // While the broker serves, from another port.
+    world.start(&[]).await;
+    let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let here = good.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"{address}\""));
+    let (code, told, _) = check(&world, &here, &["--offline"]);
+    let line = format!("server.listen {address}: warning: in use by a process of this machine");
+    assert!(code == Some(0) && told.contains("broker.db: good, version ") && told.contains(&line), "{told}");
+    world.process().stop().unwrap();
+
+    // What `serve` would refuse.
+    let mut bytes = std::fs::read(&file).unwrap();
+    // `PRAGMA user_version`, in the file's header.
+    bytes[60..64].copy_from_slice(&999_u32.to_be_bytes());
+    std::fs::write(&file, &bytes).unwrap();
+    let (code, told, _) = check(&world, &good, &["--offline"]);
+    assert!(code == Some(3) && told.contains("has version 999") && told.contains("1 store is not in order"), "{told}");
+    assert_eq!(std::fs::read(&file).unwrap(), bytes, "nothing was changed");
+    let refused = world.try_start(&[]).unwrap_err();
+    assert!(format!("{refused:#}").contains("has version 999"), "serve refuses it in the same words: {refused:#}");
+}

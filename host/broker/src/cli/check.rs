@@ -2,6 +2,7 @@
 
 use jit_identity::Identity;
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::client::{AdminClient, SocketArg};
@@ -11,14 +12,15 @@ use jit_api::admin::ReloadReport;
 use jit_assembly::compose::{self, Mode};
 use jit_assembly::loaded::Active;
 use jit_assembly::prepare::prepare;
+use jit_assembly::store::{self, Look};
 use jit_config::{Config, ConfigErrors};
 use jit_pipeline::target::Serving;
 use jit_pipeline::target_check::{Wrong, check_targets};
 
 #[derive(clap::Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Read a configuration, load everything that `serve` would, ask its issuers and targets, and say what
-    /// is wrong and what to write instead.
+    /// Read a configuration, load everything that `serve` would, look at the store and the addresses, ask its
+    /// issuers and targets, and say what is wrong and what to write instead.
     #[command(
         after_help = "Examples:\n  jit-broker config check --config broker.toml\n  jit-broker config check --config broker.toml --offline"
     )]
@@ -106,18 +108,23 @@ async fn look(config: &Config, path: &Path, offline: bool) -> Result<(), Stop> {
             plugin.sha256()
         );
     }
-    if offline {
+    let stores = look_at_store(config).await;
+    try_addresses(config);
+    if offline && stores == 0 {
         println!("{}: the configuration is good; its issuers and targets were not asked (--offline)", path.display());
         return Ok(());
     }
-    let issuers = ask_issuers(&prepared.identity).await;
-    let targets = ask_targets(config, &serving).await;
+    let (issuers, targets) = match offline {
+        true => (0, 0),
+        false => (ask_issuers(&prepared.identity).await, ask_targets(config, &serving).await),
+    };
     let count = |number: usize, what: &str| match number {
         0 => None,
         1 => Some(format!("1 {what} is not in order")),
         more => Some(format!("{more} {what}s are not in order")),
     };
-    let bad: Vec<String> = [count(issuers, "issuer"), count(targets, "target")].into_iter().flatten().collect();
+    let bad = [count(stores, "store"), count(issuers, "issuer"), count(targets, "target")];
+    let bad: Vec<String> = bad.into_iter().flatten().collect();
     if bad.is_empty() {
         println!("{}: the configuration is good", path.display());
         return Ok(());
@@ -131,6 +138,32 @@ fn found_wrong(error: anyhow::Error) -> Stop {
     match error.downcast_ref::<ConfigErrors>() {
         Some(problems) => wrong(problems),
         None => error.into(),
+    }
+}
+
+/// Prints what is found in the store's place, and gives how many stores are not in order.
+async fn look_at_store(config: &Config) -> usize {
+    let (bad, text) = match store::look(&config.store).await {
+        Look::Good(text) | Look::Unseen(text) => (0, text),
+        Look::Bad(text) => (1, text),
+    };
+    println!("{text}");
+    bad
+}
+
+/// Tries the addresses that `serve` listens on, and lets go of them. The running broker may have them, and the check
+/// may run on another machine: so this warns.
+fn try_addresses(config: &Config) {
+    let operators = config.server.operator_listen.map(|address| ("operator_listen", address));
+    for (key, address) in [("listen", config.server.listen)].into_iter().chain(operators) {
+        let Err(error) = std::net::TcpListener::bind(address) else { continue };
+        match error.kind() {
+            ErrorKind::AddrInUse => println!(
+                "server.{key} {address}: warning: in use by a process of this machine, which may be this \
+                 configuration's broker"
+            ),
+            _ => println!("server.{key} {address}: warning: cannot be listened on from here: {error}"),
+        }
     }
 }
 

@@ -28,6 +28,6 @@ mod usage;
 mod writer;
 
 pub use log::LogError;
-pub use offline::{OfflineError, SqliteLog};
+pub use offline::{Found, OfflineError, SqliteLog, look};
 pub use schema::SchemaError;
 pub use store::{OpenError, SqliteOptions, SqliteStore};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use jit_ledger::audit::sources::{Found, Kept, LogReader, LogSource, PAGE, ReadError, Tail};
+use jit_ledger::audit::sources::{Found as FoundRecord, Kept, LogReader, LogSource, PAGE, ReadError, Tail};
 use jit_tlog::merkle::CompactRange;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions as _, Row as _};
@@ -52,6 +52,29 @@ impl SqliteLog {
     }
 }
 
+/// What a store's file says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The version of its tables; 0 where it has none yet.
+    pub version: i64,
+    /// The version that this release writes: an older file is brought up to it when it is opened for serving.
+    pub latest: i64,
+    /// How many records its log has.
+    pub records: u64,
+}
+
+/// Looks at a store's file and changes nothing; the broker may be running.
+///
+/// # Errors
+/// When it cannot be read, or is not a store of this release or an older one.
+pub async fn look(path: &Path) -> Result<Found, ReadError> {
+    let mut connection = open_database(path).await?;
+    let version = schema::check(&mut connection).await.map_err(OfflineError::from)?;
+    let mut reader = SqliteReader { connection, after: i64::MIN };
+    let records = if version == 0 { 0 } else { reader.tail().await?.records };
+    Ok(Found { version, latest: schema::VERSION, records })
+}
+
 #[async_trait]
 impl LogSource for SqliteLog {
     async fn open(&self) -> Result<Box<dyn LogReader>, ReadError> {
@@ -93,7 +116,7 @@ impl SqliteReader {
         rows.into_iter().map(kept).collect()
     }
 
-    async fn records(&mut self, most: u64) -> Result<Vec<Found>, OfflineError> {
+    async fn records(&mut self, most: u64) -> Result<Vec<FoundRecord>, OfflineError> {
         // As bytes: what was tampered with need not be text.
         let statement = "SELECT seq, CAST(record AS BLOB), leaf FROM audit WHERE seq > ? ORDER BY seq LIMIT ?";
         let limit = i64::try_from(most.min(PAGE)).unwrap_or(1);
@@ -102,7 +125,7 @@ impl SqliteReader {
         for row in rows {
             let seq: i64 = row.try_get(0)?;
             self.after = seq;
-            page.push(Found { row: Some(seq), record: row.try_get(1)?, leaf: Some(row.try_get(2)?) });
+            page.push(FoundRecord { row: Some(seq), record: row.try_get(1)?, leaf: Some(row.try_get(2)?) });
         }
         Ok(page)
     }
@@ -122,7 +145,7 @@ impl LogReader for SqliteReader {
         Ok(self.kept(after).await?)
     }
 
-    async fn page(&mut self, most: u64) -> Result<Vec<Found>, ReadError> {
+    async fn page(&mut self, most: u64) -> Result<Vec<FoundRecord>, ReadError> {
         Ok(self.records(most).await?)
     }
 
