@@ -11,10 +11,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use jit_api::admin::ReloadReport;
+use jit_api::status::ConfigStatus;
 use jit_core::event::{AuditEvent, Event, Reloaded};
 use jit_runtime::{Plugin, Runtime, SessionStore};
 use tokio::sync::Mutex;
@@ -24,15 +26,23 @@ use crate::loaded::{Active, Loaded};
 use crate::prepare;
 use crate::tls::Tls;
 use crate::watch::contents::Contents;
-use jit_config::{Config, ConfigErrors};
+use jit_config::{Config, ConfigErrors, StoreKind};
 use jit_core::operator::Operator;
 use jit_ledger::{Change, Maker};
 use jit_pipeline::broker::Broker;
 use jit_pipeline::places::{Misplaced, Places};
 use jit_pipeline::target::Serving;
+use jit_pipeline::tasks::driver::Pace;
 
 /// The most mistakes of a refused configuration that are logged, each on its line.
 const MOST_TOLD: usize = 50;
+
+/// The times of the tasks that reload: a reload compiles plugins and asks servers.
+pub const RELOADS: Pace = Pace {
+    deadline: Duration::from_secs(600),
+    first_backoff: Duration::from_secs(1),
+    last_backoff: Duration::from_secs(60),
+};
 
 /// Where the configuration is read anew.
 pub type Source = Box<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
@@ -88,6 +98,9 @@ pub struct Reloader {
     tls: Option<Arc<Tls>>,
     /// What is in force. Held through a reload: one after the other.
     current: Mutex<Current>,
+    /// The same for operators, who do not wait for a reload.
+    status: ArcSwap<ConfigStatus>,
+    store_kind: &'static str,
 }
 
 /// What is in force, and what was looked at last.
@@ -110,14 +123,30 @@ impl Reloader {
         config: Config,
         read: Contents,
     ) -> Self {
+        let status = ArcSwap::from_pointee(in_force(&config, &read, "start"));
+        let store_kind = match config.store.kind {
+            StoreKind::Sqlite(_) => "sqlite",
+        };
         let current = Mutex::new(Current { config, read, refused: None });
-        Self { broker, loader, source, mode, tls: None, current }
+        Self { broker, loader, source, mode, tls: None, current, status, store_kind }
     }
 
     /// Reads also the listener's certificate again at each reload, whatever becomes of the configuration.
     #[must_use]
     pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Which configuration serves, and why another one does not.
+    #[must_use]
+    pub fn status(&self) -> ConfigStatus {
+        ConfigStatus::clone(&self.status.load())
+    }
+
+    /// The word for the kind of store.
+    #[must_use]
+    pub fn store_kind(&self) -> &'static str {
+        self.store_kind
     }
 
     /// The plugins and connections that serve now.
@@ -197,6 +226,7 @@ impl Reloader {
                     "the configuration was reloaded"
                 );
                 current.refused = None;
+                self.status.store(Arc::new(in_force(&current.config, &current.read, trigger.as_str())));
                 let files = current.config.served_files();
                 current.read.follow(files).await;
             }
@@ -214,6 +244,8 @@ impl Reloader {
                     );
                     tell_mistakes(error);
                 }
+                let status = ConfigStatus { refused: Some(in_short(error)), ..self.status() };
+                self.status.store(Arc::new(status));
                 current.refused = Some(told);
                 if !known {
                     self.record_refusal(error, trigger).await;
@@ -291,6 +323,27 @@ fn tell_mistakes(error: &anyhow::Error) {
     if let Some(more) = problems.problems().len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
         tracing::error!(more, "there are more mistakes: `jit-broker config check` lists them");
     }
+}
+
+/// What serves from now on.
+fn in_force(config: &Config, read: &Contents, trigger: &str) -> ConfigStatus {
+    ConfigStatus {
+        path: Some(config.file().display().to_string()),
+        loaded_at: Timestamp::now(),
+        trigger: trigger.to_owned(),
+        sha256: read.sha256(config.file()),
+        refused: None,
+    }
+}
+
+/// The first mistake in one line, for a table; the log has all of them.
+fn in_short(error: &anyhow::Error) -> String {
+    const MAX: usize = 300;
+    let text = match error.downcast_ref::<ConfigErrors>().and_then(|problems| problems.problems().first()) {
+        Some(problem) => problem.to_string(),
+        None => format!("{error:#}"),
+    };
+    text.lines().next().unwrap_or_default().chars().take(MAX).collect()
 }
 
 /// The same for the same bad state: how many accounts would be orphaned changes by itself.

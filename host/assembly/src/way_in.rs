@@ -5,42 +5,62 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use futures_util::future::join_all;
-use tokio_util::sync::CancellationToken;
+use jit_pipeline::tasks::driver::{Next, Pass, Task};
 
-use crate::loaded::Loaded;
+use crate::reload::Reloader;
 
 /// How often it is looked whether the connections are there.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Runs until `stopping`.
-pub async fn run(loaded: Arc<ArcSwap<Loaded>>, stopping: CancellationToken) {
-    // Told when it begins and when it ends, not at each look.
-    let mut missing = BTreeSet::new();
-    loop {
-        let now = loaded.load_full();
+/// The task.
+pub struct WayIn {
+    reloader: Arc<Reloader>,
+    /// Those without a connection at the last look: told when it begins and when it ends, not at each look.
+    missing: BTreeSet<String>,
+}
+
+impl WayIn {
+    /// For the connections that serve.
+    #[must_use]
+    pub fn new(reloader: Arc<Reloader>) -> Self {
+        Self { reloader, missing: BTreeSet::new() }
+    }
+}
+
+#[async_trait]
+impl Task for WayIn {
+    fn name(&self) -> &str {
+        "way-in"
+    }
+
+    async fn pass(&mut self) -> Pass {
+        let now = self.reloader.loaded();
         let looks = now.connections.iter().map(async |(name, connected)| {
             // A connection of which accounts can take nothing has always a way in.
             (name, connected.connection.keep_way_in().await)
         });
-        for (name, result) in join_all(looks).await {
+        let looked = join_all(looks).await;
+        self.missing.retain(|name| now.connections.contains_key(name));
+        for (name, result) in looked {
             match result {
                 Ok(()) => {
-                    if missing.remove(name) {
+                    if self.missing.remove(name) {
                         tracing::info!(connection = name, "the connection for removals is open again");
                     }
                 }
                 Err(error) => {
-                    if missing.insert(name.clone()) {
+                    if self.missing.insert(name.clone()) {
                         tracing::warn!(connection = name, %error, "no connection for removals is open");
                     }
                 }
             }
         }
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+        if self.missing.is_empty() {
+            return Pass::done([("connections", now.connections.len() as u64)], Next::Every(LOOK_EVERY));
         }
+        let missing: Vec<&str> = self.missing.iter().map(String::as_str).collect();
+        Pass::failed_until(format!("not open: {}", missing.join(", ")), Next::Every(LOOK_EVERY))
     }
 }

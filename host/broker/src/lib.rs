@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 mod administered;
+mod background;
 pub mod cli;
 mod descriptors;
 mod metrics_described;

@@ -52,6 +52,11 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("jit_rotation_total", Counter, "Steps of rotations"),
     ("jit_store_set_back", Gauge, "1 while leases may be alive that the store lacks, since it was set back"),
     ("jit_target_wrong", Gauge, "1 while the driver finds mistakes in the target's configuration"),
+    ("jit_task_last_success_seconds", Gauge, "When a pass of the background task last succeeded, in Unix time"),
+    ("jit_task_running", Gauge, "1 while a pass of the background task is at work"),
+    ("jit_task_runs_total", Counter, "Passes of the background task that ended: ok, failed or panicked"),
+    ("jit_task_side_panics_total", Counter, "Panics in work that a background task began beside its passes"),
+    ("jit_task_stuck", Gauge, "1 while a pass of the background task is at work for longer than its deadline"),
     ("jit_tls_reload_total", Counter, "Replacements of the listener's certificate: done or refused"),
     ("jit_trace_batches_total", Counter, "Batches of spans for the collector of [traces]: sent or lost"),
 ];

@@ -1,6 +1,5 @@
 //! The life of the process: start, serve, stop in order.
 
-use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -12,28 +11,27 @@ use jit_core::event::{AuditEvent, Event, Process};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use jit_assembly::compose::{self, Composed, Mode};
 use jit_assembly::prepare;
-use jit_assembly::reload::{self, Loader, Reloader, Source, Trigger};
+use jit_assembly::reload::{self, Loader, Reloader, Source};
 use jit_assembly::tls::Tls;
-use jit_assembly::watch::{self, contents::Contents};
-use jit_config::{Config, Export};
+use jit_assembly::watch::contents::Contents;
+use jit_config::Config;
 use jit_http::App;
 use jit_http::connection::{Bounds, ServerTls};
 use jit_http::operator::Readiness;
 use jit_http::places::Places;
 use jit_http::server::{self, Door};
 use jit_ledger::Change;
-use jit_ledger::audit::export;
 use jit_pipeline::broker::Broker;
 use jit_pipeline::removal;
-use jit_pipeline::target_check;
 use jit_pipeline::tasks;
+use jit_pipeline::tasks::driver::Driver;
 
 use crate::administered::Served;
+use crate::background;
 use crate::descriptors;
 use crate::metrics_described;
 
@@ -41,6 +39,8 @@ use crate::metrics_described;
 const SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// How long the background tasks have for their last pass at a stop.
+const LAST_PASSES: Duration = Duration::from_secs(5);
 /// How long a start waits for what the servers say of where they are.
 const TELLING: Duration = Duration::from_secs(3);
 
@@ -160,7 +160,8 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
     };
     let Some((admin, recovered)) = signals.unless_stopped(opened).await? else {
         let _never_announced = std::fs::remove_file(&config.server.admin_socket);
-        stop(&broker, &mut JoinSet::new(), config.server.shutdown_grace).await;
+        let mut nothing = Driver::new(Arc::clone(&broker.board), broker.stopping.clone());
+        stop(&broker, &mut nothing, config.server.shutdown_grace).await;
         composed.store.close().await;
         return Ok(None);
     };
@@ -177,36 +178,22 @@ impl Started {
         let Composed { broker, loaded, store, runtime, sessions } = composed;
         let Signals { mut terminate, mut interrupt, hangup } = signals;
         broker.look_at_disk().await;
-        let mut background = JoinSet::new();
-        background.spawn(tasks::removal::run(Arc::clone(&broker)));
-        background.spawn(tasks::reconcile::run(Arc::clone(&broker), config.reconcile_interval, recovered > 0));
-        background.spawn(tasks::maintain::run(Arc::clone(&broker)));
-        background.spawn(jit_assembly::way_in::run(Arc::clone(&loaded), broker.stopping.clone()));
-        background.spawn(tasks::rotation::run(Arc::clone(&broker)));
-        background.spawn(tasks::housekeeping::run(Arc::clone(&broker), config.store.keep_revoked));
-        let exports = config.audit.export.clone().into_iter().zip(broker.exported.clone());
-        for (Export::Jsonl { path }, exported) in exports {
-            let options = export::JsonlOptions::new(path);
-            let (store, wake, stop) = (Arc::clone(&broker.store), store.log_size(), broker.stopping.clone());
-            background.spawn(async move { export::run(store, options, exported, wake, stop).await });
-        }
-        background.spawn(tasks::archive::run(Arc::clone(&broker)));
-        background.spawn(upkeep(metrics.clone(), Arc::clone(&broker)));
-        background.spawn(look_at_targets(Arc::clone(&broker), config.reconcile_interval));
-        background.spawn(keep_keys_young(Arc::clone(&broker)));
-
         let Doors { public, operators, tls, room } = doors;
         let loader = Loader { loaded, runtime, sessions };
         let reloader = Reloader::new(Arc::clone(&broker), loader, source, mode, config.clone(), contents);
         let reloader = Arc::new(reloader.with_tls(tls.clone()));
-        background.spawn(reload_on_signal(hangup, Arc::clone(&reloader), Arc::clone(&broker)));
-        if config.server.watch {
-            background.spawn(watch::run(Arc::clone(&reloader), broker.stopping.clone()));
-        }
+        let parts = background::Parts {
+            config: &config,
+            recovered: recovered > 0,
+            metrics: metrics.clone(),
+            reloader: Arc::clone(&reloader),
+            hangup,
+        };
+        let mut background = background::start(&broker, parts);
 
         let address = public.local_addr()?;
         let with_tls = tls.is_some();
-        let app = app(&config.server, &broker, metrics);
+        let app = app(&config.server, &broker, metrics.clone());
         let bounds = Bounds {
             head: config.server.head_timeout,
             idle: config.server.idle_timeout,
@@ -248,7 +235,8 @@ impl Started {
         };
         let admin_path = config.server.admin_socket.clone();
         let serve_admin = async {
-            let router = jit_http::admin::router(Arc::clone(&broker), Arc::new(Served(Arc::clone(&reloader))));
+            let served = Served { reloader: Arc::clone(&reloader), metrics: metrics.clone() };
+            let router = jit_http::admin::router(Arc::clone(&broker), Arc::new(served));
             let served = server::serve_admin(admin, &admin_path, router, admin_closing.clone()).await;
             closing.cancel();
             served
@@ -298,7 +286,7 @@ fn app(settings: &jit_config::Server, broker: &Arc<Broker>, metrics: PrometheusH
 }
 
 /// What is at work is finished or handed to the next start: nothing is forgotten either way.
-async fn stop(broker: &Arc<Broker>, background: &mut JoinSet<()>, grace: Duration) {
+async fn stop(broker: &Arc<Broker>, background: &mut Driver, grace: Duration) {
     if tasks::housekeeping::give_up_abandoned(broker, true).await > 0
         && let Err(error) = tasks::removal::once(broker).await
     {
@@ -315,21 +303,11 @@ async fn stop(broker: &Arc<Broker>, background: &mut JoinSet<()>, grace: Duratio
     if let Err(error) = broker.commit(Change::events(events)).await {
         tracing::error!(%error, "the stop could not be recorded");
     }
-    let ended = async { while background.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
-        background.abort_all();
+    if !background.ended(LAST_PASSES).await {
+        let late: Vec<String> = broker.board.rows().into_iter().map(|row| row.name).collect();
+        tracing::warn!(tasks = late.join(", "), "background tasks did not end in time; they go on after the restart");
     }
     tracing::info!("stopped");
-}
-
-/// SIGHUP reads the configuration anew. What comes of it is logged and on record.
-async fn reload_on_signal(mut hangup: Signal, reloader: Arc<Reloader>, broker: Arc<Broker>) {
-    loop {
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            _ = hangup.recv() => drop(reloader.reload(Trigger::Signal, false).await),
-        }
-    }
 }
 
 fn install_metrics() -> anyhow::Result<PrometheusHandle> {
@@ -337,58 +315,4 @@ fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = builder.install_recorder()?;
     metrics_described::describe();
     Ok(handle)
-}
-
-async fn upkeep(metrics: PrometheusHandle, broker: Arc<Broker>) {
-    loop {
-        metrics.run_upkeep();
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-        }
-    }
-}
-
-/// How often issuers are asked for their keys again, where these have come of age.
-const KEYS_PACE: Duration = Duration::from_secs(30);
-
-/// Fetches the issuers' keys before the first caller needs them, and then so often that a withdrawn key
-/// does not stay good for want of a caller.
-async fn keep_keys_young(broker: Arc<Broker>) {
-    loop {
-        broker.identity.load().refresh();
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            () = tokio::time::sleep(KEYS_PACE) => {}
-        }
-    }
-}
-
-/// Asks the targets, beside the serving, whether their configuration holds: at the start, and then as often as
-/// accounts are compared. What a role leads to can change in the target at any time.
-async fn look_at_targets(broker: Arc<Broker>, every: Duration) {
-    let mut before = HashMap::new();
-    loop {
-        for (target, result) in target_check::check_targets(&broker.serving.load()).await {
-            let wrong = matches!(result, Err(target_check::Wrong::Configuration(_)));
-            metrics::gauge!("jit_target_wrong", "target" => target.clone()).set(f64::from(u8::from(wrong)));
-            // The same answer is no news.
-            if before.get(&target) == Some(&result) {
-                continue;
-            }
-            match &result {
-                Ok(()) => tracing::info!(target, "target checked"),
-                Err(reason) => tracing::error!(
-                    target,
-                    %reason,
-                    "the target's configuration is wrong, or the target is away; `jit-broker config check` says more"
-                ),
-            }
-            before.insert(target, result);
-        }
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
-        }
-    }
 }

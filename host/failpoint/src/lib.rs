@@ -13,6 +13,7 @@
 //! | `crash-before` | the process kills itself (SIGKILL) in place of the step |
 //! | `crash-after` | the process kills itself once the step is done |
 //! | `stall` | the step takes a second longer |
+//! | `panic` | the code panics in place of the step |
 //!
 //! `#3` arms the third time the point is passed and only that; without it, every time.
 
@@ -30,6 +31,7 @@ pub const POINTS: &[&str] = &[
     "revoke.begin",
     "revoke.driver",
     "revoke.record",
+    "removal.pass",
     "rotation.begin",
     "rotation.stage",
     "rotation.commit",
@@ -67,6 +69,7 @@ pub async fn step<T, E>(
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 work.await
             }
+            Some(Action::Panic) => panic!("failpoint {name}"),
         }
     }
     #[cfg(not(feature = "failpoints"))]
@@ -89,6 +92,7 @@ mod armed {
         CrashBefore,
         CrashAfter,
         Stall,
+        Panic,
     }
 
     struct Point {
@@ -116,6 +120,7 @@ mod armed {
                 "crash-before" => Action::CrashBefore,
                 "crash-after" => Action::CrashAfter,
                 "stall" => Action::Stall,
+                "panic" => Action::Panic,
                 _ => panic!("JIT_FAILPOINTS: no action in {part:?}"),
             };
             assert!(super::POINTS.contains(&name), "JIT_FAILPOINTS: no failpoint {name:?}");

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
 use jit_api::admin::{AdminLeases, PluginRow, ReloadReport};
+use jit_api::status::ConfigStatus;
 use jit_core::causes::with_causes;
 use jit_core::event::{ArchiveAsked, AuditEvent, Event, Plain, ReconcileAsked};
 use jit_core::id::LeaseId;
@@ -75,6 +76,15 @@ pub trait Administered: Send + Sync {
     /// The plugins that are loaded.
     fn plugins(&self) -> Vec<PluginRow>;
 
+    /// Which configuration serves, and why another one does not.
+    fn config(&self) -> ConfigStatus;
+
+    /// The metrics, as Prometheus reads them.
+    fn metrics(&self) -> String;
+
+    /// The word for the kind of store.
+    fn store_kind(&self) -> &'static str;
+
     /// Reads the configuration again and serves it; also where accounts could then not be removed, with `force`.
     ///
     /// # Errors
@@ -84,6 +94,7 @@ pub trait Administered: Send + Sync {
 
 /// The administration's routes.
 pub fn router(broker: Arc<Broker>, administered: Arc<dyn Administered>) -> Router {
+    let of_status = crate::status::router(Arc::clone(&broker), Arc::clone(&administered));
     let of_configuration = Router::new()
         .route("/admin/plugins", get(plugins))
         .route("/admin/reload", post(reload))
@@ -99,6 +110,7 @@ pub fn router(broker: Arc<Broker>, administered: Arc<dyn Administered>) -> Route
         .with_state(Arc::clone(&broker))
         .merge(crate::rotation::router(broker))
         .merge(of_configuration)
+        .merge(of_status)
         .layer(middleware::from_fn(trace::around))
 }
 

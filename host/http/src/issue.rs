@@ -42,7 +42,7 @@ use jit_pipeline::trace::carried;
         (status = 415, body = Problem, content_type = "application/problem+json", description = "unsupported-media-type"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "rate-limited"),
         (status = 502, body = Problem, content_type = "application/problem+json", description = "target-refused"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "target-unavailable, audit-unavailable, overloaded"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "target-unavailable, audit-unavailable, removal-down, overloaded"),
         (status = 504, body = Problem, content_type = "application/problem+json", description = "target-timeout"),
     )
 )]

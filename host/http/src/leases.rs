@@ -155,7 +155,7 @@ pub async fn list_leases(
         (status = 415, body = Problem, content_type = "application/problem+json", description = "unsupported-media-type"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "rate-limited"),
         (status = 502, body = Problem, content_type = "application/problem+json", description = "target-refused"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "target-unavailable, wrong-place, audit-unavailable, overloaded"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "target-unavailable, wrong-place, audit-unavailable, removal-down, overloaded"),
     )
 )]
 pub async fn renew_lease(

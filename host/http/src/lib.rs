@@ -20,6 +20,7 @@ pub mod places;
 pub mod problem;
 pub mod rotation;
 pub mod server;
+pub mod status;
 pub mod told;
 pub mod trace;
 pub mod views;

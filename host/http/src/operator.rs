@@ -15,6 +15,7 @@ use crate::problem::HttpRefused;
 use jit_pipeline::broker::Broker;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::space::Room;
+use jit_pipeline::tasks::removal;
 
 /// The process runs.
 #[utoipa::path(get, path = "/livez", tag = "operators", responses((status = 200, description = "It runs", body = String)))]
@@ -35,7 +36,11 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     let (status, text) = match stopping {
         true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         // Ready all the same: leases can still be revoked, and another replica would not have more room.
+        // The same of a removal task that does not work: a revocation on request still removes an account.
         false if app.readiness.of(&app.broker).await => match app.broker.space.room() {
+            _ if app.broker.board.down(removal::NAME).is_some() => {
+                (StatusCode::OK, "ready to revoke only: the removal task does not work")
+            }
             Room::Ample => (StatusCode::OK, "ready"),
             Room::Low => (StatusCode::OK, "ready; the disk has little room"),
             Room::Stop => (StatusCode::OK, "ready to revoke only: the disk is nearly full"),

@@ -65,6 +65,7 @@ fn row(refused: &HttpRefused) -> (StatusCode, ProblemCode, &'static str, Option<
                 }
                 Refused::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Audit log unavailable", Some(5)),
                 Refused::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "Audit log nearly full", Some(60)),
+                Refused::RemovalDown => (StatusCode::SERVICE_UNAVAILABLE, "Removal down", Some(60)),
                 Refused::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded", Some(1)),
                 Refused::TargetTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "Target timeout", None),
             };

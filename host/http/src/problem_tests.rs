@@ -33,6 +33,7 @@ fn all() -> Vec<(&'static str, HttpRefused)> {
         ("target-unavailable in the backend's words", Refused::TargetAway("10.1.2.3:5432 refused".into())),
         ("audit-unavailable", Refused::AuditUnavailable),
         ("audit-unavailable for want of room", Refused::NoRoom),
+        ("removal-down", Refused::RemovalDown),
         ("overloaded", Refused::Overloaded),
         ("target-timeout", Refused::TargetTimeout(id)),
     ];

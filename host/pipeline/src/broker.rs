@@ -29,7 +29,9 @@ use crate::rotation::Rotations;
 use crate::sealing::Sealer;
 use crate::space::{Room, Space};
 use crate::target::Serving;
+use crate::tasks::board::Board;
 use crate::tasks::reconcile::{Brake, Listings};
+use crate::tasks::removal;
 use jit_core::brake::Bound;
 use jit_ledger::audit::archive::Exported;
 use jit_ledger::{Change, Settled, Store, StoreError};
@@ -85,6 +87,8 @@ pub struct Broker {
     pub rotations: Rotations,
     /// What wakes the background tasks.
     pub wake: Wake,
+    /// What the background tasks do and did.
+    pub board: Arc<Board>,
     /// Requests and undoings that must end before the process does.
     pub tasks: TaskTracker,
     /// Set when the process is to end.
@@ -153,6 +157,7 @@ impl Broker {
             leftovers: Leftovers::new(parts.most_leftovers),
             listings: Listings::default(),
             places: Places::default(),
+            board: Arc::new(Board::new(Arc::clone(&parts.clock))),
             clock: LeaseClock::new(parts.clock),
             birth: parts.birth,
             brake: Brake::new(parts.bound),
@@ -182,11 +187,15 @@ impl Broker {
         let _ended = tokio::time::timeout(Duration::from_secs(2), looked).await;
     }
 
-    /// That something new may be handed out.
+    /// That something new may be handed out, or live longer.
     ///
     /// # Errors
-    /// [`Refused::NoRoom`] when the disk is nearly full: what is left is for the removals' records.
-    pub fn has_room(&self) -> Result<(), Refused> {
+    /// [`Refused::RemovalDown`] when the task that removes accounts does not work. [`Refused::NoRoom`] when the disk
+    /// is nearly full: what is left is for the removals' records.
+    pub fn may_hand_out(&self) -> Result<(), Refused> {
+        if self.board.down(removal::NAME).is_some() {
+            return Err(Refused::RemovalDown);
+        }
         if self.space.room() == Room::Stop { Err(Refused::NoRoom) } else { Ok(()) }
     }
 

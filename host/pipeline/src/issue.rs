@@ -61,7 +61,7 @@ pub async fn issue(
     key: Option<IdempotencyKey>,
     request_id: RequestId,
 ) -> Result<Disclosure, Refused> {
-    broker.has_room()?;
+    broker.may_hand_out()?;
     let idempotency = key.map(|key| Idempotency { key: key.digest(&caller.principal), body: request.digest.clone() });
     let _turn = match &idempotency {
         Some(idempotency) => Some(broker.turns.take(&idempotency.key).await?),

@@ -114,6 +114,9 @@ pub enum Refused {
     /// The disk is nearly full: nothing new is handed out, so that removals can still be recorded.
     #[error("the broker's disk is nearly full; nothing is handed out until there is room")]
     NoRoom,
+    /// The task that removes accounts does not work: no account is made that nothing would remove (NO-GHOST).
+    #[error("the broker cannot remove accounts now, so it makes none; operators are alerted")]
+    RemovalDown,
     /// More work than the broker takes on at once.
     #[error("the broker is overloaded; try again shortly")]
     Overloaded,
@@ -150,6 +153,7 @@ impl Refused {
             Self::TargetUnavailable(_) | Self::TargetAway(_) => ProblemCode::TargetUnavailable,
             // To a caller the same: nothing can be put on record now.
             Self::AuditUnavailable | Self::NoRoom => ProblemCode::AuditUnavailable,
+            Self::RemovalDown => ProblemCode::RemovalDown,
             Self::Overloaded => ProblemCode::Overloaded,
             Self::TargetTimeout(_) => ProblemCode::TargetTimeout,
         }

@@ -45,7 +45,7 @@ pub async fn renew(
     caller_address: Option<IpAddr>,
     request_id: RequestId,
 ) -> Result<Lease, Refused> {
-    broker.has_room()?;
+    broker.may_hand_out()?;
     // Before anything is looked up: a request that cannot be right is wrong whatever the lease is.
     if let Some(ttl) = &ask.ttl {
         ttl.read().map_err(|error| Refused::field("ttl", format!("ttl {error}")))?;

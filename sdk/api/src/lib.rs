@@ -16,6 +16,7 @@
 //! | [`length`] | [`Length`]: a duration in a request, before the broker has checked it |
 //! | [`problem`] | [`Problem`] and its [`ProblemCode`]s |
 //! | [`admin`] | the admin socket |
+//! | [`status`] | the admin socket: what a running broker says of itself |
 //! | [`url`] | percent-encoding of one part of a URL |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
@@ -25,6 +26,7 @@ pub mod issue;
 pub mod lease;
 pub mod length;
 pub mod problem;
+pub mod status;
 pub mod url;
 
 pub use issue::{Connection, Credential, IssueReply, IssueRequest, Password, Term};

@@ -46,6 +46,8 @@ jit_contract::words! {
         TargetUnavailable = "target-unavailable",
         /// 503: nothing can be put on record now, so nothing is handed out.
         AuditUnavailable = "audit-unavailable",
+        /// 503: the broker cannot remove accounts now, so it makes none.
+        RemovalDown = "removal-down",
         /// 503: the broker is overloaded.
         Overloaded = "overloaded",
         /// 504: the backend did not answer in time; the lease is doubtful and is being removed.

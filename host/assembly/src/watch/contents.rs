@@ -37,6 +37,15 @@ impl Contents {
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
+    /// The SHA-256 of one of them in hexadecimal; none where it could not be read. Not for files with a password.
+    #[must_use]
+    pub fn sha256(&self, file: &Path) -> Option<String> {
+        match self.0.get(file)? {
+            Content::Digest(digest) => Some(hex::encode(digest)),
+            Content::Unreadable(_) => None,
+        }
+    }
+
     /// Of which files.
     #[must_use]
     pub fn files(&self) -> BTreeSet<PathBuf> {

@@ -16,15 +16,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use futures_util::FutureExt as _;
+use jit_pipeline::tasks::driver::{Next, Pace, Pass, Task};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use self::places::Places;
-use crate::reload::Reloader;
+use crate::reload::{RELOADS, Reloader};
 
 /// So long nothing must change before a change is acted on.
 const QUIET: Duration = Duration::from_millis(300);
@@ -41,28 +42,53 @@ const FIRST_RETRY: Duration = Duration::from_secs(60);
 /// But at the latest then.
 const LAST_RETRY: Duration = Duration::from_secs(3_600);
 
-/// Serves changed files until told to stop.
-pub async fn run(reloader: Arc<Reloader>, stopping: CancellationToken) {
-    let watching = async {
-        let mut watch = Watch::new();
-        let mut patience = FIRST_RETRY;
+/// The task that serves changed files.
+pub struct Watching {
+    reloader: Arc<Reloader>,
+    watch: Watch,
+    patience: Duration,
+    /// Nothing has changed, but what was refused is to be tried again.
+    again: bool,
+}
+
+impl Watching {
+    /// That follows no file yet.
+    #[must_use]
+    pub fn new(reloader: Arc<Reloader>) -> Self {
+        Self { reloader, watch: Watch::new(), patience: FIRST_RETRY, again: false }
+    }
+}
+
+#[async_trait]
+impl Task for Watching {
+    fn name(&self) -> &str {
+        "watch"
+    }
+
+    fn pace(&self) -> Pace {
+        RELOADS
+    }
+
+    async fn pass(&mut self) -> Pass {
+        let again = std::mem::take(&mut self.again);
+        self.patience = if again { LAST_RETRY.min(self.patience * 2) } else { FIRST_RETRY };
+        let changed = self.reloader.reload_changed(again).await;
+        let files = self.reloader.files().await;
+        // Where another place is watched than before, something may have changed there already.
+        let next = if self.watch.follow(&files) { Next::In(Duration::ZERO) } else { Next::WhenWoken };
+        Pass::done([("files", files.len() as u64), ("changed", u64::from(changed))], next)
+    }
+
+    async fn woken(&mut self) {
         loop {
-            let files = reloader.files().await;
-            let mut again = false;
-            // Where another place is watched than before, something may have changed there already.
-            if !watch.follow(&files) {
-                again = tokio::time::timeout(patience, watch.changed(&files)).await.is_err();
-                if again && !reloader.is_refused().await {
-                    continue;
-                }
+            let files = self.reloader.files().await;
+            let quiet = tokio::time::timeout(self.patience, self.watch.changed(&files)).await.is_err();
+            if quiet && !self.reloader.is_refused().await {
+                continue;
             }
-            patience = if again { LAST_RETRY.min(patience * 2) } else { FIRST_RETRY };
-            reloader.reload_changed(again).await;
+            self.again = quiet;
+            return;
         }
-    };
-    tokio::select! {
-        () = stopping.cancelled() => {}
-        () = watching => {}
     }
 }
 

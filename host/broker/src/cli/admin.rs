@@ -1,6 +1,6 @@
 //! `lease` and `reconcile`.
 
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use jit_api::LeaseState;
 use jit_api::admin::{AdminLease, AdminLeases, ClockConfirmed, ReconcileReport, TargetReport};
 
@@ -74,9 +74,11 @@ pub(super) struct ReconcileArgs {
     format: Format,
 }
 
+/// A table that fits the terminal; elsewhere its lines are as long as they need to be.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.iter().copied());
     table
 }
 

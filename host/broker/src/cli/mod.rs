@@ -13,10 +13,13 @@ mod plugin_check;
 mod plugin_new;
 mod policy;
 mod policy_replay;
+mod relative;
 mod rotation;
 mod said;
 mod signing;
+mod status;
 mod store;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,7 +43,7 @@ use jit_config::{Config, ConfigErrors, LogFormat};
 #[command(
     name = "jit-broker",
     version = version(),
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, test and verify), denied (policy simulate), or flipping (policy replay) · 4 no broker answers on the admin socket",
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong arguments · 3 checked and found wrong (config check, audit verify, plugin check, test and verify), denied (policy simulate), or flipping (policy replay) · 4 no broker answers on the admin socket. `status` has its own",
     max_term_width = 100
 )]
 struct Cli {
@@ -62,6 +65,12 @@ enum Command {
     /// Check a configuration, reload it, or print an example.
     #[command(subcommand)]
     Config(check::ConfigCommand),
+    /// See whether a running broker is well: its alarms, leases, store and background tasks.
+    #[command(after_help = status::HELP)]
+    Status(status::StatusArgs),
+    /// Watch what is asked of a running broker, by target, every two seconds.
+    #[command(after_help = top::HELP)]
+    Top(top::TopArgs),
     /// List, show and end leases, through a running broker's admin socket.
     #[command(subcommand)]
     Lease(admin::LeaseCommand),
@@ -123,6 +132,10 @@ enum Stop {
     FoundWrong,
     /// No broker answers.
     NoBroker(anyhow::Error),
+    /// `status` found something wrong; that has been printed.
+    Unwell,
+    /// `status` could not ask.
+    CannotAsk(anyhow::Error),
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Stop {
@@ -155,17 +168,26 @@ pub fn run() -> ExitCode {
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop::FoundWrong) => ExitCode::from(3),
+        Err(Stop::Unwell) => ExitCode::from(1),
+        Err(Stop::CannotAsk(error)) => {
+            tell(&error);
+            ExitCode::from(2)
+        }
         Err(Stop::NoBroker(error)) => {
             eprintln!("jit-broker: {error:#}");
             ExitCode::from(4)
         }
         Err(Stop::Failed(error)) => {
-            match error.downcast_ref::<ConfigErrors>() {
-                Some(problems) => eprint!("{}", problems.render(coloured(&std::io::stderr()))),
-                None => eprintln!("jit-broker: {error:#}"),
-            }
+            tell(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+fn tell(error: &anyhow::Error) {
+    match error.downcast_ref::<ConfigErrors>() {
+        Some(problems) => eprint!("{}", problems.render(coloured(&std::io::stderr()))),
+        None => eprintln!("jit-broker: {error:#}"),
     }
 }
 
@@ -192,6 +214,8 @@ fn dispatch(command: Command) -> Result<(), Stop> {
         }
         Command::Dev(args) => dev::run(args),
         Command::Config(command) => check::run(command),
+        Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Lease(command) => admin::lease(command),
         Command::Rotation(command) => rotation::run(command),
         Command::Store(command) => store::run(command),

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jit_ledger::audit::export::{ExportError, JsonlExport, JsonlOptions, run};
+use jit_ledger::audit::export::{ExportError, JsonlExport, JsonlOptions};
 use jit_tlog::checkpoint::{LogKey, Origin};
-use tokio_util::sync::CancellationToken;
 
 use jit_ledger::audit::export_file::checkpoint_path;
 use jit_ledger::{Change, Store};
@@ -144,31 +143,6 @@ async fn a_failing_file_does_not_hold_up_the_store() {
     grow(&store, 3).await;
     std::fs::remove_dir(&options.path).unwrap();
     export.round(&*store).await.unwrap();
-    assert_eq!(std::fs::read_to_string(&options.path).unwrap(), whole(&store).await);
-    store.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn follows_until_it_is_told_to_stop_and_leaves_nothing_out() {
-    let (folder, store) = opened().await;
-    let options = options(folder.path());
-    let shutdown = CancellationToken::new();
-    let following = tokio::spawn(run(
-        Arc::clone(&store) as Arc<dyn Store>,
-        options.clone(),
-        Arc::default(),
-        store.log_size(),
-        shutdown.clone(),
-    ));
-    grow(&store, 3).await;
-    while std::fs::read_to_string(&options.path).unwrap_or_default() != whole(&store).await {
-        tokio::task::yield_now().await;
-    }
-    for _ in 0..20 {
-        grow(&store, 10).await;
-    }
-    shutdown.cancel();
-    following.await.unwrap();
     assert_eq!(std::fs::read_to_string(&options.path).unwrap(), whole(&store).await);
     store.close().await;
 }

@@ -9,24 +9,12 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jit_tlog::checkpoint::{Checkpoint, NoteError};
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
-use super::archive::Exported;
 use super::export_file::{Cursor, ExportFile};
 use crate::{Store, StoreError};
-
-/// Lets records gather before the next round: one fsync for many, on a disk that the store shares.
-const PAUSE: Duration = Duration::from_millis(250);
-/// The longest wait after a failure.
-const BACKOFF_CAP: Duration = Duration::from_secs(30);
-/// How long the last round may take when the broker stops.
-const LAST_ROUND: Duration = Duration::from_secs(5);
 
 /// What is exported where.
 #[derive(Debug, Clone)]
@@ -80,71 +68,17 @@ pub struct JsonlExport {
     checkpoint: Option<u64>,
 }
 
-/// Follows the log until `shutdown`, then once more. `wake` says that there are more records (see
-/// [`Store::log_size`]); without a sender it goes by time alone.
-pub async fn run(
-    store: Arc<dyn Store>,
-    options: JsonlOptions,
-    exported: Arc<Exported>,
-    mut wake: watch::Receiver<u64>,
-    shutdown: CancellationToken,
-) {
-    let mut export = JsonlExport::new(options);
-    let mut failures = 0_u32;
-    while !shutdown.is_cancelled() {
-        let Some(round) = finished(export.round(&*store), &shutdown).await else { return };
-        let wait = match round {
-            Ok(()) => {
-                exported.set(export.next);
-                failures = 0;
-                PAUSE
-            }
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                let wait = Duration::from_secs(1 << failures.min(6)).min(BACKOFF_CAP);
-                let path = export.options.path.display();
-                tracing::error!(error = &error as &dyn std::error::Error, %path, failures, "the audit export failed; it continues where it stopped");
-                wait
-            }
-        };
-        let interval = export.options.interval;
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            () = async {
-                sleep(wait).await;
-                if failures == 0 && timeout(interval, wake.changed()).await.is_ok_and(|changed| changed.is_err()) {
-                    // Nobody wakes any more.
-                    sleep(interval).await;
-                }
-            } => {}
-        }
-    }
-    if let Some(Err(error)) = finished(export.round(&*store), &shutdown).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the audit export's last round failed");
-    }
-}
-
-/// Waits for a round to end, also while the broker stops: its file may be being written to by a
-/// thread that nobody can stop. When it takes too long then, nothing more is written to the file.
-async fn finished<T>(round: impl Future<Output = T>, shutdown: &CancellationToken) -> Option<T> {
-    let given_up = async {
-        shutdown.cancelled().await;
-        sleep(LAST_ROUND).await;
-    };
-    tokio::select! {
-        ended = round => Some(ended),
-        () = given_up => {
-            tracing::warn!("the audit export did not end in time; it continues after the restart");
-            None
-        }
-    }
-}
-
 impl JsonlExport {
     /// A follower that has not begun.
     #[must_use]
     pub fn new(options: JsonlOptions) -> Self {
         Self { options, file: None, next: 0, checkpoint: None }
+    }
+
+    /// The number of the record that comes next; 0 before the first round.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.next
     }
 
     /// Brings the file up to the store's newest checkpoint, and the checkpoint beside it. It has to

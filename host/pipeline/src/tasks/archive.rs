@@ -3,29 +3,51 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jit_core::ttl::Ttl;
 
+use super::driver::{Next, Pace, Pass, Task};
 use crate::broker::Broker;
 use jit_ledger::audit::archive::{ArchiveError, Segment, archive};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(600);
 
-/// Runs until the broker stops.
-pub async fn run(broker: Arc<Broker>) {
-    if broker.archive.is_none() {
-        return;
+/// The task. It is needed only where a folder is configured.
+pub struct Archive {
+    broker: Arc<Broker>,
+}
+
+impl Archive {
+    /// None where no folder is configured.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>) -> Option<Self> {
+        broker.archive.is_some().then_some(Self { broker })
     }
-    loop {
-        if let Some(Err(error)) = once(&broker, None).await {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the audit log could not be archived; it stays in the store"
-            );
-        }
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+}
+
+#[async_trait]
+impl Task for Archive {
+    fn name(&self) -> &str {
+        "archive"
+    }
+
+    fn pace(&self) -> Pace {
+        // A first run may have years of records before it.
+        Pace { deadline: Duration::from_secs(3_600), last_backoff: EVERY, ..Pace::default() }
+    }
+
+    async fn pass(&mut self) -> Pass {
+        match once(&self.broker, None).await {
+            Some(Err(error)) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the audit log could not be archived; it stays in the store"
+                );
+                Pass::failed_until(error.to_string(), Next::Every(EVERY))
+            }
+            Some(Ok(segments)) => Pass::done([("segments", segments.len() as u64)], Next::Every(EVERY)),
+            None => Pass::done([], Next::Every(EVERY)),
         }
     }
 }

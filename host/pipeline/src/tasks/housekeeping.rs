@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use jit_api::admin::ClockConfirmed;
 use jit_core::event::{AuditEvent, ClockJump, Event, Jump};
@@ -12,6 +13,7 @@ use jit_core::lease::{Cause, LeaseState};
 use jit_core::operator::Operator;
 use jit_core::ttl::Ttl;
 
+use super::driver::{Next, Pass, Task};
 use crate::broker::Broker;
 use crate::clock::Look;
 use crate::removal;
@@ -24,51 +26,82 @@ const KEEP_USAGE: Duration = Duration::from_secs(86_400);
 /// Leases forgotten in one go.
 const FORGET_AT_ONCE: usize = 1_000;
 
-/// Runs until the broker stops.
-pub async fn run(broker: Arc<Broker>, keep_revoked: Ttl) {
-    let mut gauges = Gauges::default();
-    loop {
-        look_at_clock(&broker).await;
+/// The task.
+pub struct Housekeeping {
+    broker: Arc<Broker>,
+    keep_revoked: Ttl,
+    gauges: Gauges,
+}
+
+impl Housekeeping {
+    /// Leases are forgotten `keep_revoked` after their end.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>, keep_revoked: Ttl) -> Self {
+        Self { broker, keep_revoked, gauges: Gauges::default() }
+    }
+
+    /// Forgets leases long over.
+    async fn forget_leases(&self) -> Result<u64, StoreError> {
+        let before = self.broker.clock.now() - self.keep_revoked.duration();
+        self.broker.store.forget_revoked(before, FORGET_AT_ONCE).await
+    }
+}
+
+#[async_trait]
+impl Task for Housekeeping {
+    fn name(&self) -> &str {
+        "housekeeping"
+    }
+
+    async fn pass(&mut self) -> Pass {
+        let broker = &*self.broker;
+        let mut failed = Vec::new();
+        let mut note = |what: &'static str, result: Result<(), StoreError>| {
+            if let Err(error) = result {
+                tracing::warn!(%error, "{what}; it is tried again");
+                failed.push(what);
+            }
+        };
+        note("a jump of the clock could not be recorded", look_at_clock(broker).await);
         broker.look_at_disk().await;
         broker.handovers.sweep();
         broker.limits.sweep();
         broker.denials.sweep();
-        record_denials(&broker).await;
-        give_up_abandoned(&broker, false).await;
-        let before = broker.clock.now() - keep_revoked.duration();
-        match broker.store.forget_revoked(before, FORGET_AT_ONCE).await {
-            Ok(0) => {}
-            Ok(forgotten) => tracing::debug!(forgotten, "leases long over were forgotten; their audit records stay"),
-            Err(error) => tracing::warn!(%error, "old leases could not be forgotten"),
-        }
-        forget_usage(&broker).await;
-        gauges.refresh(&broker).await;
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+        note("the number of denials could not be recorded", record_denials(broker).await);
+        let abandoned = give_up_abandoned(broker, false).await as u64;
+        let mut forgotten = 0;
+        let leases = self.forget_leases().await.map(|count| forgotten = count);
+        note("old leases could not be forgotten", leases);
+        note("old counts could not be forgotten", forget_usage(broker).await);
+        note("the leases could not be counted", self.gauges.refresh(broker).await);
+        if failed.is_empty() {
+            Pass::done([("forgotten", forgotten), ("abandoned", abandoned)], Next::Every(EVERY))
+        } else {
+            Pass::failed_until(failed.join("; "), Next::Every(EVERY))
         }
     }
 }
 
 /// Puts on record how many denials were only counted.
-async fn record_denials(broker: &Broker) {
+async fn record_denials(broker: &Broker) -> Result<(), StoreError> {
     let events = broker.denials.take();
     if events.is_empty() {
-        return;
+        return Ok(());
     }
-    if let Err(error) = broker.commit(Change::events(events.clone())).await {
-        tracing::warn!(%error, "the number of denials could not be recorded; it is tried again");
+    let recorded = broker.commit(Change::events(events.clone())).await;
+    if recorded.is_err() {
         broker.denials.put_back(events);
     }
+    recorded
 }
 
 /// Tells of a jump of the wall clock, and of its end.
-async fn look_at_clock(broker: &Broker) {
+async fn look_at_clock(broker: &Broker) -> Result<(), StoreError> {
     let look = broker.clock.look();
     let jump = broker.clock.jump().map_or(0.0, |jump| jump.by.as_secs_f64());
     metrics::gauge!("jit_clock_jump_seconds").set(jump);
     let (by, what) = match look {
-        Look::Same => return,
+        Look::Same => return Ok(()),
         Look::Jumped(by) => {
             tracing::error!(
                 seconds = by.as_secs(),
@@ -85,10 +118,9 @@ async fn look_at_clock(broker: &Broker) {
             (Some(by), Jump::Taken)
         }
     };
-    if let Err(error) = broker.commit(Change::record(clock_event(what, by, broker.clock.wall()))).await {
-        tracing::warn!(%error, "the clock's jump could not be recorded");
-    }
+    let recorded = broker.commit(Change::record(clock_event(what, by, broker.clock.wall()))).await;
     broker.wake.removal.notify_one();
+    recorded
 }
 
 fn clock_event(what: Jump, by: Option<SignedDuration>, at: Timestamp) -> AuditEvent {
@@ -137,14 +169,12 @@ async fn move_leases(broker: &Broker, by: SignedDuration) -> Result<usize, Store
 }
 
 /// What was counted beyond every window that is configured is not asked for again.
-async fn forget_usage(broker: &Broker) {
+async fn forget_usage(broker: &Broker) -> Result<(), StoreError> {
     let serving = broker.serving.load();
     let windows = serving.targets.values().filter_map(|target| target.usage_windows.as_ref()).flatten();
     let longest = windows.copied().max().unwrap_or(0).max(KEEP_USAGE.as_secs());
     let before = broker.clock.now() - Duration::from_secs(longest);
-    if let Err(error) = broker.store.forget_usage(before).await {
-        tracing::warn!(%error, "old counts could not be forgotten");
-    }
+    broker.store.forget_usage(before).await
 }
 
 /// Has the accounts removed whose reply nobody came for; gives how many.
@@ -168,9 +198,9 @@ struct Gauges {
 }
 
 impl Gauges {
-    async fn refresh(&mut self, broker: &Broker) {
+    async fn refresh(&mut self, broker: &Broker) -> Result<(), StoreError> {
         let now = broker.clock.now();
-        let Ok(counts) = broker.store.counts(now).await else { return };
+        let counts = broker.store.counts(now).await?;
         self.live.extend(counts.live.keys().cloned());
         for (target, state) in &self.live {
             let count = counts.live.get(&(target.clone(), *state)).copied().unwrap_or(0);
@@ -188,5 +218,6 @@ impl Gauges {
             metrics::gauge!("jit_revocations_overdue", "target" => target.clone()).set(count as f64);
             metrics::gauge!("jit_revocations_oldest_overdue_seconds", "target" => target.clone()).set(age);
         }
+        Ok(())
     }
 }

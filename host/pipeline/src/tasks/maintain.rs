@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jit_core::driver::Feature;
 use jit_core::lease::DriverRef;
 use jit_core::name::TargetName;
@@ -17,10 +18,13 @@ use jit_core::outcome::Outcome;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::driver::{Next, Pace, Pass, Task};
 use crate::broker::Broker;
 use crate::target::{Remover, Serving};
 use jit_ledger::StoreError;
 
+/// The task's name.
+const NAME: &str = "upkeep";
 /// How often it is looked which drivers leases still need.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// The first wait after a failure; doubled by each further one.
@@ -62,54 +66,104 @@ impl Turn {
     }
 }
 
-/// Runs until the broker stops.
-pub async fn run(broker: Arc<Broker>) {
-    let mut turns: BTreeMap<Key, Turn> = BTreeMap::new();
-    let mut calls: JoinSet<(Key, Result<Duration, String>)> = JoinSet::new();
-    let mut look_at = Instant::now();
-    loop {
-        let now = Instant::now();
-        if look_at <= now {
-            look_at = now + LOOK_EVERY;
-            match wanted(&broker).await {
-                Ok(wanted) => {
-                    turns.retain(|key, _| wanted.contains(key));
-                    for key in wanted {
-                        turns.entry(key).or_insert_with(|| Turn::at(now));
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "which drivers leases need could not be read; it is tried again"),
-            }
+/// The task. The calls of the drivers are work beside it.
+pub struct Upkeep {
+    broker: Arc<Broker>,
+    turns: BTreeMap<Key, Turn>,
+    calls: JoinSet<(Key, Result<Duration, String>)>,
+    look_at: Instant,
+}
+
+impl Upkeep {
+    /// That has called nobody yet.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self { broker, turns: BTreeMap::new(), calls: JoinSet::new(), look_at: Instant::now() }
+    }
+
+    /// Takes up what leases need now.
+    async fn look(&mut self, now: Instant) -> Result<(), StoreError> {
+        let wanted = wanted(&self.broker).await?;
+        self.look_at = now + LOOK_EVERY;
+        self.turns.retain(|key, _| wanted.contains(key));
+        for key in wanted {
+            self.turns.entry(key).or_insert_with(|| Turn::at(now));
         }
-        for (key, turn) in turns.iter_mut().filter(|(_, turn)| !turn.at_work && turn.due <= now) {
+        Ok(())
+    }
+
+    /// Begins the calls that are due.
+    fn call(&mut self, now: Instant) {
+        for (key, turn) in self.turns.iter_mut().filter(|(_, turn)| !turn.at_work && turn.due <= now) {
             // One that is gone by a reload meanwhile is dropped with the next look.
-            let Some(remover) = caller(&broker.serving.load(), key) else {
+            let Some(remover) = caller(&self.broker.serving.load(), key) else {
                 turn.due = now + LOOK_EVERY;
                 continue;
             };
             turn.at_work = true;
-            let key = key.clone();
-            calls.spawn(async move {
-                let result = match remover.driver.maintain(&remover.scope, &remover.view).await {
-                    Outcome::Done(again) => Ok(again),
-                    Outcome::Refused(refusal) => Err(refusal.reason()),
-                    Outcome::Unknown(reason) => Err(reason),
+            let (key, broker) = (key.clone(), Arc::clone(&self.broker));
+            self.calls.spawn(async move {
+                let what = format!("target {}, driver {}", key.0, key.1);
+                let called = remover.driver.maintain(&remover.scope, &remover.view);
+                let result = match broker.board.beside(NAME, &what, called).await {
+                    Some(Outcome::Done(again)) => Ok(again),
+                    Some(Outcome::Refused(refusal)) => Err(refusal.reason()),
+                    Some(Outcome::Unknown(reason)) => Err(reason),
+                    None => Err("the code panicked".to_owned()),
                 };
                 (key, result)
             });
         }
-        let next = turns.values().filter(|turn| !turn.at_work).map(|turn| turn.due).fold(look_at, Instant::min);
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            () = broker.wake.maintain.notified() => look_at = Instant::now(),
-            Some(ended) = calls.join_next() => {
-                let Ok((key, result)) = ended else { continue };
-                tell(&key, &result);
-                if let Some(turn) = turns.get_mut(&key) {
-                    turn.after(&result, Instant::now());
-                }
+    }
+
+    fn called(&mut self, key: &Key, result: &Result<Duration, String>) {
+        tell(key, result);
+        if let Some(turn) = self.turns.get_mut(key) {
+            turn.after(result, Instant::now());
+        }
+    }
+}
+
+#[async_trait]
+impl Task for Upkeep {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { last_backoff: Duration::from_secs(5), ..Pace::default() }
+    }
+
+    async fn pass(&mut self) -> Pass {
+        let now = Instant::now();
+        let looked = if self.look_at <= now { self.look(now).await } else { Ok(()) };
+        self.call(now);
+        if let Err(error) = looked {
+            tracing::warn!(%error, "which drivers leases need could not be read; it is tried again");
+            return Pass::failed(error.to_string());
+        }
+        let waiting = self.turns.values().filter(|turn| !turn.at_work);
+        let next = waiting.map(|turn| turn.due).fold(self.look_at, Instant::min);
+        let next = Next::In(next.saturating_duration_since(Instant::now()));
+        let failing = self.turns.iter().filter(|(_, turn)| turn.failures > 0);
+        let failing: Vec<String> = failing.map(|((target, ..), _)| target.to_string()).collect();
+        if failing.is_empty() {
+            return Pass::done([("drivers", self.turns.len() as u64)], next);
+        }
+        Pass::failed_until(format!("the driver's upkeep failed for {}", failing.join(", ")), next)
+    }
+
+    /// Returns when a call has ended, or another configuration is served.
+    async fn woken(&mut self) {
+        let ended = tokio::select! {
+            () = self.broker.wake.maintain.notified() => {
+                self.look_at = Instant::now();
+                return;
             }
-            () = tokio::time::sleep_until(next) => {}
+            Some(ended) = self.calls.join_next() => ended,
+        };
+        if let Ok((key, result)) = ended {
+            self.called(&key, &result);
         }
     }
 }

@@ -21,7 +21,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::driver::{Next, Pace, Pass as TaskPass, Task};
 use crate::ports::Scope;
+use async_trait::async_trait;
 use jiff::Timestamp;
 use jit_api::admin::{ReconcileReport, TargetReport};
 use jit_core::account::AccountName;
@@ -48,6 +50,9 @@ const MOST_PAGES: usize = 1_000;
 /// broken connection ends it within seconds, one that is not, with its statement timeout.
 const AFTER_RECOVERY: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(45)];
 
+/// When to look again after a target could not be compared.
+const FAILED_AGAIN: Duration = Duration::from_secs(600);
+
 /// What a pass does with what it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
@@ -59,26 +64,67 @@ pub enum Pass {
     Confirmed,
 }
 
-/// Runs every `interval` and on demand, until the broker stops; soon again when the start had to
-/// recover leases.
-pub async fn run(broker: Arc<Broker>, interval: Duration, recovered: bool) {
-    let mut soon = AFTER_RECOVERY.iter().filter(|_| recovered);
-    loop {
-        let report = reconcile(&broker, Pass::Mend, None).await;
+/// The task: it runs every `interval` and on demand; soon again when the start had to recover leases.
+pub struct Reconciliation {
+    broker: Arc<Broker>,
+    interval: Duration,
+    soon: Vec<Duration>,
+}
+
+impl Reconciliation {
+    /// `recovered` says that the start had to recover leases.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>, interval: Duration, recovered: bool) -> Self {
+        let soon = if recovered { AFTER_RECOVERY.iter().rev().copied().collect() } else { Vec::new() };
+        Self { broker, interval, soon }
+    }
+}
+
+#[async_trait]
+impl Task for Reconciliation {
+    fn name(&self) -> &str {
+        "reconcile"
+    }
+
+    fn pace(&self) -> Pace {
+        // A target may have a hundred thousand accounts, and each page of them takes its time.
+        Pace { deadline: Duration::from_secs(1_800), ..Pace::default() }
+    }
+
+    async fn pass(&mut self) -> TaskPass {
+        let report = reconcile(&self.broker, Pass::Mend, None).await;
+        let mut failed = Vec::new();
+        let (mut accounts, mut ghosts, mut missing) = (0, 0, 0);
         for target in &report.targets {
             if let Some(error) = &target.error {
                 tracing::warn!(target = target.target, error, "a target could not be reconciled");
+                failed.push(target.target.as_str());
             } else if !target.ghosts.is_empty() || !target.missing.is_empty() {
                 tracing::warn!(target = target.target, ghosts = ?target.ghosts, missing = ?target.missing, "reconciled");
             }
+            accounts += target.accounts as u64;
+            ghosts += target.ghosts.len() as u64;
+            missing += target.missing.len() as u64;
         }
-        let sooner = again(&broker, &report).into_iter().chain(soon.next().copied());
-        let sleep = sooner.fold(interval, Duration::min);
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            () = broker.wake.reconcile.notified() => {}
-            () = tokio::time::sleep(sleep) => {}
+        let failed_again = (!failed.is_empty()).then_some(FAILED_AGAIN);
+        let sooner = again(&self.broker, &report).into_iter().chain(self.soon.pop()).chain(failed_again).min();
+        let next = match sooner.filter(|sooner| *sooner < self.interval) {
+            Some(sooner) => Next::In(sooner),
+            None => Next::Every(self.interval),
+        };
+        if failed.is_empty() {
+            let targets = report.targets.len() as u64;
+            TaskPass::done(
+                [("targets", targets), ("accounts", accounts), ("ghosts", ghosts), ("missing", missing)],
+                next,
+            )
+        } else {
+            TaskPass::failed_until(format!("could not be reconciled: {}", failed.join(", ")), next)
         }
+    }
+
+    async fn woken(&mut self) {
+        self.broker.wake.reconcile.notified().await;
     }
 }
 

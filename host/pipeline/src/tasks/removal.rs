@@ -14,17 +14,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
+use jiff::Timestamp;
+use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::name::TargetName;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use futures_util::{StreamExt as _, stream};
-use jit_core::lease::{Cause, Lease, LeaseState};
-use jit_core::name::TargetName;
-
+use super::driver::{self, Next, Pace, Pass, Task};
 use crate::broker::Broker;
 use crate::removal::{Attempt, attempt, begin, expire_unrecorded};
 use jit_ledger::{LeaseFilter, StoreError};
 
+/// The task's name.
+pub const NAME: &str = "removal";
+/// After how long a sweep counts as stuck: it reads the store, writes some rows and waits for no target.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// The longest wait after a sweep that failed: once the store is back, nothing waits for longer.
+const LAST_BACKOFF: Duration = Duration::from_secs(5);
 /// How often a target that is away is tried.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// The longest sleep; a safeguard, the task is woken before.
@@ -71,6 +79,8 @@ enum Tried {
     Unreachable,
     /// Another task is at it.
     InProgress,
+    /// The code panicked.
+    Panicked,
 }
 
 impl Memory {
@@ -104,24 +114,56 @@ impl Memory {
     }
 }
 
-/// Runs until the broker stops.
-pub async fn run(broker: Arc<Broker>) {
-    let memory = Arc::new(Memory::default());
-    loop {
-        let sleep = match sweep(&broker, &memory).await {
-            Ok(sleep) => sleep,
+/// The task.
+pub struct Removal {
+    broker: Arc<Broker>,
+    memory: Arc<Memory>,
+}
+
+impl Removal {
+    /// That has nothing at work.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self { broker, memory: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Task for Removal {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { deadline: DEADLINE, last_backoff: LAST_BACKOFF, ..Pace::default() }
+    }
+
+    async fn pass(&mut self) -> Pass {
+        let broker = &self.broker;
+        // Until it is known how long the sleep is, every lease that comes wakes the task.
+        broker.wake.sleeping_until(Timestamp::MAX);
+        let swept = jit_failpoint::step("removal.pass", StoreError::at_failpoint, sweep(broker, &self.memory)).await;
+        match swept {
+            Ok(Swept { due, sleep }) => {
+                broker.wake.sleeping_until(broker.clock.now() + sleep);
+                Pass::done([("due", due)], Next::In(sleep))
+            }
             Err(error) => {
                 tracing::error!(%error, "the store failed; due accounts are removed as far as it can be read, and recorded when it is back");
-                Duration::from_secs(1)
+                Pass::failed(error.to_string())
             }
-        };
-        broker.wake.sleeping_until(broker.clock.now() + sleep);
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            () = broker.wake.removal.notified() => {}
-            () = tokio::time::sleep(sleep) => {}
         }
     }
+
+    async fn woken(&mut self) {
+        self.broker.wake.removal.notified().await;
+    }
+}
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>) {
+    let (board, stopping) = (Arc::clone(&broker.board), broker.stopping.clone());
+    driver::run(Removal::new(broker), board, stopping).await;
 }
 
 /// Takes up what is due now, as one of the broker's tasks; [`run`] may be at it as well.
@@ -132,12 +174,22 @@ pub async fn once(broker: &Arc<Broker>) -> Result<(), StoreError> {
     sweep(broker, &Arc::default()).await.map(drop)
 }
 
+/// What a sweep found.
+struct Swept {
+    /// Leases whose removal is due, those already at work included.
+    due: u64,
+    /// How long to sleep.
+    sleep: Duration,
+}
+
 /// Takes up what is due and says how long to sleep.
-async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, StoreError> {
+async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Swept, StoreError> {
     let now = broker.clock.now();
     let mut work: BTreeMap<TargetName, Vec<Lease>> = BTreeMap::new();
     let mut rotating = Vec::new();
+    let mut due = 0;
     for lease in broker.store.due(now, PER_TARGET).await? {
+        due += 1;
         if lease.rotating.is_some() {
             rotating.push(lease);
             continue;
@@ -171,17 +223,17 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Duration, S
     }
     written?;
     if memory.any_away() || waiting || memory.held_up.swap(false, Ordering::SeqCst) {
-        return Ok(PROBE_EVERY / 2);
+        return Ok(Swept { due, sleep: PROBE_EVERY / 2 });
     }
     let next = broker.store.next_due().await?;
     let until = next.map_or(LONGEST_SLEEP, |at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
-    Ok(until.clamp(Duration::from_millis(20), LONGEST_SLEEP))
+    Ok(Swept { due, sleep: until.clamp(Duration::from_millis(20), LONGEST_SLEEP) })
 }
 
 /// Ends leases over rotating accounts. Nothing is asked of their targets, and their ends say nothing
 /// of whether those are there.
 async fn end_rotating(broker: &Broker, leases: Vec<Lease>) -> Result<(), StoreError> {
-    let ends = stream::iter(leases).map(|lease| async move { one(broker, &lease).await.map(drop) });
+    let ends = stream::iter(leases).map(|lease| async move { guarded(broker, &lease).await.map(drop) });
     // At once, so that they share commits.
     let mut ends = ends.buffer_unordered(PER_TARGET);
     let mut failure = Ok(());
@@ -212,6 +264,20 @@ async fn backlog(broker: &Broker, target: &TargetName, limit: usize) -> Result<V
     Ok(found)
 }
 
+/// A queue of a target at work. It is free again when this is dropped, by a panic too: otherwise nothing of that
+/// queue would ever be removed again.
+struct Busy<'m> {
+    memory: &'m Memory,
+    target: &'m TargetName,
+    queue: Queue,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.memory.end(self.target, self.queue);
+    }
+}
+
 /// Starts work as one of the broker's tasks; false when the target has that kind at work already. The work says
 /// whether it took any lease a step further.
 fn start<F>(
@@ -230,11 +296,12 @@ where
     let (broker, memory) = (Arc::clone(broker), Arc::clone(memory));
     let work = work(Arc::clone(&broker));
     broker.clone().tasks.spawn(async move {
+        let busy = Busy { memory: &memory, target: &target, queue };
         let stepped = work.await.unwrap_or_else(|error| {
             tracing::warn!(%target, %error, "removing accounts: the store failed, or a lease was changed meanwhile");
             false
         });
-        memory.end(&target, queue);
+        drop(busy);
         if stepped {
             broker.wake.removal.notify_one();
         } else {
@@ -267,12 +334,12 @@ async fn probe(
     target: &TargetName,
     lease: &Lease,
 ) -> Result<bool, StoreError> {
-    match one(broker, lease).await? {
+    match guarded(broker, lease).await? {
         Tried::Unreachable => {
             memory.is_away(target);
             return Ok(true);
         }
-        Tried::InProgress => return Ok(false),
+        Tried::InProgress | Tried::Panicked => return Ok(false),
         Tried::Stepped => {}
     }
     memory.is_back(target);
@@ -290,13 +357,13 @@ async fn work_off(
     leases: Vec<Lease>,
     concurrent: usize,
 ) -> Result<bool, StoreError> {
-    let attempts = stream::iter(leases).map(|lease| async move { one(broker, &lease).await });
+    let attempts = stream::iter(leases).map(|lease| async move { guarded(broker, &lease).await });
     let mut attempts = attempts.buffer_unordered(concurrent);
     let (mut stepped, mut failure) = (false, None);
     while let Some(attempted) = attempts.next().await {
         match attempted {
             Ok(Tried::Stepped) => stepped = true,
-            Ok(Tried::InProgress) => {}
+            Ok(Tried::InProgress | Tried::Panicked) => {}
             // Those already under way fail alike; the rest is left for the probe.
             Ok(Tried::Unreachable) => {
                 memory.is_away(target);
@@ -310,6 +377,12 @@ async fn work_off(
         Some(error) => Err(error),
         None => Ok(stepped),
     }
+}
+
+/// One lease. A panic over it holds up no other.
+async fn guarded(broker: &Broker, lease: &Lease) -> Result<Tried, StoreError> {
+    let tried = broker.board.beside(NAME, lease.id.as_str(), one(broker, lease)).await;
+    tried.unwrap_or(Ok(Tried::Panicked))
 }
 
 /// One lease.

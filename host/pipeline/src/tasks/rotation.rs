@@ -4,37 +4,71 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use jit_core::rotation::Due;
 
+use super::driver::{self, Next, Pace, Pass, Task};
 use crate::broker::Broker;
 use crate::rotation::state::{self, Record};
 use crate::rotation::{Site, task, trust};
 use crate::sealing::Sealer;
 use jit_ledger::StoreError;
 
+/// The task's name.
+const NAME: &str = "rotation";
 /// The longest sleep; a safeguard against clocks that are set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The shortest.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(20);
 
-/// Runs until the broker stops.
-pub async fn run(broker: Arc<Broker>) {
-    tell_lost_keys(&broker).await;
-    loop {
-        let sleep = match sweep(&broker).await {
-            Ok(sleep) => sleep,
+/// The task. The rotation of each account is work beside it: one that waits for its target holds up no other.
+pub struct RotationTask {
+    broker: Arc<Broker>,
+    /// What cannot be unsealed has been told.
+    told: bool,
+}
+
+impl RotationTask {
+    /// That has not looked yet.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self { broker, told: false }
+    }
+}
+
+#[async_trait]
+impl Task for RotationTask {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { last_backoff: Duration::from_secs(5), ..Pace::default() }
+    }
+
+    async fn pass(&mut self) -> Pass {
+        if !std::mem::replace(&mut self.told, true) {
+            tell_lost_keys(&self.broker).await;
+        }
+        match sweep(&self.broker).await {
+            Ok(Swept { accounts, sleep }) => Pass::done([("accounts", accounts)], Next::In(sleep)),
             Err(error) => {
                 tracing::error!(%error, "the store failed; rotations that are due wait until it is back");
-                Duration::from_secs(1)
+                Pass::failed(error.to_string())
             }
-        };
-        tokio::select! {
-            () = broker.stopping.cancelled() => return,
-            () = broker.wake.rotation.notified() => {}
-            () = tokio::time::sleep(sleep) => {}
         }
     }
+
+    async fn woken(&mut self) {
+        self.broker.wake.rotation.notified().await;
+    }
+}
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>) {
+    let (board, stopping) = (Arc::clone(&broker.board), broker.stopping.clone());
+    driver::run(RotationTask::new(broker), board, stopping).await;
 }
 
 /// A password that no configured key opens is told at start, in words that say what follows.
@@ -62,14 +96,24 @@ async fn tell_lost_keys(broker: &Broker) {
     }
 }
 
+/// What a sweep found.
+struct Swept {
+    /// Accounts that are looked after.
+    accounts: u64,
+    /// How long to sleep.
+    sleep: Duration,
+}
+
 /// Starts what is due and says how long to sleep.
-async fn sweep(broker: &Arc<Broker>) -> Result<Duration, StoreError> {
-    let Some(sealer) = broker.sealer.clone() else { return Ok(LONGEST_SLEEP) };
+async fn sweep(broker: &Arc<Broker>) -> Result<Swept, StoreError> {
+    let Some(sealer) = broker.sealer.clone() else { return Ok(Swept { accounts: 0, sleep: LONGEST_SLEEP }) };
     let records = trust::all(broker).await?.into_iter();
     let records: BTreeMap<String, Record> = records.filter_map(|(name, loaded)| Some((name, loaded.record?))).collect();
     let now = broker.clock.wall();
     let mut sleep = LONGEST_SLEEP;
+    let mut accounts = 0;
     for site in sites(broker, &records) {
+        accounts += 1;
         let record = records.get(&site.name);
         gauge(&sealer, &site, record, now);
         match task::due(&sealer, &site, record, now) {
@@ -93,7 +137,7 @@ async fn sweep(broker: &Arc<Broker>) -> Result<Duration, StoreError> {
             }
         }
     }
-    Ok(sleep.max(SHORTEST_SLEEP))
+    Ok(Swept { accounts, sleep: sleep.max(SHORTEST_SLEEP) })
 }
 
 /// What is configured, and what is only in the store: a role that was taken out of the configuration
@@ -127,8 +171,11 @@ fn probe(broker: &Arc<Broker>, sealer: &Sealer, site: &Site, record: Option<&Rec
 fn start(broker: &Arc<Broker>, site: Site) {
     let owned = Arc::clone(broker);
     broker.tasks.spawn(async move {
-        task::advance(&owned, &site).await;
-        owned.wake.rotation.notify_one();
+        let what = format!("role {} of target {}", site.role, site.target);
+        // After a panic nothing wakes the task: it would start the same again at once.
+        if owned.board.beside(NAME, &what, task::advance(&owned, &site)).await.is_some() {
+            owned.wake.rotation.notify_one();
+        }
     });
 }
 

@@ -126,6 +126,12 @@ impl Brake {
         told.get(target).is_some_and(|told| told == all)
     }
 
+    /// How many accounts and leases are held, as the last pass over each target found.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.told.lock().values().map(|held| held.len() as u64).sum()
+    }
+
     /// Alerts of what a pass held, and puts it on record when it is something else than the last time; so it
     /// does with what an operator confirmed.
     pub(super) async fn tell(

@@ -1,0 +1,195 @@
+//! The background tasks of a broker that serves: which there are, and those that are about this process rather than
+//! about leases.
+//!
+//! What is not here and runs beside the requests nevertheless: the fetch of an issuer's keys (`jit-identity`) and the
+//! write of a connection's kept login (`jit-runtime`). Each is begun by the request that needs it, ends with its own
+//! deadline, and its failure is that request's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jit_assembly::reload::{RELOADS, Reloader, Trigger};
+use jit_assembly::watch::Watching;
+use jit_assembly::way_in::WayIn;
+use jit_config::{Config, Export};
+use jit_ledger::audit::export::JsonlOptions;
+use jit_pipeline::broker::Broker;
+use jit_pipeline::target_check::{self, Wrong};
+use jit_pipeline::tasks;
+use jit_pipeline::tasks::driver::{Driver, Next, Pace, Pass, Task};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::signal::unix::Signal;
+
+/// What the tasks work with beside the broker.
+pub(crate) struct Parts<'p> {
+    /// The configuration that serves.
+    pub(crate) config: &'p Config,
+    /// Whether the start had to recover leases.
+    pub(crate) recovered: bool,
+    /// The metrics' recorder.
+    pub(crate) metrics: PrometheusHandle,
+    /// What reads the configuration again.
+    pub(crate) reloader: Arc<Reloader>,
+    /// SIGHUP.
+    pub(crate) hangup: Signal,
+}
+
+/// Starts every task.
+pub(crate) fn start(broker: &Arc<Broker>, parts: Parts<'_>) -> Driver {
+    let Parts { config, recovered, metrics, reloader, hangup } = parts;
+    let mut driver = Driver::new(Arc::clone(&broker.board), broker.stopping.clone());
+    driver.start(tasks::removal::Removal::new(Arc::clone(broker)));
+    let interval = config.reconcile_interval;
+    driver.start(tasks::reconcile::Reconciliation::new(Arc::clone(broker), interval, recovered));
+    driver.start(tasks::maintain::Upkeep::new(Arc::clone(broker)));
+    driver.start(WayIn::new(Arc::clone(&reloader)));
+    driver.start(tasks::rotation::RotationTask::new(Arc::clone(broker)));
+    driver.start(tasks::housekeeping::Housekeeping::new(Arc::clone(broker), config.store.keep_revoked));
+    let exports = config.audit.export.iter().zip(&broker.exported);
+    for (number, (Export::Jsonl { path }, exported)) in (1..).zip(exports) {
+        let (store, options) = (Arc::clone(&broker.store), JsonlOptions::new(path.clone()));
+        driver.start(tasks::export::Export::new(number, store, options, Arc::clone(exported)));
+    }
+    if let Some(archive) = tasks::archive::Archive::new(Arc::clone(broker)) {
+        driver.start(archive);
+    }
+    driver.start(MetricsUpkeep { metrics });
+    driver.start(TargetCheck { broker: Arc::clone(broker), every: interval, before: HashMap::new() });
+    driver.start(IssuerKeys { broker: Arc::clone(broker) });
+    driver.start(ReloadOnSignal { hangup, reloader: Arc::clone(&reloader), wanted: false });
+    if config.server.watch {
+        driver.start(Watching::new(reloader));
+    }
+    driver
+}
+
+/// Drains what the histograms have gathered.
+struct MetricsUpkeep {
+    metrics: PrometheusHandle,
+}
+
+#[async_trait]
+impl Task for MetricsUpkeep {
+    fn name(&self) -> &str {
+        "metrics"
+    }
+
+    async fn pass(&mut self) -> Pass {
+        self.metrics.run_upkeep();
+        Pass::done([], Next::In(Duration::from_secs(5)))
+    }
+}
+
+/// Fetches the issuers' keys before the first caller needs them, and then so often that a withdrawn key
+/// does not stay good for want of a caller.
+struct IssuerKeys {
+    broker: Arc<Broker>,
+}
+
+/// How often issuers are asked for their keys again, where these have come of age.
+const KEYS_PACE: Duration = Duration::from_secs(30);
+
+#[async_trait]
+impl Task for IssuerKeys {
+    fn name(&self) -> &str {
+        "issuer-keys"
+    }
+
+    /// Only asks for it: each issuer's keys are fetched by a task of their own, with its own deadline and backoff,
+    /// which requests wait for as well. An issuer that is away is told of there.
+    async fn pass(&mut self) -> Pass {
+        self.broker.identity.load().refresh();
+        Pass::done([], Next::Every(KEYS_PACE))
+    }
+}
+
+/// Asks the targets, beside the serving, whether their configuration holds: at the start, and then as often as
+/// accounts are compared. What a role leads to can change in the target at any time.
+struct TargetCheck {
+    broker: Arc<Broker>,
+    every: Duration,
+    before: HashMap<String, Result<(), Wrong>>,
+}
+
+#[async_trait]
+impl Task for TargetCheck {
+    fn name(&self) -> &str {
+        "target-check"
+    }
+
+    fn pace(&self) -> Pace {
+        // One target after another, each with its own deadline. One that is away is back long before the next period.
+        Pace {
+            deadline: Duration::from_secs(900),
+            first_backoff: self.every.min(Duration::from_secs(30)),
+            last_backoff: self.every.min(Duration::from_secs(300)),
+        }
+    }
+
+    async fn pass(&mut self) -> Pass {
+        let serving = self.broker.serving.load_full();
+        let (mut good, mut bad) = (0, Vec::new());
+        for (target, result) in target_check::check_targets(&serving).await {
+            let wrong = matches!(result, Err(Wrong::Configuration(_)));
+            metrics::gauge!("jit_target_wrong", "target" => target.clone()).set(f64::from(u8::from(wrong)));
+            match &result {
+                Ok(()) => good += 1,
+                Err(_) => bad.push(target.clone()),
+            }
+            // The same answer is no news.
+            if self.before.get(&target) == Some(&result) {
+                continue;
+            }
+            match &result {
+                Ok(()) => tracing::info!(target, "target checked"),
+                Err(reason) => tracing::error!(
+                    target,
+                    %reason,
+                    "the target's configuration is wrong, or the target is away; `jit-broker config check` says more"
+                ),
+            }
+            self.before.insert(target, result);
+        }
+        match bad.is_empty() {
+            true => Pass::done([("targets", good)], Next::Every(self.every)),
+            false => Pass::failed(format!("wrong or away: {}", bad.join(", "))),
+        }
+    }
+}
+
+/// SIGHUP reads the configuration anew. What comes of it is logged and on record.
+struct ReloadOnSignal {
+    hangup: Signal,
+    reloader: Arc<Reloader>,
+    /// A signal has come. The first pass of all has none.
+    wanted: bool,
+}
+
+#[async_trait]
+impl Task for ReloadOnSignal {
+    fn name(&self) -> &str {
+        "reload-on-signal"
+    }
+
+    fn pace(&self) -> Pace {
+        RELOADS
+    }
+
+    async fn pass(&mut self) -> Pass {
+        if !std::mem::take(&mut self.wanted) {
+            return Pass::done([], Next::WhenWoken);
+        }
+        // That a configuration is refused is shown as the configuration's state, until one serves, whoever reads it.
+        let refused = self.reloader.reload(Trigger::Signal, false).await.is_err();
+        Pass::done([("refused", u64::from(refused))], Next::WhenWoken)
+    }
+
+    async fn woken(&mut self) {
+        if self.hangup.recv().await.is_none() {
+            std::future::pending().await
+        }
+        self.wanted = true;
+    }
+}
