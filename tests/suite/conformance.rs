@@ -106,11 +106,12 @@ async fn the_conjur_driver_conforms() {
 }
 
 /// A mistake, and what the kit must find it by.
-const MISTAKES: [(&str, &[&str]); 12] = [
+const MISTAKES: [(&str, &[&str]); 13] = [
     ("revoke-does-nothing", &["lifecycle::it_ends", "lifecycle::a_name_alone_is_enough"]),
     ("second-revoke-fails", &["lifecycle::a_second_revocation_succeeds"]),
     ("sessions-stay", &["lifecycle::a_session_ends_with_it", "hostile::one_that_comes_back_stays_out"]),
     ("sessions-first", &["hostile::one_that_comes_back_stays_out"]),
+    ("stops-at-a-lock", &["hostile::one_that_holds_all_it_may_is_gone"]),
     ("no-expiry", &["lifecycle::it_is_seen"]),
     ("renew-does-nothing", &["lifecycle::it_is_renewed"]),
     ("takes-over", &["names::a_taken_name_is_a_conflict"]),

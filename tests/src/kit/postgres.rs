@@ -53,7 +53,7 @@ allowed = ["SELECT * FROM items"]
 refused = ["DELETE FROM items", "CREATE ROLE x"]
 holds = [
   "BEGIN; LOCK TABLE items IN ACCESS SHARE MODE; SELECT pg_advisory_lock(7); DECLARE held CURSOR FOR SELECT * FROM items",
-  "BEGIN; ALTER ROLE CURRENT_USER SET work_mem = '2MB'",
+  "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'held by its own account'",
 ]
 change_password = "ALTER ROLE CURRENT_USER PASSWORD '{{new}}'"
 "#

@@ -59,6 +59,8 @@ pub enum Mistake {
     SessionsStay,
     /// `revoke` ends sessions before it takes the right to log in.
     SessionsFirst,
+    /// `revoke` gives up where the account holds its own row locked.
+    StopsAtALock,
     /// The backend's expiry is not set.
     NoExpiry,
     /// `renew` says that it did.
@@ -220,7 +222,7 @@ impl SqlDriver for Careless {
         }
         let disable = |sql: &mut dyn Sql| match sql.execute(None, &[DISABLE.with([Param::Ident(name)])]) {
             // The account may hold its own row: who holds it is ended, and then there is another try.
-            Err(error) if error.code() == Some(LOCKED) => {
+            Err(error) if error.code() == Some(LOCKED) && mistake != Mistake::StopsAtALock => {
                 end_sessions(sql, name)?;
                 sql.execute(None, &[DISABLE.with([Param::Ident(name)])])
             }
