@@ -203,10 +203,16 @@ async fn reload(
     reply(reloaded.map_err(|detail| Refused::InvalidRequest { field: None, detail }))
 }
 
-async fn archive(State(broker): State<Arc<Broker>>, Query(query): Query<ArchiveQuery>) -> Response {
+async fn archive(
+    State(broker): State<Arc<Broker>>,
+    ConnectInfo(Peer(operator)): ConnectInfo<Peer>,
+    Query(query): Query<ArchiveQuery>,
+) -> Response {
     let archived = async {
         let asked = ArchiveAsked { keep: query.keep.map(|keep| keep.to_string()) };
-        broker.commit(Change::record(AuditEvent::new(Event::AdminArchive(asked), Timestamp::now()))).await?;
+        broker
+            .commit(Change::record(AuditEvent::new(Event::AdminArchive(asked), Timestamp::now()).by(operator)))
+            .await?;
         let detail = match tasks::archive::once(&broker, query.keep).await {
             Some(Ok(segments)) => return Ok(segments),
             Some(Err(error)) => with_causes(&error),
