@@ -161,6 +161,11 @@ async fn records_are_found_by_lease_event_and_workload_and_an_export_overwrites_
     assert_eq!(show(&["--event", "issue.granted", "--last", "1"]), ["issue.granted"]);
     assert_eq!(show(&["--workload", "payment-other"]), Vec::<Value>::new());
     assert!(show(&["--workload", "payment-service"]).len() >= 3);
+    assert_eq!(show(&["--event", "issue.", "--since", "1h"]), ["issue.granted", "issue.granted"]);
+    let granted = world.events("issue.granted");
+    let request = granted.iter().find(|record| record["lease_id"] == first.as_str()).unwrap()["request_id"].clone();
+    assert_eq!(show(&["--request", request.as_str().unwrap()])[0], "issue.granted");
+    assert_eq!(show(&["--request", "req_00000000000000000000000000"]), Vec::<Value>::new());
     let table = expect(&world.cli(&["audit", "show", "--lease", &first]), 0);
     assert!(table.contains("payment-service") && table.contains("app_read_only"), "{table}");
 

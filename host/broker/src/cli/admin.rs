@@ -1,10 +1,12 @@
 //! `lease` and `reconcile`.
 
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
 use jit_api::LeaseState;
 use jit_api::admin::{AdminLease, AdminLeases, ClockConfirmed, ReconcileReport, TargetReport};
 
 use super::client::{AdminClient, SocketArg};
+use super::relative::relative;
 use super::{Format, Stop, block_on};
 use jit_api::url::encode;
 
@@ -142,6 +144,7 @@ async fn run_lease(command: LeaseCommand) -> Result<(), Stop> {
 
 fn print_leases(leases: &[AdminLease]) {
     let mut table = table(&["LEASE", "STATE", "WORKLOAD", "TARGET", "ROLE", "ACCOUNT", "EXPIRES", "TRIES"]);
+    let now = Timestamp::now();
     for lease in leases {
         table.add_row([
             lease.lease_id.as_str(),
@@ -150,7 +153,7 @@ fn print_leases(leases: &[AdminLease]) {
             &lease.target,
             &lease.role,
             &lease.account,
-            &lease.expires_at.to_string(),
+            &format!("{} ({})", lease.expires_at, relative(lease.expires_at, now)),
             &lease.attempts.to_string(),
         ]);
     }

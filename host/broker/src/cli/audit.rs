@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
 use jit_core::ttl::Ttl;
 use jit_tlog::checkpoint::{Checkpoint, LogKey, Origin, VerifierKey};
 use serde_json::Value;
@@ -27,7 +28,7 @@ use jit_ledger::audit::verify::{Options, verify};
 pub(super) enum AuditCommand {
     /// Show records, newest last.
     #[command(
-        after_help = "Examples:\n  jit-broker audit show --last 20\n  jit-broker audit show --lease lease_01jd3x7k2m9v5q8w4r6t0y1z3b --format json\n  jit-broker audit show --event issue.denied"
+        after_help = "Examples:\n  jit-broker audit show --last 20\n  jit-broker audit show --lease lease_01jd3x7k2m9v5q8w4r6t0y1z3b --format json\n  jit-broker audit show --event issue.denied --since 1h\n  jit-broker audit show --request req_01m8ngmmg1ydnwb07w6ax3p19a    # as the reply and the log have it"
     )]
     Show {
         #[command(flatten)]
@@ -44,6 +45,12 @@ pub(super) enum AuditCommand {
         /// Only records of this workload.
         #[arg(long)]
         workload: Option<String>,
+        /// Only records of this request.
+        #[arg(long, value_name = "ID")]
+        request: Option<String>,
+        /// Only records that are younger than this.
+        #[arg(long, value_name = "DURATION")]
+        since: Option<Ttl>,
         /// Output format.
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
@@ -110,8 +117,10 @@ pub(super) enum AuditCommand {
 
 pub(super) fn run(command: AuditCommand) -> Result<(), Stop> {
     match command {
-        AuditCommand::Show { config, last, lease, event, workload, format } => {
-            let filter = Filter { lease, event, workload };
+        AuditCommand::Show { config, last, lease, event, workload, request, since, format } => {
+            let since = since
+                .and_then(|since| Timestamp::now().checked_sub(SignedDuration::from_secs(since.seconds().into())).ok());
+            let filter = Filter { lease, event, workload, request, since };
             block_on(show(&config, last, filter, format))?;
             Ok(())
         }
@@ -128,6 +137,8 @@ struct Filter {
     lease: Option<String>,
     event: Option<String>,
     workload: Option<String>,
+    request: Option<String>,
+    since: Option<Timestamp>,
 }
 
 impl Filter {
@@ -137,7 +148,16 @@ impl Filter {
             let event = record["event"].as_str().unwrap_or("");
             event == wanted || (wanted.ends_with('.') && event.starts_with(wanted.as_str()))
         });
-        event && is("lease_id", &self.lease) && is("workload", &self.workload)
+        let young = self.since.is_none_or(|since| {
+            // A record without a time that can be read is shown: nothing is hidden for its form.
+            let written = record["timestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+            written.is_none_or(|written| written >= since)
+        });
+        event
+            && young
+            && is("lease_id", &self.lease)
+            && is("workload", &self.workload)
+            && is("request_id", &self.request)
     }
 }
 
