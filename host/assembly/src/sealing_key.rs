@@ -87,7 +87,7 @@ fn read_private(path: &Path) -> Result<SecretString, SealingKeyError> {
     })
 }
 
-/// Makes a key and its file (0600), whose folder exists. It never replaces one.
+/// Makes a key and its file (0600), and its folder where there is none. It never replaces one.
 ///
 /// # Errors
 /// [`SealingKeyError::File`], also when there is one already.

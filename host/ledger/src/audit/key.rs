@@ -71,7 +71,7 @@ pub fn read(path: &Path) -> Result<SecretString, KeyFileError> {
     private::read(path).map_err(unread(path))
 }
 
-/// Makes a key and its file (0600), whose folder exists. It never replaces one.
+/// Makes a key and its file (0600), and its folder where there is none. It never replaces one.
 ///
 /// # Errors
 /// [`KeyFileError::File`], also when there is one already.
@@ -81,7 +81,7 @@ pub fn generate(path: &Path) -> Result<LogKey, KeyFileError> {
     Ok(key)
 }
 
-/// Writes the file of a new signing key (0600), whose folder exists. It never replaces one.
+/// Writes the file of a new signing key (0600), and its folder where there is none. It never replaces one.
 ///
 /// # Errors
 /// [`KeyFileError::File`], also when there is one already.
