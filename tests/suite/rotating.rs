@@ -226,7 +226,7 @@ async fn an_account_of_the_same_name_in_another_server_is_not_rotated() {
     world.start(&[]);
     let refused = world.ask(None).await.unwrap();
     assert_eq!(refused.status, 503, "{}", refused.text);
-    assert!(refused.text_at("/detail").contains("than the one that has the account"), "{}", refused.text);
+    assert!(refused.text_at("/detail").contains("is not the server that has the account"), "{}", refused.text);
     let _told = now(&world);
     let row = world.rotation_becomes("a step that fails", |row| row["attempts"].as_u64() > Some(0)).await;
     assert!(row["last_error"].as_str().unwrap().contains("what answers now is"), "{row}");
@@ -399,7 +399,9 @@ async fn a_rotation_that_cannot_be_made_is_made_when_the_server_is_back() {
     world.lock_out_broker(true).await.unwrap();
     let _not_yet = now(&world);
     let row = world.rotation_becomes("failing", |row| row["attempts"].as_u64() >= Some(2)).await;
-    assert_eq!(row["phase"], "staging", "{row}");
+    // It fails where it asks for the account's place, or a step later where it has just heard that.
+    assert!(row["phase"] == "stable" || row["phase"] == "staging", "{row}");
+    assert_eq!(row["generation"], 1, "{row}");
     let meanwhile = world.granted().await;
     assert_eq!(meanwhile.password(), held.password());
     assert!(!world.events("rotation.failed").is_empty());

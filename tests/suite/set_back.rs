@@ -106,16 +106,16 @@ async fn a_store_that_lacks_what_its_export_has_ends_no_account_that_it_forgot()
     eventually("it is on record", async || world.events("removal.braked").len() == 1).await;
     let braked = &world.events("removal.braked")[0];
     assert_eq!((&braked["accounts"], &braked["named"]), (&json!(2), &json!(names(&lost))), "{braked}");
-    assert!(braked["error"].as_str().unwrap().contains("the store was set back"), "{braked}");
+    assert!(braked["error"].as_str().unwrap().contains("the store was rolled back"), "{braked}");
     let log = world.process().log();
-    assert!(log.contains("the store was set back") && log.contains("audit.jsonl has "), "{log}");
+    assert!(log.contains("the store was rolled back") && log.contains("audit.jsonl has "), "{log}");
     let client = world.client();
     let target = ["target=\"inventory_db\""];
     assert_eq!(client.metric("jit_removals_braked", &target).await.unwrap(), 2.0);
     assert_eq!(client.metric("jit_store_set_back", &[]).await.unwrap(), 1.0);
     let told = held(&world);
     assert_eq!(told.iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>(), names(&lost));
-    assert!(told.iter().all(|(_, reason, expires)| reason.contains("was set back") && *expires), "{told:?}");
+    assert!(told.iter().all(|(_, reason, expires)| reason.contains("was rolled back") && *expires), "{told:?}");
 
     // No pass ends them, and neither does a restart with the export out of the way.
     reconcile(&world, &[]).await;
