@@ -2,20 +2,15 @@
 //! test nobody can find is a claim that nobody can check.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
+
+use xtask::plugins::root;
 
 const PAGES: [&str; 3] = ["docs/security.md", "docs/comparison.md", "ARCHITECTURE.md"];
 /// Folders with tests.
 const FOLDERS: [&str; 5] = ["host", "plugins", "sdk", "tests", "xtask"];
 /// Folders that other programs fill.
 const NOT_OURS: [&str; 2] = ["target", "node_modules"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
 
 /// The tree's Rust.
 struct Tree {

@@ -2,32 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use xtask::plugins::root;
+use xtask::prose::all_pages;
 
 /// What the first part of a path must be for it to be one of this tree.
 const TOP: [&str; 9] = ["host/", "sdk/", "wit/", "plugins/", "tests/", "xtask/", "fuzz/", "docs/", "deploy/"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// The pages that a person reads.
-fn pages() -> Vec<PathBuf> {
-    let mut found: Vec<_> =
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(|page| root().join(page)).into();
-    let mut folders = vec![root().join("docs")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "md") {
-                found.push(path);
-            }
-        }
-    }
-    found
-}
 
 /// `a/{b,c}.rs` is two paths.
 fn each(path: &str) -> Vec<String> {
@@ -90,7 +70,7 @@ fn every_file_that_a_page_names_is_there() {
         .collect();
     let mut wrong = Vec::new();
     let mut checked = 0;
-    for page in pages() {
+    for page in all_pages(&root()).unwrap() {
         let text = fs::read_to_string(&page).unwrap();
         for path in named(&text, &crates) {
             checked += 1;

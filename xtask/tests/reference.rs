@@ -7,13 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use xtask::plugins::root;
+
 /// How a metric is made in the source: the macro, and the kind that the page says.
 const MACROS: [(&str, &str); 3] =
     [("metrics::counter!(", "counter"), ("metrics::gauge!(", "gauge"), ("metrics::histogram!(", "histogram")];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -132,7 +130,6 @@ fn the_page_has_every_audit_event_with_its_fields_and_no_other() {
 
 #[test]
 fn no_page_links_to_what_is_not_there() {
-    let root = xtask::plugins::root();
-    let found = xtask::book::links::broken(&root, &xtask::prose::all_pages(&root).unwrap()).unwrap();
+    let found = xtask::book::links::broken(&root(), &xtask::prose::all_pages(&root()).unwrap()).unwrap();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

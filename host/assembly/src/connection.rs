@@ -128,7 +128,11 @@ fn host(url: &Url) -> String {
     url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
-fn read_ca(path: &Path) -> anyhow::Result<Vec<u8>> {
+/// Reads certificates of authorities (PEM).
+///
+/// # Errors
+/// With what is wrong with the file. Whether each certificate can be used is for its user to say.
+pub fn read_ca(path: &Path) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
     let failed = || format!("the certificates of `ca` ({shown}) cannot be read");
     // Asked before opening: opening a pipe waits for its writer.

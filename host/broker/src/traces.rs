@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
+use jit_assembly::connection::read_ca;
 use jit_config::Traces;
 use opentelemetry::trace::{SpanKind, TraceContextExt as _, TraceId, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
@@ -26,8 +27,6 @@ use secrecy::ExposeSecret as _;
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the last batch has at a stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
-/// The largest file of authorities, in bytes.
-const MOST_PEM: u64 = 1024 * 1024;
 /// The most bytes of a collector's answer that are read.
 const MOST_ANSWER: usize = 64 * 1024;
 
@@ -132,9 +131,7 @@ impl Collector {
             .https_only(secure)
             .timeout(SEND_DEADLINE);
         if let Some(ca) = &traces.ca {
-            let read = jit_files::read_capped(ca, MOST_PEM).with_context(|| format!("ca {}", ca.display()))?;
-            let pem = read.with_context(|| format!("ca {} has more than {MOST_PEM} bytes", ca.display()))?;
-            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem)?);
+            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&read_ca(ca)?)?);
         } else if !secure {
             builder = builder.tls_certs_only([]);
         }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroU128};
 use std::str::FromStr;
-use std::sync::Arc;
 
 use crate::id::{LeaseId, RequestId};
 
@@ -52,10 +51,16 @@ impl fmt::Display for TraceParent {
     }
 }
 
+#[derive(Debug, Clone)]
+enum Who {
+    Request(RequestId),
+    Lease(LeaseId),
+}
+
 /// For whom a call to a backend is made.
 #[derive(Debug, Clone, Default)]
 pub struct OnBehalf {
-    id: Option<Arc<str>>,
+    who: Option<Who>,
     /// The trace that the call belongs to.
     pub trace: Option<TraceParent>,
 }
@@ -64,19 +69,31 @@ impl OnBehalf {
     /// For a request.
     #[must_use]
     pub fn of_request(id: &RequestId) -> Self {
-        Self { id: Some(id.as_str().into()), trace: None }
+        Self { who: Some(Who::Request(id.clone())), trace: None }
     }
 
     /// For the end of a lease, which no request waits for.
     #[must_use]
     pub fn of_lease(id: &LeaseId) -> Self {
-        Self { id: Some(id.as_str().into()), trace: None }
+        Self { who: Some(Who::Lease(id.clone())), trace: None }
     }
 
     /// The request's or the lease's id: lower-case letters, digits and one `_`.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+        self.who.as_ref().map(|who| match who {
+            Who::Request(id) => id.as_str(),
+            Who::Lease(id) => id.as_str(),
+        })
+    }
+
+    /// The request, if it is one.
+    #[must_use]
+    pub fn request(&self) -> Option<&RequestId> {
+        match &self.who {
+            Some(Who::Request(id)) => Some(id),
+            Some(Who::Lease(_)) | None => None,
+        }
     }
 }
 

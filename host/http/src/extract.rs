@@ -11,14 +11,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
-use jiff::Timestamp;
 use jit_core::id::RequestId;
 use jit_identity::{Evidence, Rejected, Unverified, Verified};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 
-use crate::trace::NotAccepted;
+use crate::trace::{self, NotAccepted};
 
 use super::{App, MOST_BODY};
 use crate::problem::HttpRefused;
@@ -37,9 +36,8 @@ pub struct Id(pub RequestId);
 impl<S: Sync> FromRequestParts<S> for Id {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let id = parts.extensions.get::<Id>().cloned();
-        Ok(id.unwrap_or_else(|| Id(RequestId::generate(Timestamp::now()))))
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(trace::request_id()))
     }
 }
 

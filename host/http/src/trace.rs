@@ -17,19 +17,13 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::extract::Id;
-
 /// The most characters of a path that the log has.
 const MOST_PATH: usize = 200;
-
-tokio::task_local! {
-    static REQUEST: RequestId;
-}
 
 /// The id of the request that is being answered: the one that its reply and the log have. A new one where none is.
 #[must_use]
 pub fn request_id() -> RequestId {
-    REQUEST.try_with(Clone::clone).unwrap_or_else(|_| RequestId::generate(Timestamp::now()))
+    trace::on_behalf().request().cloned().unwrap_or_else(|| RequestId::generate(Timestamp::now()))
 }
 
 /// What a refusal tells the log beside its reply.
@@ -51,12 +45,11 @@ pub struct NotAccepted(pub String);
 ///
 /// A `traceparent` of the caller's (W3C Trace Context) names the trace that the span belongs to; one that cannot be
 /// read is none.
-pub(crate) async fn traced<W>(mut request: Request, work: impl FnOnce(Request, RequestId) -> W) -> Response
+pub(crate) async fn traced<W>(request: Request, work: impl FnOnce(Request, RequestId) -> W) -> Response
 where
     W: Future<Output = Response>,
 {
     let id = RequestId::generate(Timestamp::now());
-    request.extensions_mut().insert(Id(id.clone()));
     let started = Instant::now();
     let path: String = request.uri().path().escape_debug().take(MOST_PATH).collect();
     let parent = parent(&request);
@@ -86,7 +79,7 @@ where
         tell(&reply, started);
         reply
     };
-    REQUEST.scope(id.clone(), trace::scope(on_behalf, told.instrument(span))).await
+    trace::scope(on_behalf, told.instrument(span)).await
 }
 
 /// A layer for routes that need nothing else around them.

@@ -145,7 +145,7 @@ pub struct PolicyView {
     pub verdict: String,
     /// Its reason.
     pub reason: Option<String>,
-    /// The lease lives at most so many seconds.
+    /// The longest that the lease may live, in seconds.
     pub max_ttl_seconds: Option<u64>,
     /// The role that it wants instead of the one asked for.
     pub narrower_role: Option<String>,

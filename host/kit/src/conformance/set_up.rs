@@ -58,7 +58,7 @@ impl Stand {
         let login = expectations.login.clone().map(Login::new).transpose()?;
         let connection = connection_of(&config, fixture.connection.as_deref())?;
         let wrong_file = scratch.join("wrong-credential");
-        write_private(&wrong_file, "not-the-credential-canary")?;
+        jit_files::private::write_new(&wrong_file, "not-the-credential-canary")?;
         let authority_file = scratch.join("wrong-authority.pem");
         std::fs::write(&authority_file, super::STRANGE_AUTHORITY)?;
         let variant = |wanted: bool, why: &str, variant: Variant<'_>| {
@@ -120,11 +120,4 @@ fn load(runtime: &Runtime, component: &Path) -> Result<DriverPlugin> {
 fn connection_of(config: &Config, name: Option<&str>) -> Result<Option<Connection>> {
     let Some(name) = name else { return Ok(None) };
     compose::connection(config, name).map(Some)
-}
-
-fn write_private(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    Ok(file.write_all(text.as_bytes())?)
 }

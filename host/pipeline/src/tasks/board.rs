@@ -90,13 +90,7 @@ impl Board {
     /// Changes a task's state, and makes one where there is none.
     fn change<T>(&self, task: &str, change: impl FnOnce(&mut State, Timestamp) -> T) -> T {
         let now = self.clock.wall();
-        let mut tasks = self.tasks();
-        if !tasks.contains_key(task) {
-            tasks.insert(task.to_owned(), State::default());
-        }
-        // It is there: it was put there a line above.
-        let mut none = State::default();
-        change(tasks.get_mut(task).unwrap_or(&mut none), now)
+        change(self.tasks().entry(task.to_owned()).or_default(), now)
     }
 
     /// A task is there. When the value is dropped in a panic, the task counts as ended; dropped otherwise, it is gone.

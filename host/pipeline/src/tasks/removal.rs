@@ -22,7 +22,7 @@ use jit_core::name::TargetName;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::driver::{self, Next, Pace, Pass, Task};
+use super::driver::{Next, Pace, Pass, Task};
 use crate::broker::Broker;
 use crate::removal::{Attempt, attempt, begin, expire_unrecorded};
 use jit_ledger::{LeaseFilter, StoreError};
@@ -160,13 +160,7 @@ impl Task for Removal {
     }
 }
 
-/// Runs until the broker stops.
-pub async fn run(broker: Arc<Broker>) {
-    let (board, stopping) = (Arc::clone(&broker.board), broker.stopping.clone());
-    driver::run(Removal::new(broker), board, stopping).await;
-}
-
-/// Takes up what is due now, as one of the broker's tasks; [`run`] may be at it as well.
+/// Takes up what is due now, as one of the broker's tasks; [`Removal`] may be at it as well.
 ///
 /// # Errors
 /// When the store fails.

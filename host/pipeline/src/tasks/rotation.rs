@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use jit_core::rotation::Due;
 
-use super::driver::{self, Next, Pace, Pass, Task};
+use super::driver::{Next, Pace, Pass, Task};
 use crate::broker::Broker;
 use crate::rotation::state::{self, Record};
 use crate::rotation::{Site, task, trust};
@@ -63,12 +63,6 @@ impl Task for RotationTask {
     async fn woken(&mut self) {
         self.broker.wake.rotation.notified().await;
     }
-}
-
-/// Runs until the broker stops.
-pub async fn run(broker: Arc<Broker>) {
-    let (board, stopping) = (Arc::clone(&broker.board), broker.stopping.clone());
-    driver::run(RotationTask::new(broker), board, stopping).await;
 }
 
 /// A password that no configured key opens is told at start, in words that say what follows.

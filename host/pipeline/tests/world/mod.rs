@@ -43,7 +43,9 @@ use jit_pipeline::rotation::RotatingAccount;
 use jit_pipeline::sealing::Sealer;
 use jit_pipeline::space::Space;
 use jit_pipeline::target::{ChainLink, Serving, Target, TargetRole};
-use jit_pipeline::tasks;
+use jit_pipeline::tasks::driver;
+use jit_pipeline::tasks::removal::Removal;
+use jit_pipeline::tasks::rotation::RotationTask;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -296,8 +298,10 @@ impl World {
 
     /// Lets the tasks of removal and rotation and everything that was spawned go on for that long.
     pub(crate) async fn pass(&self, broker: &Arc<Broker>, time: Duration) {
-        let removal = tokio::spawn(tasks::removal::run(Arc::clone(broker)));
-        let rotation = tokio::spawn(tasks::rotation::run(Arc::clone(broker)));
+        let (board, stopping) = (&broker.board, &broker.stopping);
+        let removal = tokio::spawn(driver::run(Removal::new(Arc::clone(broker)), Arc::clone(board), stopping.clone()));
+        let rotation =
+            tokio::spawn(driver::run(RotationTask::new(Arc::clone(broker)), Arc::clone(board), stopping.clone()));
         tokio::time::sleep(time).await;
         for task in [removal, rotation] {
             task.abort();
