@@ -151,8 +151,11 @@ async fn what_live_leases_need_is_not_dropped_unless_it_is_forced() {
     // A start says it too, and what is there again is used.
     drop(world.broker.take());
     world.start(&[]).await;
-    let log = std::fs::read_to_string(world.log_path()).unwrap();
-    assert!(log.contains("this configuration cannot remove accounts that are still there"), "{log}");
+    eventually("the start names the account", async || {
+        let log = std::fs::read_to_string(world.log_path()).unwrap();
+        log.contains("this configuration cannot remove accounts that are still there")
+    })
+    .await;
     std::fs::write(world.config(), before).unwrap();
     let mended = world.cli(&["config", "reload"]);
     assert!(mended.status.success(), "{}", text(&mended));

@@ -78,6 +78,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
         ],
     ),
     ("xtask", &["jit-plugin-build"]),
+    ("xtask-launch", &[]),
 ];
 
 /// Crates that only tests may depend on.

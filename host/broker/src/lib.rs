@@ -10,6 +10,7 @@ mod administered;
 mod background;
 pub mod cli;
 mod descriptors;
+pub mod memory;
 mod metrics_described;
 pub mod serve;
 mod traces;

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    jit_broker::memory::bound_pools();
     jit_broker::cli::run()
 }

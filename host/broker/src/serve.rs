@@ -41,8 +41,6 @@ const SECONDS: &[f64] =
 
 /// How long the background tasks have for their last pass at a stop.
 const LAST_PASSES: Duration = Duration::from_secs(5);
-/// How long a start waits for what the servers say of where they are.
-const TELLING: Duration = Duration::from_secs(3);
 
 /// Serves what `source` says until SIGTERM or SIGINT. `ready` is told once requests are answered.
 ///
@@ -151,9 +149,8 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
         let admin = server::bind_admin(&config.server.admin_socket)?;
         compose::record_start(&broker, &composed.loaded.load()).await?;
         compose::warn_of_weak_ends(&broker.serving.load());
-        // It asks the servers where they are. One that does not answer holds up no start.
-        let telling = broker.tasks.spawn(reload::tell_orphans(Arc::clone(&broker), composed.loaded.load_full()));
-        drop(tokio::time::timeout(TELLING, telling).await);
+        // It asks the servers where they are, so it runs beside the start: one that does not answer holds up nothing.
+        broker.tasks.spawn(reload::tell_orphans(Arc::clone(&broker), composed.loaded.load_full()));
         let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
         broker.leftovers.recall(&*broker.store).await.context("looking for accounts that wait for a person")?;
         Ok((admin, recovered))
