@@ -30,17 +30,16 @@ use jit_ledger::Change;
 use jit_ledger::Store;
 use jit_ledger::audit;
 use jit_pipeline::birth;
-use jit_pipeline::broker::Archiving;
-use jit_pipeline::broker::Broker;
-use jit_pipeline::broker::COMMIT_DEADLINE;
-use jit_pipeline::broker::Parts;
+use jit_pipeline::broker::{Broker, Parts};
 use jit_pipeline::denials::DenialBudget;
+use jit_pipeline::ledger::COMMIT_DEADLINE;
 use jit_pipeline::limits::RateLimits;
 use jit_pipeline::ports::Clock as _;
 use jit_pipeline::ports::Drivers;
 use jit_pipeline::ports::SystemClock;
 use jit_pipeline::space::Space;
 use jit_pipeline::target::Serving;
+use jit_pipeline::tasks::archive::Archiving;
 use jit_runtime::Connection;
 use jit_runtime::Grant;
 use jit_runtime::Limits;
@@ -111,7 +110,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
     let space = Space::new(store::file(&config.store), &exports, config.store.marks);
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
-    let broker = Broker::new(Parts {
+    let broker = Arc::new(Broker::new(Parts {
         store: Arc::clone(&store),
         space,
         exports: config.audit.export.len(),
@@ -128,7 +127,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
         birth,
         bound: config.reconcile_bound,
         clock: Arc::new(SystemClock),
-    });
+    }));
     let loaded = Arc::new(ArcSwap::new(loaded));
     Ok(Composed { broker, loaded, store, runtime, sessions })
 }
@@ -405,7 +404,11 @@ pub async fn record_start(broker: &Broker, loaded: &Loaded) -> anyhow::Result<()
     let mut events = vec![AuditEvent::new(Event::BrokerStarted(process), now)];
     let loaded = loaded.plugins.values().map(|plugin| AuditEvent::new(Event::PluginLoaded(served(plugin)), now));
     events.extend(loaded);
-    broker.commit(Change::events(events)).await.map_err(|error| anyhow!("the audit log cannot be written: {error}"))
+    broker
+        .ledger
+        .commit(Change::events(events))
+        .await
+        .map_err(|error| anyhow!("the audit log cannot be written: {error}"))
 }
 
 /// What the record says of a plugin: which bytes, with which grants.

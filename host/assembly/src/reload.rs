@@ -257,7 +257,7 @@ impl Reloader {
 
     async fn record_refusal(&self, error: &anyhow::Error, trigger: Trigger) {
         let events = compose::rejections(error, trigger.as_str());
-        if let Err(error) = self.broker.commit(Change::events(events)).await {
+        if let Err(error) = self.broker.ledger.commit(Change::events(events)).await {
             tracing::error!(%error, "the refusal could not be recorded");
         }
     }
@@ -279,7 +279,7 @@ impl Reloader {
         };
         let (runtime, for_loading, before) =
             (Arc::clone(&self.loader.runtime), config.clone(), Arc::clone(&old.loaded));
-        if self.broker.sealer.is_none() && config.targets.values().any(|target| !target.rotating.is_empty()) {
+        if !self.broker.rotation.has_key() && config.targets.values().any(|target| !target.rotating.is_empty()) {
             return Err(anyhow::anyhow!(
                 "a rotating account needs [store] sealing_key, which holds only after a restart"
             ));
@@ -300,7 +300,7 @@ impl Reloader {
             tracing::error!(orphan, "forced: these accounts cannot be removed by the broker now");
         }
         report.orphans = orphans;
-        self.broker.commit(Change::events(events(&report, trigger, &old.loaded, &new.loaded))).await?;
+        self.broker.ledger.commit(Change::events(events(&report, trigger, &old.loaded, &new.loaded))).await?;
         self.loader.loaded.store(new.loaded);
         self.broker.serving.store(new.serving);
         if let Some(identity) = identity {

@@ -39,20 +39,20 @@ pub(crate) struct Parts<'p> {
 /// Starts every task.
 pub(crate) fn start(broker: &Arc<Broker>, parts: Parts<'_>) -> Driver {
     let Parts { config, recovered, metrics, reloader, hangup } = parts;
-    let mut driver = Driver::new(Arc::clone(&broker.board), broker.stopping.clone());
-    driver.start(tasks::removal::Removal::new(Arc::clone(broker)));
+    let mut driver = Driver::new(Arc::clone(&broker.board), broker.work.stopping.clone());
+    driver.start(tasks::removal::Removal::new(Arc::clone(&broker.sweep)));
     let interval = config.reconcile_interval;
-    driver.start(tasks::reconcile::Reconciliation::new(Arc::clone(broker), interval, recovered));
-    driver.start(tasks::maintain::Upkeep::new(Arc::clone(broker)));
+    driver.start(tasks::reconcile::Reconciliation::new(Arc::clone(&broker.reconcile), interval, recovered));
+    driver.start(tasks::maintain::Upkeep::new(broker.upkeep()));
     driver.start(WayIn::new(Arc::clone(&reloader)));
-    driver.start(tasks::rotation::RotationTask::new(Arc::clone(broker)));
-    driver.start(tasks::housekeeping::Housekeeping::new(Arc::clone(broker), config.store.keep_revoked));
+    driver.start(tasks::rotation::RotationTask::new(broker.operate.clone(), broker.beside()));
+    driver.start(tasks::housekeeping::Housekeeping::new(Arc::clone(&broker.housekeeping), config.store.keep_revoked));
     let exports = config.audit.export.iter().zip(&broker.exported);
     for (number, (Export::Jsonl { path }, exported)) in (1..).zip(exports) {
         let (store, options) = (Arc::clone(&broker.store), JsonlOptions::new(path.clone()));
         driver.start(tasks::export::Export::new(number, store, options, Arc::clone(exported)));
     }
-    if let Some(archive) = tasks::archive::Archive::new(Arc::clone(broker)) {
+    if let Some(archive) = tasks::archive::Archive::new(Arc::clone(&broker.archive)) {
         driver.start(archive);
     }
     driver.start(MetricsUpkeep { metrics });

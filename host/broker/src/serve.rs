@@ -26,9 +26,9 @@ use jit_http::places::Places;
 use jit_http::server::{self, Door};
 use jit_ledger::Change;
 use jit_pipeline::broker::Broker;
-use jit_pipeline::removal;
 use jit_pipeline::tasks;
 use jit_pipeline::tasks::driver::Driver;
+use jit_pipeline::undo;
 
 use crate::administered::Served;
 use crate::background;
@@ -150,14 +150,14 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
         compose::record_start(&broker, &composed.loaded.load()).await?;
         compose::warn_of_weak_ends(&broker.serving.load());
         // It asks the servers where they are, so it runs beside the start: one that does not answer holds up nothing.
-        broker.tasks.spawn(reload::tell_orphans(Arc::clone(&broker), composed.loaded.load_full()));
-        let recovered = removal::recover(&broker).await.context("recovery after the last stop")?;
+        broker.work.spawn(reload::tell_orphans(Arc::clone(&broker), composed.loaded.load_full()));
+        let recovered = undo::recover(&broker.end).await.context("recovery after the last stop")?;
         broker.leftovers.recall(&*broker.store).await.context("looking for accounts that wait for a person")?;
         Ok((admin, recovered))
     };
     let Some((admin, recovered)) = signals.unless_stopped(opened).await? else {
         let _never_announced = std::fs::remove_file(&config.server.admin_socket);
-        let mut nothing = Driver::new(Arc::clone(&broker.board), broker.stopping.clone());
+        let mut nothing = Driver::new(Arc::clone(&broker.board), broker.work.stopping.clone());
         stop(&broker, &mut nothing, config.server.shutdown_grace).await;
         composed.store.close().await;
         return Ok(None);
@@ -174,7 +174,7 @@ impl Started {
         let Self { config, source, mode, contents, metrics, doors, admin, composed, recovered } = self;
         let Composed { broker, loaded, store, runtime, sessions } = composed;
         let Signals { mut terminate, mut interrupt, hangup } = signals;
-        broker.look_at_disk().await;
+        broker.ledger.look_at_disk().await;
         let Doors { public, operators, tls, room } = doors;
         let loader = Loader { loaded, runtime, sessions };
         let reloader = Reloader::new(Arc::clone(&broker), loader, source, mode, config.clone(), contents);
@@ -284,20 +284,20 @@ fn app(settings: &jit_config::Server, broker: &Arc<Broker>, metrics: PrometheusH
 
 /// What is at work is finished or handed to the next start: nothing is forgotten either way.
 async fn stop(broker: &Arc<Broker>, background: &mut Driver, grace: Duration) {
-    if tasks::housekeeping::give_up_abandoned(broker, true).await > 0
-        && let Err(error) = tasks::removal::once(broker).await
+    if undo::give_up_abandoned(&broker.undo, true).await > 0
+        && let Err(error) = tasks::removal::once(&broker.sweep).await
     {
         tracing::warn!(%error, "the store failed; the next start removes accounts whose reply nobody collected");
     }
-    broker.stopping.cancel();
-    broker.tasks.close();
-    if tokio::time::timeout(grace, broker.tasks.wait()).await.is_err() {
+    broker.work.stopping.cancel();
+    broker.work.tasks.close();
+    if tokio::time::timeout(grace, broker.work.tasks.wait()).await.is_err() {
         tracing::warn!("work in flight did not end in time; the next start continues it");
     }
     let event = AuditEvent::new(Event::BrokerStopped(Process { version: env!("CARGO_PKG_VERSION") }), Timestamp::now());
-    let mut events = broker.denials.take();
+    let mut events = broker.ledger.denials().take();
     events.push(event);
-    if let Err(error) = broker.commit(Change::events(events)).await {
+    if let Err(error) = broker.ledger.commit(Change::events(events)).await {
         tracing::error!(%error, "the stop could not be recorded");
     }
     if !background.ended(LAST_PASSES).await {

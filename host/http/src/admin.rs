@@ -26,7 +26,7 @@ use crate::server::Peer;
 use crate::trace;
 use crate::views::admin_lease;
 use jit_core::operator::Operator;
-use jit_ledger::Change;
+use jit_ledger::{Change, Store};
 use jit_pipeline::broker::Broker;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::revoke;
@@ -108,7 +108,7 @@ pub fn router(broker: Arc<Broker>, administered: Arc<dyn Administered>) -> Route
         .route("/admin/simulate", post(simulate))
         .route("/admin/archive", post(archive))
         .with_state(Arc::clone(&broker))
-        .merge(crate::rotation::router(broker))
+        .merge(crate::rotation::router(broker.operate.clone()))
         .merge(of_configuration)
         .merge(of_status)
         .layer(middleware::from_fn(trace::around))
@@ -132,13 +132,13 @@ async fn list(State(broker): State<Arc<Broker>>, Query(query): Query<ListQuery>)
     reply(listed.await)
 }
 
-async fn find(broker: &Broker, id: &str) -> Result<Lease, Refused> {
+async fn find(store: &dyn Store, id: &str) -> Result<Lease, Refused> {
     let id: LeaseId = id.parse().map_err(|_| Refused::UnknownLease)?;
-    broker.store.lease(&id).await?.ok_or(Refused::UnknownLease)
+    store.lease(&id).await?.ok_or(Refused::UnknownLease)
 }
 
 async fn show(State(broker): State<Arc<Broker>>, Path(id): Path<String>) -> Response {
-    reply(find(&broker, &id).await.map(admin_lease))
+    reply(find(&*broker.store, &id).await.map(admin_lease))
 }
 
 async fn revoke(
@@ -148,17 +148,17 @@ async fn revoke(
     Query(query): Query<RevokeQuery>,
 ) -> Response {
     let result = async {
-        let lease = find(&broker, &id).await?;
+        let lease = find(&*broker.store, &id).await?;
         let event = AuditEvent::of_lease(Event::AdminRevoke(Plain {}), Timestamp::now(), &lease).by(operator);
-        broker.commit(Change::record(event)).await?;
+        broker.ledger.commit(Change::record(event)).await?;
         if query.rotate {
             // First: when it fails, the lease still says whose password it was.
-            operate::rotate_away(&broker, &lease, operator).await?;
+            operate::rotate_away(&broker.operate, &lease, operator).await?;
         }
-        revoke::revoke(&broker, lease, Cause::Operator, true).await
+        revoke::revoke(&broker.revoke, lease, Cause::Operator, true).await
     };
     match result.await {
-        Ok(lease) => revoked_reply(&broker, &lease).await,
+        Ok(lease) => revoked_reply(&broker.rotation, &lease).await,
         Err(refused) => HttpRefused::from(refused).reply_in_full(&trace::request_id()),
     }
 }
@@ -179,8 +179,8 @@ async fn reconcile_now(
         }
         let asked = ReconcileAsked { dry_run: query.dry_run, confirm: query.confirm };
         let event = AuditEvent::new(Event::AdminReconcile(asked), Timestamp::now()).by(operator);
-        broker.commit(Change::record(event)).await?;
-        let report = reconcile::reconcile(&broker, pass, query.target.as_deref()).await;
+        broker.ledger.commit(Change::record(event)).await?;
+        let report = reconcile::reconcile(&broker.reconcile, pass, query.target.as_deref()).await;
         if report.targets.iter().any(|target| target.suspects > 0) {
             // The task looks too, and again when it can tell a suspect from a ghost.
             broker.wake.reconcile.notify_one();
@@ -191,7 +191,7 @@ async fn reconcile_now(
 }
 
 async fn confirm_clock(State(broker): State<Arc<Broker>>, ConnectInfo(Peer(operator)): ConnectInfo<Peer>) -> Response {
-    reply(housekeeping::confirm_clock(&broker, operator).await.map_err(Refused::from))
+    reply(housekeeping::confirm_clock(&broker.housekeeping, operator).await.map_err(Refused::from))
 }
 
 async fn reload(
@@ -211,9 +211,10 @@ async fn archive(
     let archived = async {
         let asked = ArchiveAsked { keep: query.keep.map(|keep| keep.to_string()) };
         broker
+            .ledger
             .commit(Change::record(AuditEvent::new(Event::AdminArchive(asked), Timestamp::now()).by(operator)))
             .await?;
-        let detail = match tasks::archive::once(&broker, query.keep).await {
+        let detail = match tasks::archive::once(&broker.archive, query.keep).await {
             Some(Ok(segments)) => return Ok(segments),
             Some(Err(error)) => with_causes(&error),
             None => "the configuration names no archive: [audit] archive = { path = \"data/archive\" }".to_owned(),

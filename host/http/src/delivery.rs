@@ -7,22 +7,20 @@ use std::task::{Context, Poll};
 use axum::body::{Bytes, HttpBody};
 use http_body::Frame;
 
-use jit_pipeline::broker::Broker;
 use jit_pipeline::issue::Disclosure;
-use jit_pipeline::removal;
-use jit_pipeline::trace::carried;
+use jit_pipeline::undo::{UndoFlow, undelivered};
 
 /// A disclosure that has not reached its caller yet. Dropped, it counts as abandoned.
 pub struct Undelivered {
-    broker: Arc<Broker>,
+    undo: Arc<UndoFlow>,
     disclosure: Option<Disclosure>,
 }
 
 impl Undelivered {
     /// Guards a disclosure.
     #[must_use]
-    pub fn new(broker: &Arc<Broker>, disclosure: Disclosure) -> Self {
-        Self { broker: Arc::clone(broker), disclosure: Some(disclosure) }
+    pub fn new(undo: &Arc<UndoFlow>, disclosure: Disclosure) -> Self {
+        Self { undo: Arc::clone(undo), disclosure: Some(disclosure) }
     }
 
     /// What is to be delivered.
@@ -40,8 +38,7 @@ impl Undelivered {
 impl Drop for Undelivered {
     fn drop(&mut self) {
         if let Some(disclosure) = self.disclosure.take() {
-            let broker = Arc::clone(&self.broker);
-            self.broker.tasks.spawn(carried(async move { removal::abandon(&broker, &disclosure.lease).await }));
+            undelivered(&self.undo, disclosure.lease);
         }
     }
 }

@@ -14,9 +14,9 @@ use super::App;
 use crate::extract::{Id, Json, Returning};
 use crate::leases::{parse_id, view};
 use crate::problem::HttpRefused;
-use jit_pipeline::broker::Broker;
 use jit_pipeline::request::GivenBack;
 use jit_pipeline::revoke::{give_back, revoke_own};
+use jit_pipeline::rotation::RotationFlow;
 
 /// Revoke a lease. Repeatable, and never refused for its rate.
 #[utoipa::path(
@@ -37,9 +37,9 @@ pub async fn revoke_lease(
     Path(lease): Path<String>,
 ) -> Response {
     let (broker, caller) = (&app.broker, &returning.caller);
-    let revoked = async { revoke_own(broker, caller, &parse_id(&lease)?, returning.at_once).await };
+    let revoked = async { revoke_own(&broker.revoke, caller, &parse_id(&lease)?, returning.at_once).await };
     match revoked.await {
-        Ok(lease) => revoked_reply(broker, &lease).await,
+        Ok(lease) => revoked_reply(&broker.rotation, &lease).await,
         Err(refused) => HttpRefused::from(refused).reply(&id),
     }
 }
@@ -65,7 +65,7 @@ pub async fn revoke_leases(
     Json(body): Json<GiveBackRequest>,
 ) -> Response {
     let given_back =
-        async { give_back(&app.broker, &returning.caller, GivenBack::check(body)?, returning.at_once).await };
+        async { give_back(&app.broker.revoke, &returning.caller, GivenBack::check(body)?, returning.at_once).await };
     match given_back.await {
         Ok(reply) => {
             let over = |lease: &GivenBackLease| lease.state.is_none_or(|state| state == LeaseState::Revoked);
@@ -78,7 +78,7 @@ pub async fn revoke_leases(
 }
 
 /// 200 when the account is gone, 202 when its removal goes on.
-pub async fn revoked_reply(broker: &Broker, lease: &Lease) -> Response {
+pub async fn revoked_reply(flow: &RotationFlow, lease: &Lease) -> Response {
     let status = if lease.state == LeaseState::Revoked { StatusCode::OK } else { StatusCode::ACCEPTED };
-    (status, axum::Json(view(broker, lease).await)).into_response()
+    (status, axum::Json(view(flow, lease).await)).into_response()
 }

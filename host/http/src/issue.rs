@@ -18,7 +18,6 @@ use crate::extract::{Caller, CallerAddress, Id, Json, idempotency_key};
 use crate::problem::HttpRefused;
 use crate::views::{self, Effective, SimulateReply};
 use jit_pipeline::issue::{issue, resolve};
-use jit_pipeline::permit::{Counting, decide};
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::request::CheckedRequest;
 use jit_pipeline::trace::carried;
@@ -72,10 +71,11 @@ pub async fn post_issue(
         // The pipeline runs on its own: a caller that goes away does not cut it off in the middle.
         // What it made then is undelivered, and goes.
         let (reply, answer) = oneshot::channel();
-        let (broker, request_id) = (Arc::clone(&app.broker), id.clone());
-        app.broker.tasks.spawn(carried(async move {
-            let issued = issue(&broker, caller, request, key, request_id).await;
-            let _gone = reply.send(issued.map(|disclosure| Undelivered::new(&broker, disclosure)));
+        let (flow, undo) = (Arc::clone(&app.broker.issue), Arc::clone(&app.broker.undo));
+        let request_id = id.clone();
+        app.broker.work.spawn(carried(async move {
+            let issued = issue(&flow, caller, request, key, request_id).await;
+            let _gone = reply.send(issued.map(|disclosure| Undelivered::new(&undo, disclosure)));
         }));
         answer.await.map_err(|_| Refused::Overloaded)?
     }
@@ -134,8 +134,8 @@ pub async fn post_simulate(
 ) -> Response {
     let simulated = async {
         let request = CheckedRequest::check(body)?.from_address(from);
-        let asked = resolve(&app.broker, caller, request, id.clone(), Operation::Issue)?;
-        Ok(match decide(&app.broker, asked, Counting::Peek).await? {
+        let asked = resolve(&app.broker.decide, caller, request, id.clone(), Operation::Issue)?;
+        Ok(match app.broker.decide.peek(asked).await? {
             Ok(permit) => SimulateReply {
                 decision: "allow",
                 policies: permit.decision.policies,

@@ -14,11 +14,11 @@ use super::App;
 use crate::extract::{Caller, CallerAddress, Id, Json};
 use crate::problem::HttpRefused;
 use crate::views::lease_view;
-use jit_ledger::LeaseFilter;
-use jit_pipeline::broker::Broker;
+use jit_ledger::{LeaseFilter, Store};
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::renew::{own_lease, renew};
-use jit_pipeline::rotation;
+use jit_pipeline::rotation::RotationFlow;
+use jit_pipeline::rotation::issue::usable_until;
 use jit_pipeline::trace::carried;
 use tracing::Span;
 
@@ -47,16 +47,16 @@ pub async fn get_lease(
     Caller(caller): Caller,
     Path(lease): Path<String>,
 ) -> Response {
-    let found = async { own_lease(&app.broker, &caller, &parse_id(&lease)?).await };
+    let found = async { own_lease(app.broker.ledger.store(), &caller, &parse_id(&lease)?).await };
     match found.await {
-        Ok(lease) => axum::Json(view(&app.broker, &lease).await).into_response(),
+        Ok(lease) => axum::Json(view(&app.broker.rotation, &lease).await).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&id),
     }
 }
 
 /// The lease, with what only its account's rotation knows.
-pub(super) async fn view(broker: &Broker, lease: &Lease) -> LeaseView {
-    let usable_until = rotation::issue::usable_until(broker, lease).await.unwrap_or_else(|error| {
+pub(super) async fn view(flow: &RotationFlow, lease: &Lease) -> LeaseView {
+    let usable_until = usable_until(flow, lease).await.unwrap_or_else(|error| {
         tracing::warn!(%error, lease = %lease.id, "the store failed; the lease is shown without the time at which its password ends");
         None
     });
@@ -106,8 +106,8 @@ impl ListQuery {
 ///
 /// # Errors
 /// When the store fails.
-pub async fn page(broker: &Broker, filter: &LeaseFilter) -> Result<LeasePage, Refused> {
-    let leases = broker.store.leases(filter).await?;
+pub async fn page(store: &dyn Store, filter: &LeaseFilter) -> Result<LeasePage, Refused> {
+    let leases = store.leases(filter).await?;
     let next_cursor = leases.last().filter(|_| leases.len() == filter.limit).map(|lease| lease.id.to_string());
     Ok(LeasePage { leases: leases.iter().map(lease_view).collect(), next_cursor })
 }
@@ -132,7 +132,7 @@ pub async fn list_leases(
     let listed = async {
         let Query(query) = query.map_err(|error| Refused::InvalidRequest { field: None, detail: error.body_text() })?;
         let filter = LeaseFilter { principal: Some(caller.principal.clone()), ..query.filter()? };
-        page(&app.broker, &filter).await
+        page(app.broker.ledger.store(), &filter).await
     };
     match listed.await {
         Ok(page) => axum::Json(page).into_response(),
@@ -167,12 +167,12 @@ pub async fn renew_lease(
     Json(ask): Json<RenewRequest>,
 ) -> Response {
     // On its own, so that a caller that goes away does not cut it off between backend and record.
-    let broker = Arc::clone(&app.broker);
+    let flow = Arc::clone(&app.broker.renew);
     let request_id = id.clone();
     let renewed = app
         .broker
-        .tasks
-        .spawn(carried(async move { renew(&broker, caller, &parse_id(&lease)?, ask, from, request_id).await }));
+        .work
+        .spawn(carried(async move { renew(&flow, caller, &parse_id(&lease)?, ask, from, request_id).await }));
     match renewed.await.unwrap_or(Err(Refused::Overloaded)) {
         Ok(lease) => axum::Json(lease_view(&lease)).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&id),

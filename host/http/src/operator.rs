@@ -12,7 +12,7 @@ use jit_api::Problem;
 use super::App;
 use crate::extract::Id;
 use crate::problem::HttpRefused;
-use jit_pipeline::broker::Broker;
+use jit_ledger::Store;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::space::Room;
 use jit_pipeline::tasks::removal;
@@ -32,12 +32,12 @@ pub async fn livez() -> &'static str {
     )
 )]
 pub async fn readyz(State(app): State<Arc<App>>) -> Response {
-    let stopping = app.broker.stopping.is_cancelled();
+    let stopping = app.broker.work.stopping.is_cancelled();
     let (status, text) = match stopping {
         true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         // Ready all the same: leases can still be revoked, and another replica would not have more room.
         // The same of a removal task that does not work: a revocation on request still removes an account.
-        false if app.readiness.of(&app.broker).await => match app.broker.space.room() {
+        false if app.readiness.of(&*app.broker.store).await => match app.broker.ledger.room() {
             _ if app.broker.board.down(removal::NAME).is_some() => {
                 (StatusCode::OK, "ready to revoke only: the removal task does not work")
             }
@@ -62,12 +62,12 @@ const STORE_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Readiness(tokio::sync::Mutex<Option<(Instant, bool)>>);
 
 impl Readiness {
-    async fn of(&self, broker: &Broker) -> bool {
+    async fn of(&self, store: &dyn Store) -> bool {
         let mut known = self.0.lock().await;
         if let Some((_, ready)) = known.filter(|(asked, _)| asked.elapsed() < READY_FOR) {
             return ready;
         }
-        let ready = matches!(tokio::time::timeout(STORE_DEADLINE, broker.store.next_due()).await, Ok(Ok(_)));
+        let ready = matches!(tokio::time::timeout(STORE_DEADLINE, store.next_due()).await, Ok(Ok(_)));
         *known = Some((Instant::now(), ready));
         ready
     }

@@ -1,7 +1,5 @@
 //! Rotating accounts, on the admin socket.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::Response;
@@ -10,19 +8,18 @@ use serde::Deserialize;
 
 use crate::admin::reply;
 use crate::server::Peer;
-use jit_pipeline::broker::Broker;
-use jit_pipeline::rotation::operate;
+use jit_pipeline::rotation::operate::{self, OperateFlow};
 
 /// The routes.
-pub fn router(broker: Arc<Broker>) -> Router {
+pub fn router(flow: OperateFlow) -> Router {
     Router::new()
         .route("/admin/rotations", get(list))
         .route("/admin/rotations/{target}/{role}/now", post(now))
-        .with_state(broker)
+        .with_state(flow)
 }
 
-async fn list(State(broker): State<Arc<Broker>>) -> Response {
-    reply(operate::list(&broker).await.map_err(Into::into))
+async fn list(State(flow): State<OperateFlow>) -> Response {
+    reply(operate::list(&flow).await.map_err(Into::into))
 }
 
 /// How a rotation is to be made.
@@ -35,10 +32,10 @@ struct How {
 }
 
 async fn now(
-    State(broker): State<Arc<Broker>>,
+    State(flow): State<OperateFlow>,
     ConnectInfo(Peer(operator)): ConnectInfo<Peer>,
     Path((target, role)): Path<(String, String)>,
     Query(how): Query<How>,
 ) -> Response {
-    reply(operate::rotate_now(&broker, &target, &role, how.at_once, operator).await)
+    reply(operate::rotate_now(&flow, &target, &role, how.at_once, operator).await)
 }

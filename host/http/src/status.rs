@@ -63,10 +63,10 @@ async fn status(State(Source { broker, administered }): State<Source>) -> Respon
             answers: counted.is_some(),
             records: *broker.store.log_size().borrow(),
             since: broker.birth.since,
-            room: room(broker.space.room()).to_owned(),
+            room: room(broker.ledger.room()).to_owned(),
         },
         clock_jumped_seconds: broker.clock.jump().map(|jump| jump.by.as_secs()),
-        held_accounts: broker.brake.held(),
+        held_accounts: broker.reconcile.held(),
         targets: targets(&broker, counted.unwrap_or_default()),
         tasks: broker.board.rows(),
     };

@@ -1,108 +1,99 @@
-//! The broker's state, shared by requests and background tasks. The assembly makes it.
+//! The one place that puts the flows together, for the process that serves them. No flow knows it: each gets what
+//! stands in its own type, and a test of one makes only that.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
-use jit_core::event::AuditEvent;
-use jit_core::name::Principal;
-use jit_core::ttl::Ttl;
+use jit_core::brake::Bound;
 use jit_identity::Identity;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use jit_ledger::Store;
+use jit_ledger::audit::archive::Exported;
 
 use crate::birth::Birth;
 use crate::clock::LeaseClock;
 use crate::denials::{DenialBudget, Denials};
+use crate::end::EndFlow;
+use crate::gate::Gate;
+use crate::issue::IssueFlow;
+use crate::ledger::Ledger;
 use crate::leftover::Leftovers;
 use crate::limits::RateLimits;
+use crate::permit::DecideFlow;
 use crate::places::Places;
 use crate::ports::Clock;
-use crate::refusal::Refused;
-use crate::removal::{InProgress, Unrecorded};
-use crate::replay::{Abandoned, Handovers, Turns};
-use crate::rotation::Rotations;
+use crate::removal::RemovalFlow;
+use crate::renew::RenewFlow;
+use crate::replay::{Abandoned, Handovers, ReplayFlow, Turns};
+use crate::revoke::RevokeFlow;
+use crate::rotation::RotationFlow;
+use crate::rotation::issue::HandOutFlow;
+use crate::rotation::operate::OperateFlow;
 use crate::sealing::Sealer;
-use crate::space::{Room, Space};
+use crate::space::Space;
 use crate::target::Serving;
+use crate::tasks::archive::{ArchiveFlow, Archiving};
 use crate::tasks::board::Board;
-use crate::tasks::reconcile::{Brake, Listings};
-use crate::tasks::removal;
-use jit_core::brake::Bound;
-use jit_ledger::audit::archive::Exported;
-use jit_ledger::{Change, Settled, Store, StoreError};
+use crate::tasks::housekeeping::HousekeepingFlow;
+use crate::tasks::maintain::UpkeepFlow;
+use crate::tasks::reconcile::{Brake, Listings, ReconcileFlow};
+use crate::tasks::removal::SweepFlow;
+use crate::tasks::rotation::Beside;
+use crate::undo::UndoFlow;
+use crate::work::{Wake, Work};
 
-/// How long a change may take to become durable before its fate counts as unknown.
-pub const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Everything that a request or a task works with.
+/// The flows of one process, and the state that they share with what is around them.
 pub struct Broker {
-    /// Leases and audit log.
+    /// Deciding without effect.
+    pub decide: DecideFlow,
+    /// `POST /issue`.
+    pub issue: Arc<IssueFlow>,
+    /// A later expiry.
+    pub renew: Arc<RenewFlow>,
+    /// Ending leases on request.
+    pub revoke: Arc<RevokeFlow>,
+    /// Taking back what was not fetched.
+    pub undo: Arc<UndoFlow>,
+    /// Recovery after a crash.
+    pub end: EndFlow,
+    /// The task of removals.
+    pub sweep: Arc<SweepFlow>,
+    /// Comparing store and targets.
+    pub reconcile: Arc<ReconcileFlow>,
+    /// Until when a rotating account's password works.
+    pub rotation: Arc<RotationFlow>,
+    /// What operators ask of rotations; its task.
+    pub operate: OperateFlow,
+    /// Sweeping.
+    pub housekeeping: Arc<HousekeepingFlow>,
+    /// Archiving the log.
+    pub archive: Arc<ArchiveFlow>,
+
+    /// Leases and audit log, for what only reads or follows them.
     pub store: Arc<dyn Store>,
+    /// The same, for records of the process itself.
+    pub ledger: Ledger,
     /// What is served now; swapped whole at a reload.
-    pub serving: ArcSwap<Serving>,
-    /// Room on the disk of store and exports.
-    pub space: Space,
+    pub serving: Arc<ArcSwap<Serving>>,
     /// Who may ask; swapped whole at a reload.
     pub identity: ArcSwap<Identity>,
     /// How much one workload may ask.
-    pub limits: RateLimits,
-    /// How many denials of one workload are recorded in full.
-    pub denials: Denials,
-    /// Secrets of the last minutes.
-    pub handovers: Handovers,
-    /// Requests with the same Idempotency-Key.
-    pub turns: Turns,
-    /// Replies that did not arrive and may be fetched.
-    pub abandoned: Abandoned,
+    pub limits: Arc<RateLimits>,
+    /// Accounts that only a person can remove; read from the store at a start.
+    pub leftovers: Arc<Leftovers>,
+    /// Where the accounts are; asked at a reload.
+    pub places: Arc<Places>,
+    /// The time that leases go by.
+    pub clock: Arc<LeaseClock>,
+    /// The mark on its accounts, and how old its store is.
+    pub birth: Arc<Birth>,
     /// How far each export is.
     pub exported: Vec<Arc<Exported>>,
-    /// Where the log's oldest records are closed into segments; none where they stay.
-    pub archive: Option<Archiving>,
-    /// One run at a time.
-    pub archiving: tokio::sync::Mutex<()>,
-    /// Removals at work.
-    pub removing: InProgress,
-    /// Removals that could not be recorded.
-    pub unrecorded: Unrecorded,
-    /// Accounts that only a person can remove.
-    pub leftovers: Leftovers,
-    /// What the reconciliations saw.
-    pub listings: Listings,
-    /// Where the accounts are.
-    pub places: Places,
-    /// The time that leases go by.
-    pub clock: LeaseClock,
-    /// The mark on its accounts, and how old its store is.
-    pub birth: Birth,
-    /// What keeps accounts from being removed in numbers.
-    pub brake: Brake,
-    /// Seals what the store may hold of passwords; none without a sealing key.
-    pub sealer: Option<Arc<Sealer>>,
-    /// Rotations at work.
-    pub rotations: Rotations,
     /// What wakes the background tasks.
-    pub wake: Wake,
+    pub wake: Arc<Wake>,
     /// What the background tasks do and did.
     pub board: Arc<Board>,
-    /// Requests and undoings that must end before the process does.
-    pub tasks: TaskTracker,
-    /// Set when the process is to end.
-    pub stopping: CancellationToken,
-    this: Weak<Broker>,
-}
-
-/// Where the log's oldest records are closed into segments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Archiving {
-    /// The folder of the segments.
-    pub path: PathBuf,
-    /// How long a record stays in the store.
-    pub keep: Ttl,
+    /// What must end before the process does.
+    pub work: Work,
 }
 
 /// What [`Broker::new`] needs.
@@ -136,136 +127,163 @@ pub struct Parts {
 }
 
 impl Broker {
-    /// Puts the parts together.
+    /// Puts the parts together, from the store up: first what ends leases, since all else may have to.
     #[must_use]
-    pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
-            store: parts.store,
-            space: parts.space,
-            serving: ArcSwap::new(parts.serving),
-            identity: ArcSwap::from_pointee(parts.identity),
-            limits: parts.limits,
-            denials: Denials::new(parts.denials),
-            handovers: Handovers::default(),
-            turns: Turns::default(),
-            abandoned: Abandoned::default(),
-            exported: (0..parts.exports).map(|_| Arc::default()).collect(),
-            archive: parts.archive,
-            archiving: tokio::sync::Mutex::default(),
-            removing: InProgress::default(),
-            unrecorded: Unrecorded::default(),
-            leftovers: Leftovers::new(parts.most_leftovers),
-            listings: Listings::default(),
-            places: Places::default(),
-            board: Arc::new(Board::new(Arc::clone(&parts.clock))),
-            clock: LeaseClock::new(parts.clock),
-            birth: parts.birth,
-            brake: Brake::new(parts.bound),
-            sealer: parts.sealer,
-            rotations: Rotations::default(),
-            wake: Wake::default(),
-            tasks: TaskTracker::new(),
-            stopping: CancellationToken::new(),
-            this: Weak::clone(this),
-        })
-    }
+    pub fn new(parts: Parts) -> Self {
+        let store = parts.store;
+        let ledger = Ledger::new(Arc::clone(&store), Arc::new(parts.space), Arc::new(Denials::new(parts.denials)));
+        let board = Arc::new(Board::new(Arc::clone(&parts.clock)));
+        let clock = Arc::new(LeaseClock::new(parts.clock));
+        let serving = Arc::new(ArcSwap::new(parts.serving));
+        let birth = Arc::new(parts.birth);
+        let (places, listings) = (Arc::new(Places::default()), Arc::new(Listings::default()));
+        let leftovers = Arc::new(Leftovers::new(parts.most_leftovers));
+        let (handovers, abandoned) = (Arc::new(Handovers::default()), Arc::new(Abandoned::default()));
+        let limits = Arc::new(parts.limits);
+        let exported: Vec<Arc<Exported>> = (0..parts.exports).map(|_| Arc::default()).collect();
+        let (wake, work) = (Arc::new(Wake::default()), Work::default());
 
-    /// A handle for a task that outlives the request.
-    #[must_use]
-    pub fn handle(&self) -> Option<Arc<Self>> {
-        self.this.upgrade()
-    }
-
-    /// Looks at the room on the disk, and has denials recorded as that allows.
-    pub async fn look_at_disk(&self) {
-        let Some(broker) = self.handle() else { return };
-        let looked = tokio::task::spawn_blocking(move || {
-            let room = broker.space.look();
-            broker.denials.be_brief(room > Room::Ample);
+        let end = EndFlow { ledger: ledger.clone(), clock: Arc::clone(&clock), handovers: Arc::clone(&handovers) };
+        let removal = Arc::new(RemovalFlow::new(
+            end.clone(),
+            Arc::clone(&serving),
+            Arc::clone(&places),
+            Arc::clone(&birth),
+            Arc::clone(&leftovers),
+            Arc::clone(&listings),
+            Arc::clone(&wake),
+        ));
+        let undo = Arc::new(UndoFlow {
+            removal: Arc::clone(&removal),
+            abandoned: Arc::clone(&abandoned),
+            board: Arc::clone(&board),
+            wake: Arc::clone(&wake),
+            work: work.clone(),
         });
-        // A file system that does not answer is not waited for.
-        let _ended = tokio::time::timeout(Duration::from_secs(2), looked).await;
-    }
-
-    /// That something new may be handed out, or live longer.
-    ///
-    /// # Errors
-    /// [`Refused::RemovalDown`] when the task that removes accounts does not work. [`Refused::NoRoom`] when the disk
-    /// is nearly full: what is left is for the removals' records.
-    pub fn may_hand_out(&self) -> Result<(), Refused> {
-        if self.board.down(removal::NAME).is_some() {
-            return Err(Refused::RemovalDown);
-        }
-        if self.space.room() == Room::Stop { Err(Refused::NoRoom) } else { Ok(()) }
-    }
-
-    /// Puts a denial on record, or counts it where its owner has had enough of them ([`crate::denials`]).
-    ///
-    /// # Errors
-    /// As [`Broker::commit`].
-    pub async fn deny(
-        &self,
-        owner: &Principal,
-        events: Vec<AuditEvent>,
-        settled: Vec<Settled>,
-    ) -> Result<(), StoreError> {
-        let events = self.denials.admit(owner, events);
-        self.commit(Change::events(events).settling(settled)).await
-    }
-
-    /// Makes a change durable, within a deadline.
-    ///
-    /// # Errors
-    /// [`StoreError::Failed`] also when the deadline passed: the change may have become durable.
-    pub async fn commit(&self, change: Change) -> Result<(), StoreError> {
-        match tokio::time::timeout(COMMIT_DEADLINE, self.store.commit(change)).await {
-            Ok(Err(error @ StoreError::Failed(_))) => {
-                // It may be the disk: the reserve is for the removals that follow.
-                self.look_at_disk().await;
-                Err(error)
-            }
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Failed(format!("no answer within {COMMIT_DEADLINE:?}"))),
-        }
-    }
-}
-
-/// What wakes the background tasks before their time.
-pub struct Wake {
-    /// An account is to be removed.
-    pub removal: Notify,
-    /// Reconcile now.
-    pub reconcile: Notify,
-    /// An account is to be rotated.
-    pub rotation: Notify,
-    /// Another configuration is served: what is to be kept alive may be something else.
-    pub maintain: Notify,
-    /// Until when the removal task sleeps, in milliseconds since the Unix epoch.
-    asleep_until: AtomicI64,
-}
-
-impl Default for Wake {
-    fn default() -> Self {
+        let revoke = RevokeFlow {
+            ledger: ledger.clone(),
+            removal: Arc::clone(&removal),
+            wake: Arc::clone(&wake),
+            work: work.clone(),
+        };
+        let sweep = SweepFlow { removal, board: Arc::clone(&board), work: work.clone() };
+        let reconcile = ReconcileFlow {
+            ledger: ledger.clone(),
+            clock: Arc::clone(&clock),
+            serving: Arc::clone(&serving),
+            places: Arc::clone(&places),
+            birth: Arc::clone(&birth),
+            brake: Brake::new(parts.bound),
+            listings,
+            end: end.clone(),
+            wake: Arc::clone(&wake),
+        };
+        let rotation =
+            Arc::new(RotationFlow::new(ledger.clone(), Arc::clone(&clock), Arc::clone(&places), parts.sealer));
+        let operate =
+            OperateFlow { rotation: Arc::clone(&rotation), serving: Arc::clone(&serving), wake: Arc::clone(&wake) };
+        let hand_out = Arc::new(HandOutFlow {
+            ledger: ledger.clone(),
+            rotation: Arc::clone(&rotation),
+            serving: Arc::clone(&serving),
+            wake: Arc::clone(&wake),
+            undo: Arc::clone(&undo),
+        });
+        let decide = DecideFlow { ledger: ledger.clone(), serving: Arc::clone(&serving), clock: Arc::clone(&clock) };
+        let replay = ReplayFlow {
+            ledger: ledger.clone(),
+            clock: Arc::clone(&clock),
+            decide: decide.clone(),
+            serving: Arc::clone(&serving),
+            places: Arc::clone(&places),
+            handovers: Arc::clone(&handovers),
+            abandoned,
+            hand_out: Arc::clone(&hand_out),
+        };
+        let gate = || Gate { board: Arc::clone(&board), ledger: ledger.clone() };
+        let issue = IssueFlow {
+            gate: gate(),
+            ledger: ledger.clone(),
+            clock: Arc::clone(&clock),
+            decide: decide.clone(),
+            turns: Turns::default(),
+            replay,
+            hand_out,
+            leftovers: Arc::clone(&leftovers),
+            places: Arc::clone(&places),
+            birth: Arc::clone(&birth),
+            handovers: Arc::clone(&handovers),
+            wake: Arc::clone(&wake),
+            undo: Arc::clone(&undo),
+        };
+        let renew = RenewFlow {
+            gate: gate(),
+            ledger: ledger.clone(),
+            clock: Arc::clone(&clock),
+            decide: decide.clone(),
+            places: Arc::clone(&places),
+            end: end.clone(),
+            wake: Arc::clone(&wake),
+        };
+        let housekeeping = HousekeepingFlow {
+            ledger: ledger.clone(),
+            clock: Arc::clone(&clock),
+            serving: Arc::clone(&serving),
+            handovers,
+            limits: Arc::clone(&limits),
+            undo: Arc::clone(&undo),
+            wake: Arc::clone(&wake),
+        };
+        let archive = ArchiveFlow {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            plan: parts.archive,
+            exported: exported.clone(),
+            running: tokio::sync::Mutex::default(),
+        };
         Self {
-            removal: Notify::new(),
-            reconcile: Notify::new(),
-            rotation: Notify::new(),
-            maintain: Notify::new(),
-            asleep_until: AtomicI64::new(i64::MAX),
+            decide,
+            issue: Arc::new(issue),
+            renew: Arc::new(renew),
+            revoke: Arc::new(revoke),
+            undo,
+            end,
+            sweep: Arc::new(sweep),
+            reconcile: Arc::new(reconcile),
+            rotation,
+            operate,
+            housekeeping: Arc::new(housekeeping),
+            archive: Arc::new(archive),
+            store,
+            ledger,
+            serving,
+            identity: ArcSwap::from_pointee(parts.identity),
+            limits,
+            leftovers,
+            places,
+            clock,
+            birth,
+            exported,
+            wake,
+            board,
+            work,
         }
     }
-}
 
-impl Wake {
-    /// The removal task is about to sleep until then.
-    pub fn sleeping_until(&self, then: Timestamp) {
-        self.asleep_until.store(then.as_millisecond(), Ordering::SeqCst);
+    /// For the task that calls drivers between requests.
+    #[must_use]
+    pub fn upkeep(&self) -> UpkeepFlow {
+        UpkeepFlow {
+            store: Arc::clone(&self.store),
+            serving: Arc::clone(&self.serving),
+            wake: Arc::clone(&self.wake),
+            board: Arc::clone(&self.board),
+        }
     }
 
-    /// A lease ends at that time: the removal task must not oversleep it.
-    pub fn expiry_at(&self, at: Timestamp) {
-        if at.as_millisecond() < self.asleep_until.load(Ordering::SeqCst) {
-            self.removal.notify_one();
-        }
+    /// Where the rotations run.
+    #[must_use]
+    pub fn beside(&self) -> Beside {
+        Beside { board: Arc::clone(&self.board), work: self.work.clone() }
     }
 }

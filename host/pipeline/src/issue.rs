@@ -27,15 +27,48 @@ use jit_core::secret::generate_password;
 use jit_identity::Verified;
 use secrecy::SecretString;
 
-use crate::broker::Broker;
-use crate::permit::{Asked, Counting, Permit, decide, request_event};
+use crate::birth::Birth;
+use crate::clock::LeaseClock;
+use crate::gate::Gate;
+use crate::ledger::Ledger;
+use crate::leftover::Leftovers;
+use crate::permit::{Asked, Counting, DecideFlow, Permit, decide, request_event};
+use crate::places::Places;
 use crate::refusal::Refused;
-use crate::removal;
-use crate::replay::{self, Handover};
+use crate::replay::{self, Handover, Handovers, ReplayFlow, Turns};
 use crate::request::{CheckedRequest, IdempotencyKey};
-use crate::rotation;
+use crate::rotation::issue::{HandOutFlow, hand_out};
 use crate::target::{Endpoint, Target, account_view};
+use crate::undo::{UndoFlow, Unsettled, abandon};
+use crate::work::Wake;
 use jit_ledger::{Change, StoreError};
+
+/// What it takes to issue.
+pub struct IssueFlow {
+    pub(crate) gate: Gate,
+    pub(crate) ledger: Ledger,
+    pub(crate) clock: Arc<LeaseClock>,
+    /// Targets and policies.
+    pub(crate) decide: DecideFlow,
+    /// Requests with the same Idempotency-Key.
+    pub(crate) turns: Turns,
+    /// The answer that such a key already has.
+    pub(crate) replay: ReplayFlow,
+    /// Roles that hand out a standing account's password.
+    pub(crate) hand_out: Arc<HandOutFlow>,
+    /// Who leaves too many accounts behind gets no more.
+    pub(crate) leftovers: Arc<Leftovers>,
+    /// Where the account will be.
+    pub(crate) places: Arc<Places>,
+    /// The mark on the account's name.
+    pub(crate) birth: Arc<Birth>,
+    /// Secrets that a retry may still get.
+    pub(crate) handovers: Arc<Handovers>,
+    /// The removal must not oversleep the lease's end.
+    pub(crate) wake: Arc<Wake>,
+    /// What takes back an issue that did not come to its end.
+    pub(crate) undo: Arc<UndoFlow>,
+}
 
 /// A secret that may leave the broker: its lease is active and its audit record durable. Only
 /// `settle` and [`replay`] make one.
@@ -55,48 +88,49 @@ pub struct Disclosure {
 /// # Errors
 /// [`Refused`]; whatever it is, no account is left that the broker does not know it must remove.
 pub async fn issue(
-    broker: &Arc<Broker>,
+    flow: &IssueFlow,
     caller: Arc<Verified>,
     request: CheckedRequest,
     key: Option<IdempotencyKey>,
     request_id: RequestId,
 ) -> Result<Disclosure, Refused> {
-    broker.may_hand_out()?;
+    flow.gate.may_hand_out()?;
     let idempotency = key.map(|key| Idempotency { key: key.digest(&caller.principal), body: request.digest.clone() });
     let _turn = match &idempotency {
-        Some(idempotency) => Some(broker.turns.take(&idempotency.key).await?),
+        Some(idempotency) => Some(flow.turns.take(&idempotency.key).await?),
         None => None,
     };
     if let Some(idempotency) = &idempotency
-        && let Some(same_answer) = replay::same_answer(broker, &caller, &request, idempotency, &request_id).await?
+        && let Some(same_answer) =
+            replay::same_answer(&flow.replay, &caller, &request, idempotency, &request_id).await?
     {
         return Ok(same_answer);
     }
-    let asked = offered(broker, &caller, &request, &request_id).await?;
+    let asked = offered(&flow.decide, &caller, &request, &request_id).await?;
     // A retry of a lease that there is makes no new account, and came back above.
-    if let Err(blocked) = broker.leftovers.allow_one_more(&caller.principal, &asked.target.name) {
-        return Err(not_offered(broker, &caller, &request, &request_id, blocked).await);
+    if let Err(blocked) = flow.leftovers.allow_one_more(&caller.principal, &asked.target.name) {
+        return Err(not_offered(&flow.decide, &caller, &request, &request_id, blocked).await);
     }
-    let permit = permitted(broker, asked, Counting::Count).await?;
+    let permit = permitted(&flow.decide, asked, Counting::Count).await?;
     let granted = permit.decision.asked.target.roles.get(&permit.role);
     if let Some(rotating) = granted.and_then(|role| role.rotating.clone()) {
-        return rotation::issue::hand_out(broker, permit, &rotating, idempotency).await;
+        return hand_out(&flow.hand_out, permit, &rotating, idempotency).await;
     }
-    let intended = intend(broker, permit, idempotency).await?;
-    let created = create(broker, intended).await?;
-    settle(broker, created).await
+    let intended = intend(flow, permit, idempotency).await?;
+    let created = create(flow, intended).await?;
+    settle(flow, created).await
 }
 
 /// What is asked for is offered; a request for what is not is on record before the caller hears it.
 pub(crate) async fn offered(
-    broker: &Broker,
+    flow: &DecideFlow,
     caller: &Arc<Verified>,
     request: &CheckedRequest,
     request_id: &RequestId,
 ) -> Result<Asked, Refused> {
-    match resolve(broker, Arc::clone(caller), request.clone(), request_id.clone(), Operation::Issue) {
+    match resolve(flow, Arc::clone(caller), request.clone(), request_id.clone(), Operation::Issue) {
         Ok(asked) => Ok(asked),
-        Err(refused) => Err(not_offered(broker, caller, request, request_id, refused).await),
+        Err(refused) => Err(not_offered(flow, caller, request, request_id, refused).await),
     }
 }
 
@@ -105,20 +139,20 @@ pub(crate) async fn offered(
 /// # Errors
 /// [`Refused::UnknownTarget`], [`Refused::RoleNotAllowed`], or a missing role.
 pub fn resolve(
-    broker: &Broker,
+    flow: &DecideFlow,
     caller: Arc<Verified>,
     request: CheckedRequest,
     request_id: RequestId,
     operation: Operation,
 ) -> Result<Asked, Refused> {
-    let (target, role, ttl) = broker.serving.load().find(&request)?;
-    let (at, resource) = (broker.clock.now(), BTreeMap::new());
+    let (target, role, ttl) = flow.serving.load().find(&request)?;
+    let (at, resource) = (flow.clock.now(), BTreeMap::new());
     Ok(Asked { caller, target, role, ttl, request, request_id, at, operation, resource })
 }
 
 /// A verified workload asked for what is not offered: on record, as a policy's no would be.
 async fn not_offered(
-    broker: &Broker,
+    flow: &DecideFlow,
     caller: &Verified,
     request: &CheckedRequest,
     request_id: &RequestId,
@@ -129,24 +163,24 @@ async fn not_offered(
     }
     let role = request.role.as_ref().map(ToString::to_string);
     let denied = Denied { by: Some(DeniedBy::Code(refused.code())), ..Denied::default() };
-    let event = request_event(Event::IssueDenied(denied), broker.clock.wall(), caller, request, request_id);
+    let event = request_event(Event::IssueDenied(denied), flow.clock.wall(), caller, request, request_id);
     let event = AuditEvent { role, ..event }.with_error(refused.to_string());
-    match broker.deny(&caller.principal, vec![event], Vec::new()).await {
+    match flow.ledger.deny(&caller.principal, vec![event], Vec::new()).await {
         Ok(()) => refused,
         Err(error) => error.into(),
     }
 }
 
 /// The policies say yes; a no is on record before the caller hears it.
-pub(crate) async fn permitted(broker: &Broker, asked: Asked, counting: Counting) -> Result<Permit, Refused> {
-    match decide(broker, asked, counting).await? {
+pub(crate) async fn permitted(flow: &DecideFlow, asked: Asked, counting: Counting) -> Result<Permit, Refused> {
+    match decide(flow.ledger.store(), asked, counting).await? {
         Ok(permit) => Ok(permit),
         Err(denial) => {
             let event = denial.decision.event(Event::IssueDenied(denial.recorded()));
             let event = event.with_error(denial.reason.clone());
             let events = std::iter::once(event).chain(denial.decision.shadow_events()).collect();
             let owner = &denial.decision.asked.caller.principal;
-            broker.deny(owner, events, denial.decision.settles(false)).await?;
+            flow.ledger.deny(owner, events, denial.decision.settles(false)).await?;
             Err(denial.refused())
         }
     }
@@ -156,6 +190,7 @@ pub(crate) async fn permitted(broker: &Broker, asked: Asked, counting: Counting)
 struct Intended {
     lease: Lease,
     permit: Permit,
+    unsettled: Unsettled,
 }
 
 /// A pending lease of what was permitted, with that account.
@@ -192,21 +227,25 @@ pub(crate) fn draft(permit: &Permit, account: AccountName, idempotency: Option<I
     }
 }
 
-async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency>) -> Result<Intended, Refused> {
+async fn intend(flow: &IssueFlow, permit: Permit, idempotency: Option<Idempotency>) -> Result<Intended, Refused> {
     let asked = &permit.decision.asked;
     let max_name = asked.target.driver.description().max_name_length;
-    let account = asked.target.prefix.generate(&broker.birth.mark, &asked.caller.principal.workload, max_name);
+    let account = asked.target.prefix.generate(&flow.birth.mark, &asked.caller.principal.workload, max_name);
     let mut lease = draft(&permit, account, idempotency);
-    lease.driver.place = Some(broker.places.lately(&permit.decision.asked.target).await);
+    lease.driver.place = Some(flow.places.lately(&permit.decision.asked.target).await);
+    let unsettled = Unsettled::new(&flow.undo, lease.clone());
     let settled = permit.decision.settles(true);
     let change = Change::insert(lease.clone()).settling(settled);
-    let intended = jit_failpoint::step("issue.intend", StoreError::at_failpoint, broker.commit(change)).await;
+    let intended = jit_failpoint::step("issue.intend", StoreError::at_failpoint, flow.ledger.commit(change)).await;
     match intended {
-        Ok(()) => Ok(Intended { lease, permit }),
-        Err(StoreError::KeyTaken(id)) => Err(Refused::IdempotencyConflict(id)),
+        Ok(()) => Ok(Intended { lease, permit, unsettled }),
+        Err(StoreError::KeyTaken(id)) => {
+            unsettled.settled();
+            Err(Refused::IdempotencyConflict(id))
+        }
         Err(error) => {
             // It may have become durable all the same: then there is a pending lease to close.
-            removal::undo(broker, lease, Cause::NotAudited);
+            unsettled.undo(Cause::NotAudited);
             Err(error.into())
         }
     }
@@ -216,28 +255,29 @@ async fn intend(broker: &Broker, permit: Permit, idempotency: Option<Idempotency
 struct Created {
     lease: Lease,
     permit: Permit,
+    unsettled: Unsettled,
     issued: Issued,
     password: SecretString,
 }
 
-async fn create(broker: &Broker, intended: Intended) -> Result<Created, Refused> {
-    let Intended { lease, permit } = intended;
+async fn create(flow: &IssueFlow, intended: Intended) -> Result<Created, Refused> {
+    let Intended { lease, permit, unsettled } = intended;
     let target = Arc::clone(&permit.decision.asked.target);
     let password = generate_password();
-    let outcome = match call_driver(broker, &target, &lease, &password).await {
+    let outcome = match call_driver(&target, flow.clock.wall(), &lease, &password).await {
         // Nobody else makes such a name: it is our own call whose answer got lost on the way.
         Outcome::Refused(Refusal::Conflict(text)) => Outcome::Unknown(format!("the name exists: {text}")),
         outcome => outcome,
     };
     match outcome {
-        Outcome::Done(issued) => Ok(Created { lease, permit, issued, password }),
-        Outcome::Refused(refusal) => Err(refused(broker, &lease, &permit, refusal).await),
-        Outcome::Unknown(reason) => Err(doubtful(broker, &lease, &permit, reason).await),
+        Outcome::Done(issued) => Ok(Created { lease, permit, unsettled, issued, password }),
+        Outcome::Refused(refusal) => Err(refused(flow, &lease, unsettled, &permit, refusal).await),
+        Outcome::Unknown(reason) => Err(doubtful(flow, &lease, unsettled, &permit, reason).await),
     }
 }
 
 /// The one call that makes an account, through the role's slots and with a deadline.
-async fn call_driver(broker: &Broker, target: &Target, lease: &Lease, password: &SecretString) -> Outcome<Issued> {
+async fn call_driver(target: &Target, now: Timestamp, lease: &Lease, password: &SecretString) -> Outcome<Issued> {
     let Some(role) = target.roles.get(&lease.role) else {
         return Outcome::Refused(Refusal::Configuration(format!("role {} is gone", lease.role)));
     };
@@ -245,7 +285,7 @@ async fn call_driver(broker: &Broker, target: &Target, lease: &Lease, password: 
         let reason = format!("all slots of role {} are busy", lease.role);
         return Outcome::Refused(Refusal::Unavailable { reason, answered: false, after_ms: None });
     };
-    let account = account_view(lease, broker.clock.wall());
+    let account = account_view(lease, now);
     let scope = target.scope(Lane::Live);
     let call = async {
         match target.driver.create(&scope, &target.view, &role.view, &account, password).await {
@@ -260,18 +300,19 @@ async fn call_driver(broker: &Broker, target: &Target, lease: &Lease, password: 
 const NOT_NOW: &str = "it answers and cannot do this now; the operators find the reason under this request_id";
 
 /// The backend said no: the lease is closed and the failure on record.
-async fn refused(broker: &Broker, lease: &Lease, permit: &Permit, refusal: Refusal) -> Refused {
-    let now = broker.clock.wall();
+async fn refused(flow: &IssueFlow, lease: &Lease, unsettled: Unsettled, permit: &Permit, refusal: Refusal) -> Refused {
+    let now = flow.clock.wall();
     let reason = refusal.reason();
     tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the target refused to create an account");
     let event = failed(permit, now, lease).with_error(reason.clone());
     if let Ok(closed) = lease.refuse(now, reason) {
         let change = Change::step(closed).with(event);
-        if let Err(error) = broker.commit(change).await {
-            removal::undo(broker, lease.clone(), Cause::Doubtful);
+        if let Err(error) = flow.ledger.commit(change).await {
+            unsettled.undo(Cause::Doubtful);
             return error.into();
         }
     }
+    unsettled.settled();
     match refusal {
         // Nobody says of a backend that answered that it cannot be reached.
         Refusal::Unavailable { answered: true, .. } => Refused::TargetUnavailable(NOT_NOW.to_owned()),
@@ -287,55 +328,59 @@ fn failed(permit: &Permit, at: Timestamp, lease: &Lease) -> AuditEvent {
 }
 
 /// Nobody knows whether the account exists: the lease is doubtful and its removal begins.
-async fn doubtful(broker: &Broker, lease: &Lease, permit: &Permit, reason: String) -> Refused {
-    let now = broker.clock.wall();
+async fn doubtful(flow: &IssueFlow, lease: &Lease, unsettled: Unsettled, permit: &Permit, reason: String) -> Refused {
+    let now = flow.clock.wall();
     tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the outcome of a creation is unknown");
     let doubt = Event::LeaseDoubtful(Doubtful::default());
     let doubt = AuditEvent::of_lease(doubt, now, lease).with_error(reason.clone());
     if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
         let failed = failed(permit, now, lease).with_error(reason);
         let change = Change::step(doubted).with(failed).with(doubt);
-        if let Err(error) = broker.commit(change).await {
-            removal::undo(broker, lease.clone(), Cause::Doubtful);
+        if let Err(error) = flow.ledger.commit(change).await {
+            unsettled.undo(Cause::Doubtful);
             return error.into();
         }
-        broker.wake.removal.notify_one();
+        flow.wake.removal.notify_one();
     }
+    unsettled.settled();
     Refused::TargetTimeout(lease.id.clone())
 }
 
 /// Active lease and audit record become durable together; only then may the secret leave.
-async fn settle(broker: &Broker, created: Created) -> Result<Disclosure, Refused> {
-    let Created { lease, permit, issued, password } = created;
+async fn settle(flow: &IssueFlow, created: Created) -> Result<Disclosure, Refused> {
+    let Created { lease, permit, mut unsettled, issued, password } = created;
     let capped = issued.expires_at.and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
     // From here on also an undoing knows what the backend calls the account.
     let lease = lease.with_account(issued.username, issued.external_id);
+    unsettled.known_as(&lease);
     let settled = lease.settle(lease.external_id.clone(), capped.unwrap_or(lease.expires_at));
     let Ok(active) = settled else {
-        removal::undo(broker, lease, Cause::NotAudited);
+        unsettled.undo(Cause::NotAudited);
         return Err(Refused::AuditUnavailable);
     };
     let granted = Event::IssueGranted(Granted { decision: permit.decision.recorded(), generation: None });
-    let granted = permit.decision.event_of_lease(granted, broker.clock.wall(), &active);
+    let granted = permit.decision.event_of_lease(granted, flow.clock.wall(), &active);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events());
     let change = Change::step(active.clone()).with_events(events);
-    if let Err(error) = jit_failpoint::step("issue.settle", StoreError::at_failpoint, broker.commit(change)).await {
-        removal::undo(broker, lease, Cause::NotAudited);
+    if let Err(error) = jit_failpoint::step("issue.settle", StoreError::at_failpoint, flow.ledger.commit(change)).await
+    {
+        unsettled.undo(Cause::NotAudited);
         return Err(error.into());
     }
-    broker.wake.expiry_at(active.expires_at);
+    unsettled.settled();
+    flow.wake.expiry_at(active.expires_at);
     let handover = Handover {
         username: active.login().to_owned(),
         secret: issued.secret.unwrap_or(password),
         properties: issued.properties,
     };
     if active.idempotency.is_some() {
-        broker.handovers.keep(&active.id, handover.clone());
+        flow.handovers.keep(&active.id, handover.clone());
     }
     let ready =
         jit_failpoint::step("issue.disclose", StoreError::at_failpoint, async { Ok::<_, StoreError>(()) }).await;
     if let Err(error) = ready {
-        removal::abandon(broker, &active).await;
+        abandon(&flow.undo, &active).await;
         return Err(error.into());
     }
     let endpoint = permit.decision.asked.target.endpoint.clone();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use jit_core::event::{AuditEvent, Basis, Decided as Recorded, Denied, DeniedBy, Event, Narrowed, ShadowDiff};
 use jit_core::id::RequestId;
@@ -14,16 +15,36 @@ use jit_core::policy::{ContextRecord, Operation, PolicyRecord, PolicyRequest};
 use jit_core::ttl::Ttl;
 use jit_identity::Verified;
 
-use crate::broker::Broker;
 use crate::chain::{self, Final};
+use crate::clock::LeaseClock;
 use crate::facts;
+use crate::ledger::Ledger;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
-use crate::target::Target;
-use jit_ledger::{Counted, Settled};
+use crate::target::{Serving, Target};
+use jit_ledger::{Counted, Settled, Store};
 
 /// How long a decision waits for room.
 const ROOM_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What it takes to decide, and to put a no on record.
+#[derive(Clone)]
+pub struct DecideFlow {
+    pub(crate) ledger: Ledger,
+    /// Which targets there are, each with its policies.
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    pub(crate) clock: Arc<LeaseClock>,
+}
+
+impl DecideFlow {
+    /// Decides without effect: nothing is counted and nothing recorded.
+    ///
+    /// # Errors
+    /// As [`decide`].
+    pub async fn peek(&self, asked: Asked) -> Decided {
+        decide(self.ledger.store(), asked, Counting::Peek).await
+    }
+}
 
 /// What is asked of a target by whom: the target exists and offers the role.
 pub struct Asked {
@@ -218,18 +239,19 @@ pub enum Counting {
     Again,
 }
 
-type Decided = Result<Result<Permit, Box<Denial>>, Refused>;
+/// A yes, a no, or why neither could be found out.
+pub type Decided = Result<Result<Permit, Box<Denial>>, Refused>;
 
-/// Gathers the facts, counts the request, and asks the chain. Policies are guests that may burn their
+/// Gathers the facts, counts the request in `store`, and asks the chain. Policies are guests that may burn their
 /// whole time limit, so they run on the blocking pool and never hold up the tasks that serve others.
 ///
 /// # Errors
 /// [`Refused::Overloaded`] when there is no room or the broker is stopping,
 /// [`Refused::AuditUnavailable`] when what policies want counted cannot be.
-pub async fn decide(broker: &Broker, asked: Asked, counting: Counting) -> Decided {
+pub async fn decide(store: &dyn Store, asked: Asked, counting: Counting) -> Decided {
     let mut input = asked.input();
     let gathered = facts::gather(asked.target.contexts.iter(), &input).await;
-    let held = count(broker, &asked, counting, &mut input).await?;
+    let held = count(store, &asked, counting, &mut input).await?;
     input.facts.extend(gathered.facts);
     let decision = Decision {
         asked,
@@ -260,14 +282,19 @@ pub async fn decide(broker: &Broker, asked: Asked, counting: Counting) -> Decide
 
 /// Where a policy of the target wants it, counts the request and adds the numbers to the input. Returns
 /// whether it waits to be settled from now on.
-async fn count(broker: &Broker, asked: &Asked, counting: Counting, input: &mut PolicyRequest) -> Result<bool, Refused> {
+async fn count(
+    store: &dyn Store,
+    asked: &Asked,
+    counting: Counting,
+    input: &mut PolicyRequest,
+) -> Result<bool, Refused> {
     let principal = asked.caller.principal.clone();
     let counted = asked.target.counted(asked.request_id.clone(), principal, asked.at, &asked.operation);
     let Some(counted) = counted else { return Ok(false) };
     let usage = match counting {
-        Counting::Count => broker.store.count(&counted).await?,
-        Counting::Peek => broker.store.usage(&counted).await?,
-        Counting::Again => broker.store.usage(&Counted { again: true, ..counted }).await?,
+        Counting::Count => store.count(&counted).await?,
+        Counting::Peek => store.usage(&counted).await?,
+        Counting::Again => store.usage(&Counted { again: true, ..counted }).await?,
     };
     input.facts.extend(usage.facts());
     Ok(counting == Counting::Count)

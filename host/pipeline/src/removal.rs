@@ -2,24 +2,66 @@
 //! crashes, abandoned replies and ghosts all end in [`attempt`]; it is idempotent and never gives up.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use jiff::Timestamp;
 use jit_core::driver::Feature;
-use jit_core::event::{Attempted, AuditEvent, Doubtful, Ended, Event, Failed};
+use jit_core::event::{Attempted, AuditEvent, Ended, Event};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
 
-use crate::broker::Broker;
-use crate::places::{Misplaced, NotTold};
-use crate::target::account_view;
-use crate::trace::{self, carried};
-use jit_ledger::{Change, LeaseWrite, StoreError};
+use crate::birth::Birth;
+use crate::end::EndFlow;
+use crate::leftover::Leftovers;
+use crate::places::{Misplaced, NotTold, Places};
+use crate::target::{Serving, account_view};
+use crate::tasks::reconcile::Listings;
+use crate::tasks::removal::NAME;
+use crate::trace;
+use crate::work::Wake;
+use jit_ledger::{Change, StoreError};
+
+/// What it takes to remove an account.
+pub struct RemovalFlow {
+    pub(crate) end: EndFlow,
+    /// Which driver and connection made the account.
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    /// Whether what answers is where the account is.
+    pub(crate) places: Arc<Places>,
+    /// The mark of accounts that this broker made: no other is removed.
+    pub(crate) birth: Arc<Birth>,
+    /// Accounts that only a person can remove.
+    pub(crate) leftovers: Arc<Leftovers>,
+    /// When each backend was listed last.
+    pub(crate) listings: Arc<Listings>,
+    /// A lease whose account nobody can name waits for a listing.
+    pub(crate) wake: Arc<Wake>,
+    at_work: InProgress,
+    unrecorded: Unrecorded,
+}
+
+impl RemovalFlow {
+    pub(crate) fn new(
+        end: EndFlow,
+        serving: Arc<ArcSwap<Serving>>,
+        places: Arc<Places>,
+        birth: Arc<Birth>,
+        leftovers: Arc<Leftovers>,
+        listings: Arc<Listings>,
+        wake: Arc<Wake>,
+    ) -> Self {
+        let (at_work, unrecorded) = (InProgress::default(), Unrecorded::default());
+        Self { end, serving, places, birth, leftovers, listings, wake, at_work, unrecorded }
+    }
+}
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -54,20 +96,6 @@ impl Drop for Mine<'_> {
     fn drop(&mut self) {
         self.0.0.lock().remove(&self.1);
     }
-}
-
-/// Records that an active lease's account is to go. From here on it will, whatever happens.
-///
-/// # Errors
-/// [`StoreError::Stale`] when somebody else stepped the lease on first. [`StoreError::Failed`] may also mean that it is
-/// recorded: whoever is not the removal task wakes that.
-pub async fn begin(broker: &Broker, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
-    let revoking =
-        lease.begin_revocation(cause, broker.clock.now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
-    let change = Change::step(revoking.clone()).with_events(events);
-    jit_failpoint::step("revoke.begin", StoreError::at_failpoint, broker.commit(change)).await?;
-    broker.handovers.forget(&lease.id);
-    Ok(revoking)
 }
 
 /// Expired accounts that a driver was asked to remove while the store could not be written.
@@ -118,22 +146,22 @@ impl Unrecorded {
 /// The store cannot be written, and a lease's time is over. Its end is durable already: the expiry stands in
 /// the store, and is past. So the driver is asked all the same, and the removal goes on record when the store
 /// is back: then the driver finds nothing, which is success.
-pub async fn expire_unrecorded(broker: &Broker, lease: &Lease) {
-    let now = broker.clock.now();
-    if lease.expires_at > now || lease.rotating.is_some() || !broker.unrecorded.is_due(&lease.id) {
+pub async fn expire_unrecorded(flow: &RemovalFlow, lease: &Lease) {
+    let now = flow.end.clock.now();
+    if lease.expires_at > now || lease.rotating.is_some() || !flow.unrecorded.is_due(&lease.id) {
         return;
     }
-    let Some(_mine) = broker.removing.begin(&lease.id) else { return };
+    let Some(_mine) = flow.at_work.begin(&lease.id) else { return };
     // In memory only: what the driver is asked depends on the step that could not be recorded.
     let Ok(revoking) = lease.begin_revocation(Cause::Expired, now) else { return };
-    broker.handovers.forget(&lease.id);
-    match call_driver(broker, &revoking).await {
+    flow.end.handovers.forget(&lease.id);
+    match driver_says(flow, &revoking).await {
         Ok(_) => {
-            broker.unrecorded.put(&lease.id, Some(broker.clock.now()));
+            flow.unrecorded.put(&lease.id, Some(flow.end.clock.now()));
             tracing::warn!(lease = %lease.id, account = lease.login(), target = %lease.target, "the store cannot be written; an expired account was removed, and the removal will be recorded later");
         }
         Err(NotRemoved { reason, .. }) => {
-            broker.unrecorded.put(&lease.id, None);
+            flow.unrecorded.put(&lease.id, None);
             tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the store cannot be written, and an expired account could not be removed; it will be tried again");
         }
     }
@@ -143,20 +171,20 @@ pub async fn expire_unrecorded(broker: &Broker, lease: &Lease) {
 ///
 /// # Errors
 /// When the store fails; the account may be gone, and the next attempt finds it so.
-pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreError> {
-    let Some(_mine) = broker.removing.begin(&lease.id) else { return Ok(Attempt::InProgress) };
-    let now = broker.clock.now();
-    let outcome = match trace::for_lease(&lease.id, call_driver(broker, lease)).await {
-        Ok(answer) => settled(broker, lease, answer, now),
+pub async fn attempt(flow: &RemovalFlow, lease: &Lease) -> Result<Attempt, StoreError> {
+    let Some(_mine) = flow.at_work.begin(&lease.id) else { return Ok(Attempt::InProgress) };
+    let now = flow.end.clock.now();
+    let outcome = match trace::for_lease(&lease.id, driver_says(flow, lease)).await {
+        Ok(answer) => settled(flow, lease, answer, now),
         Err(failed) => Settled::Failed(failed),
     };
     match outcome {
         Settled::Removed(unseen) => {
             let removed = lease.removed().map_err(|_| StoreError::Stale(lease.id.clone()))?;
-            let event = removed_event(&removed, now, unseen, broker.unrecorded.take(&lease.id));
+            let event = removed_event(&removed, now, unseen, flow.unrecorded.take(&lease.id));
             let change = Change::step(removed.clone()).with(event);
-            jit_failpoint::step("revoke.record", StoreError::at_failpoint, broker.commit(change)).await?;
-            broker.leftovers.take(lease);
+            jit_failpoint::step("revoke.record", StoreError::at_failpoint, flow.end.ledger.commit(change)).await?;
+            flow.leftovers.take(lease);
             if lease.standing {
                 tracing::info!(request_id = %lease.request_id, workload = %lease.principal.workload, lease = %lease.id, account = lease.login(), target = %lease.target, "a lease over a standing account has ended");
             } else {
@@ -167,12 +195,12 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
         }
         Settled::Waits(reason, then) => {
             let waits = lease.removal_waits(reason, now, then).map_err(|_| StoreError::Stale(lease.id.clone()))?;
-            broker.commit(Change::step(waits.clone())).await?;
+            flow.end.ledger.commit(Change::step(waits.clone())).await?;
             Ok(Attempt::Failed { lease: waits, unreachable: false })
         }
         Settled::Failed(NotRemoved { reason, why }) => {
             if why == Why::Held {
-                broker.leftovers.put(lease);
+                flow.leftovers.put(lease);
             }
             let step = if why == Why::Held { Lease::removal_held } else { Lease::removal_failed };
             let failed = step(lease, reason.clone(), now).map_err(|_| StoreError::Stale(lease.id.clone()))?;
@@ -193,7 +221,7 @@ pub async fn attempt(broker: &Broker, lease: &Lease) -> Result<Attempt, StoreErr
             let event = AuditEvent::of_lease(event, now, &failed).with_error(reason);
             let events = if on_record { vec![event] } else { Vec::new() };
             let unreachable = why == Why::Away;
-            broker.commit(Change::step(failed.clone()).with_events(events)).await?;
+            flow.end.ledger.commit(Change::step(failed.clone()).with_events(events)).await?;
             Ok(Attempt::Failed { lease: failed, unreachable })
         }
     }
@@ -266,15 +294,15 @@ fn said_before(lease: &Lease, reason: &str) -> bool {
 /// the driver's yes means nothing. Such a lease stays doubtful until the backend has been listed
 /// after a grace (an account without a lease is then a ghost, and removed as one) or, where that does
 /// not come about, until its own expiry has passed.
-fn settled(broker: &Broker, lease: &Lease, answer: Answer, now: Timestamp) -> Settled {
+fn settled(flow: &RemovalFlow, lease: &Lease, answer: Answer, now: Timestamp) -> Settled {
     let Answer::NoHandle { lists, expires } = answer else { return Settled::Removed(None) };
-    let serving = broker.serving.load();
+    let serving = flow.serving.load();
     let target = serving.targets.get(&lease.target);
     let target = target.filter(|target| target.driver_ref().same_maker(&lease.driver));
     let since = lease.removal.as_ref().map_or(lease.issued_at, |removal| removal.since);
     let target = target.filter(|_| lists);
     let from = target.map(|target| (target, since + target.grace()));
-    if from.is_some_and(|(target, from)| broker.listings.since(target, from)) {
+    if from.is_some_and(|(target, from)| flow.listings.since(target, from)) {
         return Settled::Removed(Some(LISTED));
     }
     let expired = lease.expires_at + EXPIRY_SLACK;
@@ -290,7 +318,7 @@ fn settled(broker: &Broker, lease: &Lease, answer: Answer, now: Timestamp) -> Se
     if now < from {
         return Settled::Waits(reason, from);
     }
-    broker.wake.reconcile.notify_one();
+    flow.wake.reconcile.notify_one();
     Settled::Waits(reason, now + LISTING_WAIT)
 }
 
@@ -303,13 +331,36 @@ const LISTING_WAIT: Duration = Duration::from_secs(2);
 /// What two clocks may differ.
 const EXPIRY_SLACK: Duration = Duration::from_secs(5);
 
+/// For an issue that is undone: removes the account now, before the lease is closed. Where that fails, the removal
+/// tries again.
+///
+/// # Errors
+/// Why the account may still be there, in words for operators.
+pub(crate) async fn remove_at_once(flow: &RemovalFlow, lease: &Lease) -> Result<(), String> {
+    driver_says(flow, lease).await.map(drop).map_err(|NotRemoved { reason, .. }| reason)
+}
+
+/// As [`call_driver`]. A panic counts as a failure: it goes on record, and the next attempt waits as after any other.
+async fn driver_says(flow: &RemovalFlow, lease: &Lease) -> Result<Answer, NotRemoved> {
+    // What the call holds is dropped with it, and the next attempt begins from what the store has.
+    let called = AssertUnwindSafe(call_driver(flow, lease)).catch_unwind().await;
+    called.unwrap_or_else(|_| {
+        metrics::counter!("jit_task_side_panics_total", "task" => NAME).increment(1);
+        tracing::error!(lease = %lease.id, target = %lease.target, "the code panicked as it removed an account; the process's standard error says where");
+        Err(NotRemoved::failed(PANICKED))
+    })
+}
+
+/// What is on record of a panic. Its own words are not repeated: they may quote what was at hand.
+const PANICKED: &str = "the code panicked";
+
 /// The driver's revoke, in the place where the account is; an account that is not there is gone.
-async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, NotRemoved> {
+async fn call_driver(flow: &RemovalFlow, lease: &Lease) -> Result<Answer, NotRemoved> {
     if lease.rotating.is_some() {
         // The account stands, whatever the configuration says now; its password ends by rotation.
         return Ok(Answer::Gone);
     }
-    let remover = broker.serving.load().remover(&lease.target, &lease.driver).map_err(NotRemoved::failed)?;
+    let remover = flow.serving.load().remover(&lease.target, &lease.driver).map_err(NotRemoved::failed)?;
     let description = remover.driver.description();
     let external = description.has(Feature::ExternalAccounts);
     // A lease that was active had an account whose driver needs no handle.
@@ -319,16 +370,16 @@ async fn call_driver(broker: &Broker, lease: &Lease) -> Result<Answer, NotRemove
     } else {
         Answer::Gone
     };
-    if !external && !lease.account.is_made_by(&broker.birth.mark) {
+    if !external && !lease.account.is_made_by(&flow.birth.mark) {
         let reason = format!("{} is no account name that this broker makes; was the store changed?", lease.account);
         return Err(NotRemoved::failed(reason));
     }
     if lease.driver.place.is_none() {
         tracing::warn!(lease = %lease.id, target = %lease.target, "the lease of an earlier release does not say where its account is: it is removed where the target is now");
     }
-    let account = account_view(lease, broker.clock.wall());
+    let account = account_view(lease, flow.end.clock.wall());
     let call = async {
-        broker.places.check_removal(&lease.driver, &remover).await?;
+        flow.places.check_removal(&lease.driver, &remover).await?;
         match remover.driver.revoke(&remover.scope, &remover.view, &account).await {
             Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Ok(answer),
             Outcome::Refused(refusal) => {
@@ -364,115 +415,4 @@ fn removed_event(
         _ => Event::LeaseRevoked(ended),
     };
     AuditEvent::of_lease(event, now, lease)
-}
-
-/// A step after the intent was lost in the store: whatever of it became durable, the account goes
-/// and the lease is closed. Nothing was handed out. Runs on its own until it is done; a crash in
-/// the middle leaves a pending lease for recovery.
-pub fn undo(broker: &Broker, lease: Lease, cause: Cause) {
-    let Some(broker) = broker.handle() else { return };
-    broker.clone().tasks.spawn(carried(async move {
-        if let Err(NotRemoved { reason, .. }) = call_driver(&broker, &lease).await {
-            tracing::warn!(lease = %lease.id, reason, "undoing an issue: the account could not be removed at once");
-        }
-        let mut wait = Duration::from_millis(100);
-        loop {
-            match close_for_good(&broker, &lease, cause).await {
-                Ok(()) => break,
-                Err(error) => tracing::warn!(lease = %lease.id, %error, "undoing an issue: the store failed"),
-            }
-            tokio::select! {
-                () = broker.stopping.cancelled() => break,
-                () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
-            }
-        }
-        broker.wake.removal.notify_one();
-    }));
-}
-
-/// Closes a lease whose last write may still be under way. Where the store does not know the lease
-/// yet, it gets to know it as doubtful: the intent, should it come later, finds its id taken.
-async fn close_for_good(broker: &Broker, lease: &Lease, cause: Cause) -> Result<(), StoreError> {
-    if let Some(stored) = broker.store.lease(&lease.id).await? {
-        // What is known of the account here may not have become durable.
-        let stored = stored.with_account(lease.username.clone(), lease.external_id.clone());
-        return close_stored(broker, &stored, cause).await;
-    }
-    let now = broker.clock.now();
-    let Ok(doubtful) = lease.doubt(cause, now) else { return Ok(()) };
-    let event = AuditEvent::of_lease(doubtful_for(cause), now, &doubtful);
-    broker.commit(Change::insert(doubtful).with(event)).await
-}
-
-fn doubtful_for(cause: Cause) -> Event {
-    Event::LeaseDoubtful(Doubtful { cause: Some(cause) })
-}
-
-/// Marks a lease for removal from wherever it stands.
-///
-/// # Errors
-/// When the store fails or somebody else is faster; call it again.
-pub async fn close(broker: &Broker, id: &LeaseId, cause: Cause) -> Result<(), StoreError> {
-    match broker.store.lease(id).await? {
-        Some(stored) => close_stored(broker, &stored, cause).await,
-        None => Ok(()),
-    }
-}
-
-/// As [`close`], of a lease as the store has it.
-async fn close_stored(broker: &Broker, lease: &Lease, cause: Cause) -> Result<(), StoreError> {
-    let now = broker.clock.now();
-    let (step, event) = match lease.state {
-        LeaseState::Pending => (lease.doubt(cause, now), doubtful_for(cause)),
-        LeaseState::Active => {
-            let failed = Failed { decision: None, cause: Some(cause) };
-            (lease.begin_revocation(cause, now), Event::IssueFailed(failed))
-        }
-        LeaseState::Revoking | LeaseState::Doubtful | LeaseState::Revoked => return Ok(()),
-    };
-    let Ok(next) = step else { return Ok(()) };
-    let event = AuditEvent::of_lease(event, now, &next);
-    broker.handovers.forget(&lease.id);
-    broker.commit(Change::step(next).with(event)).await
-}
-
-/// The caller went away before it had its reply. With an Idempotency-Key it may come back for it;
-/// without one nobody can ever use the account, so it goes at once.
-pub async fn abandon(broker: &Broker, lease: &Lease) {
-    if lease.idempotency.is_some() && !broker.stopping.is_cancelled() {
-        broker.abandoned.put(&lease.id);
-        return;
-    }
-    tracing::info!(lease = %lease.id, "the caller went away before the reply; the account is removed");
-    match begin(broker, lease, Cause::Abandoned, Vec::new()).await {
-        Ok(_) => broker.wake.removal.notify_one(),
-        // A renewal or revocation was faster, or the store failed: then its state is not known here.
-        Err(_) => undo(broker, lease.clone(), Cause::Abandoned),
-    }
-}
-
-/// What a crash left behind: leases that were intended and never settled. Their accounts may
-/// exist, their secrets reached nobody. Called before the broker serves.
-///
-/// # Errors
-/// When the store fails.
-pub async fn recover(broker: &Arc<Broker>) -> Result<usize, StoreError> {
-    let now = broker.clock.now();
-    let mut found = 0;
-    loop {
-        let pending = broker.store.pending(now, 500).await?;
-        if pending.is_empty() {
-            return Ok(found);
-        }
-        found += pending.len();
-        let mut change = Change::default();
-        for lease in pending {
-            if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
-                let event = AuditEvent::of_lease(Event::LeaseDoubtful(Doubtful::default()), now, &doubted);
-                change.events.push(event.with_error("the broker stopped in the middle of the issue"));
-                change.leases.push(LeaseWrite::Update(doubted));
-            }
-        }
-        broker.commit(change).await?;
-    }
 }

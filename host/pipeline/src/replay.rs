@@ -23,16 +23,36 @@ use jit_core::ttl::Ttl;
 use jit_identity::Verified;
 use secrecy::SecretString;
 
-use crate::broker::Broker;
 use crate::chain;
+use crate::clock::LeaseClock;
 use crate::issue::{Disclosure, offered, permitted};
-use crate::permit::{Counting, Permit};
-use crate::places::{Misplaced, NotTold};
+use crate::ledger::Ledger;
+use crate::permit::{Counting, DecideFlow, Permit};
+use crate::places::{Misplaced, NotTold, Places};
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
-use crate::rotation;
-use crate::target::{Remover, account_view};
+use crate::rotation::issue::{HandOutFlow, hand_out_again};
+use crate::target::{Remover, Serving, account_view};
+use arc_swap::ArcSwap;
 use jit_ledger::{Change, StoreError};
+
+/// What it takes to give an answer again.
+pub struct ReplayFlow {
+    pub(crate) ledger: Ledger,
+    pub(crate) clock: Arc<LeaseClock>,
+    /// A new password is a new grant.
+    pub(crate) decide: DecideFlow,
+    /// The driver that resets a password.
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    /// Whether what answers is where the account is.
+    pub(crate) places: Arc<Places>,
+    /// Secrets of the last minutes.
+    pub(crate) handovers: Arc<Handovers>,
+    /// Replies that did not arrive the first time.
+    pub(crate) abandoned: Arc<Abandoned>,
+    /// Passwords of standing accounts.
+    pub(crate) hand_out: Arc<HandOutFlow>,
+}
 
 /// What the caller gets beside the lease.
 #[derive(Clone)]
@@ -135,17 +155,17 @@ impl Drop for Turn<'_> {
 /// [`Refused::LeaseNotActive`] when its lease is over, [`Refused::NotAgain`] when what it handed out has
 /// changed since, [`Refused::PolicyDenied`] when the policies would no longer grant it.
 pub async fn same_answer(
-    broker: &Broker,
+    flow: &ReplayFlow,
     caller: &Arc<Verified>,
     request: &CheckedRequest,
     idempotency: &Idempotency,
     request_id: &RequestId,
 ) -> Result<Option<Disclosure>, Refused> {
-    let Some(lease) = broker.store.lease_by_key(&idempotency.key).await? else { return Ok(None) };
+    let Some(lease) = flow.ledger.store().lease_by_key(&idempotency.key).await? else { return Ok(None) };
     if lease.idempotency.as_ref().is_some_and(|first| first.body != idempotency.body) {
         return Err(Refused::IdempotencyConflict(lease.id));
     }
-    let over = lease.expires_at <= broker.clock.now();
+    let over = lease.expires_at <= flow.clock.now();
     match lease.state {
         LeaseState::Active if !over => {}
         // Its request is still at work in this process, past our patience, or a crash left it and
@@ -154,23 +174,23 @@ pub async fn same_answer(
         state => return Err(Refused::LeaseNotActive { id: lease.id, state }),
     }
     if lease.rotating.is_some() {
-        let disclosure = rotation::issue::hand_out_again(broker, lease, request_id).await?;
-        broker.abandoned.picked_up(&disclosure.lease.id);
+        let disclosure = hand_out_again(&flow.hand_out, lease, request_id).await?;
+        flow.abandoned.picked_up(&disclosure.lease.id);
         return Ok(Some(disclosure));
     }
-    let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
-    let handover = match broker.handovers.get(&lease.id) {
+    let endpoint = flow.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
+    let handover = match flow.handovers.get(&lease.id) {
         Some(handover) => {
             let again = Replayed::Own { password_reset: false, decision: None };
-            record(broker, replayed(again, &lease, request_id, broker.clock.wall())).await?;
+            record(flow, replayed(again, &lease, request_id, flow.clock.wall())).await?;
             handover
         }
         None => {
-            let permit = permitted_again(broker, caller, request, &lease, request_id).await?;
-            reset_password(broker, &lease, &permit, request_id).await?
+            let permit = permitted_again(flow, caller, request, &lease, request_id).await?;
+            reset_password(flow, &lease, &permit, request_id).await?
         }
     };
-    broker.abandoned.picked_up(&lease.id);
+    flow.abandoned.picked_up(&lease.id);
     Ok(Some(Disclosure { lease, handover, endpoint, previous_valid_until: None }))
 }
 
@@ -181,15 +201,15 @@ pub fn replayed(again: Replayed, lease: &Lease, request_id: &RequestId, at: Time
     AuditEvent { request_id: Some(request_id.to_string()), ..event }
 }
 
-async fn record(broker: &Broker, event: AuditEvent) -> Result<(), Refused> {
+async fn record(flow: &ReplayFlow, event: AuditEvent) -> Result<(), Refused> {
     let change = Change::record(event);
-    Ok(jit_failpoint::step("replay.record", StoreError::at_failpoint, broker.commit(change)).await?)
+    Ok(jit_failpoint::step("replay.record", StoreError::at_failpoint, flow.ledger.commit(change)).await?)
 }
 
 /// A new password is a new grant: the policies are asked whether they would still give what the lease gave.
 /// The request was counted when it came first, so it is not counted again.
 async fn permitted_again(
-    broker: &Broker,
+    flow: &ReplayFlow,
     caller: &Arc<Verified>,
     request: &CheckedRequest,
     lease: &Lease,
@@ -197,11 +217,11 @@ async fn permitted_again(
 ) -> Result<Permit, Refused> {
     // What is asked for is the rest of the lease: it may have been renewed since, on other terms than the
     // first request's.
-    let rest = lease.expires_at.as_second() - broker.clock.now().as_second();
+    let rest = lease.expires_at.as_second() - flow.clock.now().as_second();
     let rest = request.for_length(Ttl::from_seconds(rest.max(1)).unwrap_or(Ttl::MAX));
-    let asked = offered(broker, caller, &rest, request_id).await?;
+    let asked = offered(&flow.decide, caller, &rest, request_id).await?;
     let at = asked.at;
-    let permit = permitted(broker, asked, Counting::Again).await?;
+    let permit = permitted(&flow.decide, asked, Counting::Again).await?;
     let reason = if permit.role != lease.role {
         format!("the policies now grant only role {}", permit.role)
     } else if at + permit.ttl.duration() + ROUNDING < lease.expires_at {
@@ -213,7 +233,7 @@ async fn permitted_again(
     let policy = chain::CHAIN.to_owned();
     let event = permit.decision.event(Event::IssueDenied(permit.decision.denied_by(policy.clone())));
     let event = AuditEvent { lease_id: Some(lease.id.to_string()), ..event.with_error(reason.clone()) };
-    broker.deny(&caller.principal, vec![event], Vec::new()).await?;
+    flow.ledger.deny(&caller.principal, vec![event], Vec::new()).await?;
     Err(Refused::PolicyDenied { policy, reason })
 }
 
@@ -222,18 +242,18 @@ const ROUNDING: Duration = Duration::from_secs(2);
 
 /// The secret is no longer in memory: the account gets a new one, on record before it leaves.
 async fn reset_password(
-    broker: &Broker,
+    flow: &ReplayFlow,
     lease: &Lease,
     permit: &Permit,
     request_id: &RequestId,
 ) -> Result<Handover, Refused> {
-    let remover = broker.serving.load().remover(&lease.target, &lease.driver).map_err(Refused::TargetUnavailable)?;
+    let remover = flow.serving.load().remover(&lease.target, &lease.driver).map_err(Refused::TargetUnavailable)?;
     if !remover.driver.description().has(Feature::Rotate) {
         return Err(Refused::LeaseNotActive { id: lease.id.clone(), state: lease.state });
     }
-    in_place(broker, lease, &remover, request_id).await?;
+    in_place(flow, lease, &remover, request_id).await?;
     let secret = generate_password();
-    let account = account_view(lease, broker.clock.wall());
+    let account = account_view(lease, flow.clock.wall());
     let call = async {
         let step = RotationStep::Stage;
         match remover.driver.rotate(&remover.scope, &remover.view, &account, step, Some(&secret)).await {
@@ -248,23 +268,23 @@ async fn reset_password(
     // retry resets again.
     jit_failpoint::step("replay.rotate", || Refused::TargetUnavailable("failpoint".to_owned()), call).await?;
     let again = Replayed::Own { password_reset: true, decision: Some(permit.decision.recorded()) };
-    let event = replayed(again, lease, request_id, broker.clock.wall());
-    record(broker, AuditEvent { policies: permit.decision.policies.clone(), ..event }).await?;
+    let event = replayed(again, lease, request_id, flow.clock.wall());
+    record(flow, AuditEvent { policies: permit.decision.policies.clone(), ..event }).await?;
     let handover = Handover { username: lease.login().to_owned(), secret, properties: Vec::new() };
-    broker.handovers.keep(&lease.id, handover.clone());
+    flow.handovers.keep(&lease.id, handover.clone());
     Ok(handover)
 }
 
 /// RIGHT-PLACE: another server must not be asked. An account of that name there is somebody else's.
-async fn in_place(broker: &Broker, lease: &Lease, remover: &Remover, request_id: &RequestId) -> Result<(), Refused> {
-    match broker.places.check_removal(&lease.driver, remover).await {
+async fn in_place(flow: &ReplayFlow, lease: &Lease, remover: &Remover, request_id: &RequestId) -> Result<(), Refused> {
+    match flow.places.check_removal(&lease.driver, remover).await {
         Ok(()) => Ok(()),
         Err(Misplaced::NotTold(NotTold { reason, .. })) => Err(Refused::TargetAway(reason)),
         Err(Misplaced::Elsewhere(elsewhere)) => {
             tracing::error!(lease = %lease.id, target = %lease.target, %elsewhere, "a password was not reset: the lease's account is in another place");
-            let event = AuditEvent::of_lease(Event::IssueDenied(Denied::default()), broker.clock.wall(), lease);
+            let event = AuditEvent::of_lease(Event::IssueDenied(Denied::default()), flow.clock.wall(), lease);
             let event = AuditEvent { request_id: Some(request_id.to_string()), ..event };
-            record(broker, event.with_error(elsewhere.to_string())).await?;
+            record(flow, event.with_error(elsewhere.to_string())).await?;
             Err(Refused::WrongPlace { id: lease.id.clone(), target: lease.target.to_string() })
         }
     }

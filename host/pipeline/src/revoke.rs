@@ -9,14 +9,27 @@ use jit_api::{GivenBackLease, GivenBackReply};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Cause, Lease, LeaseState};
 use jit_identity::Verified;
-use jit_ledger::{LeaseFilter, StoreError};
+use jit_ledger::{LeaseFilter, Store, StoreError};
 
-use crate::broker::Broker;
+use crate::end::begin;
+use crate::ledger::Ledger;
 use crate::refusal::Refused;
-use crate::removal::{self, Attempt};
+use crate::removal::{Attempt, RemovalFlow, attempt};
 use crate::renew::own_lease;
 use crate::request::GivenBack;
 use crate::trace::carried;
+use crate::work::{Wake, Work};
+
+/// What it takes to end leases on request.
+pub struct RevokeFlow {
+    /// Whose lease it is, and how it stands.
+    pub(crate) ledger: Ledger,
+    pub(crate) removal: Arc<RemovalFlow>,
+    /// What is not removed at once is left to the removal's task.
+    pub(crate) wake: Arc<Wake>,
+    /// A revocation goes on when its caller has gone.
+    pub(crate) work: Work,
+}
 
 /// The most leases that one request with `all` gives back; `more` says that there are others.
 const MOST_AT_ONCE: usize = 10_000;
@@ -34,9 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When it could not be recorded: the lease is as it was.
-pub async fn revoke(broker: &Arc<Broker>, lease: Lease, cause: Cause, at_once: bool) -> Result<Lease, Refused> {
-    let owned = Arc::clone(broker);
-    let revoking = broker.tasks.spawn(carried(async move {
+pub async fn revoke(flow: &Arc<RevokeFlow>, lease: Lease, cause: Cause, at_once: bool) -> Result<Lease, Refused> {
+    let owned = Arc::clone(flow);
+    let revoking = flow.work.spawn(carried(async move {
         let lease = end(&owned, lease, cause, at_once).await;
         if !at_once {
             owned.wake.removal.notify_one();
@@ -51,12 +64,12 @@ pub async fn revoke(broker: &Arc<Broker>, lease: Lease, cause: Cause, at_once: b
 /// # Errors
 /// [`Refused::UnknownLease`] for another identity's, or as [`revoke`].
 pub async fn revoke_own(
-    broker: &Arc<Broker>,
+    flow: &Arc<RevokeFlow>,
     caller: &Verified,
     id: &LeaseId,
     at_once: bool,
 ) -> Result<Lease, Refused> {
-    revoke(broker, own_lease(broker, caller, id).await?, Cause::Requested, at_once).await
+    revoke(flow, own_lease(flow.ledger.store(), caller, id).await?, Cause::Requested, at_once).await
 }
 
 /// Revokes several of the caller's leases, or all of them, as one of the broker's tasks.
@@ -64,14 +77,14 @@ pub async fn revoke_own(
 /// # Errors
 /// When the end of one of them could not be recorded: the others may have ended.
 pub async fn give_back(
-    broker: &Arc<Broker>,
+    flow: &Arc<RevokeFlow>,
     caller: &Arc<Verified>,
     asked: GivenBack,
     at_once: bool,
 ) -> Result<GivenBackReply, Refused> {
-    let (owned, caller) = (Arc::clone(broker), Arc::clone(caller));
+    let (owned, caller) = (Arc::clone(flow), Arc::clone(caller));
     // On its own: a caller that goes away does not keep half of its leases.
-    let work = broker.tasks.spawn(carried(async move { end_many(&owned, &caller, asked, at_once).await }));
+    let work = flow.work.spawn(carried(async move { end_many(&owned, &caller, asked, at_once).await }));
     work.await.unwrap_or(Err(Refused::Overloaded))
 }
 
@@ -84,34 +97,34 @@ enum Named {
 }
 
 async fn end_many(
-    broker: &Arc<Broker>,
+    flow: &Arc<RevokeFlow>,
     caller: &Verified,
     asked: GivenBack,
     at_once: bool,
 ) -> Result<GivenBackReply, Refused> {
     let (named, more) = match asked {
-        GivenBack::Named(ids) => (named(broker, caller, ids).await?, false),
+        GivenBack::Named(ids) => (named(flow.ledger.store(), caller, ids).await?, false),
         GivenBack::All => {
-            let (leases, more) = all(broker, caller).await?;
+            let (leases, more) = all(flow.ledger.store(), caller).await?;
             (leases.into_iter().map(Box::new).map(Named::Own).collect(), more)
         }
     };
     // All are on record before the first is worked at: from here on they end, whatever happens.
     let recorded: Vec<Named> = stream::iter(named)
         .map(async |named| match named {
-            Named::Own(lease) => end(broker, *lease, Cause::Requested, false).await.map(Box::new).map(Named::Own),
+            Named::Own(lease) => end(flow, *lease, Cause::Requested, false).await.map(Box::new).map(Named::Own),
             unknown => Ok(unknown),
         })
         .buffered(RECORDING)
         .try_collect()
         .await?;
     if at_once {
-        attempt_all(broker, &recorded).await;
+        attempt_all(flow, &recorded).await;
     }
-    broker.wake.removal.notify_one();
+    flow.wake.removal.notify_one();
     let leases = stream::iter(recorded).map(async |named| match named {
         Named::Own(lease) => {
-            let stored = broker.store.lease(&lease.id).await?;
+            let stored = flow.ledger.store().lease(&lease.id).await?;
             let state = stored.map_or(LeaseState::Revoked, |stored| stored.state);
             Ok::<_, Refused>(GivenBackLease { lease_id: lease.id.to_string(), state: Some(state), code: None })
         }
@@ -122,9 +135,9 @@ async fn end_many(
     Ok(GivenBackReply { leases: leases.buffered(RECORDING).try_collect().await?, more })
 }
 
-async fn named(broker: &Broker, caller: &Verified, ids: Vec<String>) -> Result<Vec<Named>, Refused> {
+async fn named(store: &dyn Store, caller: &Verified, ids: Vec<String>) -> Result<Vec<Named>, Refused> {
     let found = stream::iter(ids).map(async |id| {
-        let own = async { own_lease(broker, caller, &id.parse().map_err(|_| Refused::UnknownLease)?).await };
+        let own = async { own_lease(store, caller, &id.parse().map_err(|_| Refused::UnknownLease)?).await };
         match own.await {
             Ok(lease) => Ok(Named::Own(Box::new(lease))),
             Err(Refused::UnknownLease) => Ok(Named::Unknown(id)),
@@ -135,7 +148,7 @@ async fn named(broker: &Broker, caller: &Verified, ids: Vec<String>) -> Result<V
 }
 
 /// The caller's leases that are not over, and whether there are more than [`MOST_AT_ONCE`].
-async fn all(broker: &Broker, caller: &Verified) -> Result<(Vec<Lease>, bool), Refused> {
+async fn all(store: &dyn Store, caller: &Verified) -> Result<(Vec<Lease>, bool), Refused> {
     let mut found = Vec::new();
     for state in [LeaseState::Active, LeaseState::Revoking, LeaseState::Doubtful] {
         let mut before: Option<LeaseId> = None;
@@ -150,7 +163,7 @@ async fn all(broker: &Broker, caller: &Verified) -> Result<(Vec<Lease>, bool), R
                 before,
                 limit: PAGE,
             };
-            let page = broker.store.leases(&filter).await?;
+            let page = store.leases(&filter).await?;
             before = page.last().map(|lease| lease.id.clone());
             let last = page.len() < PAGE;
             found.extend(page);
@@ -163,30 +176,30 @@ async fn all(broker: &Broker, caller: &Verified) -> Result<(Vec<Lease>, bool), R
 }
 
 /// Tries each once, for as long as there is patience; what is under way then goes on.
-async fn attempt_all(broker: &Arc<Broker>, recorded: &[Named]) {
+async fn attempt_all(flow: &Arc<RevokeFlow>, recorded: &[Named]) {
     let own = recorded.iter().filter_map(|named| match named {
         Named::Own(lease) if lease.state != LeaseState::Revoked => Some(Lease::clone(lease)),
         _ => None,
     });
-    let (leases, owner) = (own.collect::<Vec<_>>(), Arc::clone(broker));
-    let work = broker.tasks.spawn(carried(async move {
+    let (leases, owner) = (own.collect::<Vec<_>>(), Arc::clone(flow));
+    let work = flow.work.spawn(carried(async move {
         // At a stop none is begun any more, and what is under way is not cut off.
-        let attempts = stream::iter(leases).take_until(owner.stopping.cancelled()).map(|lease| {
-            let broker = Arc::clone(&owner);
-            async move { drop(end(&broker, lease, Cause::Requested, true).await) }
+        let attempts = stream::iter(leases).take_until(owner.work.stopping.cancelled()).map(|lease| {
+            let flow = Arc::clone(&owner);
+            async move { drop(end(&flow, lease, Cause::Requested, true).await) }
         });
         attempts.buffer_unordered(REMOVING).collect::<()>().await;
     }));
     let _goes_on = tokio::time::timeout(PATIENCE, work).await;
 }
 
-/// Puts a lease's end on record and, if `attempt`, tries once to remove its account.
-async fn end(broker: &Broker, mut lease: Lease, cause: Cause, attempt: bool) -> Result<Lease, Refused> {
+/// Puts a lease's end on record and, if `at_once`, tries once to remove its account.
+async fn end(flow: &RevokeFlow, mut lease: Lease, cause: Cause, at_once: bool) -> Result<Lease, Refused> {
     // Somebody else's step in between is read again; a few times is more than enough.
     for _ in 0..4 {
         match lease.state {
             LeaseState::Revoked | LeaseState::Pending => return Ok(lease),
-            LeaseState::Active => match removal::begin(broker, &lease, cause, Vec::new()).await {
+            LeaseState::Active => match begin(&flow.removal.end, &lease, cause, Vec::new()).await {
                 Ok(revoking) => {
                     lease = revoking;
                     continue;
@@ -194,22 +207,22 @@ async fn end(broker: &Broker, mut lease: Lease, cause: Cause, attempt: bool) -> 
                 Err(StoreError::Stale(_)) => {}
                 Err(error) => {
                     // It may be recorded nevertheless: then the removal must not sleep over it.
-                    broker.wake.removal.notify_one();
+                    flow.wake.removal.notify_one();
                     return Err(error.into());
                 }
             },
-            LeaseState::Revoking | LeaseState::Doubtful if !attempt => return Ok(lease),
+            LeaseState::Revoking | LeaseState::Doubtful if !at_once => return Ok(lease),
             LeaseState::Revoking | LeaseState::Doubtful => {
                 // What only a person can mend is tried at once when a person asks.
                 let due = lease.removal.as_ref().is_none_or(|removal| removal.attempts == 0 || removal.held);
                 if !due {
-                    broker.wake.removal.notify_one();
+                    flow.wake.removal.notify_one();
                     return Ok(lease);
                 }
-                match removal::attempt(broker, &lease).await {
+                match attempt(&flow.removal, &lease).await {
                     Ok(Attempt::Removed(removed)) => return Ok(removed),
                     Ok(Attempt::Failed { lease, .. }) => {
-                        broker.wake.removal.notify_one();
+                        flow.wake.removal.notify_one();
                         return Ok(lease);
                     }
                     Ok(Attempt::InProgress) => return Ok(lease),
@@ -217,13 +230,13 @@ async fn end(broker: &Broker, mut lease: Lease, cause: Cause, attempt: bool) -> 
                     // The removal is on record and goes on by itself.
                     Err(error) => {
                         tracing::warn!(%error, lease = %lease.id, "the store failed in the middle of a removal");
-                        broker.wake.removal.notify_one();
+                        flow.wake.removal.notify_one();
                         return Ok(lease);
                     }
                 }
             }
         }
-        lease = broker.store.lease(&lease.id).await?.ok_or(Refused::UnknownLease)?;
+        lease = flow.ledger.store().lease(&lease.id).await?.ok_or(Refused::UnknownLease)?;
     }
     Ok(lease)
 }

@@ -13,15 +13,31 @@ use secrecy::SecretString;
 use tokio::time::{Instant, timeout_at};
 
 use super::state::{self, Envelope, Record};
-use super::{RotatingAccount, Site, Working, name, patience, probe, task, trust};
-use crate::broker::Broker;
+use super::{RotatingAccount, RotationFlow, Site, Working, name, patience, probe, task, trust};
 use crate::issue::{Disclosure, draft};
+use crate::ledger::Ledger;
 use crate::permit::Permit;
 use crate::refusal::Refused;
-use crate::removal;
 use crate::replay::{self, Handover};
 use crate::sealing::Sealer;
+use crate::target::Serving;
+use crate::undo::{UndoFlow, Unsettled};
+use crate::work::Wake;
+use arc_swap::ArcSwap;
 use jit_ledger::{Change, StoreError};
+
+/// What it takes to hand out a standing account's password.
+pub struct HandOutFlow {
+    pub(crate) ledger: Ledger,
+    /// The accounts' records.
+    pub(crate) rotation: Arc<RotationFlow>,
+    /// Where an account is that only the store knows.
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    /// An account without a password is rotated first.
+    pub(crate) wake: Arc<Wake>,
+    /// What takes back a lease that may not have become durable.
+    pub(crate) undo: Arc<UndoFlow>,
+}
 
 /// The password that is current, and until when it works.
 struct Current {
@@ -37,14 +53,14 @@ struct Current {
 /// # Errors
 /// [`Refused`]; then nothing was handed out.
 pub async fn hand_out(
-    broker: &Broker,
+    flow: &HandOutFlow,
     permit: Permit,
     rotating: &RotatingAccount,
     idempotency: Option<Idempotency>,
 ) -> Result<Disclosure, Refused> {
     let asked = &permit.decision.asked;
     let site = Site::of(&asked.target, &permit.role, rotating);
-    let current = current(broker, &site, asked.at).await?;
+    let current = current(flow, &site, asked.at).await?;
     let drafted = draft(&permit, rotating.account.clone(), idempotency);
     let end = drafted.expires_at.min(current.usable_until);
     // What another password would give is another lease: this one cannot be renewed.
@@ -58,19 +74,23 @@ pub async fn hand_out(
     };
     let Ok(active) = pending.settle(None, end) else { return Err(Refused::AuditUnavailable) };
     let granted = Granted { decision: permit.decision.recorded(), generation: Some(current.generation) };
-    let granted = permit.decision.event_of_lease(Event::IssueGranted(granted), broker.clock.wall(), &active);
+    let granted = permit.decision.event_of_lease(Event::IssueGranted(granted), flow.rotation.clock.wall(), &active);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events());
+    let unsettled = Unsettled::new(&flow.undo, pending);
     let settled = permit.decision.settles(true);
     let change = Change::insert(active.clone()).with_events(events).settling(settled);
-    match jit_failpoint::step("rotation.grant", StoreError::at_failpoint, broker.commit(change)).await {
-        Ok(()) => {}
-        Err(StoreError::KeyTaken(id)) => return Err(Refused::IdempotencyConflict(id)),
+    match jit_failpoint::step("rotation.grant", StoreError::at_failpoint, flow.ledger.commit(change)).await {
+        Ok(()) => unsettled.settled(),
+        Err(StoreError::KeyTaken(id)) => {
+            unsettled.settled();
+            return Err(Refused::IdempotencyConflict(id));
+        }
         Err(error) => {
-            removal::undo(broker, pending, Cause::NotAudited);
+            unsettled.undo(Cause::NotAudited);
             return Err(error.into());
         }
     }
-    broker.wake.expiry_at(active.expires_at);
+    flow.wake.expiry_at(active.expires_at);
     let handover = handover(&active.account, current.secret);
     let endpoint = permit.decision.asked.target.endpoint.clone();
     Ok(Disclosure { lease: active, handover, endpoint, previous_valid_until: current.previous_valid_until })
@@ -81,16 +101,16 @@ fn handover(account: &AccountName, secret: SecretString) -> Handover {
 }
 
 /// The current password; before the first rotation has ended, it is waited for.
-async fn current(broker: &Broker, site: &Site, at: Timestamp) -> Result<Current, Refused> {
-    let sealer = broker.sealer.as_deref().ok_or_else(no_key)?;
-    let working = broker.rotations.of(&site.name);
+async fn current(flow: &HandOutFlow, site: &Site, at: Timestamp) -> Result<Current, Refused> {
+    let sealer = flow.rotation.sealer.as_deref().ok_or_else(no_key)?;
+    let working = flow.rotation.rotations.of(&site.name);
     let mut changed = working.watch();
     let end = Instant::now() + patience(&site.scope);
     loop {
-        let record = trust::load(broker, &site.name).await?.record;
+        let record = trust::load(&flow.rotation, &site.name).await?.record;
         let mut waiting = "the account has no password that the broker knows yet";
         let recorded = record.as_ref().and_then(|record| record.driver.place.as_ref());
-        if let Err(elsewhere) = broker.places.check_handed_out(recorded, site.question()).await {
+        if let Err(elsewhere) = flow.rotation.places.check_handed_out(recorded, site.question()).await {
             tracing::error!(target = %site.target, role = %site.role, account = %site.account, %elsewhere, "a rotating account's password was not handed out: the account is in another place");
             return Err(Refused::TargetUnavailable(ELSEWHERE.to_owned()));
         }
@@ -99,10 +119,10 @@ async fn current(broker: &Broker, site: &Site, at: Timestamp) -> Result<Current,
                 return Ok(current);
             }
             waiting = TAKEN_BACK;
-        } else if let Due::At(until) = task::due(sealer, site, record.as_ref(), broker.clock.wall()) {
+        } else if let Due::At(until) = task::due(sealer, site, record.as_ref(), flow.rotation.clock.wall()) {
             return Err(Refused::TargetUnavailable(format!("{waiting}; it gets one at {until}")));
         }
-        broker.wake.rotation.notify_one();
+        flow.wake.rotation.notify_one();
         if !matches!(timeout_at(end, changed.changed()).await, Ok(Ok(()))) {
             let Some(trouble) = working.trouble() else {
                 return Err(Refused::TargetUnavailable(waiting.to_owned()));
@@ -142,25 +162,25 @@ fn no_key() -> Refused {
 ///
 /// # Errors
 /// [`Refused::NotAgain`] when the password was rotated meanwhile; whatever the error, nothing was handed out.
-pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestId) -> Result<Disclosure, Refused> {
-    let sealer = broker.sealer.as_deref().ok_or_else(no_key)?;
+pub async fn hand_out_again(flow: &HandOutFlow, lease: Lease, request_id: &RequestId) -> Result<Disclosure, Refused> {
+    let sealer = flow.rotation.sealer.as_deref().ok_or_else(no_key)?;
     let name = name(&lease.driver, &lease.account);
-    let working = broker.rotations.of(&name);
-    let record = trust::load(broker, &name).await?.record;
-    let Some(current) = readable(sealer, &name, &working, record.as_ref(), broker.clock.wall()) else {
+    let working = flow.rotation.rotations.of(&name);
+    let record = trust::load(&flow.rotation, &name).await?.record;
+    let Some(current) = readable(sealer, &name, &working, record.as_ref(), flow.rotation.clock.wall()) else {
         return Err(Refused::TargetUnavailable(
             "the account's password cannot be unsealed, or is being replaced".to_owned(),
         ));
     };
-    let site = record.as_ref().and_then(|record| Site::left_behind(&broker.serving.load(), &name, record));
+    let site = record.as_ref().and_then(|record| Site::left_behind(&flow.serving.load(), &name, record));
     if let (Some(record), Some(site)) = (&record, &site) {
         let recorded = record.driver.place.as_ref();
-        if let Err(elsewhere) = broker.places.check_handed_out(recorded, site.question()).await {
+        if let Err(elsewhere) = flow.rotation.places.check_handed_out(recorded, site.question()).await {
             tracing::error!(lease = %lease.id, target = %lease.target, %elsewhere, "a rotating account's password was not handed out again: the account is in another place");
             return Err(Refused::WrongPlace { id: lease.id, target: lease.target.to_string() });
         }
         if probe::is_dead(site, &working, current.generation, &current.secret).await {
-            broker.wake.rotation.notify_one();
+            flow.wake.rotation.notify_one();
             return Err(Refused::TargetUnavailable(TAKEN_BACK.to_owned()));
         }
     }
@@ -169,21 +189,21 @@ pub async fn hand_out_again(broker: &Broker, lease: Lease, request_id: &RequestI
         return Err(Refused::NotAgain { id: lease.id, reason });
     }
     let again = Replayed::Rotating { generation: current.generation };
-    let event = replay::replayed(again, &lease, request_id, broker.clock.wall());
+    let event = replay::replayed(again, &lease, request_id, flow.rotation.clock.wall());
     let change = Change::record(event);
-    jit_failpoint::step("rotation.regrant", StoreError::at_failpoint, broker.commit(change)).await?;
-    let endpoint = broker.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
+    jit_failpoint::step("rotation.regrant", StoreError::at_failpoint, flow.ledger.commit(change)).await?;
+    let endpoint = flow.serving.load().targets.get(&lease.target).and_then(|target| target.endpoint.clone());
     let handover = handover(&lease.account, current.secret);
     Ok(Disclosure { lease, handover, endpoint, previous_valid_until: current.previous_valid_until })
 }
 
 /// Until when the password that a lease handed out works; none for other leases, and when it works
 /// no longer. The lease's end does not change it.
-pub async fn usable_until(broker: &Broker, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
+pub async fn usable_until(flow: &RotationFlow, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
     let Some(generation) = lease.rotating else { return Ok(None) };
     let name = name(&lease.driver, &lease.account);
-    let rotation = trust::load(broker, &name).await?.rotation;
-    Ok(ends(&broker.rotations.of(&name), &rotation, generation, broker.clock.wall()))
+    let rotation = trust::load(flow, &name).await?.rotation;
+    Ok(ends(&flow.rotations.of(&name), &rotation, generation, flow.clock.wall()))
 }
 
 fn ends(

@@ -42,7 +42,10 @@ use jit_core::name::{RoleName, TargetName};
 use jit_core::rotation::{Generation, Schedule};
 use tokio::sync::watch;
 
-use crate::places::{self, Question};
+use crate::clock::LeaseClock;
+use crate::ledger::Ledger;
+use crate::places::{self, Places, Question};
+use crate::sealing::Sealer;
 use crate::target::{Serving, Target};
 
 /// A rotating account, as a role of a target is configured.
@@ -133,6 +136,35 @@ impl Site {
     /// Whom to ask where the account is.
     fn question(&self) -> Question<'_> {
         Question::new(&*self.driver, &self.view, self.scope, &self.leads_to)
+    }
+}
+
+/// What it takes to rotate an account.
+pub struct RotationFlow {
+    /// The accounts' records, sealed.
+    pub(crate) ledger: Ledger,
+    pub(crate) clock: Arc<LeaseClock>,
+    /// Whether what answers is where the account is.
+    pub(crate) places: Arc<Places>,
+    /// None without a sealing key: then nothing is rotated.
+    pub(crate) sealer: Option<Arc<Sealer>>,
+    pub(crate) rotations: Rotations,
+}
+
+impl RotationFlow {
+    pub(crate) fn new(
+        ledger: Ledger,
+        clock: Arc<LeaseClock>,
+        places: Arc<Places>,
+        sealer: Option<Arc<Sealer>>,
+    ) -> Self {
+        Self { ledger, clock, places, sealer, rotations: Rotations::default() }
+    }
+
+    /// Whether there is a key, without which no account can be rotated.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.sealer.is_some()
     }
 }
 

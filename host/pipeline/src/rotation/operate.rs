@@ -12,42 +12,56 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::state::{self, Envelope, Record};
 use super::trust::{self, Loaded};
-use super::{Site, patience, task};
-use crate::broker::Broker;
+use super::{RotationFlow, Site, patience, task};
 use crate::refusal::Refused;
+use crate::target::Serving;
+use crate::work::Wake;
+use arc_swap::ArcSwap;
 use jit_ledger::{Change, StoreError};
+
+/// What it takes to show rotations and to ask for one.
+#[derive(Clone)]
+pub struct OperateFlow {
+    /// The accounts' records.
+    pub(crate) rotation: Arc<RotationFlow>,
+    /// Which accounts are configured.
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    /// The rotation's task does it.
+    pub(crate) wake: Arc<Wake>,
+}
 
 /// All rotating accounts: configured, or known from before.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn list(broker: &Broker) -> Result<Vec<RotationRow>, StoreError> {
-    let mut records: std::collections::BTreeMap<String, Loaded> = trust::all(broker).await?.into_iter().collect();
-    let sites: Vec<Site> = Site::configured(&broker.serving.load()).collect();
+pub async fn list(flow: &OperateFlow) -> Result<Vec<RotationRow>, StoreError> {
+    let mut records: std::collections::BTreeMap<String, Loaded> =
+        trust::all(&flow.rotation).await?.into_iter().collect();
+    let sites: Vec<Site> = Site::configured(&flow.serving.load()).collect();
     let mut rows: Vec<RotationRow> = Vec::new();
     for site in sites {
         let rotation = records.remove(&site.name).map(|loaded| loaded.rotation).unwrap_or_default();
         let names = (site.target.to_string(), site.role.to_string(), site.account.to_string());
-        rows.push(row(broker, &site.name, names, &rotation, true));
+        rows.push(row(&flow.rotation, &site.name, names, &rotation, true));
     }
     for (name, loaded) in records {
         // Nothing can be read of one that is not configured either; the log has said so.
         let Some(record) = loaded.record else { continue };
         let names = (record.target.to_string(), record.role.to_string(), record.account.to_string());
-        rows.push(row(broker, &name, names, &record.rotation, false));
+        rows.push(row(&flow.rotation, &name, names, &record.rotation, false));
     }
     Ok(rows)
 }
 
 fn row(
-    broker: &Broker,
+    flow: &RotationFlow,
     name: &str,
     (target, role, account): (String, String, String),
     rotation: &Rotation<Envelope>,
     configured: bool,
 ) -> RotationRow {
     let current = rotation.current.as_ref();
-    let trouble = broker.rotations.of(name).trouble();
+    let trouble = flow.rotations.of(name).trouble();
     let opens = |sealer: &crate::sealing::Sealer| current.is_some_and(|held| state::unseal(sealer, name, held).is_ok());
     RotationRow {
         target,
@@ -59,7 +73,7 @@ fn row(
         next_at: rotation.next_at(),
         previous_valid_until: rotation.previous_valid_until(),
         asked: rotation.asked,
-        readable: broker.sealer.as_deref().is_some_and(opens),
+        readable: flow.sealer.as_deref().is_some_and(opens),
         configured,
         attempts: trouble.as_ref().map_or(0, |trouble| trouble.attempts),
         last_error: trouble.map(|trouble| trouble.error),
@@ -73,15 +87,15 @@ fn row(
 /// # Errors
 /// For what is no rotating role, or when the wish could not be recorded.
 pub async fn rotate_now(
-    broker: &Arc<Broker>,
+    flow: &OperateFlow,
     target: &str,
     role: &str,
     at_once: bool,
     operator: Operator,
 ) -> Result<RotationRow, Refused> {
-    let site = find(broker, target, role)?;
-    let working = broker.rotations.of(&site.name);
-    let Some(sealer) = broker.sealer.clone() else {
+    let site = find(flow, target, role)?;
+    let working = flow.rotation.rotations.of(&site.name);
+    let Some(sealer) = flow.rotation.sealer.clone() else {
         return Err(Refused::TargetUnavailable("the broker has no sealing key".to_owned()));
     };
     let mut changed = working.watch();
@@ -89,18 +103,18 @@ pub async fn rotate_now(
         let Ok(_turn) = timeout(patience(&site.scope), working.turn.lock()).await else {
             return Err(Refused::Overloaded);
         };
-        let Loaded { record, rotation, distrust, .. } = trust::load(broker, &site.name).await?;
+        let Loaded { record, rotation, distrust, .. } = trust::load(&flow.rotation, &site.name).await?;
         let asked = match site.schedule.filter(|_| at_once) {
             Some(schedule) => {
                 let sealed = state::seal(&sealer, &site.name, rotation.next_generation(), &generate_password());
                 let sealed = sealed.map_err(|error| Refused::TargetUnavailable(error.to_string()))?;
-                rotation.take_back(sealed, schedule, broker.clock.wall())
+                rotation.take_back(sealed, schedule, flow.rotation.clock.wall())
             }
             None => rotation.ask(),
         };
         let event = |record| {
             let asked = RotationAsked { account: task::account(&site, &rotation, record), at_once };
-            task::event(Event::AdminRotate(asked), broker.clock.wall(), &site).by(operator)
+            task::event(Event::AdminRotate(asked), flow.rotation.clock.wall(), &site).by(operator)
         };
         // A record that is not believed stays as it is until the rotation's task has told of it.
         if asked != rotation && (at_once || distrust.is_none()) {
@@ -111,9 +125,9 @@ pub async fn rotate_now(
                 Some(why) => event(Some(number)).with_error(why.to_string()),
                 None => event(Some(number)),
             };
-            broker.commit(Change::seal(sealed).with(event)).await?;
+            flow.rotation.ledger.commit(Change::seal(sealed).with(event)).await?;
         } else {
-            broker.commit(Change::record(event(None))).await?;
+            flow.rotation.ledger.commit(Change::record(event(None))).await?;
         }
         if let Phase::Staging { next, at_once: true } = &asked.phase {
             working.replaces_with(next.generation);
@@ -121,7 +135,7 @@ pub async fn rotate_now(
         working.forgive();
         asked
     };
-    broker.wake.rotation.notify_one();
+    flow.wake.rotation.notify_one();
     let next = match before.phase {
         Phase::Staging { .. } => before.next_generation().number().saturating_sub(1),
         _ => before.next_generation().number(),
@@ -129,9 +143,9 @@ pub async fn rotate_now(
     let names = || (site.target.to_string(), site.role.to_string(), site.account.to_string());
     let end = Instant::now() + patience(&site.scope);
     loop {
-        let rotation = trust::load(broker, &site.name).await?.rotation;
-        let row = row(broker, &site.name, names(), &rotation, true);
-        let waits = matches!(rotation.phase, Phase::Overlapping { until } if broker.clock.wall() < until);
+        let rotation = trust::load(&flow.rotation, &site.name).await?.rotation;
+        let row = row(&flow.rotation, &site.name, names(), &rotation, true);
+        let waits = matches!(rotation.phase, Phase::Overlapping { until } if flow.rotation.clock.wall() < until);
         let done = row.generation.is_some_and(|generation| generation >= next);
         if done || waits || row.attempts > 0 || !matches!(timeout_at(end, changed.changed()).await, Ok(Ok(()))) {
             return Ok(row);
@@ -139,11 +153,11 @@ pub async fn rotate_now(
     }
 }
 
-fn find(broker: &Broker, target: &str, role: &str) -> Result<Site, Refused> {
+fn find(flow: &OperateFlow, target: &str, role: &str) -> Result<Site, Refused> {
     let unknown = || Refused::UnknownTarget(target.escape_debug().to_string());
     let name = TargetName::new(target).map_err(|_| unknown())?;
     let role = RoleName::new(role).map_err(|error| Refused::field("role", format!("role {error}")))?;
-    let serving = broker.serving.load();
+    let serving = flow.serving.load();
     let target = serving.targets.get(&name).ok_or_else(unknown)?;
     let rotating = target.roles.get(&role).and_then(|role| role.rotating.as_deref());
     let rotating = rotating.ok_or_else(|| Refused::field("role", format!("role {role} of {name} is not rotating")))?;
@@ -156,15 +170,15 @@ fn find(broker: &Broker, target: &str, role: &str) -> Result<Site, Refused> {
 /// # Errors
 /// As [`rotate_now`].
 pub async fn rotate_away(
-    broker: &Arc<Broker>,
+    flow: &OperateFlow,
     lease: &jit_core::lease::Lease,
     operator: Operator,
 ) -> Result<Option<RotationRow>, Refused> {
     let Some(generation) = lease.rotating else { return Ok(None) };
-    let loaded = trust::load(broker, &super::name(&lease.driver, &lease.account)).await?;
+    let loaded = trust::load(&flow.rotation, &super::name(&lease.driver, &lease.account)).await?;
     let current = loaded.rotation.current.map(|held| held.generation);
     if current != Some(generation) {
         return Ok(None);
     }
-    rotate_now(broker, lease.target.as_str(), lease.role.as_str(), false, operator).await.map(Some)
+    rotate_now(flow, lease.target.as_str(), lease.role.as_str(), false, operator).await.map(Some)
 }

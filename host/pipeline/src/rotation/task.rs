@@ -16,8 +16,7 @@ use secrecy::SecretString;
 use super::probe::{self, EVERY, Login};
 use super::state::{self, Envelope, Record};
 use super::trust::{self, Distrust, Known};
-use super::{Site, Working};
-use crate::broker::Broker;
+use super::{RotationFlow, Site, Working};
 use crate::places::{Misplaced, NotTold};
 use crate::sealing::Sealer;
 use jit_ledger::{Change, StoreError};
@@ -64,7 +63,7 @@ impl From<Misplaced> for StepFailed {
 
 /// One account's step: who takes it, and where.
 struct Turn<'t> {
-    broker: &'t Broker,
+    flow: &'t RotationFlow,
     sealer: &'t Sealer,
     site: &'t Site,
     working: &'t Working,
@@ -87,23 +86,29 @@ pub fn due(sealer: &Sealer, site: &Site, record: Option<&Record>, now: Timestamp
 
 /// Does what is due with an account. What fails is told, on record and remembered for the next
 /// attempt. Nothing happens when another task is at it.
-pub async fn advance(broker: &Broker, site: &Site) {
-    let Some(sealer) = broker.sealer.clone() else { return };
-    let working = broker.rotations.of(&site.name);
+pub async fn advance(flow: &RotationFlow, site: &Site) {
+    let Some(sealer) = flow.sealer.clone() else { return };
+    let working = flow.rotations.of(&site.name);
     let Ok(_turn) = working.turn.try_lock() else { return };
     for _ in 0..MOST_STEPS {
-        match step(broker, &sealer, site, &working).await {
+        match step(flow, &sealer, site, &working).await {
             Ok(true) => working.done(),
             Ok(false) => return,
-            Err(error) => return failed(broker, site, &working, &error).await,
+            Err(error) => return failed(flow, site, &working, &error).await,
         }
     }
 }
 
+/// The code panicked over an account: that counts as a failure, so that the next attempt waits as after any other.
+pub(crate) async fn panicked(flow: &RotationFlow, site: &Site) {
+    let working = flow.rotations.of(&site.name);
+    failed(flow, site, &working, &StepFailed::Backend("the code panicked".to_owned())).await;
+}
+
 /// One step; false when none is due.
-async fn step(broker: &Broker, sealer: &Sealer, site: &Site, working: &Working) -> Result<bool, StepFailed> {
-    let loaded = trust::load(broker, &site.name).await?;
-    let due = due(sealer, site, loaded.record.as_ref(), broker.clock.wall());
+async fn step(flow: &RotationFlow, sealer: &Sealer, site: &Site, working: &Working) -> Result<bool, StepFailed> {
+    let loaded = trust::load(flow, &site.name).await?;
+    let due = due(sealer, site, loaded.record.as_ref(), flow.clock.wall());
     let rotation = loaded.rotation;
     let current = rotation.current.as_ref().filter(|_| site.schedule.is_some());
     if matches!(due, Due::At(_)) && !current.is_some_and(|current| working.wants_probe(current.generation)) {
@@ -113,8 +118,8 @@ async fn step(broker: &Broker, sealer: &Sealer, site: &Site, working: &Working) 
     // that the account is, counts as little as the rest of it.
     let recorded = loaded.record.as_ref().filter(|_| loaded.distrust.is_none());
     let recorded = recorded.and_then(|record| record.driver.place.as_ref());
-    let place = broker.places.check_standing(recorded, site.question()).await?;
-    let turn = Turn { broker, sealer, site, working, place };
+    let place = flow.places.check_standing(recorded, site.question()).await?;
+    let turn = Turn { flow, sealer, site, working, place };
     if let Some(tampered) = turn.tampered(&rotation, due).await {
         tell_tampered(site);
         turn.take_back(tampered, Some(PASSWORD_CHANGED)).await?;
@@ -156,7 +161,7 @@ impl Turn<'_> {
         let Self { site, working, .. } = self;
         let Some(schedule) = site.schedule else { return Ok(()) };
         let generation = rotation.next_generation();
-        let taken = rotation.take_back(self.new_password(rotation)?, schedule, self.broker.clock.wall());
+        let taken = rotation.take_back(self.new_password(rotation)?, schedule, self.flow.clock.wall());
         let event = |record| Some(self.tampering(rotation, record, tampered?));
         self.commit("rotation.begin", taken, event).await?;
         working.replaces_with(generation);
@@ -176,7 +181,7 @@ impl Turn<'_> {
     }
 
     fn event(&self, event: Event) -> AuditEvent {
-        self::event(event, self.broker.clock.wall(), self.site)
+        self::event(event, self.flow.clock.wall(), self.site)
     }
 
     /// The rotation's next state becomes durable, with its event, which names the number of the record.
@@ -186,12 +191,12 @@ impl Turn<'_> {
         rotation: Rotation<Envelope>,
         event: impl FnOnce(u64) -> Option<AuditEvent>,
     ) -> Result<(), StepFailed> {
-        let Self { broker, sealer, site, working, place } = self;
+        let Self { flow, sealer, site, working, place } = self;
         let number = working.next_number();
         let generation = rotation.current.as_ref().map(|held| held.generation).unwrap_or_default();
         let sealed = Record::at(site, Some(place.clone()), rotation).write(&site.name, sealer, number)?;
         let change = Change::seal(sealed).with_events(event(number));
-        jit_failpoint::step(point, StoreError::at_failpoint, broker.commit(change)).await?;
+        jit_failpoint::step(point, StoreError::at_failpoint, flow.ledger.commit(change)).await?;
         working.saw(Known { number, generation });
         Ok(())
     }
@@ -218,12 +223,12 @@ impl Turn<'_> {
             return self.take_back(rotation, None).await;
         }
         let secret = unseal(sealer, site, next)?;
-        let replacing = call(self.broker, site, RotationStep::Replace, Some(&secret));
+        let replacing = call(self.flow, site, RotationStep::Replace, Some(&secret));
         jit_failpoint::step("rotation.stage", at_failpoint, replacing).await?;
         if probe::login(site, working, next.generation, &secret).await == Login::Refused {
             return Err(StepFailed::Backend(NOT_LET_IN.to_owned()));
         }
-        let now = self.broker.clock.wall();
+        let now = self.flow.clock.wall();
         if let Some(current) = &rotation.current {
             working.close(current.generation, now);
         }
@@ -245,7 +250,7 @@ impl Turn<'_> {
         let Self { site, .. } = self;
         let Some(schedule) = site.schedule else { return Ok(()) };
         let next =
-            rotation.begin(self.new_password(rotation)?, schedule, self.broker.clock.wall()).map_err(impossible)?;
+            rotation.begin(self.new_password(rotation)?, schedule, self.flow.clock.wall()).map_err(impossible)?;
         if let Some(why) = distrust {
             count(site, "record-distrusted");
             tracing::error!(
@@ -261,9 +266,9 @@ impl Turn<'_> {
         let Self { sealer, site, working, .. } = self;
         let Phase::Staging { next, .. } = &rotation.phase else { return Ok(()) };
         let secret = unseal(sealer, site, next)?;
-        let staging = call(self.broker, site, RotationStep::Stage, Some(&secret));
+        let staging = call(self.flow, site, RotationStep::Stage, Some(&secret));
         jit_failpoint::step("rotation.stage", at_failpoint, staging).await?;
-        let committing = call(self.broker, site, RotationStep::Commit, Some(&secret));
+        let committing = call(self.flow, site, RotationStep::Commit, Some(&secret));
         jit_failpoint::step("rotation.commit", at_failpoint, committing).await?;
         if probe::login(site, working, next.generation, &secret).await == Login::Refused {
             // The one before worked from here a moment ago.
@@ -274,7 +279,7 @@ impl Turn<'_> {
             return Err(StepFailed::Refused(NOT_LET_IN.to_owned()));
         }
 
-        let now = self.broker.clock.wall();
+        let now = self.flow.clock.wall();
         let until = rotation.overlap_end(now);
         if let Some(current) = &rotation.current {
             // Before it is durable: whoever is told now until when that password works is told this.
@@ -300,7 +305,7 @@ impl Turn<'_> {
         let Self { sealer, site, .. } = self;
         // With a key that is lost the old password goes all the same.
         let current = rotation.current.as_ref().and_then(|held| unseal(sealer, site, held).ok());
-        let discarding = call(self.broker, site, RotationStep::Discard, current.as_ref());
+        let discarding = call(self.flow, site, RotationStep::Discard, current.as_ref());
         jit_failpoint::step("rotation.discard", at_failpoint, discarding).await?;
         let stable = rotation.discarded().map_err(impossible)?;
         let event = |record| Some(self.event(Event::OverlapEnded(account(site, &stable, Some(record)))));
@@ -314,12 +319,12 @@ impl Turn<'_> {
 /// One call of the driver. Refused and unknown are alike: the step is done again, and the driver
 /// finds out by itself whether it took effect.
 async fn call(
-    broker: &Broker,
+    flow: &RotationFlow,
     site: &Site,
     step: RotationStep,
     password: Option<&SecretString>,
 ) -> Result<(), StepFailed> {
-    let account = view(&site.account, broker.clock.wall());
+    let account = view(&site.account, flow.clock.wall());
     match site.driver.rotate(&site.scope, &site.view, &account, step, password).await {
         Outcome::Done(()) => Ok(()),
         Outcome::Refused(refusal @ Refusal::Unavailable { .. }) => Err(StepFailed::Backend(refusal.reason())),
@@ -381,7 +386,7 @@ fn count(site: &Site, outcome: &'static str) {
 }
 
 /// Told each time, on record at its 1st, 2nd, 4th, 8th … time.
-async fn failed(broker: &Broker, site: &Site, working: &Working, error: &StepFailed) {
+async fn failed(flow: &RotationFlow, site: &Site, working: &Working, error: &StepFailed) {
     let attempts = working.failed(error.to_string(), error.is_refusal());
     count(site, "failed");
     tracing::warn!(
@@ -392,8 +397,8 @@ async fn failed(broker: &Broker, site: &Site, working: &Working, error: &StepFai
         return;
     }
     let failed = RotationFailed { account: account(site, &Rotation::default(), None), attempts };
-    let event = event(Event::RotationFailed(failed), broker.clock.wall(), site).with_error(error.to_string());
-    if let Err(error) = broker.commit(Change::record(event)).await {
+    let event = event(Event::RotationFailed(failed), flow.clock.wall(), site).with_error(error.to_string());
+    if let Err(error) = flow.ledger.commit(Change::record(event)).await {
         tracing::warn!(%error, "the failure of a rotation could not be recorded");
     }
 }

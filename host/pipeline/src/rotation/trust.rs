@@ -15,8 +15,7 @@ use jit_core::rotation::{Generation, Rotation};
 use serde::Deserialize;
 
 use super::state::{self, Envelope, PURPOSE, Record};
-use super::{Working, name};
-use crate::broker::Broker;
+use super::{RotationFlow, Working, name};
 use crate::sealing::Sealer;
 use jit_ledger::{LeaseFilter, Store, StoreError};
 
@@ -157,44 +156,44 @@ async fn of_leases(store: &dyn Store, record: &Record, of: &str) -> Result<Known
 ///
 /// # Errors
 /// When the store fails.
-pub async fn load(broker: &Broker, name: &str) -> Result<Loaded, StoreError> {
-    let working = broker.rotations.of(name);
+pub async fn load(flow: &RotationFlow, name: &str) -> Result<Loaded, StoreError> {
+    let working = flow.rotations.of(name);
     // Before the record is read: what is known meanwhile is of a later one.
-    let known = known(broker, &working, name).await?;
-    let value = broker.store.sealed(PURPOSE, name).await?;
-    settle(broker, &working, name, value.as_deref(), known).await
+    let known = known(flow, &working, name).await?;
+    let value = flow.ledger.store().sealed(PURPOSE, name).await?;
+    settle(flow, &working, name, value.as_deref(), known).await
 }
 
 /// All records, by name, judged.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn all(broker: &Broker) -> Result<Vec<(String, Loaded)>, StoreError> {
+pub async fn all(flow: &RotationFlow) -> Result<Vec<(String, Loaded)>, StoreError> {
     let mut loaded = Vec::new();
-    for (name, _) in broker.store.sealed_of(PURPOSE).await? {
-        let one = load(broker, &name).await?;
+    for (name, _) in flow.ledger.store().sealed_of(PURPOSE).await? {
+        let one = load(flow, &name).await?;
         loaded.push((name, one));
     }
     Ok(loaded)
 }
 
-async fn known(broker: &Broker, working: &Working, name: &str) -> Result<Known, StoreError> {
-    let logged = broker.rotations.logged.get_or_try_init(|| of_log(&*broker.store)).await?;
+async fn known(flow: &RotationFlow, working: &Working, name: &str) -> Result<Known, StoreError> {
+    let logged = flow.rotations.logged.get_or_try_init(|| of_log(flow.ledger.store())).await?;
     working.saw(logged.get(name).copied().unwrap_or_default());
     Ok(working.known())
 }
 
 async fn settle(
-    broker: &Broker,
+    flow: &RotationFlow,
     working: &Working,
     name: &str,
     value: Option<&[u8]>,
     known: Known,
 ) -> Result<Loaded, StoreError> {
-    let sealer = broker.sealer.as_deref();
+    let sealer = flow.sealer.as_deref();
     let mut loaded = judge(sealer, name, value, known);
     if let Some(record) = loaded.record.as_ref().filter(|_| !working.asked_leases()) {
-        let handed_out = of_leases(&*broker.store, record, name).await?;
+        let handed_out = of_leases(flow.ledger.store(), record, name).await?;
         loaded = judge(sealer, name, value, known.and(handed_out));
         working.note_leases(handed_out);
     }

@@ -1,28 +1,51 @@
 //! Closes the log's oldest records into segments, where the configuration names a folder.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jit_core::ttl::Ttl;
+use jit_ledger::Store;
 
 use super::driver::{Next, Pace, Pass, Task};
-use crate::broker::Broker;
-use jit_ledger::audit::archive::{ArchiveError, Segment, archive};
+use crate::clock::LeaseClock;
+use jit_ledger::audit::archive::{ArchiveError, Exported, Segment, archive};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(600);
 
+/// Where the log's oldest records are closed into segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archiving {
+    /// The folder of the segments.
+    pub path: PathBuf,
+    /// How long a record stays in the store.
+    pub keep: Ttl,
+}
+
+/// What it takes to archive.
+pub struct ArchiveFlow {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<LeaseClock>,
+    /// None where the records stay in the store.
+    pub(crate) plan: Option<Archiving>,
+    /// How far each export is: what is not exported stays.
+    pub(crate) exported: Vec<Arc<Exported>>,
+    /// One run at a time.
+    pub(crate) running: tokio::sync::Mutex<()>,
+}
+
 /// The task. It is needed only where a folder is configured.
 pub struct Archive {
-    broker: Arc<Broker>,
+    flow: Arc<ArchiveFlow>,
 }
 
 impl Archive {
     /// None where no folder is configured.
     #[must_use]
-    pub fn new(broker: Arc<Broker>) -> Option<Self> {
-        broker.archive.is_some().then_some(Self { broker })
+    pub fn new(flow: Arc<ArchiveFlow>) -> Option<Self> {
+        flow.plan.is_some().then_some(Self { flow })
     }
 }
 
@@ -38,7 +61,7 @@ impl Task for Archive {
     }
 
     async fn pass(&mut self) -> Pass {
-        match once(&self.broker, None).await {
+        match once(&self.flow, None).await {
             Some(Err(error)) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -53,16 +76,16 @@ impl Task for Archive {
 }
 
 /// Archives what is older than configured, or than `keep`; none where no folder is configured.
-pub async fn once(broker: &Arc<Broker>, keep: Option<Ttl>) -> Option<Result<Vec<Segment>, ArchiveError>> {
-    let plan = broker.archive.clone()?;
-    let _one = broker.archiving.lock().await;
+pub async fn once(flow: &Arc<ArchiveFlow>, keep: Option<Ttl>) -> Option<Result<Vec<Segment>, ArchiveError>> {
+    let plan = flow.plan.clone()?;
+    let _one = flow.running.lock().await;
     let keep = keep.unwrap_or(plan.keep).duration();
-    let broker = Arc::clone(broker);
+    let flow = Arc::clone(flow);
     // Files are written in between; they hold up a thread of their own only.
     let runtime = tokio::runtime::Handle::current();
     let archived = tokio::task::spawn_blocking(move || {
-        let exports = broker.exported.iter().map(AsRef::as_ref);
-        runtime.block_on(archive(&*broker.store, &plan.path, keep, exports, broker.clock.wall()))
+        let exports = flow.exported.iter().map(AsRef::as_ref);
+        runtime.block_on(archive(&*flow.store, &plan.path, keep, exports, flow.clock.wall()))
     });
     match archived.await {
         Ok(result) => Some(result),

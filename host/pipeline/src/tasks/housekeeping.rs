@@ -9,14 +9,19 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use jit_api::admin::ClockConfirmed;
 use jit_core::event::{AuditEvent, ClockJump, Event, Jump};
-use jit_core::lease::{Cause, LeaseState};
+use jit_core::lease::LeaseState;
 use jit_core::operator::Operator;
 use jit_core::ttl::Ttl;
 
 use super::driver::{Next, Pass, Task};
-use crate::broker::Broker;
-use crate::clock::Look;
-use crate::removal;
+use crate::clock::{LeaseClock, Look};
+use crate::ledger::Ledger;
+use crate::limits::RateLimits;
+use crate::replay::Handovers;
+use crate::target::Serving;
+use crate::undo::{UndoFlow, give_up_abandoned};
+use crate::work::Wake;
+use arc_swap::ArcSwap;
 use jit_ledger::{Change, LeaseFilter, StoreError};
 
 /// How often.
@@ -26,9 +31,25 @@ const KEEP_USAGE: Duration = Duration::from_secs(86_400);
 /// Leases forgotten in one go.
 const FORGET_AT_ONCE: usize = 1_000;
 
+/// What it takes to sweep.
+pub struct HousekeepingFlow {
+    pub(crate) ledger: Ledger,
+    pub(crate) clock: Arc<LeaseClock>,
+    /// Which windows are counted, and which targets have gauges.
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    /// Secrets kept for retries.
+    pub(crate) handovers: Arc<Handovers>,
+    /// Rates of workloads that are quiet.
+    pub(crate) limits: Arc<RateLimits>,
+    /// Replies that nobody fetched.
+    pub(crate) undo: Arc<UndoFlow>,
+    /// After a jump of the clock other leases may be due.
+    pub(crate) wake: Arc<Wake>,
+}
+
 /// The task.
 pub struct Housekeeping {
-    broker: Arc<Broker>,
+    flow: Arc<HousekeepingFlow>,
     keep_revoked: Ttl,
     gauges: Gauges,
 }
@@ -36,14 +57,14 @@ pub struct Housekeeping {
 impl Housekeeping {
     /// Leases are forgotten `keep_revoked` after their end.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, keep_revoked: Ttl) -> Self {
-        Self { broker, keep_revoked, gauges: Gauges::default() }
+    pub fn new(flow: Arc<HousekeepingFlow>, keep_revoked: Ttl) -> Self {
+        Self { flow, keep_revoked, gauges: Gauges::default() }
     }
 
     /// Forgets leases long over.
     async fn forget_leases(&self) -> Result<u64, StoreError> {
-        let before = self.broker.clock.now() - self.keep_revoked.duration();
-        self.broker.store.forget_revoked(before, FORGET_AT_ONCE).await
+        let before = self.flow.clock.now() - self.keep_revoked.duration();
+        self.flow.ledger.store().forget_revoked(before, FORGET_AT_ONCE).await
     }
 }
 
@@ -54,7 +75,7 @@ impl Task for Housekeeping {
     }
 
     async fn pass(&mut self) -> Pass {
-        let broker = &*self.broker;
+        let flow = &*self.flow;
         let mut failed = Vec::new();
         let mut note = |what: &'static str, result: Result<(), StoreError>| {
             if let Err(error) = result {
@@ -62,18 +83,18 @@ impl Task for Housekeeping {
                 failed.push(what);
             }
         };
-        note("a jump of the clock could not be recorded", look_at_clock(broker).await);
-        broker.look_at_disk().await;
-        broker.handovers.sweep();
-        broker.limits.sweep();
-        broker.denials.sweep();
-        note("the number of denials could not be recorded", record_denials(broker).await);
-        let abandoned = give_up_abandoned(broker, false).await as u64;
+        note("a jump of the clock could not be recorded", look_at_clock(flow).await);
+        flow.ledger.look_at_disk().await;
+        flow.handovers.sweep();
+        flow.limits.sweep();
+        flow.ledger.denials().sweep();
+        note("the number of denials could not be recorded", record_denials(&flow.ledger).await);
+        let abandoned = give_up_abandoned(&flow.undo, false).await as u64;
         let mut forgotten = 0;
         let leases = self.forget_leases().await.map(|count| forgotten = count);
         note("old leases could not be forgotten", leases);
-        note("old counts could not be forgotten", forget_usage(broker).await);
-        note("the leases could not be counted", self.gauges.refresh(broker).await);
+        note("old counts could not be forgotten", forget_usage(flow).await);
+        note("the leases could not be counted", self.gauges.refresh(flow).await);
         if failed.is_empty() {
             Pass::done([("forgotten", forgotten), ("abandoned", abandoned)], Next::Every(EVERY))
         } else {
@@ -83,22 +104,22 @@ impl Task for Housekeeping {
 }
 
 /// Puts on record how many denials were only counted.
-async fn record_denials(broker: &Broker) -> Result<(), StoreError> {
-    let events = broker.denials.take();
+async fn record_denials(ledger: &Ledger) -> Result<(), StoreError> {
+    let events = ledger.denials().take();
     if events.is_empty() {
         return Ok(());
     }
-    let recorded = broker.commit(Change::events(events.clone())).await;
+    let recorded = ledger.commit(Change::events(events.clone())).await;
     if recorded.is_err() {
-        broker.denials.put_back(events);
+        ledger.denials().put_back(events);
     }
     recorded
 }
 
 /// Tells of a jump of the wall clock, and of its end.
-async fn look_at_clock(broker: &Broker) -> Result<(), StoreError> {
-    let look = broker.clock.look();
-    let jump = broker.clock.jump().map_or(0.0, |jump| jump.by.as_secs_f64());
+async fn look_at_clock(flow: &HousekeepingFlow) -> Result<(), StoreError> {
+    let look = flow.clock.look();
+    let jump = flow.clock.jump().map_or(0.0, |jump| jump.by.as_secs_f64());
     metrics::gauge!("jit_clock_jump_seconds").set(jump);
     let (by, what) = match look {
         Look::Same => return Ok(()),
@@ -118,8 +139,8 @@ async fn look_at_clock(broker: &Broker) -> Result<(), StoreError> {
             (Some(by), Jump::Taken)
         }
     };
-    let recorded = broker.commit(Change::record(clock_event(what, by, broker.clock.wall()))).await;
-    broker.wake.removal.notify_one();
+    let recorded = flow.ledger.commit(Change::record(clock_event(what, by, flow.clock.wall()))).await;
+    flow.wake.removal.notify_one();
     recorded
 }
 
@@ -132,28 +153,28 @@ fn clock_event(what: Jump, by: Option<SignedDuration>, at: Timestamp) -> AuditEv
 ///
 /// # Errors
 /// When the store fails. Leases that were moved stay so, and end the sooner.
-pub async fn confirm_clock(broker: &Broker, operator: Operator) -> Result<ClockConfirmed, StoreError> {
-    let by = broker.clock.jump().map(|jump| jump.by);
+pub async fn confirm_clock(flow: &HousekeepingFlow, operator: Operator) -> Result<ClockConfirmed, StoreError> {
+    let by = flow.clock.jump().map(|jump| jump.by);
     let Some(by) = by else { return Ok(ClockConfirmed { jumped_seconds: None, leases: 0 }) };
-    broker.commit(Change::record(clock_event(Jump::Confirmed, Some(by), broker.clock.wall()).by(operator))).await?;
-    let moved = if by.is_negative() { move_leases(broker, by).await? } else { 0 };
-    broker.clock.confirm();
-    broker.wake.removal.notify_one();
+    flow.ledger.commit(Change::record(clock_event(Jump::Confirmed, Some(by), flow.clock.wall()).by(operator))).await?;
+    let moved = if by.is_negative() { move_leases(&flow.ledger, by).await? } else { 0 };
+    flow.clock.confirm();
+    flow.wake.removal.notify_one();
     Ok(ClockConfirmed { jumped_seconds: Some(by.as_secs()), leases: moved })
 }
 
-async fn move_leases(broker: &Broker, by: SignedDuration) -> Result<usize, StoreError> {
+async fn move_leases(ledger: &Ledger, by: SignedDuration) -> Result<usize, StoreError> {
     const PAGE: usize = 500;
     let mut moved = 0;
     for state in [LeaseState::Active, LeaseState::Revoking, LeaseState::Doubtful] {
         let mut before = None;
         loop {
             let filter = LeaseFilter { state: Some(state), before, limit: PAGE, ..LeaseFilter::default() };
-            let leases = broker.store.leases(&filter).await?;
+            let leases = ledger.store().leases(&filter).await?;
             before = leases.last().filter(|_| leases.len() == PAGE).map(|lease| lease.id.clone());
             for lease in &leases {
                 let change = Change::step(lease.moved(by));
-                match broker.commit(change).await {
+                match ledger.commit(change).await {
                     Ok(()) => moved += 1,
                     // Its next step goes by the new time.
                     Err(StoreError::Stale(_)) => {}
@@ -169,25 +190,12 @@ async fn move_leases(broker: &Broker, by: SignedDuration) -> Result<usize, Store
 }
 
 /// What was counted beyond every window that is configured is not asked for again.
-async fn forget_usage(broker: &Broker) -> Result<(), StoreError> {
-    let serving = broker.serving.load();
+async fn forget_usage(flow: &HousekeepingFlow) -> Result<(), StoreError> {
+    let serving = flow.serving.load();
     let windows = serving.targets.values().filter_map(|target| target.usage_windows.as_ref()).flatten();
     let longest = windows.copied().max().unwrap_or(0).max(KEEP_USAGE.as_secs());
-    let before = broker.clock.now() - Duration::from_secs(longest);
-    broker.store.forget_usage(before).await
-}
-
-/// Has the accounts removed whose reply nobody came for; gives how many.
-pub async fn give_up_abandoned(broker: &Broker, all: bool) -> usize {
-    let given_up = broker.abandoned.given_up(all);
-    for id in &given_up {
-        if let Err(error) = removal::close(broker, id, Cause::Abandoned).await {
-            tracing::warn!(lease = %id, %error, "an abandoned lease could not be closed; it is tried again");
-            broker.abandoned.put(id);
-        }
-        broker.wake.removal.notify_one();
-    }
-    given_up.len()
+    let before = flow.clock.now() - Duration::from_secs(longest);
+    flow.ledger.store().forget_usage(before).await
 }
 
 /// Remembers which series it has set, to take them back to zero.
@@ -198,15 +206,15 @@ struct Gauges {
 }
 
 impl Gauges {
-    async fn refresh(&mut self, broker: &Broker) -> Result<(), StoreError> {
-        let now = broker.clock.now();
-        let counts = broker.store.counts(now).await?;
+    async fn refresh(&mut self, flow: &HousekeepingFlow) -> Result<(), StoreError> {
+        let now = flow.clock.now();
+        let counts = flow.ledger.store().counts(now).await?;
         self.live.extend(counts.live.keys().cloned());
         for (target, state) in &self.live {
             let count = counts.live.get(&(target.clone(), *state)).copied().unwrap_or(0);
             metrics::gauge!("jit_leases", "target" => target.clone(), "state" => state.as_str()).set(count as f64);
         }
-        for target in broker.serving.load().targets.keys() {
+        for target in flow.serving.load().targets.keys() {
             self.overdue.insert(target.to_string());
         }
         self.overdue.extend(counts.overdue.keys().cloned());

@@ -18,10 +18,12 @@ use jit_core::outcome::Outcome;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::board::Board;
 use super::driver::{Next, Pace, Pass, Task};
-use crate::broker::Broker;
 use crate::target::{Remover, Serving};
-use jit_ledger::StoreError;
+use crate::work::Wake;
+use arc_swap::ArcSwap;
+use jit_ledger::{Store, StoreError};
 
 /// The task's name.
 const NAME: &str = "upkeep";
@@ -66,9 +68,20 @@ impl Turn {
     }
 }
 
+/// What it takes to call drivers between requests.
+pub struct UpkeepFlow {
+    /// Which drivers leases still need.
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    /// Another configuration wakes the task.
+    pub(crate) wake: Arc<Wake>,
+    /// The calls are work beside the task.
+    pub(crate) board: Arc<Board>,
+}
+
 /// The task. The calls of the drivers are work beside it.
 pub struct Upkeep {
-    broker: Arc<Broker>,
+    flow: UpkeepFlow,
     turns: BTreeMap<Key, Turn>,
     calls: JoinSet<(Key, Result<Duration, String>)>,
     look_at: Instant,
@@ -77,13 +90,13 @@ pub struct Upkeep {
 impl Upkeep {
     /// That has called nobody yet.
     #[must_use]
-    pub fn new(broker: Arc<Broker>) -> Self {
-        Self { broker, turns: BTreeMap::new(), calls: JoinSet::new(), look_at: Instant::now() }
+    pub fn new(flow: UpkeepFlow) -> Self {
+        Self { flow, turns: BTreeMap::new(), calls: JoinSet::new(), look_at: Instant::now() }
     }
 
     /// Takes up what leases need now.
     async fn look(&mut self, now: Instant) -> Result<(), StoreError> {
-        let wanted = wanted(&self.broker).await?;
+        let wanted = wanted(&self.flow).await?;
         self.look_at = now + LOOK_EVERY;
         self.turns.retain(|key, _| wanted.contains(key));
         for key in wanted {
@@ -96,16 +109,16 @@ impl Upkeep {
     fn call(&mut self, now: Instant) {
         for (key, turn) in self.turns.iter_mut().filter(|(_, turn)| !turn.at_work && turn.due <= now) {
             // One that is gone by a reload meanwhile is dropped with the next look.
-            let Some(remover) = caller(&self.broker.serving.load(), key) else {
+            let Some(remover) = caller(&self.flow.serving.load(), key) else {
                 turn.due = now + LOOK_EVERY;
                 continue;
             };
             turn.at_work = true;
-            let (key, broker) = (key.clone(), Arc::clone(&self.broker));
+            let (key, board) = (key.clone(), Arc::clone(&self.flow.board));
             self.calls.spawn(async move {
                 let what = format!("target {}, driver {}", key.0, key.1);
                 let called = remover.driver.maintain(&remover.scope, &remover.view);
-                let result = match broker.board.beside(NAME, &what, called).await {
+                let result = match board.beside(NAME, &what, called).await {
                     Some(Outcome::Done(again)) => Ok(again),
                     Some(Outcome::Refused(refusal)) => Err(refusal.reason()),
                     Some(Outcome::Unknown(reason)) => Err(reason),
@@ -156,7 +169,7 @@ impl Task for Upkeep {
     /// Returns when a call has ended, or another configuration is served.
     async fn woken(&mut self) {
         let ended = tokio::select! {
-            () = self.broker.wake.maintain.notified() => {
+            () = self.flow.wake.maintain.notified() => {
                 self.look_at = Instant::now();
                 return;
             }
@@ -181,13 +194,13 @@ fn tell((target, driver, ..): &Key, result: &Result<Duration, String>) {
 }
 
 /// Everything that needs upkeep now.
-async fn wanted(broker: &Broker) -> Result<BTreeSet<Key>, StoreError> {
-    let serving = broker.serving.load_full();
+async fn wanted(flow: &UpkeepFlow) -> Result<BTreeSet<Key>, StoreError> {
+    let serving = flow.serving.load_full();
     if !serving.drivers.any_needs_upkeep() {
         return Ok(BTreeSet::new());
     }
     let present = serving.targets.values().map(|target| (target.name.clone(), target.driver_ref()));
-    let makers = broker.store.makers().await?.into_iter().map(|maker| (maker.target, maker.driver));
+    let makers = flow.store.makers().await?.into_iter().map(|maker| (maker.target, maker.driver));
     let all = present.chain(makers);
     Ok(all.filter_map(|(target, made_by)| key(&serving, target, made_by)).collect())
 }

@@ -29,17 +29,20 @@ use jit_api::admin::{ReconcileReport, TargetReport};
 use jit_core::account::AccountName;
 use jit_core::driver::Lane;
 use jit_core::driver::{AccountState, Feature};
-use jit_core::event::{AuditEvent, Event, Plain};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Cause, DriverRef, Lease, LeaseState};
 use jit_core::name::{Principal, RoleName};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::place::Place;
 
-use crate::broker::Broker;
-use crate::places::Question;
-use crate::removal;
-use crate::target::Target;
+use crate::birth::Birth;
+use crate::clock::LeaseClock;
+use crate::end::{EndFlow, drift};
+use crate::ledger::Ledger;
+use crate::places::{Places, Question};
+use crate::target::{Serving, Target};
+use crate::work::Wake;
+use arc_swap::ArcSwap;
 use jit_ledger::{Change, LeaseFilter, StoreError};
 
 /// Pages of accounts read from one target at most.
@@ -52,6 +55,33 @@ const AFTER_RECOVERY: [Duration; 2] = [Duration::from_secs(5), Duration::from_se
 
 /// When to look again after a target could not be compared.
 const FAILED_AGAIN: Duration = Duration::from_secs(600);
+
+/// What it takes to compare store and targets.
+pub struct ReconcileFlow {
+    pub(crate) ledger: Ledger,
+    pub(crate) clock: Arc<LeaseClock>,
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    /// Which server was compared.
+    pub(crate) places: Arc<Places>,
+    /// Which accounts are this broker's, and how old its store is.
+    pub(crate) birth: Arc<Birth>,
+    /// What keeps accounts from being removed in numbers.
+    pub(crate) brake: Brake,
+    /// What the passes saw of accounts that the backend names.
+    pub(crate) listings: Arc<Listings>,
+    /// A lease without an account is closed.
+    pub(crate) end: EndFlow,
+    /// What has to go is left to the removal's task.
+    pub(crate) wake: Arc<Wake>,
+}
+
+impl ReconcileFlow {
+    /// How many accounts and leases are held for an operator to decide, as the last pass over each target found.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.brake.held()
+    }
+}
 
 /// What a pass does with what it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +96,7 @@ pub enum Pass {
 
 /// The task: it runs every `interval` and on demand; soon again when the start had to recover leases.
 pub struct Reconciliation {
-    broker: Arc<Broker>,
+    flow: Arc<ReconcileFlow>,
     interval: Duration,
     soon: Vec<Duration>,
 }
@@ -74,9 +104,9 @@ pub struct Reconciliation {
 impl Reconciliation {
     /// `recovered` says that the start had to recover leases.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, interval: Duration, recovered: bool) -> Self {
+    pub fn new(flow: Arc<ReconcileFlow>, interval: Duration, recovered: bool) -> Self {
         let soon = if recovered { AFTER_RECOVERY.iter().rev().copied().collect() } else { Vec::new() };
-        Self { broker, interval, soon }
+        Self { flow, interval, soon }
     }
 }
 
@@ -92,7 +122,7 @@ impl Task for Reconciliation {
     }
 
     async fn pass(&mut self) -> TaskPass {
-        let report = reconcile(&self.broker, Pass::Mend, None).await;
+        let report = reconcile(&self.flow, Pass::Mend, None).await;
         let mut failed = Vec::new();
         let (mut accounts, mut ghosts, mut missing) = (0, 0, 0);
         for target in &report.targets {
@@ -107,7 +137,8 @@ impl Task for Reconciliation {
             missing += target.missing.len() as u64;
         }
         let failed_again = (!failed.is_empty()).then_some(FAILED_AGAIN);
-        let sooner = again(&self.broker, &report).into_iter().chain(self.soon.pop()).chain(failed_again).min();
+        let sooner =
+            again(&self.flow.serving.load(), &report).into_iter().chain(self.soon.pop()).chain(failed_again).min();
         let next = match sooner.filter(|sooner| *sooner < self.interval) {
             Some(sooner) => Next::In(sooner),
             None => Next::Every(self.interval),
@@ -124,24 +155,23 @@ impl Task for Reconciliation {
     }
 
     async fn woken(&mut self) {
-        self.broker.wake.reconcile.notified().await;
+        self.flow.wake.reconcile.notified().await;
     }
 }
 
 /// When a suspect can be told from a ghost.
-fn again(broker: &Broker, report: &ReconcileReport) -> Option<Duration> {
+fn again(serving: &Serving, report: &ReconcileReport) -> Option<Duration> {
     let suspicious = report.targets.iter().filter(|found| found.suspects > 0);
-    let serving = broker.serving.load();
     let graces = suspicious.filter_map(|found| Some(serving.targets.get(found.target.as_str())?.grace()));
     graces.min().map(|grace| grace + Duration::from_millis(100))
 }
 
 /// One pass over all targets, or over one.
-pub async fn reconcile(broker: &Broker, pass: Pass, only: Option<&str>) -> ReconcileReport {
-    let serving = broker.serving.load_full();
+pub async fn reconcile(flow: &ReconcileFlow, pass: Pass, only: Option<&str>) -> ReconcileReport {
+    let serving = flow.serving.load_full();
     let longest =
         serving.targets.values().map(|target| target.max_ttl).max().map_or(Duration::ZERO, |ttl| ttl.duration());
-    let ground = brake::Ground { birth: &broker.birth, longest, now: broker.clock.now(), pass };
+    let ground = brake::Ground { birth: &flow.birth, longest, now: flow.clock.now(), pass };
     ground.show();
     let mut report =
         ReconcileReport { dry_run: pass == Pass::Look, confirmed: pass == Pass::Confirmed, targets: Vec::new() };
@@ -152,17 +182,17 @@ pub async fn reconcile(broker: &Broker, pass: Pass, only: Option<&str>) -> Recon
         }
         let mut found = TargetReport { target: target.name.to_string(), ..TargetReport::default() };
         // Asked anew: leases of another place are not for this pass to judge.
-        let compared = match broker.places.now(Question::of(target, Lane::Removal)).await {
+        let compared = match flow.places.now(Question::of(target, Lane::Removal)).await {
             Err(not_told) => Err(not_told.reason),
             Ok(place) => {
-                let here = Here { broker, target, place };
+                let here = Here { flow, target, place };
                 let compared = if target.external() {
                     external::compare(&here, &ground, &mut found).await
                 } else {
                     compare(&here, &ground, &mut found).await
                 };
                 match compared {
-                    Ok(()) => broker.brake.tell(broker, &ground, &found).await.map_err(|error| error.to_string()),
+                    Ok(()) => flow.brake.tell(&flow.ledger, &ground, &found).await.map_err(|error| error.to_string()),
                     failed => failed,
                 }
             }
@@ -171,13 +201,13 @@ pub async fn reconcile(broker: &Broker, pass: Pass, only: Option<&str>) -> Recon
         metrics::gauge!("jit_reconcile_ghosts", "target" => found.target.clone()).set(found.ghosts.len() as f64);
         report.targets.push(found);
     }
-    broker.wake.removal.notify_one();
+    flow.wake.removal.notify_one();
     report
 }
 
 /// One target, where it is now.
 struct Here<'h> {
-    broker: &'h Broker,
+    flow: &'h ReconcileFlow,
     target: &'h Target,
     place: Place,
 }
@@ -186,12 +216,12 @@ struct Here<'h> {
 const MOST_STRANGERS: usize = 1_000;
 
 async fn compare(here: &Here<'_>, ground: &brake::Ground<'_>, found: &mut TargetReport) -> Result<(), String> {
-    let Here { broker, target, .. } = here;
+    let Here { flow, target, .. } = here;
     let failed = |error: StoreError| error.to_string();
     let scope = target.scope(Lane::Removal);
     let mut accounts = list(target, &scope).await?;
     accounts.retain(|name| {
-        let ours = target.prefix.owns(&broker.birth.mark, name);
+        let ours = target.prefix.owns(&flow.birth.mark, name);
         if !ours && found.strangers.len() < MOST_STRANGERS && AccountName::from_backend(name.as_str()).has_shape() {
             found.strangers.push(name.clone());
         }
@@ -203,7 +233,7 @@ async fn compare(here: &Here<'_>, ground: &brake::Ground<'_>, found: &mut Target
     let mut unknown = Vec::new();
     for names in names.chunks(500) {
         let known: HashSet<AccountName> =
-            broker.store.known_accounts(names).await.map_err(failed)?.into_iter().collect();
+            flow.ledger.store().known_accounts(names).await.map_err(failed)?.into_iter().collect();
         for name in names {
             if known.contains(&AccountName::from_backend(name.as_str())) {
                 continue;
@@ -215,11 +245,12 @@ async fn compare(here: &Here<'_>, ground: &brake::Ground<'_>, found: &mut Target
         }
     }
     let names: Vec<String> = unknown.iter().map(|account| account.name.clone()).collect();
-    let ended: HashSet<AccountName> = broker.store.ended_accounts(&names).await.map_err(failed)?.into_iter().collect();
+    let ended: HashSet<AccountName> =
+        flow.ledger.store().ended_accounts(&names).await.map_err(failed)?.into_iter().collect();
     for account in &mut unknown {
         account.ended_here = ended.contains(&AccountName::from_backend(account.name.as_str()));
     }
-    let bound = broker.brake.bound(accounts.len());
+    let bound = flow.brake.bound(accounts.len());
     for name in ground.judge(unknown, bound, &mut found.held) {
         found.ghosts.push(name.clone());
         if ground.pass != Pass::Look {
@@ -266,10 +297,10 @@ impl Lost {
     ) -> Result<(), StoreError> {
         let mut missing = Vec::new();
         for lease in self.leases {
-            let current = here.broker.store.lease(&lease.id).await?;
+            let current = here.flow.ledger.store().lease(&lease.id).await?;
             missing.extend(current.filter(|current| current.state == LeaseState::Active));
         }
-        let too_many = missing.len() > here.broker.brake.bound(self.looked_at);
+        let too_many = missing.len() > here.flow.brake.bound(self.looked_at);
         if too_many && ground.pass != Pass::Confirmed {
             found.held_leases = missing.iter().map(|lease| lease.id.to_string()).collect();
             return Ok(());
@@ -277,7 +308,7 @@ impl Lost {
         for lease in &missing {
             found.missing.push(lease.id.to_string());
             if ground.pass != Pass::Look {
-                drift(here.broker, lease).await?;
+                drift(&here.flow.end, &here.flow.wake, lease).await?;
             }
         }
         Ok(())
@@ -287,7 +318,7 @@ impl Lost {
 /// A page of the active leases whose account the target's present driver made in this place: others are not
 /// for it to judge. With where the next page begins, if there is one.
 async fn active_leases(
-    Here { broker, target, place }: &Here<'_>,
+    Here { flow, target, place }: &Here<'_>,
     before: Option<LeaseId>,
 ) -> Result<(Vec<Lease>, Option<LeaseId>), StoreError> {
     const PAGE: usize = 500;
@@ -298,7 +329,7 @@ async fn active_leases(
         limit: PAGE,
         ..LeaseFilter::default()
     };
-    let mut leases = broker.store.leases(&filter).await?;
+    let mut leases = flow.ledger.store().leases(&filter).await?;
     let next = leases.last().filter(|_| leases.len() == PAGE).map(|lease| lease.id.clone());
     let made_by = target.driver_ref();
     let here = |recorded: &Place| recorded.is_at(place, &target.site.replaces).is_ok();
@@ -339,11 +370,11 @@ async fn still_there(target: &Target, scope: &Scope, name: &str) -> Result<Optio
 
 /// A ghost gets a doubtful lease, and with it a removal that never gives up.
 async fn haunt(
-    Here { broker, target, place }: &Here<'_>,
+    Here { flow, target, place }: &Here<'_>,
     account: AccountName,
     external_id: Option<String>,
 ) -> Result<(), StoreError> {
-    let now = broker.clock.now();
+    let now = flow.clock.now();
     let Ok(role) = RoleName::new("unknown") else { return Ok(()) };
     let pending = Lease {
         id: LeaseId::generate(now),
@@ -375,22 +406,5 @@ async fn haunt(
     };
     tracing::warn!(account = pending.login(), target = %target.name, "removing an account that has no lease");
     let Ok(doubtful) = pending.doubt(Cause::Ghost, now) else { return Ok(()) };
-    broker.commit(Change::insert(doubtful)).await
-}
-
-/// An active lease without an account is closed.
-///
-/// # Errors
-/// When the store fails.
-pub async fn drift(broker: &Broker, lease: &Lease) -> Result<(), StoreError> {
-    let event = AuditEvent::of_lease(Event::Drift(Plain {}), broker.clock.now(), lease)
-        .with_error("the account of an active lease is missing in the target");
-    match removal::begin(broker, lease, Cause::Drift, vec![event]).await {
-        Ok(_) | Err(StoreError::Stale(_)) => Ok(()),
-        Err(error) => {
-            // It may be recorded nevertheless.
-            broker.wake.removal.notify_one();
-            Err(error)
-        }
-    }
+    flow.ledger.commit(Change::insert(doubtful)).await
 }

@@ -17,15 +17,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
-use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::id::LeaseId;
+use jit_core::lease::{Cause, Lease, LeaseState, Removal as Backoff};
 use jit_core::name::TargetName;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::board::Board;
 use super::driver::{Next, Pace, Pass, Task};
-use crate::broker::Broker;
-use crate::removal::{Attempt, attempt, begin, expire_unrecorded};
-use jit_ledger::{LeaseFilter, StoreError};
+use crate::end::begin;
+use crate::removal::{Attempt, RemovalFlow, attempt, expire_unrecorded};
+use crate::work::Work;
+use jit_ledger::{LeaseFilter, Store, StoreError};
 
 /// The task's name.
 pub const NAME: &str = "removal";
@@ -37,6 +40,8 @@ const LAST_BACKOFF: Duration = Duration::from_secs(5);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// The longest sleep; a safeguard, the task is woken before.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// The most leases that are left alone after a panic; those beyond it are tried at each sweep.
+const MAX_PANICKED: usize = 10_000;
 /// Leases of one target taken up at once.
 const PER_TARGET: usize = 128;
 /// Removals of one target at once that are tried for the first time.
@@ -66,6 +71,9 @@ struct Memory {
     busy: Mutex<HashSet<(TargetName, Queue)>>,
     /// Targets that are away, and when they were tried last.
     away: Mutex<HashMap<TargetName, Instant>>,
+    /// Leases over which the code panicked outside of the driver's call, which is caught there: how often in a row,
+    /// and when last.
+    panicked: Mutex<HashMap<LeaseId, (u32, Instant)>>,
     /// Something is due that could not be taken a step further: another task has it, or the store failed.
     held_up: AtomicBool,
 }
@@ -79,7 +87,7 @@ enum Tried {
     Unreachable,
     /// Another task is at it.
     InProgress,
-    /// The code panicked.
+    /// The code panicked, now or a short while ago.
     Panicked,
 }
 
@@ -105,6 +113,23 @@ impl Memory {
         !self.away.lock().is_empty()
     }
 
+    /// Whether a lease is left alone for a while, since the code panicked over it.
+    fn rests(&self, lease: &LeaseId) -> bool {
+        let panicked = self.panicked.lock();
+        panicked.get(lease).is_some_and(|(times, last)| last.elapsed() < Backoff::backoff(*times))
+    }
+
+    /// Notes how work on a lease ended.
+    fn ended(&self, lease: &LeaseId, panicked: bool) {
+        let mut all = self.panicked.lock();
+        if !panicked {
+            all.remove(lease);
+        } else if all.len() < MAX_PANICKED || all.contains_key(lease) {
+            let times = all.get(lease).map_or(0, |(times, _)| *times).saturating_add(1);
+            all.insert(lease.clone(), (times, Instant::now()));
+        }
+    }
+
     fn begin(&self, target: &TargetName, queue: Queue) -> bool {
         self.busy.lock().insert((target.clone(), queue))
     }
@@ -114,17 +139,32 @@ impl Memory {
     }
 }
 
+/// What it takes to sweep.
+pub struct SweepFlow {
+    pub(crate) removal: Arc<RemovalFlow>,
+    /// The removals are work beside the task.
+    pub(crate) board: Arc<Board>,
+    /// A stop waits for what is under way.
+    pub(crate) work: Work,
+}
+
+impl SweepFlow {
+    fn store(&self) -> &dyn Store {
+        self.removal.end.ledger.store()
+    }
+}
+
 /// The task.
 pub struct Removal {
-    broker: Arc<Broker>,
+    flow: Arc<SweepFlow>,
     memory: Arc<Memory>,
 }
 
 impl Removal {
     /// That has nothing at work.
     #[must_use]
-    pub fn new(broker: Arc<Broker>) -> Self {
-        Self { broker, memory: Arc::default() }
+    pub fn new(flow: Arc<SweepFlow>) -> Self {
+        Self { flow, memory: Arc::default() }
     }
 }
 
@@ -139,13 +179,13 @@ impl Task for Removal {
     }
 
     async fn pass(&mut self) -> Pass {
-        let broker = &self.broker;
+        let flow = &self.flow;
         // Until it is known how long the sleep is, every lease that comes wakes the task.
-        broker.wake.sleeping_until(Timestamp::MAX);
-        let swept = jit_failpoint::step("removal.pass", StoreError::at_failpoint, sweep(broker, &self.memory)).await;
+        flow.removal.wake.sleeping_until(Timestamp::MAX);
+        let swept = jit_failpoint::step("removal.pass", StoreError::at_failpoint, sweep(flow, &self.memory)).await;
         match swept {
             Ok(Swept { due, sleep }) => {
-                broker.wake.sleeping_until(broker.clock.now() + sleep);
+                flow.removal.wake.sleeping_until(flow.removal.end.clock.now() + sleep);
                 Pass::done([("due", due)], Next::In(sleep))
             }
             Err(error) => {
@@ -156,7 +196,7 @@ impl Task for Removal {
     }
 
     async fn woken(&mut self) {
-        self.broker.wake.removal.notified().await;
+        self.flow.removal.wake.removal.notified().await;
     }
 }
 
@@ -164,8 +204,8 @@ impl Task for Removal {
 ///
 /// # Errors
 /// When the store fails.
-pub async fn once(broker: &Arc<Broker>) -> Result<(), StoreError> {
-    sweep(broker, &Arc::default()).await.map(drop)
+pub async fn once(flow: &Arc<SweepFlow>) -> Result<(), StoreError> {
+    sweep(flow, &Arc::default()).await.map(drop)
 }
 
 /// What a sweep found.
@@ -177,12 +217,12 @@ struct Swept {
 }
 
 /// Takes up what is due and says how long to sleep.
-async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Swept, StoreError> {
-    let now = broker.clock.now();
+async fn sweep(flow: &Arc<SweepFlow>, memory: &Arc<Memory>) -> Result<Swept, StoreError> {
+    let now = flow.removal.end.clock.now();
     let mut work: BTreeMap<TargetName, Vec<Lease>> = BTreeMap::new();
     let mut rotating = Vec::new();
     let mut due = 0;
-    for lease in broker.store.due(now, PER_TARGET).await? {
+    for lease in flow.store().due(now, PER_TARGET).await? {
         due += 1;
         if lease.rotating.is_some() {
             rotating.push(lease);
@@ -191,12 +231,12 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Swept, Stor
         work.entry(lease.target.clone()).or_default().push(lease);
     }
     // A store that cannot be written holds up no removal: what follows goes on, and the error is told at the end.
-    let mut written = end_rotating(broker, rotating).await;
+    let mut written = end_rotating(flow, memory, rotating).await;
     let mut waiting = false;
     for target in memory.to_probe() {
         let mut leases = match work.remove(&target) {
             Some(due) => due,
-            None => backlog(broker, &target, 1).await?,
+            None => backlog(flow.store(), &target, 1).await?,
         };
         // What cannot go although the target is there says little about it.
         leases.sort_by_key(|lease| lease.removal.as_ref().map_or(0, |removal| removal.attempts));
@@ -204,30 +244,30 @@ async fn sweep(broker: &Arc<Broker>, memory: &Arc<Memory>) -> Result<Swept, Stor
             memory.is_back(&target);
             continue;
         };
-        written = written.and(mark_expired(broker, &leases[1..]).await);
+        written = written.and(mark_expired(flow, &leases[1..]).await);
         let (at, known) = (target.clone(), Arc::clone(memory));
-        start(broker, memory, target, Queue::Probe, async move |broker| probe(&broker, &known, &at, &first).await);
+        start(flow, memory, target, Queue::Probe, async move |flow| probe(&flow, &known, &at, &first).await);
     }
     for (target, leases) in work {
         if memory.away_since_probe(&target).is_some() {
-            written = written.and(mark_expired(broker, &leases).await);
+            written = written.and(mark_expired(flow, &leases).await);
         } else {
-            waiting |= !enqueue(broker, memory, &target, leases);
+            waiting |= !enqueue(flow, memory, &target, leases);
         }
     }
     written?;
     if memory.any_away() || waiting || memory.held_up.swap(false, Ordering::SeqCst) {
         return Ok(Swept { due, sleep: PROBE_EVERY / 2 });
     }
-    let next = broker.store.next_due().await?;
+    let next = flow.store().next_due().await?;
     let until = next.map_or(LONGEST_SLEEP, |at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
     Ok(Swept { due, sleep: until.clamp(Duration::from_millis(20), LONGEST_SLEEP) })
 }
 
 /// Ends leases over rotating accounts. Nothing is asked of their targets, and their ends say nothing
 /// of whether those are there.
-async fn end_rotating(broker: &Broker, leases: Vec<Lease>) -> Result<(), StoreError> {
-    let ends = stream::iter(leases).map(|lease| async move { guarded(broker, &lease).await.map(drop) });
+async fn end_rotating(flow: &SweepFlow, memory: &Memory, leases: Vec<Lease>) -> Result<(), StoreError> {
+    let ends = stream::iter(leases).map(|lease| async move { guarded(flow, memory, &lease).await.map(drop) });
     // At once, so that they share commits.
     let mut ends = ends.buffer_unordered(PER_TARGET);
     let mut failure = Ok(());
@@ -238,9 +278,9 @@ async fn end_rotating(broker: &Broker, leases: Vec<Lease>) -> Result<(), StoreEr
 }
 
 /// While its target is away an expired lease is at least said to be ending.
-async fn mark_expired(broker: &Broker, leases: &[Lease]) -> Result<(), StoreError> {
+async fn mark_expired(flow: &SweepFlow, leases: &[Lease]) -> Result<(), StoreError> {
     for lease in leases.iter().filter(|lease| lease.state == LeaseState::Active) {
-        match begin(broker, lease, Cause::Expired, Vec::new()).await {
+        match begin(&flow.removal.end, lease, Cause::Expired, Vec::new()).await {
             Ok(_) | Err(StoreError::Stale(_)) => {}
             Err(error) => return Err(error),
         }
@@ -249,11 +289,11 @@ async fn mark_expired(broker: &Broker, leases: &[Lease]) -> Result<(), StoreErro
 }
 
 /// Removals of a target that have begun, due or not.
-async fn backlog(broker: &Broker, target: &TargetName, limit: usize) -> Result<Vec<Lease>, StoreError> {
+async fn backlog(store: &dyn Store, target: &TargetName, limit: usize) -> Result<Vec<Lease>, StoreError> {
     let mut found = Vec::new();
     for state in [LeaseState::Revoking, LeaseState::Doubtful] {
         let filter = LeaseFilter { target: Some(target.clone()), state: Some(state), limit, ..LeaseFilter::default() };
-        found.extend(broker.store.leases(&filter).await?);
+        found.extend(store.leases(&filter).await?);
     }
     Ok(found)
 }
@@ -275,11 +315,11 @@ impl Drop for Busy<'_> {
 /// Starts work as one of the broker's tasks; false when the target has that kind at work already. The work says
 /// whether it took any lease a step further.
 fn start<F>(
-    broker: &Arc<Broker>,
+    flow: &Arc<SweepFlow>,
     memory: &Arc<Memory>,
     target: TargetName,
     queue: Queue,
-    work: impl FnOnce(Arc<Broker>) -> F,
+    work: impl FnOnce(Arc<SweepFlow>) -> F,
 ) -> bool
 where
     F: Future<Output = Result<bool, StoreError>> + Send + 'static,
@@ -287,9 +327,9 @@ where
     if !memory.begin(&target, queue) {
         return false;
     }
-    let (broker, memory) = (Arc::clone(broker), Arc::clone(memory));
-    let work = work(Arc::clone(&broker));
-    broker.clone().tasks.spawn(async move {
+    let (flow, memory) = (Arc::clone(flow), Arc::clone(memory));
+    let work = work(Arc::clone(&flow));
+    flow.work.clone().spawn(async move {
         let busy = Busy { memory: &memory, target: &target, queue };
         let stepped = work.await.unwrap_or_else(|error| {
             tracing::warn!(%target, %error, "removing accounts: the store failed, or a lease was changed meanwhile");
@@ -297,7 +337,7 @@ where
         });
         drop(busy);
         if stepped {
-            broker.wake.removal.notify_one();
+            flow.removal.wake.removal.notify_one();
         } else {
             // The next sweep would find the same: it waits a moment, or the two would take turns without end.
             memory.held_up.store(true, Ordering::SeqCst);
@@ -307,14 +347,14 @@ where
 }
 
 /// Puts leases of one target into its queues; false when some have to wait for those at work.
-fn enqueue(broker: &Arc<Broker>, memory: &Arc<Memory>, target: &TargetName, leases: Vec<Lease>) -> bool {
+fn enqueue(flow: &Arc<SweepFlow>, memory: &Arc<Memory>, target: &TargetName, leases: Vec<Lease>) -> bool {
     let (first, again): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| Queue::of(lease) == Queue::First);
     let mut taken = true;
     for (queue, leases, concurrent) in [(Queue::First, first, CONCURRENT), (Queue::Again, again, 1)] {
         if !leases.is_empty() {
             let (at, known) = (target.clone(), Arc::clone(memory));
-            taken &= start(broker, memory, target.clone(), queue, async move |broker| {
-                work_off(&broker, &known, &at, leases, concurrent).await
+            taken &= start(flow, memory, target.clone(), queue, async move |flow| {
+                work_off(&flow, &known, &at, leases, concurrent).await
             });
         }
     }
@@ -323,12 +363,12 @@ fn enqueue(broker: &Arc<Broker>, memory: &Arc<Memory>, target: &TargetName, leas
 
 /// Tries one lease of a target that was away. When it is back, all that is owed there runs.
 async fn probe(
-    broker: &Arc<Broker>,
+    flow: &Arc<SweepFlow>,
     memory: &Arc<Memory>,
     target: &TargetName,
     lease: &Lease,
 ) -> Result<bool, StoreError> {
-    match guarded(broker, lease).await? {
+    match guarded(flow, memory, lease).await? {
         Tried::Unreachable => {
             memory.is_away(target);
             return Ok(true);
@@ -338,20 +378,20 @@ async fn probe(
     }
     memory.is_back(target);
     tracing::info!(%target, "the target is back; its overdue removals run now");
-    let overdue = backlog(broker, target, 1_000).await?;
-    enqueue(broker, memory, target, overdue);
+    let overdue = backlog(flow.store(), target, 1_000).await?;
+    enqueue(flow, memory, target, overdue);
     Ok(true)
 }
 
 /// Works off a queue of one target.
 async fn work_off(
-    broker: &Arc<Broker>,
+    flow: &Arc<SweepFlow>,
     memory: &Memory,
     target: &TargetName,
     leases: Vec<Lease>,
     concurrent: usize,
 ) -> Result<bool, StoreError> {
-    let attempts = stream::iter(leases).map(|lease| async move { guarded(broker, &lease).await });
+    let attempts = stream::iter(leases).map(|lease| async move { guarded(flow, memory, &lease).await });
     let mut attempts = attempts.buffer_unordered(concurrent);
     let (mut stepped, mut failure) = (false, None);
     while let Some(attempted) = attempts.next().await {
@@ -373,31 +413,58 @@ async fn work_off(
     }
 }
 
-/// One lease. A panic over it holds up no other.
-async fn guarded(broker: &Broker, lease: &Lease) -> Result<Tried, StoreError> {
-    let tried = broker.board.beside(NAME, lease.id.as_str(), one(broker, lease)).await;
+/// One lease. A panic over it holds up no other, and the lease is tried again after a backoff.
+async fn guarded(flow: &SweepFlow, memory: &Memory, lease: &Lease) -> Result<Tried, StoreError> {
+    if memory.rests(&lease.id) {
+        return Ok(Tried::Panicked);
+    }
+    let tried = flow.board.beside(NAME, lease.id.as_str(), one(&flow.removal, lease)).await;
+    memory.ended(&lease.id, tried.is_none());
     tried.unwrap_or(Ok(Tried::Panicked))
 }
 
 /// One lease.
-async fn one(broker: &Broker, lease: &Lease) -> Result<Tried, StoreError> {
+async fn one(flow: &RemovalFlow, lease: &Lease) -> Result<Tried, StoreError> {
     let begun = if lease.state == LeaseState::Active {
-        match begin(broker, lease, Cause::Expired, Vec::new()).await {
+        match begin(&flow.end, lease, Cause::Expired, Vec::new()).await {
             Ok(lease) => lease,
             // Renewed or revoked a moment ago: the next sweep sees it as it is.
             Err(StoreError::Stale(_)) => return Ok(Tried::Stepped),
             Err(error) => {
-                expire_unrecorded(broker, lease).await;
+                expire_unrecorded(flow, lease).await;
                 return Err(error);
             }
         }
     } else {
         lease.clone()
     };
-    match attempt(broker, &begun).await {
+    match attempt(flow, &begun).await {
         Ok(Attempt::Failed { unreachable: true, .. }) => Ok(Tried::Unreachable),
         Ok(Attempt::InProgress) => Ok(Tried::InProgress),
         Ok(Attempt::Failed { .. } | Attempt::Removed(_)) | Err(StoreError::Stale(_)) => Ok(Tried::Stepped),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_over_which_the_code_panics_is_left_alone_for_longer_each_time() {
+        let (memory, lease) = (Memory::default(), LeaseId::generate(Timestamp::now()));
+        let mut rests = Vec::new();
+        for _ in 0..12 {
+            memory.ended(&lease, true);
+            let began = Instant::now();
+            while memory.rests(&lease) {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            rests.push(began.elapsed());
+        }
+        assert!(rests.is_sorted() && rests[0] >= Duration::from_millis(500) && rests[11] > rests[0] * 10, "{rests:?}");
+        memory.ended(&lease, true);
+        memory.ended(&lease, false);
+        assert!(!memory.rests(&lease), "it went well once");
     }
 }

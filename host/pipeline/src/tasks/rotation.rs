@@ -8,11 +8,14 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use jit_core::rotation::Due;
 
+use super::board::Board;
 use super::driver::{Next, Pace, Pass, Task};
-use crate::broker::Broker;
+use crate::rotation::operate::OperateFlow;
 use crate::rotation::state::{self, Record};
-use crate::rotation::{Site, task, trust};
+use crate::rotation::{RotationFlow, Site, task, trust};
 use crate::sealing::Sealer;
+use crate::target::Serving;
+use crate::work::Work;
 use jit_ledger::StoreError;
 
 /// The task's name.
@@ -22,9 +25,17 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The shortest.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(20);
 
+/// Where the rotations run: beside the task, and so that a stop waits for them.
+#[derive(Clone)]
+pub struct Beside {
+    pub(crate) board: Arc<Board>,
+    pub(crate) work: Work,
+}
+
 /// The task. The rotation of each account is work beside it: one that waits for its target holds up no other.
 pub struct RotationTask {
-    broker: Arc<Broker>,
+    flow: OperateFlow,
+    beside: Beside,
     /// What cannot be unsealed has been told.
     told: bool,
 }
@@ -32,8 +43,8 @@ pub struct RotationTask {
 impl RotationTask {
     /// That has not looked yet.
     #[must_use]
-    pub fn new(broker: Arc<Broker>) -> Self {
-        Self { broker, told: false }
+    pub fn new(flow: OperateFlow, beside: Beside) -> Self {
+        Self { flow, beside, told: false }
     }
 }
 
@@ -49,9 +60,9 @@ impl Task for RotationTask {
 
     async fn pass(&mut self) -> Pass {
         if !std::mem::replace(&mut self.told, true) {
-            tell_lost_keys(&self.broker).await;
+            tell_lost_keys(&self.flow.rotation).await;
         }
-        match sweep(&self.broker).await {
+        match sweep(&self.flow, &self.beside).await {
             Ok(Swept { accounts, sleep }) => Pass::done([("accounts", accounts)], Next::In(sleep)),
             Err(error) => {
                 tracing::error!(%error, "the store failed; rotations that are due wait until it is back");
@@ -61,13 +72,13 @@ impl Task for RotationTask {
     }
 
     async fn woken(&mut self) {
-        self.broker.wake.rotation.notified().await;
+        self.flow.wake.rotation.notified().await;
     }
 }
 
 /// A password that no configured key opens is told at start, in words that say what follows.
-async fn tell_lost_keys(broker: &Broker) {
-    let Ok(records) = trust::all(broker).await else { return };
+async fn tell_lost_keys(flow: &RotationFlow) {
+    let Ok(records) = trust::all(flow).await else { return };
     for (name, loaded) in records {
         if let Some(why) = loaded.distrust {
             let account = name.split_once('\n').map_or("", |(_, account)| account);
@@ -75,7 +86,7 @@ async fn tell_lost_keys(broker: &Broker) {
         }
         let Some(record) = loaded.record else { continue };
         let Some(held) = &record.rotation.current else { continue };
-        let why = match &broker.sealer {
+        let why = match &flow.sealer {
             Some(sealer) => match state::unseal(sealer, &name, held) {
                 Ok(_) => continue,
                 Err(error) => error.to_string(),
@@ -99,31 +110,31 @@ struct Swept {
 }
 
 /// Starts what is due and says how long to sleep.
-async fn sweep(broker: &Arc<Broker>) -> Result<Swept, StoreError> {
-    let Some(sealer) = broker.sealer.clone() else { return Ok(Swept { accounts: 0, sleep: LONGEST_SLEEP }) };
-    let records = trust::all(broker).await?.into_iter();
+async fn sweep(flow: &OperateFlow, beside: &Beside) -> Result<Swept, StoreError> {
+    let Some(sealer) = flow.rotation.sealer.clone() else { return Ok(Swept { accounts: 0, sleep: LONGEST_SLEEP }) };
+    let records = trust::all(&flow.rotation).await?.into_iter();
     let records: BTreeMap<String, Record> = records.filter_map(|(name, loaded)| Some((name, loaded.record?))).collect();
-    let now = broker.clock.wall();
+    let now = flow.rotation.clock.wall();
     let mut sleep = LONGEST_SLEEP;
     let mut accounts = 0;
-    for site in sites(broker, &records) {
+    for site in sites(&flow.serving.load(), &records) {
         accounts += 1;
         let record = records.get(&site.name);
         gauge(&sealer, &site, record, now);
         match task::due(&sealer, &site, record, now) {
             Due::At(at) => {
-                probe(broker, &sealer, &site, record);
+                probe(flow, beside, &sealer, &site, record);
                 let until = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
                 sleep = sleep.min(until);
             }
             Due::Now(_) => {
-                let working = broker.rotations.of(&site.name);
+                let working = flow.rotation.rotations.of(&site.name);
                 let wait = working.trouble().map_or(Duration::ZERO, |trouble| {
                     trouble.again.saturating_duration_since(tokio::time::Instant::now())
                 });
                 if wait.is_zero() {
                     if working.turn.try_lock().is_ok() {
-                        start(broker, site);
+                        start(flow, beside, site);
                     }
                 } else {
                     sleep = sleep.min(wait);
@@ -136,40 +147,40 @@ async fn sweep(broker: &Arc<Broker>) -> Result<Swept, StoreError> {
 
 /// What is configured, and what is only in the store: a role that was taken out of the configuration
 /// has its overlap ended.
-fn sites(broker: &Broker, records: &BTreeMap<String, Record>) -> Vec<Site> {
-    let serving = broker.serving.load();
-    let mut sites: Vec<Site> = Site::configured(&serving).collect();
+fn sites(serving: &Serving, records: &BTreeMap<String, Record>) -> Vec<Site> {
+    let mut sites: Vec<Site> = Site::configured(serving).collect();
     let configured: HashSet<String> = sites.iter().map(|site| site.name.clone()).collect();
     let left = records.iter().filter(|(name, _)| !configured.contains(*name));
-    sites.extend(left.filter_map(|(name, record)| Site::left_behind(&serving, name, record)));
+    sites.extend(left.filter_map(|(name, record)| Site::left_behind(serving, name, record)));
     sites
 }
 
 /// Tries the current password, when it has not been tried for a while or is known to be dead.
-fn probe(broker: &Arc<Broker>, sealer: &Sealer, site: &Site, record: Option<&Record>) {
+fn probe(flow: &OperateFlow, beside: &Beside, sealer: &Sealer, site: &Site, record: Option<&Record>) {
     let Some(current) = record.and_then(|record| record.rotation.current.as_ref()) else { return };
-    let working = broker.rotations.of(&site.name);
+    let working = flow.rotation.rotations.of(&site.name);
     let troubled = working.trouble().is_some_and(|trouble| trouble.again > tokio::time::Instant::now());
     let is_due = working.wants_probe(current.generation) && !troubled && working.turn.try_lock().is_ok();
     if is_due && state::unseal(sealer, &site.name, current).is_ok() {
-        let broker = Arc::clone(broker);
-        let serving = broker.serving.load();
+        let serving = flow.serving.load();
         let again = Site::configured(&serving).find(|other| other.name == site.name);
         if let Some(site) = again {
-            start(&broker, site);
+            start(flow, beside, site);
         }
     }
 }
 
 /// As one of the broker's tasks: it ends before the process does. Others do not wait for it.
-fn start(broker: &Arc<Broker>, site: Site) {
-    let owned = Arc::clone(broker);
-    broker.tasks.spawn(async move {
+fn start(flow: &OperateFlow, beside: &Beside, site: Site) {
+    let (flow, board) = (flow.clone(), Arc::clone(&beside.board));
+    beside.work.spawn(async move {
         let what = format!("role {} of target {}", site.role, site.target);
-        // After a panic nothing wakes the task: it would start the same again at once.
-        if owned.board.beside(NAME, &what, task::advance(&owned, &site)).await.is_some() {
-            owned.wake.rotation.notify_one();
+        if board.beside(NAME, &what, task::advance(&flow.rotation, &site)).await.is_none() {
+            // Else it would be tried again at once.
+            let also = board.beside(NAME, &what, task::panicked(&flow.rotation, &site));
+            also.await;
         }
+        flow.wake.rotation.notify_one();
     });
 }
 

@@ -75,8 +75,8 @@ pub(crate) async fn go_on(world: &World, broker: Arc<Broker>, cell: Cell, time: 
         After::Lives => broker,
         After::Dies => {
             // What the old process had spawned stops where it next waits.
-            broker.stopping.cancel();
-            broker.tasks.close();
+            broker.work.stopping.cancel();
+            broker.work.tasks.close();
             world.restart().await
         }
     };

@@ -12,7 +12,7 @@ use crate::cell::{Cell, LONG, every_cell, go_on, lose};
 use crate::world::{Answer, Verb, World};
 
 async fn mend(broker: &Broker) -> ReconcileReport {
-    reconcile(broker, Pass::Mend, None).await
+    reconcile(&broker.reconcile, Pass::Mend, None).await
 }
 
 async fn count(world: &World, event: &str) -> usize {
@@ -98,14 +98,14 @@ fn whatever_is_lost_as_an_operator_releases_held_ghosts_they_end_and_that_is_on_
         let (broker, account, ghost) = with_a_ghost(&world).await;
         mend(&broker).await;
         go_wrong(&world, cell, Verb::Revoke);
-        let report = reconcile(&broker, Pass::Confirmed, None).await;
+        let report = reconcile(&broker.reconcile, Pass::Confirmed, None).await;
         let failed = report.targets[0].error.is_some();
         world.pass(&broker, Duration::from_secs(20)).await;
         let mut broker = go_on(&world, broker, cell, Duration::from_secs(120)).await;
         if failed {
             // The operator sees the error, and asks again.
             broker = world.restart().await;
-            reconcile(&broker, Pass::Confirmed, None).await;
+            reconcile(&broker.reconcile, Pass::Confirmed, None).await;
         }
         world.pass(&broker, LONG).await;
         assert!(!world.backend.accounts().contains_key(&ghost), "{cell:?}: {:?}", world.events().await);

@@ -77,7 +77,7 @@ async fn one_password_is_left(world: &World, broker: Arc<Broker>, cell: Cell, fi
     assert!(!standing.lets_in(&first.password), "{cell:?}: the old password still works; {events:?}");
     assert!(standing.lets_in(&last.password), "{cell:?}");
     assert_eq!(standing.passwords().len(), 1, "{cell:?}: a password works that nobody ends; {events:?}");
-    let rows = operate::list(&broker).await.unwrap();
+    let rows = operate::list(&broker.operate).await.unwrap();
     assert_eq!(rows[0].phase, "stable", "{cell:?}");
     let tampered = events.iter().filter(|event| *event == "account.tampered").count();
     assert_eq!(tampered, 0, "{cell:?}: nobody else changed it; {events:?}");
@@ -156,7 +156,7 @@ fn whatever_is_lost_as_an_operator_replaces_a_password_the_old_one_ends_and_the_
         world.backend.plan(Verb::Rotate, cell.answer);
         let operator = Operator { uid: 0, pid: None };
         let asked = {
-            let asked = operate::rotate_now(&broker, SHOP, STANDING, true, operator);
+            let asked = operate::rotate_now(&broker.operate, SHOP, STANDING, true, operator);
             let (asked, ()) = tokio::join!(asked, world.pass(&broker, DUE));
             asked
         };

@@ -25,13 +25,18 @@ pub(crate) enum Answer {
     UnknownUndone,
     /// Nobody knows; in truth it was done.
     UnknownDone,
+    /// The code panics before anything was done.
+    PanicUndone,
+    /// The code panics after it was done.
+    PanicDone,
 }
 
 impl Answer {
+    /// How a call of the table of failures ends.
     pub(crate) const ALL: [Self; 5] = [Self::Done, Self::Refused, Self::Away, Self::UnknownUndone, Self::UnknownDone];
 
     fn has_effect(self) -> bool {
-        matches!(self, Self::Done | Self::UnknownDone)
+        matches!(self, Self::Done | Self::UnknownDone | Self::PanicDone)
     }
 
     fn outcome<T>(self, done: T) -> Outcome<T> {
@@ -42,6 +47,7 @@ impl Answer {
                 Outcome::Refused(Refusal::Unavailable { reason: "away".to_owned(), answered: false, after_ms: None })
             }
             Self::UnknownUndone | Self::UnknownDone => Outcome::Unknown("no answer".to_owned()),
+            Self::PanicUndone | Self::PanicDone => panic!("a driver that panics"),
         }
     }
 }
@@ -55,6 +61,7 @@ pub(crate) enum Verb {
     Rotate,
     List,
     Inspect,
+    Maintain,
 }
 
 /// An account of the backend.
@@ -101,6 +108,8 @@ pub(crate) struct Backend {
     accounts: Mutex<BTreeMap<String, Account>>,
     standing: Mutex<Standing>,
     planned: Mutex<BTreeMap<Verb, VecDeque<Answer>>>,
+    /// How often each verb was called.
+    called: Mutex<BTreeMap<Verb, usize>>,
     description: Description,
 }
 
@@ -109,12 +118,19 @@ impl Default for Backend {
         let description = Description {
             name: "memory".to_owned(),
             version: "1".to_owned(),
-            features: vec![Feature::Backstop, Feature::Renew, Feature::ListAccounts, Feature::Rotate, Feature::Overlap],
+            features: vec![
+                Feature::Backstop,
+                Feature::Renew,
+                Feature::ListAccounts,
+                Feature::Rotate,
+                Feature::Overlap,
+                Feature::Maintain,
+            ],
             max_name_length: 63,
             properties: Vec::new(),
         };
         let standing = Mutex::new(Standing { newest: "nobody knows it".to_owned(), before: None });
-        Self { accounts: Mutex::default(), standing, planned: Mutex::default(), description }
+        Self { accounts: Mutex::default(), standing, planned: Mutex::default(), called: Mutex::default(), description }
     }
 }
 
@@ -148,7 +164,13 @@ impl Backend {
         self.standing.lock().clone()
     }
 
+    /// How often that verb was called so far.
+    pub(crate) fn called(&self, verb: Verb) -> usize {
+        self.called.lock().get(&verb).copied().unwrap_or(0)
+    }
+
     fn next(&self, verb: Verb) -> Answer {
+        *self.called.lock().entry(verb).or_default() += 1;
         self.planned.lock().get_mut(&verb).and_then(VecDeque::pop_front).unwrap_or(Answer::Done)
     }
 }
@@ -245,7 +267,7 @@ impl Driver for Backend {
     }
 
     async fn maintain(&self, _: &Scope, _: &TargetView) -> Outcome<Duration> {
-        Outcome::Done(Duration::from_secs(60))
+        self.next(Verb::Maintain).outcome(Duration::from_secs(60))
     }
 
     async fn place(&self, _: &Scope, _: &TargetView) -> Outcome<Vec<(String, String)>> {

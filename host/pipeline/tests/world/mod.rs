@@ -35,7 +35,6 @@ use jit_pipeline::limits::RateLimits;
 use jit_pipeline::places::Site;
 use jit_pipeline::ports::{Clock, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply, SystemClock};
 use jit_pipeline::refusal::Refused;
-use jit_pipeline::removal;
 use jit_pipeline::renew::renew;
 use jit_pipeline::request::CheckedRequest;
 use jit_pipeline::revoke::revoke_own;
@@ -46,6 +45,7 @@ use jit_pipeline::target::{ChainLink, Serving, Target, TargetRole};
 use jit_pipeline::tasks::driver;
 use jit_pipeline::tasks::removal::Removal;
 use jit_pipeline::tasks::rotation::RotationTask;
+use jit_pipeline::undo;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -165,7 +165,7 @@ impl Drivers for OneDriver {
     }
 
     fn any_needs_upkeep(&self) -> bool {
-        false
+        true
     }
 }
 
@@ -234,7 +234,7 @@ impl World {
         }
         let targets = BTreeMap::from([(target.name.clone(), Arc::new(target))]);
         let drivers = Arc::new(OneDriver(Arc::clone(&self.backend)));
-        Broker::new(Parts {
+        Arc::new(Broker::new(Parts {
             store: Arc::new(self.ledger.reopened()),
             space: Space::new(&self.folder.path().join("broker.db"), [], Marks::default()),
             exports: 0,
@@ -248,7 +248,7 @@ impl World {
             birth: self.birth.clone(),
             bound: Bound::default(),
             clock: Arc::new(PausedClock(self.start)),
-        })
+        }))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -283,25 +283,29 @@ impl World {
             metadata: BTreeMap::new(),
         };
         let request = CheckedRequest::check(request).unwrap();
-        issue(broker, Arc::clone(&self.caller), request, None, RequestId::generate(self.now())).await
+        issue(&broker.issue, Arc::clone(&self.caller), request, None, RequestId::generate(self.now())).await
     }
 
     pub(crate) async fn renew(&self, broker: &Arc<Broker>, lease: &LeaseId) -> Result<Lease, Refused> {
         let id = RequestId::generate(self.now());
-        renew(broker, Arc::clone(&self.caller), lease, RenewRequest::default(), None, id).await
+        renew(&broker.renew, Arc::clone(&self.caller), lease, RenewRequest::default(), None, id).await
     }
 
     /// Revokes one of the caller's leases, and waits for the first attempt.
     pub(crate) async fn revoke(&self, broker: &Arc<Broker>, lease: &LeaseId) -> Result<Lease, Refused> {
-        revoke_own(broker, &self.caller, lease, true).await
+        revoke_own(&broker.revoke, &self.caller, lease, true).await
     }
 
     /// Lets the tasks of removal and rotation and everything that was spawned go on for that long.
     pub(crate) async fn pass(&self, broker: &Arc<Broker>, time: Duration) {
-        let (board, stopping) = (&broker.board, &broker.stopping);
-        let removal = tokio::spawn(driver::run(Removal::new(Arc::clone(broker)), Arc::clone(board), stopping.clone()));
-        let rotation =
-            tokio::spawn(driver::run(RotationTask::new(Arc::clone(broker)), Arc::clone(board), stopping.clone()));
+        let (board, stopping) = (&broker.board, &broker.work.stopping);
+        let removal =
+            tokio::spawn(driver::run(Removal::new(Arc::clone(&broker.sweep)), Arc::clone(board), stopping.clone()));
+        let rotation = tokio::spawn(driver::run(
+            RotationTask::new(broker.operate.clone(), broker.beside()),
+            Arc::clone(board),
+            stopping.clone(),
+        ));
         tokio::time::sleep(time).await;
         for task in [removal, rotation] {
             task.abort();
@@ -312,7 +316,7 @@ impl World {
     /// As after `kill -9`: nothing of the old process is left but store and backend, and another one begins.
     pub(crate) async fn restart(&self) -> Arc<Broker> {
         let broker = self.broker();
-        removal::recover(&broker).await.unwrap();
+        undo::recover(&broker.end).await.unwrap();
         broker
     }
 

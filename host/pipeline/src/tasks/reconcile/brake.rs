@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::Pass;
 use crate::birth::Birth;
-use crate::broker::Broker;
+use crate::ledger::Ledger;
 use jit_core::brake::Bound;
 use jit_ledger::{Change, StoreError};
 
@@ -136,7 +136,7 @@ impl Brake {
     /// does with what an operator confirmed.
     pub(super) async fn tell(
         &self,
-        broker: &Broker,
+        ledger: &Ledger,
         ground: &Ground<'_>,
         found: &TargetReport,
     ) -> Result<(), StoreError> {
@@ -152,7 +152,7 @@ impl Brake {
         };
         if ground.pass == Pass::Confirmed {
             let confirmed = event(Event::RemovalConfirmed(braked(&found.ghosts, &found.missing)));
-            return broker.commit(Change::record(confirmed)).await;
+            return ledger.commit(Change::record(confirmed)).await;
         }
         if ground.pass == Pass::Look {
             return Ok(());
@@ -176,7 +176,7 @@ impl Brake {
         }
         if !all.is_empty() && !self.was_told(target, &all) {
             let braked = event(Event::RemovalBraked(braked(&held, &found.held_leases))).with_error(reason);
-            broker.commit(Change::record(braked)).await?;
+            ledger.commit(Change::record(braked)).await?;
         }
         // Only now: what could not be recorded is recorded by the next pass.
         self.told.lock().insert(target.to_owned(), all);

@@ -16,9 +16,8 @@ use jit_core::name::TargetName;
 use parking_lot::Mutex;
 
 use super::{Here, Lost, Pass, active_leases, brake, haunt, list};
-use crate::broker::Broker;
 use crate::target::Target;
-use jit_ledger::StoreError;
+use jit_ledger::{Store, StoreError};
 
 /// The most suspects that are remembered; more are looked at when these are settled.
 const MOST_SUSPECTS: usize = 100_000;
@@ -89,19 +88,20 @@ pub(super) async fn compare(
     ground: &brake::Ground<'_>,
     found: &mut TargetReport,
 ) -> Result<(), String> {
-    let Here { broker, target, .. } = here;
+    let Here { flow, target, .. } = here;
     let failed = |error: StoreError| error.to_string();
-    let began = broker.clock.now();
+    let began = flow.clock.now();
     let ids = list(target, &target.scope(Lane::Removal)).await?;
     found.accounts = ids.len();
     // In this order: a lease that is no longer waiting here has its handle in the store there.
-    let oldest = oldest_pending(broker, target).await.map_err(failed)?;
+    let oldest = oldest_pending(flow.ledger.store(), target).await.map_err(failed)?;
     let mut unknown: Vec<String> = ids.iter().cloned().collect();
     unknown.sort_unstable();
-    let known: HashSet<String> = broker.store.known_external_ids(&unknown).await.map_err(failed)?.into_iter().collect();
+    let known: HashSet<String> =
+        flow.ledger.store().known_external_ids(&unknown).await.map_err(failed)?.into_iter().collect();
     unknown.retain(|id| !known.contains(id));
     let mut ghosts = Vec::new();
-    for (id, first_seen) in broker.listings.note(target, began, &unknown) {
+    for (id, first_seen) in flow.listings.note(target, began, &unknown) {
         if is_ghost(first_seen, began, target.grace(), oldest) {
             // The backend's own expiry takes it out of the list.
             ghosts.push(brake::Unknown { name: id, expires_at: None, ended_here: false });
@@ -110,22 +110,23 @@ pub(super) async fn compare(
         }
     }
     let names: Vec<String> = ghosts.iter().map(|ghost| ghost.name.clone()).collect();
-    let ended: HashSet<String> = broker.store.ended_external_ids(&names).await.map_err(failed)?.into_iter().collect();
+    let ended: HashSet<String> =
+        flow.ledger.store().ended_external_ids(&names).await.map_err(failed)?.into_iter().collect();
     for ghost in &mut ghosts {
-        ghost.ended_here = ended.contains(&ghost.name) || !broker.listings.is_inherited(target, &ghost.name);
+        ghost.ended_here = ended.contains(&ghost.name) || !flow.listings.is_inherited(target, &ghost.name);
     }
-    for id in ground.judge(ghosts, broker.brake.bound(ids.len()), &mut found.held) {
+    for id in ground.judge(ghosts, flow.brake.bound(ids.len()), &mut found.held) {
         found.ghosts.push(id.clone());
         if ground.pass != Pass::Look {
             let most = target.driver.description().max_name_length;
-            let account = target.prefix.generate(&broker.birth.mark, "ghost", most);
+            let account = target.prefix.generate(&flow.birth.mark, "ghost", most);
             haunt(here, account, Some(id)).await.map_err(failed)?;
         }
     }
     found.ghosts.sort_unstable();
     if found.held.is_empty() {
         // Else one that is held may be what a doubtful lease made.
-        broker.listings.dealt_with(target, began);
+        flow.listings.dealt_with(target, began);
     }
     let mut lost = Lost::default();
     let mut before = None;
@@ -156,9 +157,9 @@ fn is_ghost(first_seen: Timestamp, began: Timestamp, grace: Duration, oldest: Op
 }
 
 /// When the oldest lease was asked for that still waits for the answer of this backend.
-async fn oldest_pending(broker: &Broker, target: &Target) -> Result<Option<Timestamp>, StoreError> {
+async fn oldest_pending(store: &dyn Store, target: &Target) -> Result<Option<Timestamp>, StoreError> {
     let made_by = target.driver_ref();
-    let pending = broker.store.pending(Timestamp::MAX, MOST_PENDING).await?;
+    let pending = store.pending(Timestamp::MAX, MOST_PENDING).await?;
     // Where there are more than were read, one of those may be older than what was found.
     let all_read = pending.len() < MOST_PENDING;
     let ours = |lease: &&Lease| {
