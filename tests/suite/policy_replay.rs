@@ -32,10 +32,18 @@ fn file(world: &World, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
+/// Replays with and without memory: both say the same.
 fn replay(world: &World, args: &[&str]) -> (Option<i32>, Value, String) {
-    let Output { status, stdout, stderr } = world.cli(&[&["policy", "replay", "--format", "json"], args].concat());
-    let said = String::from_utf8_lossy(&stderr).into_owned();
-    (status.code(), serde_json::from_slice(&stdout).unwrap_or(Value::Null), said)
+    let run = |memory: &[&str]| {
+        let all = [&["policy", "replay", "--format", "json"], args, memory].concat();
+        let Output { status, stdout, stderr } = world.cli(&all);
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        (status.code(), serde_json::from_slice::<Value>(&stdout).unwrap_or(Value::Null), said)
+    };
+    let (code, report, said) = run(&[]);
+    let (without, asked_each, _) = run(&["--no-memory"]);
+    assert_eq!((code, &report), (without, &asked_each), "{args:?}: {said}");
+    (code, report, said)
 }
 
 async fn token(client: &Client, workload: &str, env: &str) -> String {
@@ -55,14 +63,63 @@ max_ttl_seconds = 60
 
 /// `payment-1` to `payment-3` get a lease twice each, `reporting` is denied by `allow`.
 async fn eight_decisions(world: &World) {
+    eight_decisions_of(world, false).await;
+}
+
+/// With the scripted policy in the chain, `payment-2` is denied, too.
+async fn eight_decisions_of(world: &World, scripted: bool) {
     let client = world.client();
     for workload in ["payment-1", "payment-2", "payment-3", "reporting"] {
         let token = client.token(workload).await.unwrap();
         for _ in 0..2 {
             let reply = client.issue(&token, &json!({"target": "nothing"})).await.unwrap();
-            assert_eq!(reply.status, if workload == "reporting" { 403 } else { 201 }, "{}", reply.text);
+            let denied = workload == "reporting" || scripted && workload == "payment-2";
+            assert_eq!(reply.status, if denied { 403 } else { 201 }, "{}", reply.text);
         }
     }
+}
+
+/// What each decision says, but for the time that it took, its place in the log, and the request's own name.
+fn decisions(world: &World) -> Vec<Value> {
+    let records = world.audit().into_iter().filter(|record| {
+        record["event"].as_str().is_some_and(|event| ["issue.granted", "issue.denied"].contains(&event))
+    });
+    records
+        .map(|record| {
+            let mut policies = record["policies"].clone();
+            for policy in policies.as_array_mut().into_iter().flatten() {
+                policy.as_object_mut().unwrap().remove("micros");
+            }
+            let mut input = record["input"].clone();
+            input.as_object_mut().unwrap().remove("time");
+            json!([record["event"], record["workload"], record["reason"], record["role"], policies, input])
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn answers_and_records_are_the_same_without_memory() {
+    let scripted = SCRIPTED.replace("[[rules]]", "[[policies.scripted.config.rules]]");
+    let more = format!(
+        "{}[policies.scripted]\nplugin = \"scripted\"\n{}",
+        plugin("scripted", "policy-scripted"),
+        scripted.replace("\nwhen", "\nlabels = { by = \"a rule\" }\nwhen")
+    );
+    let mut world = World::with(without_backend(&["allow", "scripted"], &more)).await;
+    eight_decisions_of(&world, true).await;
+    let remembering = decisions(&world);
+    // Each workload asks twice, and no policy reads anything that differs.
+    let counted =
+        async |world: &World| world.client().metric("jit_policy_remembered_total", &["policy=\"allow\""]).await;
+    assert!(counted(&world).await.unwrap() >= 4.0);
+
+    world.process().stop().unwrap();
+    world.start(&[("JIT_NO_MEMORY", "true")]).await;
+    eight_decisions_of(&world, true).await;
+    let all = decisions(&world);
+    assert_eq!(all.len(), 2 * remembering.len());
+    assert_eq!(&all[remembering.len()..], &remembering[..]);
+    assert_eq!(counted(&world).await.unwrap_or_default(), 0.0);
 }
 
 #[tokio::test]

@@ -68,6 +68,8 @@ const DRIVER_CALLS: usize = 128;
 pub struct Mode {
     /// Accept issuers over plain HTTP on loopback, and make an audit key where there is none.
     pub dev: bool,
+    /// Ask the policies each time, also what they have decided already.
+    pub no_memory: bool,
 }
 
 /// The broker and its store, which has to be closed in the end.
@@ -160,8 +162,8 @@ pub fn identity(config: &Config, mode: Mode) -> anyhow::Result<Identity> {
 ///
 /// # Errors
 /// When the engine cannot start or the cache folder is not ours alone.
-pub fn runtime(config: &Config) -> anyhow::Result<Runtime> {
-    runtime_with(Some(&config.plugin_limits), cache_dir(config))
+pub fn runtime(config: &Config, mode: Mode) -> anyhow::Result<Runtime> {
+    runtime_with(Some(&config.plugin_limits), cache_dir(config), !mode.no_memory)
 }
 
 /// The Wasm host of a command that asks plugins beside a broker: with the limits of the configuration, if
@@ -170,8 +172,8 @@ pub fn runtime(config: &Config) -> anyhow::Result<Runtime> {
 ///
 /// # Errors
 /// When the engine cannot start or the cache cannot be used.
-pub fn runtime_of_user(config: Option<&Config>) -> anyhow::Result<Runtime> {
-    runtime_with(config.map(|config| &config.plugin_limits), compiled_by_user()?)
+pub fn runtime_of_user(config: Option<&Config>, mode: Mode) -> anyhow::Result<Runtime> {
+    runtime_with(config.map(|config| &config.plugin_limits), compiled_by_user()?, !mode.no_memory)
 }
 
 /// Where commands keep compiled plugins between runs: one with an interpreter in it takes seconds to
@@ -186,8 +188,13 @@ pub fn compiled_by_user() -> anyhow::Result<PathBuf> {
 }
 
 /// The Wasm host with configured limits, or those that hold without a configuration.
-fn runtime_with(limits: Option<&jit_config::PluginLimits>, cache_dir: PathBuf) -> anyhow::Result<Runtime> {
-    let mut options = RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS };
+fn runtime_with(
+    limits: Option<&jit_config::PluginLimits>,
+    cache_dir: PathBuf,
+    remember: bool,
+) -> anyhow::Result<Runtime> {
+    let mut options =
+        RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS, remember };
     if let Some(limits) = limits {
         if let Some(calls) = limits.max_calls {
             options.max_concurrent_calls = calls as usize;

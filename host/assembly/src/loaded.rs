@@ -14,7 +14,8 @@ use jit_core::policy::PolicyRequest;
 use jit_pipeline::ports::{Context, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply, Scope};
 use jit_pipeline::target::Serving;
 use jit_runtime::{
-    Connection, ContextPlugin, ContextScope, DriverPlugin, DriverScope, FaultKind, Plugin, PolicyPlugin,
+    ConfiguredAnswer, ConfiguredPolicy, Connection, ContextPlugin, ContextScope, DriverPlugin, DriverScope, FaultKind,
+    Plugin,
 };
 use secrecy::SecretString;
 
@@ -164,24 +165,22 @@ impl Driver for BoundDriver {
 
 /// A policy plugin with its configuration.
 pub struct BoundPolicy {
-    /// The plugin.
-    pub plugin: PolicyPlugin,
-    /// Its configuration, as JSON.
-    pub config: String,
+    /// Both.
+    pub policy: ConfiguredPolicy,
 }
 
 impl Policy for BoundPolicy {
     fn sha256(&self) -> &str {
-        self.plugin.sha256()
+        self.policy.plugin().sha256()
     }
 
     fn decide(&self, request: &PolicyRequest) -> PolicyReply {
-        let answer = self.plugin.ask(&self.config, request);
+        let ConfiguredAnswer { answer, remembered } = self.policy.ask(request);
         let verdict = answer.verdict.map_err(|fault| match fault.kind {
             FaultKind::Overloaded => PolicyFault::Overloaded,
             _ => PolicyFault::Failed(fault.to_string()),
         });
-        PolicyReply { verdict, looked_at: answer.looked_at }
+        PolicyReply { verdict, looked_at: answer.looked_at, remembered }
     }
 }
 

@@ -44,7 +44,7 @@ pub fn prepare(config: &Config, mode: Mode) -> anyhow::Result<Prepared> {
     let log = compose::log_key(config, mode).map_err(|error| at(config, "audit.signing_key", &error))?;
     let sealer = sealing_key::of_config(&config.store).context("[store] sealing_key");
     let sealer = sealer.map_err(|error| at(config, "store.sealing_key", &error))?;
-    let runtime = compose::runtime(config)?;
+    let runtime = compose::runtime(config, mode)?;
     Ok(Prepared { certificate, identity, runtime, sealer, log, warnings })
 }
 

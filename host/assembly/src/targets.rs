@@ -22,6 +22,7 @@ use jit_pipeline::target::Endpoint;
 use jit_pipeline::target::Target;
 use jit_pipeline::target::TargetRole;
 use jit_runtime::ConfigFault;
+use jit_runtime::ConfiguredPolicy;
 use jit_runtime::ContextScope;
 use jit_runtime::Grant;
 use jit_runtime::Plugin;
@@ -192,7 +193,7 @@ fn policy_chain(
                 rollout: policy.rollout.clone(),
                 share_key,
                 config_sha256: config_sha256(&json),
-                policy: Arc::new(BoundPolicy { plugin, config: json }),
+                policy: Arc::new(BoundPolicy { policy: ConfiguredPolicy::new(plugin, &json) }),
             }),
             Err(fault) => problems.extend(at_fault(config, &at, fault)),
         }

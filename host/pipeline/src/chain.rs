@@ -114,6 +114,9 @@ fn who_named(role: &RoleName, answers: &[Answer]) -> String {
 fn ask_one(link: &ChainLink, input: &PolicyRequest) -> Result<Answer, Refused> {
     let started = Instant::now();
     let answer = link.policy.decide(input);
+    if answer.remembered {
+        metrics::counter!("jit_policy_remembered_total", "policy" => link.name.clone()).increment(1);
+    }
     let (verdict, failed) = match answer.verdict {
         Ok(verdict) => (verdict, false),
         // Not the policy's doing, so not its no.

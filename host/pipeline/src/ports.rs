@@ -150,6 +150,8 @@ pub struct PolicyReply {
     pub verdict: Result<Verdict, PolicyFault>,
     /// What of the request it read, until it answered or failed.
     pub looked_at: LookedAt,
+    /// Whether it is the answer to an earlier request that agreed in all that was read.
+    pub remembered: bool,
 }
 
 /// A policy with its configuration.

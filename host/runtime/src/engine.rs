@@ -46,6 +46,8 @@ pub struct RuntimeOptions {
     pub limits: Limits,
     /// Driver calls at once. Further ones wait within their own deadline.
     pub max_concurrent_calls: usize,
+    /// Whether policies remember what they decided ([`crate::ConfiguredPolicy`]). Answers are the same without.
+    pub remember: bool,
 }
 
 /// Why the runtime cannot start.
@@ -71,6 +73,7 @@ pub(crate) struct Core {
     pub(crate) engine: Engine,
     pub(crate) limits: Limits,
     pub(crate) cache: CompileCache,
+    pub(crate) remember: bool,
     live: Semaphore,
     removal: Semaphore,
     policy: Semaphore,
@@ -98,6 +101,7 @@ impl Core {
             engine,
             limits: options.limits,
             cache,
+            remember: options.remember,
             live: Semaphore::new(options.max_concurrent_calls),
             removal: Semaphore::new(REMOVAL_CALLS as usize),
             policy: Semaphore::new(POLICY_CALLS as usize),

@@ -93,6 +93,11 @@ impl Meter {
         self.breach.take()
     }
 
+    /// Whether the plugin wrote to the log.
+    pub(crate) fn has_logged(&self) -> bool {
+        self.log_lines > 0
+    }
+
     /// Counts a line of the log. Returns its number, from 1.
     pub(crate) fn count_log_line(&mut self) -> u32 {
         self.log_lines = self.log_lines.saturating_add(1);

@@ -14,6 +14,7 @@ use crate::bindings::{policy, types};
 use crate::call::{Call, Pace};
 use crate::fault::{ConfigFault, Fault, FaultKind, join};
 use crate::loaded::Loaded;
+use crate::remembered::{Memory, Reads};
 use crate::request::{Asked, handle};
 
 /// A loaded policy. Calls run on the caller's thread, without waiting, on a fresh instance each.
@@ -94,16 +95,25 @@ impl PolicyPlugin {
     /// Asks for a decision, and notes what of the request it depended on.
     #[must_use]
     pub fn ask(&self, config: &str, request: &PolicyRequest) -> PolicyAnswer {
+        self.ask_about(config, Asked::new(request)).0
+    }
+
+    /// As [`Self::ask`]; gives what was read in which order too, if that was to be taken down and the decision is one
+    /// that can be remembered.
+    pub(crate) fn ask_about(&self, config: &str, asked: Asked) -> (PolicyAnswer, Option<Reads>) {
         type Answer = (Result<policy::Verdict, String>,);
         let mut prepared = match self.prepared(config) {
             Ok(prepared) => prepared,
             Err(fault) => {
-                return PolicyAnswer { verdict: Err(self.unprepared(fault)), looked_at: LookedAt::default() };
+                let verdict = Err(self.unprepared(fault));
+                return (PolicyAnswer { verdict, looked_at: LookedAt::default() }, None);
             }
         };
-        prepared.store.data_mut().asked = Some(Asked::new(request));
+        prepared.store.data_mut().asked = Some(asked);
         let called: Result<Answer, Fault> = prepared.call(&self.decide, (handle(),));
-        let looked_at = prepared.store.data_mut().asked.take().map_or_else(LookedAt::default, |asked| asked.looked_at);
+        let call = prepared.store.data_mut();
+        let logged = call.meter.has_logged();
+        let (looked_at, reads) = call.asked.take().map(|asked| (asked.looked_at, asked.reads)).unwrap_or_default();
         let limits = &self.loaded.core.limits;
         let verdict = called.and_then(|(answer,)| {
             match answer {
@@ -112,7 +122,8 @@ impl PolicyPlugin {
             }
             .map_err(|kind| self.loaded.fault(kind))
         });
-        PolicyAnswer { verdict, looked_at }
+        // A line in the log would be missing the next time.
+        (PolicyAnswer { verdict, looked_at }, reads.filter(|_| !logged))
     }
 
     /// A fresh copy of the instance that is prepared with this configuration.
@@ -151,6 +162,57 @@ impl PolicyPlugin {
                 self.loaded.fault(FaultKind::Failed(answer::reason(&told, &self.loaded.core.limits)))
             }
         }
+    }
+}
+
+/// A policy with its configuration: what serving and replays ask.
+///
+/// It remembers what it decided, unless the runtime was told not to: a request that agrees with an earlier one in all
+/// that the policy read then has the same answer, without an instance. Clones share what is remembered.
+#[derive(Debug, Clone)]
+pub struct ConfiguredPolicy {
+    plugin: PolicyPlugin,
+    config: Arc<str>,
+    memory: Option<Arc<Memory>>,
+}
+
+/// An answer of a [`ConfiguredPolicy`].
+#[derive(Debug, Clone)]
+pub struct ConfiguredAnswer {
+    /// The answer.
+    pub answer: PolicyAnswer,
+    /// Whether it was remembered: no instance ran.
+    pub remembered: bool,
+}
+
+impl ConfiguredPolicy {
+    /// `config` is JSON that [`PolicyPlugin::validate`] accepted.
+    #[must_use]
+    pub fn new(plugin: PolicyPlugin, config: &str) -> Self {
+        let memory = plugin.loaded.core.remember.then(Arc::default);
+        Self { plugin, config: Arc::from(config), memory }
+    }
+
+    /// The policy without its configuration.
+    #[must_use]
+    pub fn plugin(&self) -> &PolicyPlugin {
+        &self.plugin
+    }
+
+    /// Asks for a decision, and notes what of the request it depended on.
+    #[must_use]
+    pub fn ask(&self, request: &PolicyRequest) -> ConfiguredAnswer {
+        let Some(memory) = &self.memory else {
+            return ConfiguredAnswer { answer: self.plugin.ask(&self.config, request), remembered: false };
+        };
+        if let Some(answer) = memory.recall(request) {
+            return ConfiguredAnswer { answer, remembered: true };
+        }
+        let (answer, reads) = self.plugin.ask_about(&self.config, Asked::in_order(request));
+        if let Some(reads) = reads {
+            memory.learn(reads, request, &answer);
+        }
+        ConfiguredAnswer { answer, remembered: false }
     }
 }
 

@@ -7,6 +7,7 @@ use wasmtime::component::Resource;
 
 use crate::bindings::request::{Host, HostRequest};
 use crate::call::Call;
+use crate::remembered::Reads;
 
 /// What the guest's handle stands for. The request itself is part of the call, which has one at most; so the
 /// handle carries nothing, and there is no table that a guest could fill.
@@ -25,11 +26,18 @@ pub(crate) fn handle() -> Resource<GuestRequest> {
 pub(crate) struct Asked {
     request: PolicyRequest,
     pub(crate) looked_at: LookedAt,
+    /// What was read, in order, if the decision may be remembered.
+    pub(crate) reads: Option<Reads>,
 }
 
 impl Asked {
     pub(crate) fn new(request: &PolicyRequest) -> Self {
-        Self { request: request.clone(), looked_at: LookedAt::default() }
+        Self { request: request.clone(), looked_at: LookedAt::default(), reads: None }
+    }
+
+    /// Also takes down in which order things are read.
+    pub(crate) fn in_order(request: &PolicyRequest) -> Self {
+        Self { reads: Some(Reads::default()), ..Self::new(request) }
     }
 }
 
@@ -66,6 +74,9 @@ impl Call {
         self.meter.enter_host(name.len())?;
         let asked = self.asked()?;
         asked.looked_at.note_name(list, name);
+        if let Some(reads) = &mut asked.reads {
+            reads.name(list, name);
+        }
         let value = list.of(&asked.request).get(name).cloned();
         self.meter.count_bytes(value.as_ref().map_or(0, String::len))?;
         Ok(value)
@@ -74,6 +85,9 @@ impl Call {
     fn all(&mut self, list: List) -> wasmtime::Result<Vec<(String, String)>> {
         let asked = self.asked()?;
         asked.looked_at.note_all(list);
+        if let Some(reads) = &mut asked.reads {
+            reads.all(list);
+        }
         let pairs: Vec<_> = list.of(&asked.request).iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         self.meter.enter_host(pairs.iter().map(|(name, value)| name.len() + value.len()).sum())?;
         Ok(pairs)
@@ -82,6 +96,9 @@ impl Call {
     fn note(&mut self, field: Field) -> wasmtime::Result<&PolicyRequest> {
         let asked = self.asked()?;
         asked.looked_at.note(field);
+        if let Some(reads) = &mut asked.reads {
+            reads.field(field);
+        }
         Ok(&asked.request)
     }
 }

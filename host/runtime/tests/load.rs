@@ -337,6 +337,7 @@ fn options_out_of_range_are_refused() {
             cache_dir: folder.path().join("cache"),
             limits: Limits::default(),
             max_concurrent_calls: calls,
+            remember: true,
         };
         assert!(matches!(Runtime::new(options), Err(RuntimeError::Options(_))));
     }

@@ -15,7 +15,10 @@ use std::time::Duration;
 use fixtures::{Bench, fixture, request};
 use jit_core::policy::{Allowance, Operation, PolicyRequest, Requirement, Verdict};
 use jit_core::trace::OnBehalf;
-use jit_runtime::{ConfigFault, ContextScope, Fault, Grant, HttpConnectionOptions, Plugin, PluginSpec, PolicyPlugin};
+use jit_runtime::{
+    ConfigFault, ConfiguredAnswer, ConfiguredPolicy, ContextScope, Fault, Grant, HttpConnectionOptions, Plugin,
+    PluginSpec, PolicyPlugin,
+};
 use serde_json::{Value, json};
 use web::{Backend, Source, connection, options, reply};
 
@@ -176,6 +179,54 @@ fn what_a_policy_did_not_look_at_changes_nothing() {
         }
         assert!(same > 50 && other > 50, "{name}: {same} agree in what was looked at, {other} do not");
     }
+}
+
+/// Memory changes no answer, and what a policy did not look at does not make it ask again.
+#[test]
+fn a_policy_that_remembers_answers_as_one_that_does_not() {
+    let bench = bench();
+    for name in POLICIES {
+        let policy = bench.policy(name);
+        let (mut remembered, mut read_time) = (0, 0);
+        for (section, config) in shown(name, "policies") {
+            let configured = ConfiguredPolicy::new(policy.clone(), &config);
+            for request in requests() {
+                for request in std::iter::once(request.clone()).chain(changed(&request)) {
+                    let ConfiguredAnswer { answer, remembered: was } = configured.ask(&request);
+                    assert_eq!(answer, policy.ask(&config, &request), "{name}, {section}: {request:?}");
+                    let by_time = answer.looked_at.words().contains(&"time".to_owned());
+                    assert!(!(was && by_time), "{name}, {section}: the time is another one each time");
+                    assert!(by_time || configured.ask(&request).remembered, "{name}, {section}: {request:?}");
+                    remembered += usize::from(was);
+                    read_time += usize::from(by_time);
+                }
+            }
+        }
+        assert!(remembered + read_time > 50, "{name}: {remembered} were remembered, {read_time} read the time");
+        assert!(remembered > 50 || ["policy-cedar", "policy-time-window"].contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn a_decision_that_logged_or_failed_is_made_again() {
+    let bench = bench();
+    let policy = bench.policy("policy-hostile");
+    for (mode, allows) in [("log", true), ("trap", false), ("read-many", true), ("read-odd", true)] {
+        let configured = ConfiguredPolicy::new(policy.clone(), &json!({"mode": mode}).to_string());
+        let first = configured.ask(&request());
+        assert_eq!(first.answer.verdict.is_ok(), allows, "{mode}: {first:?}");
+        let second = configured.ask(&request());
+        assert_eq!(second.answer, first.answer, "{mode}");
+        assert_eq!(second.remembered, mode == "read-odd", "{mode}");
+    }
+}
+
+#[test]
+fn without_memory_each_decision_is_made() {
+    let bench = fixtures::forgetful();
+    let policy = ConfiguredPolicy::new(bench.policy("policy-allow"), "{}");
+    assert!(!policy.ask(&request()).remembered);
+    assert!(!policy.ask(&request()).remembered);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::admin::table;
 use super::{Stop, block_on};
-use jit_assembly::compose;
+use jit_assembly::compose::{self, Mode};
 use jit_kit::conformance::cases::CASES;
 use jit_kit::conformance::report::{CaseResult, Report, Verdict};
 use jit_kit::conformance::{self, Progress};
@@ -126,7 +126,7 @@ fn of_policy(policy: &Path, args: &TestArgs) -> anyhow::Result<Report> {
         asked: args.asked,
     };
     jit_plugin_build::cache::keep_newest(&compose::compiled_by_user()?, COMPILED_KEPT);
-    let runtime = compose::runtime_of_user(None)?;
+    let runtime = compose::runtime_of_user(None, Mode::default())?;
     eprintln!("loading {} (the first time it is compiled)", policy.display());
     policy_test::run(&runtime, &options, &OnStderr)
 }

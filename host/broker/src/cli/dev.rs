@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use url::Url;
 
-use super::{Stop, block_on, start_log};
+use super::{MemoryArg, Stop, block_on, start_log};
 use jit_assembly::compose::Mode;
 use jit_config::{Config, ConfigErrors};
 use jit_kit::dev_issuer::DevIssuer;
@@ -26,6 +26,8 @@ Whoever can reach the embedded issuer can be any workload. So it listens only on
 
 #[derive(clap::Args)]
 pub(super) struct DevArgs {
+    #[command(flatten)]
+    memory: MemoryArg,
     /// Your own configuration; the embedded issuer is added to it.
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["database", "password_file", "roles", "owner"])]
     config: Option<PathBuf>,
@@ -76,7 +78,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
         let _until_the_end = start_log(&first)?;
         let stop = tokio_util::sync::CancellationToken::new();
         let embedded = tokio::spawn(issuer.clone().serve(stop.clone().cancelled_owned()));
-        let served = crate::serve::serve(source, Mode { dev: true }, |broker| {
+        let served = crate::serve::serve(source, Mode { dev: true, no_memory: args.memory.no_memory }, |broker| {
             println!("broker   http://{broker}");
             println!("issuer   http://{address}");
             println!("config   {}", path.display());

@@ -58,6 +58,8 @@ enum Command {
     Serve {
         #[command(flatten)]
         config: ConfigArg,
+        #[command(flatten)]
+        memory: MemoryArg,
     },
     /// Serve on a laptop, with an embedded token issuer. Makes an audit key if there is none.
     #[command(after_help = dev::EXAMPLES)]
@@ -105,6 +107,14 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// Whether policies remember.
+#[derive(clap::Args)]
+struct MemoryArg {
+    /// Ask the policies each time, also what they have decided already. Answers and records are the same.
+    #[arg(long, env = "JIT_NO_MEMORY")]
+    no_memory: bool,
 }
 
 /// Where the configuration is.
@@ -204,12 +214,12 @@ fn keep_memory_private() {
 
 fn dispatch(command: Command) -> Result<(), Stop> {
     match command {
-        Command::Serve { config } => {
+        Command::Serve { config, memory } => {
             let path = config.config;
             let first = Config::load(&path)?;
             let _until_the_end = start_log(&first)?;
             let source = Box::new(move || Config::load(&path));
-            block_on(crate::serve::serve(source, Mode::default(), |_| ()))?;
+            block_on(crate::serve::serve(source, Mode { no_memory: memory.no_memory, ..Mode::default() }, |_| ()))?;
             Ok(())
         }
         Command::Dev(args) => dev::run(args),

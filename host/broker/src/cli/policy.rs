@@ -142,7 +142,7 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
         Some(path) => {
             let config = Config::load(path)?;
             config.check_files()?;
-            let runtime = compose::runtime(&config)?;
+            let runtime = compose::runtime(&config, compose::Mode::default())?;
             let serving = compose::serving(&config, &runtime, None, None)?.serving;
             let issuers = config.known_issuers();
             block_on(async { Ok(explain(&serving, None, &issuers, question).await?) })?

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::table;
 use super::{Format, Stop, block_on, coloured};
-use jit_assembly::compose;
+use jit_assembly::compose::{self, Mode};
 use jit_assembly::store;
 use jit_config::{Config, PluginTable, render};
 use jit_kit::policy_replay::candidate::Candidate;
@@ -77,6 +77,9 @@ pub(super) struct ReplayArgs {
     /// Only of workloads that fit this pattern.
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     workload: Option<Glob>,
+    /// Ask the policy about each record, also where it has decided the same before. The report is the same, later.
+    #[arg(long)]
+    no_memory: bool,
     /// The most groups that are shown.
     #[arg(long, default_value_t = 20)]
     limit: usize,
@@ -165,7 +168,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), Stop> {
 }
 
 fn subject(args: &ReplayArgs, config: Option<&Config>) -> anyhow::Result<Subject> {
-    let runtime = compose::runtime_of_user(config)?;
+    let runtime = compose::runtime_of_user(config, Mode { no_memory: args.no_memory, ..Mode::default() })?;
     let Some(component) = &args.policy else {
         let config = config.context("--reproduce needs --policy, or a broker's configuration")?;
         return Ok(Subject::Reproduce(Candidate::of_config(&runtime, config)?));

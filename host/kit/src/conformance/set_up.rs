@@ -13,7 +13,7 @@ use super::fixture::{Fixture, Variant};
 use super::gate::Gate;
 use super::login::Login;
 use super::stand::{Seen, Stand};
-use jit_assembly::compose;
+use jit_assembly::compose::{self, Mode};
 use jit_config::Config;
 
 /// How the names of the kit's accounts begin. Short: some backends take 20 bytes.
@@ -32,7 +32,7 @@ impl Stand {
         let variant = gate.as_ref().map_or(Variant::Direct, |gate| Variant::Through(gate.port));
         let mut config = fixture.config(component, variant)?;
         config.plugin_limits.cache_dir = Some(scratch.join("cache"));
-        let runtime = compose::runtime(&config)?;
+        let runtime = compose::runtime(&config, Mode::default())?;
         let driver = load(&runtime, component)?;
         let (name, target) = config.targets.iter().next().context("the fixture has no target")?;
         let roles: Vec<RoleView> = target

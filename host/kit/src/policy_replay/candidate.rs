@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use jit_core::policy::{PolicyRecord, PolicyRequest, Verdict};
-use jit_runtime::{ConfigFault, Plugin, PluginSpec, PolicyPlugin, Runtime};
+use jit_runtime::{ConfigFault, ConfiguredPolicy, Plugin, PluginSpec, PolicyPlugin, Runtime};
 
 use jit_assembly::compose;
 use jit_config::{Config, ConfigErrors, PluginTable};
@@ -14,8 +14,7 @@ use jit_config::{Config, ConfigErrors, PluginTable};
 #[derive(Debug, Clone)]
 pub struct Candidate {
     name: String,
-    plugin: PolicyPlugin,
-    config: String,
+    policy: ConfiguredPolicy,
     config_sha256: String,
     /// The windows whose counts it decides by; none of a policy that decides without.
     windows: Option<Vec<u64>>,
@@ -37,7 +36,7 @@ impl Candidate {
             }
             Err(fault) => return Err(fault).context("the policy cannot check its configuration"),
         }
-        Self::new(name, plugin, table.json().to_owned())
+        Self::new(name, plugin, table.json())
     }
 
     /// Every policy of a broker's configuration, as it is configured now.
@@ -59,15 +58,15 @@ impl Candidate {
             };
             let json = settings.config.to_string();
             plugin.validate(&json).with_context(|| format!("policies.{name}"))?;
-            candidates.push(Self::new(name, plugin, json)?);
+            candidates.push(Self::new(name, plugin, &json)?);
         }
         Ok(candidates)
     }
 
-    fn new(name: &str, plugin: PolicyPlugin, config: String) -> anyhow::Result<Self> {
-        let windows = plugin.windows(&config)?;
-        let config_sha256 = compose::config_sha256(&config);
-        Ok(Self { name: name.to_owned(), plugin, config, config_sha256, windows })
+    fn new(name: &str, plugin: PolicyPlugin, config: &str) -> anyhow::Result<Self> {
+        let windows = plugin.windows(config)?;
+        let config_sha256 = compose::config_sha256(config);
+        Ok(Self { name: name.to_owned(), policy: ConfiguredPolicy::new(plugin, config), config_sha256, windows })
     }
 
     /// What it is called in reports.
@@ -79,7 +78,7 @@ impl Candidate {
     /// The component's digest, in hexadecimal.
     #[must_use]
     pub fn plugin_sha256(&self) -> &str {
-        self.plugin.sha256()
+        self.policy.plugin().sha256()
     }
 
     /// The configuration's digest, in hexadecimal, as records have it.
@@ -88,18 +87,18 @@ impl Candidate {
         &self.config_sha256
     }
 
-    /// Asks it.
+    /// Asks it; what it has decided already it remembers, unless the runtime was told not to.
     ///
     /// # Errors
     /// Why it does not answer, as a broker's denial would say.
     pub fn decide(&self, input: &PolicyRequest) -> Result<Verdict, String> {
-        self.plugin.decide(&self.config, input).map_err(|fault| fault.kind.to_string())
+        self.policy.ask(input).answer.verdict.map_err(|fault| fault.kind.to_string())
     }
 
     /// Whether that record is of the same bytes, component and configuration.
     #[must_use]
     pub fn made(&self, record: &PolicyRecord) -> bool {
-        record.plugin_sha256 == self.plugin.sha256() && record.config_sha256 == self.config_sha256
+        record.plugin_sha256 == self.plugin_sha256() && record.config_sha256 == self.config_sha256
     }
 
     /// Whether what it decides by was counted for that request.

@@ -93,7 +93,7 @@ impl<F: Fn(&PolicyRequest) -> Result<Verdict, PolicyFault> + Send + Sync> Policy
     }
 
     fn decide(&self, request: &PolicyRequest) -> PolicyReply {
-        PolicyReply { verdict: (self.0)(request), looked_at: LookedAt::default() }
+        PolicyReply { verdict: (self.0)(request), looked_at: LookedAt::default(), remembered: false }
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Mode {
     Flood,
     /// Logs one line with a hundred thousand fields, over and over.
     Fields,
+    /// Logs one line, and decides.
+    Log,
     /// Calls the host without end, with nothing to say.
     BusyHost,
     /// Answers with a reason of 50 MB.
@@ -95,6 +97,10 @@ impl Policy for Hostile {
             Mode::Trap => panic!("as configured"),
             Mode::Flood => misdeeds::flood(),
             Mode::Fields => fields(),
+            Mode::Log => {
+                log::write(log::Level::Info, "decided", &[]);
+                Verdict::allow()
+            }
             Mode::BusyHost => misdeeds::busy_host(),
             Mode::Huge => Verdict::deny("x".repeat(50_000_000)),
             Mode::HugeLabels => allowance(|allowance| {

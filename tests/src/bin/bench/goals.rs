@@ -52,6 +52,15 @@ impl Report {
                     .map(|of| (format!("{:.1} µs", of.p50_us), of.p50_us <= 50.0)),
             ),
             goal(
+                "p50 of a remembered decision, the slowest of all policies",
+                "≤ 3 µs",
+                self.evaluations
+                    .iter()
+                    .filter_map(|of| of.remembered_us)
+                    .max_by(f64::total_cmp)
+                    .map(|us| (format!("{us:.1} µs"), us <= 3.0)),
+            ),
+            goal(
                 "recorded decisions replayed in a minute",
                 "≥ 100,000",
                 self.replayed.as_ref().filter(|of| of.decisions >= ENOUGH).map(|of| {
