@@ -135,6 +135,8 @@ fn put_aside(program: &Path, to: &Path) -> Result<()> {
 
 /// Tests that start or ask a server, by the name of their binary: [`fast`] leaves them out.
 const WITH_SERVERS: [&str; 4] = ["suite", "sql", "mysql", "ldap"];
+/// xtask's own tests of the servers that it starts, and a test that asks PostgreSQL's client: [`fast`] leaves them out.
+const ASK_SERVERS: [&str; 4] = ["--skip", "servers::", "--skip", "format::judges::libpq"];
 
 /// Runs what needs no server: the unit tests of the workspace, and the other tests of the crates. Builds the plugins
 /// and the tests, nothing else.
@@ -150,7 +152,7 @@ pub fn fast(arguments: &[String], steps: &Steps) -> Result<()> {
     for test in tests.iter().filter(|test| !WITH_SERVERS.contains(&test.as_str())) {
         which.extend(["--test", test]);
     }
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(ASK_SERVERS).collect();
     cargo_test(&which, &arguments, &[("JIT_TEST_PLUGINS", plugins::folder().into())])?;
     eprintln!(
         "NOT run: what needs servers, and the examples of the documentation. `cargo xtask test` runs everything."

@@ -34,6 +34,7 @@
 pub mod account;
 pub mod brake;
 pub mod causes;
+pub mod counted;
 pub mod driver;
 pub mod event;
 pub mod glob;

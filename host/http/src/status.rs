@@ -10,6 +10,7 @@ use axum::response::Response;
 use axum::routing::get;
 use jiff::Timestamp;
 use jit_api::status::{Alarm, BrokerStatus, StoreStatus, TargetStatus, TaskResult, TaskRow, TaskState};
+use jit_core::counted::counted;
 use jit_core::lease::LeaseState;
 use jit_ledger::Counts;
 use jit_pipeline::broker::Broker;
@@ -118,11 +119,9 @@ fn alarms(status: &BrokerStatus, removal_down: Option<&str>) -> Vec<Alarm> {
         alarm(format!("task {}", removal::NAME), what);
     }
     for target in status.targets.iter().filter(|target| target.overdue > 0 && target.oldest_overdue_seconds >= LATE) {
-        let (count, age) = (target.overdue, target.oldest_overdue_seconds);
-        let what = format!(
-            "{count} removal(s) overdue, the oldest by {age} s; `jit-broker lease list --target {}`",
-            target.target
-        );
+        let (count, age) = (counted(target.overdue, "removal"), target.oldest_overdue_seconds);
+        let what =
+            format!("{count} overdue, the oldest by {age} s; `jit-broker lease list --target {}`", target.target);
         alarm(format!("target {}", target.target), what);
     }
     if !status.store.answers {
@@ -142,7 +141,8 @@ fn alarms(status: &BrokerStatus, removal_down: Option<&str>) -> Vec<Alarm> {
         alarm("clock".to_owned(), what);
     }
     if status.held_accounts > 0 {
-        let what = format!("{} removal(s) are held; `jit-broker reconcile --dry-run` lists them", status.held_accounts);
+        let what =
+            format!("{} held; `jit-broker reconcile --dry-run` lists them", counted(status.held_accounts, "removal"));
         alarm("reconcile".to_owned(), what);
     }
     if let Some(why) = &status.config.refused {

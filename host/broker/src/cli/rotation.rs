@@ -1,6 +1,7 @@
 //! `rotation list`, `rotation now`.
 
 use jit_api::admin::RotationRow;
+use jit_core::counted::counted;
 
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
@@ -106,5 +107,5 @@ fn print(rows: &[RotationRow]) {
         ]);
     }
     println!("{table}");
-    println!("{} rotating account(s)", rows.len());
+    println!("{}", counted(rows.len() as u64, "rotating account"));
 }

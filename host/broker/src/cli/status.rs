@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use jit_api::status::{BrokerStatus, TargetStatus, TaskResult, TaskRow, TaskState};
+use jit_core::counted::counted;
 
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
@@ -67,7 +68,7 @@ fn print(status: &BrokerStatus, colour: bool) {
         None => "steady".to_owned(),
     };
     line("clock", clock);
-    line("brake", format!("{} removal(s) held", status.held_accounts));
+    line("brake", format!("{} held", counted(status.held_accounts, "removal")));
     println!();
     print_targets(&status.targets);
     println!();
@@ -129,7 +130,10 @@ fn detail(task: &TaskRow) -> String {
     if let Some(error) = &task.error {
         return error.clone();
     }
-    let did = task.did.iter().filter(|(_, count)| **count > 0).map(|(what, count)| format!("{count} {what}"));
+    let did = task.did.iter().filter(|(_, count)| **count > 0).map(|(what, count)| match what.strip_suffix('s') {
+        Some(noun) => counted(*count, noun).to_string(),
+        None => format!("{count} {what}"),
+    });
     let beside = (task.beside > 0).then(|| format!("{} at work beside it", task.beside));
     did.chain(beside).collect::<Vec<_>>().join(", ")
 }
