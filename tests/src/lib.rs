@@ -19,7 +19,7 @@
 //! | `JIT_TEST_LDAP_ADMIN`, `…_ADMIN_PASSWORD` | its administrator's name |
 //! | `JIT_TEST_LDAP_BROKER`, `…_BROKER_PASSWORD` | the broker's account, limited as the driver's set-up says |
 //! | `JIT_TEST_AD`, `JIT_TEST_AD_…` | Active Directory (Samba), with the same endings: `ldaps://` on an address of its own |
-//! | `JIT_TEST_OPENBAO`, `…_CA`, `…_TOKEN` | OpenBao, unsealed: its URL and root token |
+//! | `JIT_TEST_OPENBAO`, `…_CA`, `…_TOKEN`, `…_BINARY` | OpenBao, unsealed: its URL, root token and command line |
 //! | `JIT_TEST_POSTGRES_LDAP_BIN` | the programs of a PostgreSQL that can ask a directory for passwords |
 //!
 //! `cargo xtask servers` starts the same ones and prints these variables for a shell.

@@ -43,6 +43,7 @@ mod observed; // needs: nothing else
 mod operators; // needs: nothing else
 mod outage; // needs: nothing else
 mod ownership; // needs: nothing else
+mod pages; // needs: languages, openbao
 mod places; // needs: nothing else
 mod policies; // needs: nothing else
 mod policy_replay; // needs: nothing else

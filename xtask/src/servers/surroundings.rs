@@ -191,6 +191,7 @@ fn variables(server: &Server) -> Vec<(&'static str, String)> {
         Server::Openbao(server) => {
             let mut variables =
                 vec![("JIT_TEST_OPENBAO", server.url()), ("JIT_TEST_OPENBAO_TOKEN", server.root_token().to_owned())];
+            variables.push(("JIT_TEST_OPENBAO_BINARY", path(server.binary())));
             variables.extend(server.authority().map(|authority| ("JIT_TEST_OPENBAO_CA", path(authority))));
             variables
         }

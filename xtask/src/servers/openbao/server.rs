@@ -36,6 +36,7 @@ pub struct OpenBaoSettings {
 
 /// A running server. Dropping it stops it.
 pub struct OpenBaoServer {
+    binary: PathBuf,
     daemon: Daemon,
     certificates: Option<Certificates>,
     address: SocketAddr,
@@ -70,10 +71,23 @@ impl OpenBaoServer {
         command.args(["server", "-config"]).arg(&file);
         let mut daemon = Daemon::start("OpenBao", &mut command, &place)?;
         daemon.wait_ready(START_DEADLINE, &place, || std::net::TcpStream::connect(address).is_ok())?;
-        let mut server =
-            Self { daemon, certificates, address, root_token: String::new(), unseal_key: String::new(), place };
+        let mut server = Self {
+            binary: bao.to_owned(),
+            daemon,
+            certificates,
+            address,
+            root_token: String::new(),
+            unseal_key: String::new(),
+            place,
+        };
         server.open(bao).with_context(|| server.place.log_tail())?;
         Ok(server)
+    }
+
+    /// Its program, which is its command line too.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Where it serves.
