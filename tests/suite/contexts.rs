@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 /// What the server answers next.
 #[derive(Debug, Clone)]
-enum Answer {
+pub(crate) enum Answer {
     /// That status and body.
     Say(u16, String),
     /// A redirect to itself.
@@ -27,7 +27,7 @@ enum Answer {
 }
 
 /// Path and authorization of a request.
-type Seen = (String, String);
+pub(crate) type Seen = (String, String);
 
 #[derive(Clone)]
 struct Server {
@@ -37,8 +37,9 @@ struct Server {
 }
 
 /// A server of facts on loopback.
-struct Facts {
-    url: String,
+pub(crate) struct Facts {
+    /// Its URL.
+    pub(crate) url: String,
     answer: watch::Sender<Answer>,
     asked: Arc<AtomicUsize>,
     last: Arc<Mutex<Seen>>,
@@ -61,7 +62,7 @@ async fn answer(State(server): State<Server>, uri: Uri, headers: HeaderMap) -> R
 }
 
 impl Facts {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (sender, answer_now) = watch::channel(Answer::Say(200, "good".to_owned()));
         let asked = Arc::new(AtomicUsize::new(0));
         let last = Arc::new(Mutex::new(Seen::default()));
@@ -73,11 +74,11 @@ impl Facts {
         Self { url, answer: sender, asked, last }
     }
 
-    fn say(&self, answer: Answer) {
+    pub(crate) fn say(&self, answer: Answer) {
         self.answer.send_replace(answer);
     }
 
-    fn last(&self) -> Seen {
+    pub(crate) fn last(&self) -> Seen {
         self.last.lock().unwrap().clone()
     }
 

@@ -37,6 +37,8 @@ mod hostile; // needs: nothing else
 mod hostile_tenant; // needs: all servers
 mod idempotency; // needs: nothing else
 mod languages; // needs: languages
+mod languages_contexts; // needs: languages
+mod languages_drivers; // needs: languages, openbao
 mod leases; // needs: nothing else
 mod migration; // needs: nothing else
 mod observed; // needs: nothing else

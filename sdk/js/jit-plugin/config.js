@@ -1,7 +1,7 @@
 // Typed configuration: what an operator wrote, or what to write instead.
 //
 // A type is a function of a value, its path and the list to which problems are added; it gives the value as the
-// policy will see it.
+// plugin will see it.
 
 const MAX_CONFIG = 1 << 20;
 const MAX_SECONDS = 10 * 365 * 24 * 3600;
@@ -99,7 +99,7 @@ export const table = (types) => (value, path, problems) => {
     if (names.includes(key)) continue;
     const [nearest] = names.filter((name) => distance(key, name) <= 2).sort((a, b) => distance(key, a) - distance(key, b));
     const hint = nearest === undefined ? `there are: ${names.join(', ')}` : `write \`${nearest}\``;
-    problems.push({ path: below(path, key), message: `is not a key that this policy has: ${hint}` });
+    problems.push({ path: below(path, key), message: `is not a key that this plugin has: ${hint}` });
   }
   for (const name of names) {
     const place = below(path, name);
@@ -117,7 +117,7 @@ export const table = (types) => (value, path, problems) => {
 export function parse(type, json) {
   const problems = [];
   if (json.length > MAX_CONFIG) {
-    problems.push({ path: '', message: `is longer than ${MAX_CONFIG} characters: split it over several policies` });
+    problems.push({ path: '', message: `is longer than ${MAX_CONFIG} characters: split it over several plugins` });
     return { problems };
   }
   let value;

@@ -1,5 +1,8 @@
 // Policies: pure functions of a configuration and a request.
 
+import { called, optionalText, pairs, text, texts } from './checks.js';
+import { WrongAnswer } from './errors.js';
+
 /** @typedef {import('./request.js').Request} Request */
 
 /**
@@ -17,7 +20,12 @@ export function allow(conditions = {}) {
   if (maxTtlSeconds !== undefined && !(Number.isSafeInteger(maxTtlSeconds) && maxTtlSeconds >= 1)) {
     throw new TypeError(`maxTtlSeconds is ${maxTtlSeconds}: it is a whole number of seconds, at least 1`);
   }
-  return { verdict: 'allow', reason: '', requires: [], labels: {}, ...conditions };
+  const { reason = '', role, requires = [], labels = {} } = conditions;
+  text('reason', reason);
+  optionalText('role', role);
+  texts('requires', requires);
+  pairs('labels', labels);
+  return { verdict: 'allow', ...conditions, reason, requires, labels };
 }
 
 /**
@@ -26,7 +34,7 @@ export function allow(conditions = {}) {
  * @param {string} reason
  */
 export function deny(reason) {
-  return { verdict: 'deny', reason };
+  return { verdict: 'deny', reason: text('reason', reason) };
 }
 
 /**
@@ -76,5 +84,5 @@ export function ask(rule, config, request) {
 /** The answer, if it is one: a promise or a truth value is none. */
 export function checked(answer) {
   if (answer?.verdict === 'allow' || answer?.verdict === 'deny') return answer;
-  throw new TypeError('decide must return allow(…) or deny(…), and not a promise');
+  throw new WrongAnswer('decide', `must return allow(…) or deny(…), not ${called(answer)}`);
 }

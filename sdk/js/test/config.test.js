@@ -31,7 +31,7 @@ test('every mistake is told with its place', () => {
 });
 
 test('a misspelt key is told the right one', () => {
-  assert.deepEqual(told({ rules: [], mod: 'lax' }), [['mod', 'is not a key that this policy has: write `mode`']]);
+  assert.deepEqual(told({ rules: [], mod: 'lax' }), [['mod', 'is not a key that this plugin has: write `mode`']]);
   assert.match(told({ rules: [], entirely: 1 })[0][1], /there are: rules/);
   assert.deepEqual(told(''), [['', '`rules` is missing: add `rules = …`']]);
 });

@@ -26,12 +26,12 @@ mod tests {
             "Cargo.toml",
             "sdk/contract/Cargo.toml",
             "sdk/contract/src/lib.rs",
-            "sdk/js/jit-plugin/component.js",
-            "sdk/js/template/.gitignore",
+            "sdk/js/jit-plugin/component/policy.js",
+            "sdk/js/template/policy/.gitignore",
             "sdk/js/toolchain/package-lock.json",
             "sdk/plugin/Cargo.toml",
             "sdk/plugin/src/lib.rs",
-            "sdk/python/jit_plugin/component.py",
+            "sdk/python/jit_plugin/component/policy.py",
             "wit/worlds.wit",
         ] {
             assert!(!file(path).is_empty(), "{path}");

@@ -20,9 +20,9 @@ const MAX_NAME: usize = 63;
 pub enum Language {
     /// Every kind of plugin, compiled.
     Rust,
-    /// Policies, with CPython inside the component.
+    /// Policies, context providers and drivers of HTTP backends, with CPython inside the component.
     Python,
-    /// Policies, with SpiderMonkey inside the component.
+    /// The same, with SpiderMonkey inside the component.
     JavaScript,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Language {
     }
 }
 
-/// A policy in Python or JavaScript, as its manifest describes it.
+/// A plugin in Python or JavaScript, as its manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Project {
     /// Its folder.
@@ -59,6 +59,9 @@ pub(crate) struct Project {
     pub(crate) version: String,
     /// What it becomes.
     pub(crate) kind: Kind,
+    /// The world that it is built for. A component with an interpreter imports all of its world, whether or not its
+    /// sources use it: a context provider that asks no server has a smaller one.
+    pub(crate) world: &'static str,
     /// The module that holds it: `rule` in Python, `rule.js` in JavaScript.
     pub(crate) module: String,
 }
@@ -92,7 +95,7 @@ pub fn language(folder: &Path) -> Result<Language, Error> {
 }
 
 impl Project {
-    /// Reads the manifest of a policy in an interpreted language.
+    /// Reads the manifest of a plugin in an interpreted language.
     pub(crate) fn read(folder: &Path, language: Language) -> Result<Self, Error> {
         let (file, key) = match language {
             Language::JavaScript => ("package.json", "jitPlugin"),
@@ -112,17 +115,30 @@ impl Project {
             }
         };
         check_name(&name).map_err(&refuse)?;
-        if version.is_empty() || version.len() > 64 || version.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if version.is_empty() || version.len() > 64 || !version.chars().all(|c| c.is_ascii_graphic()) {
             return Err(refuse(format!("its version {version:?} is none")));
         }
-        if about.kind != "policy" {
-            return Err(refuse(format!(
-                "kind = {:?} in {key}: a plugin in {language} is a policy; drivers and context providers are written in Rust",
-                about.kind
-            )));
-        }
+        let (kind, world) = kind_and_world(&about, language).map_err(|wrong| refuse(format!("{key}: {wrong}")))?;
         check_module(&about.module, language).map_err(&refuse)?;
-        Ok(Self { folder: folder.to_owned(), name, version, kind: Kind::Policy, module: about.module })
+        Ok(Self { folder: folder.to_owned(), name, version, kind, world, module: about.module })
+    }
+}
+
+/// What a manifest's `kind` and `world` mean.
+fn kind_and_world(about: &About, language: Language) -> Result<(Kind, &'static str), String> {
+    match (about.kind.as_str(), about.world.as_deref()) {
+        // Whether it wants something counted is what its `windows` returns.
+        ("policy", None) => Ok((Kind::Policy, "usage-policy-plugin")),
+        ("policy", Some(_)) => Err("a policy has no `world`: it asks no server".to_owned()),
+        ("context", None) => Ok((Kind::Context, "bare-context")),
+        ("context", Some("http")) => Ok((Kind::Context, Kind::Context.world())),
+        ("context", Some(other)) => Err(format!("world = {other:?}: a context provider has \"http\" or none")),
+        ("driver", Some("http")) => Ok((Kind::HttpDriver, Kind::HttpDriver.world())),
+        ("driver", _) => Err(format!(
+            "a driver in {language} is one for an HTTP backend: write world = \"http\"; drivers for SQL and directories \
+             are written in Rust"
+        )),
+        (other, _) => Err(format!("kind = {other:?} is none of \"policy\", \"context\" and \"driver\"")),
     }
 }
 
@@ -262,6 +278,7 @@ struct PackageJson {
 #[serde(deny_unknown_fields)]
 struct About {
     kind: String,
+    world: Option<String>,
     module: String,
 }
 
@@ -323,7 +340,8 @@ mod tests {
         assert_eq!((project.name.as_str(), project.module.as_str()), ("my-rule", "rules.mine"));
         for (name, kind, module, told) in [
             ("My Rule", "policy", "rule", "cannot be a plugin's name"),
-            ("my-rule", "driver", "rule", "written in Rust"),
+            ("my-rule", "driver", "rule", "world = \"http\""),
+            ("my-rule", "proxy", "rule", "is none of"),
             ("my-rule", "policy", "../rule", "module"),
             ("my-rule", "policy", "rule; import os", "module"),
             ("my-rule", "policy", "", "module"),
@@ -332,6 +350,24 @@ mod tests {
             assert!(error.contains(told), "{error}");
         }
         assert!(python("[project]\nname = \"x\"\n").is_err());
+        let worlds = [
+            ("policy", "", Ok((Kind::Policy, "usage-policy-plugin"))),
+            ("policy", "http", Err("a policy has no `world`")),
+            ("context", "", Ok((Kind::Context, "bare-context"))),
+            ("context", "http", Ok((Kind::Context, "context-plugin"))),
+            ("context", "sql", Err("\"http\" or none")),
+            ("driver", "http", Ok((Kind::HttpDriver, "http-driver"))),
+            ("driver", "ldap", Err("written in Rust")),
+        ];
+        for (kind, world, expected) in worlds {
+            let more = if world.is_empty() { String::new() } else { format!("world = {world:?}\n") };
+            let project = python(&(whole("mine", kind, "mine") + &more));
+            match (project, expected) {
+                (Ok(project), Ok(expected)) => assert_eq!((project.kind, project.world), expected),
+                (Err(error), Err(told)) => assert!(error.to_string().contains(told), "{error}"),
+                (project, _) => panic!("{kind} {world}: {project:?}"),
+            }
+        }
         assert!(check_module("rule.js", Language::JavaScript).is_ok());
         assert!(check_module("src/rule.mjs", Language::JavaScript).is_ok());
         for bad in ["rule", "../rule.js", "/rule.js", "a//b.js", "rule.js'"] {

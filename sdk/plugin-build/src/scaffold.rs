@@ -66,12 +66,18 @@ impl Template {
             (Language::Rust, Kind::HttpDriver) => ("sdk/plugin/template/http-driver", "my-http-driver"),
             (Language::Rust, Kind::LdapDriver) => ("sdk/plugin/template/ldap-driver", "my-ldap-driver"),
             (Language::Rust, Kind::BareDriver) => ("sdk/plugin/template/bare-driver", "my-bare-driver"),
-            (Language::Python, Kind::Policy) => ("sdk/python/template", "my-rule"),
-            (Language::JavaScript, Kind::Policy) => ("sdk/js/template", "my-rule"),
+            (Language::Python, Kind::Policy) => ("sdk/python/template/policy", "my-rule"),
+            (Language::Python, Kind::Context) => ("sdk/python/template/context", "my-facts"),
+            (Language::Python, Kind::HttpDriver) => ("sdk/python/template/http-driver", "my-http-driver"),
+            (Language::JavaScript, Kind::Policy) => ("sdk/js/template/policy", "my-rule"),
+            (Language::JavaScript, Kind::Context) => ("sdk/js/template/context", "my-facts"),
+            (Language::JavaScript, Kind::HttpDriver) => ("sdk/js/template/http-driver", "my-http-driver"),
             (Language::Python | Language::JavaScript, kind) => {
                 return Err(Error::Package {
                     package: format!("a {kind} in {language}"),
-                    reason: "in Python and JavaScript there are policies: write the others with --lang rust".to_owned(),
+                    reason: "in Python and JavaScript there are policies, context providers and drivers of HTTP \
+                             backends (--world http): write the others with --lang rust"
+                        .to_owned(),
                 });
             }
         };
@@ -242,10 +248,10 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_template_with_a_readme_and_tests() {
-        let all = KINDS.map(|kind| (kind, Language::Rust));
-        for (kind, language) in
-            all.into_iter().chain([(Kind::Policy, Language::Python), (Kind::Policy, Language::JavaScript)])
-        {
+        let all = KINDS.map(|kind| (kind, Language::Rust)).into_iter();
+        let interpreted = [Kind::Policy, Kind::Context, Kind::HttpDriver].into_iter();
+        let interpreted = interpreted.flat_map(|kind| [(kind, Language::Python), (kind, Language::JavaScript)]);
+        for (kind, language) in all.chain(interpreted) {
             let folder = tempfile::tempdir().unwrap();
             let created = create(&new(kind, language), folder.path()).unwrap();
             assert!(created.files.iter().any(|file| file == "README.md"), "{kind} in {language}");

@@ -1,4 +1,4 @@
-"""Write jit-broker policies in Python.
+"""Write plugins for jit-broker in Python.
 
 A policy is a class with typed configuration and one function::
 
@@ -20,14 +20,82 @@ A policy is a class with typed configuration and one function::
 It is plain Python: `python3 -m unittest` tests it without Wasm (`jit_plugin.testing`), and
 `jit-broker plugin build` makes the component that a broker loads.
 
-What a policy cannot do: it has no network, files, environment, clock or randomness. The time is
-`Request.time`; what else it must know is in its configuration, in `Request.facts` and, for a policy with
-`windows`, in `Request.usage`.
+A context provider is a `Context` with a function `gather`, which returns facts for policies to judge; one that asks a
+server is an `HttpContext`. A driver for a backend behind an HTTP API is an `HttpDriver`.
+
+What a plugin cannot do: it has no network, files, environment, clock or randomness of its own. A policy has the time
+as `Request.time`; what else it must know is in its configuration, in `Request.facts` and, with `windows`, in
+`Request.usage`. A driver has the time as `Account.now`, and its requests (`jit_plugin.http`) are made by the host.
 """
 
 from . import log
 from .config import Problem, Seconds
+from .context import Context, HttpContext, register_context
+from .driver import (
+    Account,
+    AccountPage,
+    AccountState,
+    Description,
+    Feature,
+    HttpDriver,
+    Issued,
+    Role,
+    RotationStep,
+    Target,
+    register_driver,
+)
+from .errors import (
+    Conflict,
+    Dependents,
+    Failed,
+    InvalidConfig,
+    NotFound,
+    OutcomeUnknown,
+    PluginError,
+    Refused,
+    Retryable,
+    invalid_config,
+)
+from .http import Http, Response
 from .policy import Allow, Deny, Policy, register_policy
 from .request import Request, Uncounted
+from .secret import Secret
 
-__all__ = ["Allow", "Deny", "Policy", "Problem", "Request", "Seconds", "Uncounted", "log", "register_policy"]
+__all__ = [
+    "Account",
+    "AccountPage",
+    "AccountState",
+    "Allow",
+    "Conflict",
+    "Context",
+    "Deny",
+    "Dependents",
+    "Description",
+    "Failed",
+    "Feature",
+    "Http",
+    "HttpContext",
+    "HttpDriver",
+    "InvalidConfig",
+    "Issued",
+    "NotFound",
+    "OutcomeUnknown",
+    "PluginError",
+    "Policy",
+    "Problem",
+    "Refused",
+    "Request",
+    "Response",
+    "Retryable",
+    "Role",
+    "RotationStep",
+    "Seconds",
+    "Secret",
+    "Target",
+    "Uncounted",
+    "invalid_config",
+    "log",
+    "register_context",
+    "register_driver",
+    "register_policy",
+]

@@ -12,7 +12,9 @@ import json
 import re
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, Iterable, TypeVar
+
+from .checks import WrongAnswer, text
 
 MAX_CONFIG = 1 << 20
 MAX_SECONDS = 10 * 365 * 24 * 3600
@@ -33,6 +35,10 @@ class Problem:
     message: str
     """What is wrong and what to write instead."""
 
+    def __post_init__(self) -> None:
+        text("path", self.path)
+        text("message", self.message)
+
 
 class Problems(ValueError):
     """A configuration that cannot be used."""
@@ -40,6 +46,17 @@ class Problems(ValueError):
     def __init__(self, problems: list[Problem]):
         super().__init__("; ".join(f"configuration: {problem.path}: {problem.message}" for problem in problems))
         self.problems = problems
+
+
+def problem_list(function: Any, told: Any) -> list[Problem]:
+    """What a function `validate` told: a list of problems, or a generator that yields them."""
+    if isinstance(told, (str, bytes)) or not isinstance(told, Iterable):
+        raise WrongAnswer(function, f"must return a list of Problem or yield them, not {type(told).__name__}")
+    problems = list(told)
+    for problem in problems:
+        if not isinstance(problem, Problem):
+            raise WrongAnswer(function, f"must return a list of Problem or yield them, not {type(problem).__name__}")
+    return problems
 
 
 class Seconds(int):
@@ -59,12 +76,12 @@ class Seconds(int):
         return cls(seconds)
 
 
-def parse(kind: type[T], text: str) -> T:
+def parse(kind: type[T], written: str) -> T:
     """Reads a configuration (JSON, as the host hands it over); raises `Problems` with all that is wrong."""
-    if len(text) > MAX_CONFIG:
-        raise Problems([Problem("", f"is longer than {MAX_CONFIG} characters: split it over several policies")])
+    if len(written) > MAX_CONFIG:
+        raise Problems([Problem("", f"is longer than {MAX_CONFIG} characters: split it over several plugins")])
     try:
-        value = json.loads(text) if text.strip() else {}
+        value = json.loads(written) if written.strip() else {}
     except ValueError as error:
         raise Problems([Problem("", f"is not JSON: {error}")]) from None
     problems: list[Problem] = []
@@ -150,8 +167,9 @@ def _table(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
     for key in value:
         if key not in fields:
             nearest = min(fields, key=lambda name: _distance(key, name), default=None)
-            hint = f"write `{nearest}`" if nearest and _distance(key, nearest) <= 2 else f"there are: {', '.join(fields)}"
-            problems.append(Problem(_below(path, key), f"is not a key that this policy has: {hint}"))
+            is_near = nearest is not None and _distance(key, nearest) <= 2
+            hint = f"write `{nearest}`" if is_near else f"there are: {', '.join(fields)}"
+            problems.append(Problem(_below(path, key), f"is not a key that this plugin has: {hint}"))
     given = {name: _make(hints[name], value[name], _below(path, name), problems) for name in fields if name in value}
     for name, field in fields.items():
         optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING

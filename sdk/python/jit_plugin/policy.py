@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import typing
 from dataclasses import dataclass, field
 from typing import Generic, Iterable, Mapping, TypeVar
 
+from .checks import WrongAnswer, optional_text, pairs, text, texts
 from .config import Problem
+from .registered import in_brackets, register
 from .request import Request
 
 C = TypeVar("C")
@@ -31,6 +32,10 @@ class Allow:
         cap = self.max_ttl_seconds
         if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
             raise ValueError(f"max_ttl_seconds is {cap!r}: it is a whole number of seconds, at least 1")
+        text("reason", self.reason)
+        optional_text("role", self.role)
+        texts("requires", self.requires)
+        pairs("labels", self.labels)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class Deny:
     """A no. The caller reads the reason: say what would help."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        text("reason", self.reason)
 
 
 class Policy(Generic[C]):
@@ -69,11 +77,7 @@ class Policy(Generic[C]):
     @classmethod
     def config_type(cls) -> type:
         """What stands in the brackets of `Policy[…]`."""
-        for ancestor in cls.__mro__:
-            for base in getattr(ancestor, "__orig_bases__", ()):
-                if typing.get_origin(base) is Policy and isinstance(typing.get_args(base)[0], type):
-                    return typing.get_args(base)[0]
-        raise TypeError(f"say what its configuration is: class {cls.__name__}(Policy[Config])")
+        return in_brackets(cls, Policy, "Policy[Config]")[0]
 
 
 def decide(policy: Policy[C], config: C, request: Request) -> Allow | Deny:
@@ -82,17 +86,14 @@ def decide(policy: Policy[C], config: C, request: Request) -> Allow | Deny:
         return Deny(f"this policy does not know the operation {request.operation!a}, and denies what it does not know")
     answer = policy.decide(config, request)
     if not isinstance(answer, (Allow, Deny)):
-        raise TypeError(f"decide must return Allow or Deny, not {type(answer).__name__}")
+        raise WrongAnswer(policy.decide, f"must return Allow or Deny, not {type(answer).__name__}")
     return answer
-
-
-registered: list[type[Policy]] = []
 
 
 def register_policy(policy: type[Policy]) -> type[Policy]:
     """Makes the class the policy of this plugin. Once, at the end of the module."""
-    if registered and registered[0].__qualname__ != policy.__qualname__:
-        raise TypeError(f"a plugin is one policy, and {registered[0].__name__} is registered already")
+    if not (isinstance(policy, type) and issubclass(policy, Policy)):
+        raise TypeError(f"{policy!r} is no policy: derive it from Policy")
     policy.config_type()
-    registered[:] = [policy]
+    register(policy, "policy", Policy, ("decide",))
     return policy

@@ -1,4 +1,4 @@
-"""What a policy does not have, told by name. Only within a component, and imported before the policy.
+"""What a plugin does not have, told by name. Only within a component, and imported before the plugin.
 
 Without it, a clock would be a trap without a word, and `random` would give the numbers of the moment at which
 the component was built: a mistake that nobody sees.
@@ -13,13 +13,13 @@ import time
 
 def _absent(what: str, instead: str):
     def refuse(*_values, **_named):
-        raise RuntimeError(f"a policy has no {what}: {instead}")
+        raise RuntimeError(f"a plugin has no {what}: {instead}")
 
     return refuse
 
 
-_no_clock = _absent("clock", "use request.time")
-_no_chance = _absent("randomness", "the same request must get the same answer")
+_no_clock = _absent("clock", "use request.time, in a driver account.now")
+_no_chance = _absent("randomness", "the same call must give the same answer")
 
 for _name in (
     "time",

@@ -1,4 +1,8 @@
-"""For native unit tests: a policy is plain Python, and needs neither Wasm nor a broker to be tried."""
+"""For native unit tests: a plugin is plain Python, and needs neither Wasm nor a broker to be tried.
+
+`decide` asks a policy, `gather` a context provider, `driver` calls a driver, each as a broker does: configurations
+are read and checked first, and answers afterwards. `FakeHttp` (`jit_plugin.testing_http`) plays the server.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,30 @@ import json
 from typing import Any
 
 from . import config as typed
+from .context import Context, HttpContext, facts
+from .driver import Account, AccountPage, AccountState, Calls, Description, HttpDriver, Issued, RotationStep
+from .http import Http
 from .policy import Allow, Deny, Policy
 from .policy import decide as ask
 from .request import Request
+from .secret import Secret
+from .testing_http import FakeHttp, Named, Reply, Sent, away, lost
+
+__all__ = [
+    "Called",
+    "FakeHttp",
+    "Reply",
+    "Sent",
+    "account",
+    "away",
+    "decide",
+    "driver",
+    "gather",
+    "lost",
+    "problems",
+    "request",
+    "secret",
+]
 
 
 class _Given:
@@ -61,9 +86,89 @@ def decide(policy: type[Policy], config: dict[str, Any], request: Request) -> Al
     return ask(policy(), typed.parse(policy.config_type(), json.dumps(config)), request)
 
 
-def problems(policy: type[Policy], config: dict[str, Any]) -> list[typed.Problem]:
-    """What is wrong with a configuration."""
+def gather(
+    context: type[Context] | type[HttpContext], config: dict[str, Any], request: Request, http: Http | None = None
+) -> dict[str, str]:
+    """Asks the context provider as a broker does. One that asks a server gets `http`."""
+    found = problems(context, config)
+    if found:
+        raise typed.Problems(found)
+    return dict(facts(context(), http, typed.parse(context.config_type(), json.dumps(config)), request))
+
+
+def problems(
+    plugin: type[Policy] | type[Context] | type[HttpContext], config: dict[str, Any]
+) -> list[typed.Problem]:
+    """What is wrong with a configuration of a policy or a context provider."""
     try:
-        return list(policy().validate(typed.parse(policy.config_type(), json.dumps(config))))
+        made = plugin()
+        return typed.problem_list(made.validate, made.validate(typed.parse(plugin.config_type(), json.dumps(config))))
     except typed.Problems as error:
         return error.problems
+
+
+def secret(name: str) -> Secret:
+    """The password of a call. A request shows it as `<name>`."""
+    return Secret(Named(name))
+
+
+def account(name: str, **changes: Any) -> Account:
+    """An account of `payment-service` that lives for an hour, but for the changes."""
+    usual: dict[str, Any] = {
+        "lease_id": "lease-1",
+        "workload": "payment-service",
+        "expires_at": 1_800_003_600,
+        "external_id": None,
+        "now": 1_800_000_000,
+    }
+    return Account(name, **{**usual, **changes})
+
+
+class Called:
+    """A driver on a server, with a target and its roles."""
+
+    def __init__(self, calls: Calls, config: dict[str, Any], roles: dict[str, dict[str, Any]]):
+        self._calls = calls
+        self._target = ("target", json.dumps(config))
+        self._roles = {name: (name, json.dumps(config)) for name, config in roles.items()}
+
+    def describe(self) -> Description:
+        return self._calls.describe()
+
+    def validate(self) -> None:
+        self._calls.validate(self._target, list(self._roles.values()))
+
+    def create(self, role: str, account: Account, password: Secret) -> Issued:
+        return self._calls.create(self._target, self._roles[role], account, password)
+
+    def renew(self, role: str, account: Account) -> int:
+        return self._calls.renew(self._target, self._roles[role], account)
+
+    def rotate(self, account: Account, step: RotationStep, password: Secret | None) -> None:
+        self._calls.rotate(self._target, account, step, password)
+
+    def revoke(self, account: Account) -> None:
+        self._calls.revoke(self._target, account)
+
+    def inspect(self, name: str) -> AccountState:
+        return self._calls.inspect(self._target, name)
+
+    def list_accounts(self, prefix: str, cursor: str | None = None) -> AccountPage:
+        return self._calls.list_accounts(self._target, prefix, cursor)
+
+    def maintain(self) -> int:
+        return self._calls.maintain(self._target)
+
+    def place(self) -> dict[str, str]:
+        return dict(self._calls.place(self._target))
+
+
+def driver(
+    driver: type[HttpDriver],
+    http: Http,
+    config: dict[str, Any] | None = None,
+    roles: dict[str, dict[str, Any]] | None = None,
+) -> Called:
+    """The driver's verbs as a broker calls them, with a target of that configuration and its roles:
+    `driver(MyDriver, http, roles={"reader": {…}}).revoke(account("v-a"))`."""
+    return Called(Calls(driver(), http), config or {}, roles or {})

@@ -52,7 +52,7 @@ class ConfigTest(unittest.TestCase):
         )
 
     def test_a_misspelt_key_is_told_the_right_one(self):
-        self.assertEqual(told({"rules": [], "mod": "lax"}), [("mod", "is not a key that this policy has: write `mode`")])
+        self.assertEqual(told({"rules": [], "mod": "lax"}), [("mod", "is not a key that this plugin has: write `mode`")])
         self.assertIn("there are: rules", told({"rules": [], "entirely": 1})[0][1])
         self.assertEqual(told({}), [("", "`rules` is missing: add `rules = …`")])
         self.assertEqual(told(""), [("", "`rules` is missing: add `rules = …`")])

@@ -14,6 +14,7 @@ pub mod directory;
 pub mod mysql;
 pub mod people;
 pub mod postgres;
+pub mod userpass;
 pub mod vault;
 
 /// A fixture, its folder and what stands behind it.
@@ -77,12 +78,19 @@ impl KitFixture {
     /// # Errors
     /// When there is no report.
     pub fn run(&self, driver: &str, only: &[&str]) -> Result<KitReport> {
-        let component = Path::new(&surroundings("JIT_TEST_PLUGINS")).join(format!("{driver}.wasm"));
+        self.run_component(&Path::new(&surroundings("JIT_TEST_PLUGINS")).join(format!("{driver}.wasm")), only)
+    }
+
+    /// Runs the kit on any component.
+    ///
+    /// # Errors
+    /// When there is no report.
+    pub fn run_component(&self, component: &Path, only: &[&str]) -> Result<KitReport> {
         let mut arguments: Vec<&str> = vec!["--format", "json"];
         for part in only {
             arguments.extend(["--only", part]);
         }
-        let output = self.command(&component, &arguments)?;
+        let output = self.command(component, &arguments)?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         let json = serde_json::from_slice(&output.stdout).with_context(|| format!("no report: {told}"))?;
         Ok(KitReport { json, code: output.status.code(), told })

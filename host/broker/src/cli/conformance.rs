@@ -13,7 +13,7 @@ use jit_kit::conformance::report::{CaseResult, Report, Verdict};
 use jit_kit::conformance::{self, Progress};
 use jit_kit::policy_test;
 
-/// How many compiled policies are kept between runs: one with an interpreter in it has some 50 MB.
+/// How many compiled plugins are kept between runs: one with an interpreter in it has some 50 MB.
 const COMPILED_KEPT: usize = 8;
 
 pub(super) const EXAMPLES: &str = "\
@@ -135,6 +135,10 @@ fn of_driver(args: &TestArgs) -> anyhow::Result<Report> {
     let missing = |what: &str| anyhow::anyhow!("--{what} is missing");
     let driver = args.driver.as_deref().ok_or_else(|| missing("driver"))?;
     let fixture = args.fixture.as_deref().ok_or_else(|| missing("fixture"))?;
+    if let Ok(compiled) = compose::compiled_by_user() {
+        jit_plugin_build::cache::keep_newest(&compiled, COMPILED_KEPT);
+    }
+    eprintln!("loading {} (the first time it is compiled)", driver.display());
     block_on(conformance::run(driver, fixture, &args.only, &OnStderr))
 }
 

@@ -12,8 +12,8 @@ Examples:
   jit-broker plugin new policy my-rule --lang python
   jit-broker plugin new policy my-rule --lang js
   jit-broker plugin new policy my-rule                       # in Rust
-  jit-broker plugin new driver my-backend --world http
-  jit-broker plugin new context my-facts
+  jit-broker plugin new driver my-backend --world http       # or with --lang python, --lang js
+  jit-broker plugin new context my-facts                     # or with --lang python, --lang js
 
 The project stands alone: it holds the SDK of this broker's version. docs/plugins.md shows what comes next.";
 
@@ -24,7 +24,7 @@ pub(super) struct NewArgs {
     kind: NewKind,
     /// Its name: lower-case words with hyphens, such as my-rule.
     name: String,
-    /// The language. Policies can be in any of them; other plugins are in Rust.
+    /// The language. Drivers for SQL and for directories are in Rust; everything else can be in any of them.
     #[arg(long, value_enum, default_value_t = Lang::Rust)]
     lang: Lang,
     /// What a driver may ask of the host.
@@ -52,9 +52,9 @@ enum NewKind {
 enum Lang {
     /// Compiled; every kind of plugin.
     Rust,
-    /// Policies, with CPython inside.
+    /// Policies, context providers and drivers of HTTP backends, with CPython inside.
     Python,
-    /// Policies, with SpiderMonkey inside.
+    /// The same, with SpiderMonkey inside.
     Js,
 }
 

@@ -31,7 +31,8 @@ impl Stand {
         };
         let variant = gate.as_ref().map_or(Variant::Direct, |gate| Variant::Through(gate.port));
         let mut config = fixture.config(component, variant)?;
-        config.plugin_limits.cache_dir = Some(scratch.join("cache"));
+        // A driver with an interpreter in it takes long to compile: once, and not in every run.
+        config.plugin_limits.cache_dir = Some(compose::compiled_by_user().unwrap_or_else(|_| scratch.join("cache")));
         let runtime = compose::runtime(&config, Mode::default())?;
         let driver = load(&runtime, component)?;
         let (name, target) = config.targets.iter().next().context("the fixture has no target")?;

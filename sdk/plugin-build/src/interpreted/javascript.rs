@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{
-    COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, WORLD, Work,
+    COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, Work,
     program::{Wanted, isolated},
     sources::ENTRY,
     write,
@@ -60,16 +60,35 @@ impl Tool for ComponentizeJs {
     }
 
     fn entry(project: &Project) -> String {
-        format!(
-            "import {{ write }} from 'jit:plugin/log@{}';\n\
-             import {{ exported }} from './jit-plugin/component.js';\n\
-             import rule from './{}';\n\
-             const made = exported(rule, write);\n\
-             export const policy = made.policy;\n\
-             export const usage = made.usage;\n",
-            host_contract(),
-            project.module
-        )
+        let contract = host_contract();
+        let (component, asks_a_server, exports) = match project.world {
+            "bare-context" => ("context", false, &["context"][..]),
+            "context-plugin" => ("context", true, &["context"][..]),
+            "http-driver" => ("driver", true, &["driver"][..]),
+            _ => ("policy", false, &["policy", "usage"][..]),
+        };
+        let module = &project.module;
+        // JSON texts are texts of JavaScript.
+        let about = serde_json::json!({ "name": project.name, "version": project.version, "module": module });
+        let mut entry = format!(
+            "import {{ write }} from 'jit:plugin/log@{contract}';\n\
+             import {{ exported }} from './jit-plugin/component/{component}.js';\n"
+        );
+        let mut http = "";
+        if asks_a_server {
+            entry += &format!(
+                "import * as http from 'jit:plugin/http@{contract}';\n\
+                 import * as session from 'jit:plugin/session@{contract}';\n\
+                 import {{ hostHttp }} from './jit-plugin/component/http.js';\n"
+            );
+            http = ", hostHttp(http, session)";
+        }
+        entry +=
+            &format!("import plugin from './{module}';\nconst made = exported(plugin, {{ write }}, {about}{http});\n");
+        for export in exports {
+            entry += &format!("export const {export} = made.{export};\n");
+        }
+        entry
     }
 
     fn componentize(&self, work: &Work, project: &Project, progress: &dyn Progress) -> Result<(), Error> {
@@ -77,7 +96,7 @@ impl Tool for ComponentizeJs {
         let asked = serde_json::json!({
             "source": work.sources.join(format!("{ENTRY}.js")),
             "wit": work.wit,
-            "world": WORLD,
+            "world": project.world,
             "out": work.out,
         });
         let mut node = isolated(NODE.program, &work.scratch);

@@ -1,4 +1,4 @@
-//! Policies in Python and JavaScript: an interpreter and the sources, snapshotted into one component.
+//! Plugins in Python and JavaScript: an interpreter and the sources, snapshotted into one component.
 //!
 //! The sources are copied to a folder of the build's own, so that what is built is exactly what is hashed:
 //! the finished component is kept in the cache under the digest of all that went into it, and the same
@@ -27,9 +27,6 @@ use sources::Sources;
 const INSTALL_DEADLINE: Duration = Duration::from_secs(900);
 /// How long making a component may take; it takes 20 s on an idle machine.
 const COMPONENT_DEADLINE: Duration = Duration::from_secs(600);
-
-/// The world of every policy in these languages: whether it wants something counted is what its `windows` returns.
-const WORLD: &str = "usage-policy-plugin";
 
 /// What turns the sources of one language into a component.
 trait Tool: Sized {
@@ -61,7 +58,7 @@ struct Work {
     scratch: PathBuf,
 }
 
-/// Builds the policy in a folder.
+/// Builds the plugin in a folder.
 pub(crate) fn build(
     folder: &Path,
     language: Language,
@@ -147,9 +144,7 @@ fn key<T: Tool>(project: &Project, sources: &Sources, entry: &str) -> String {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     };
-    for part in
-        [env!("CARGO_PKG_VERSION"), host_contract(), &project.name, &project.version, project.kind.world(), entry]
-    {
+    for part in [env!("CARGO_PKG_VERSION"), host_contract(), &project.name, &project.version, project.world, entry] {
         add(part.as_bytes());
     }
     for part in T::inputs() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{
-    COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, WORLD, Work,
+    COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, Work,
     program::{Wanted, isolated},
     sources::ENTRY,
     write,
@@ -62,11 +62,18 @@ impl Tool for ComponentizePy {
     }
 
     fn entry(project: &Project) -> String {
-        // In this order: the policy gets its modules from the sandbox, and `component` looks for what it registered.
-        format!(
-            "import jit_plugin.sandbox\nimport {}\nfrom jit_plugin.component import Policy, Usage\n",
-            project.module
-        )
+        let exports = match project.world {
+            "bare-context" => "from jit_plugin.component.context import Context".to_owned(),
+            "context-plugin" => "from jit_plugin.component.http_context import Context".to_owned(),
+            "http-driver" => format!(
+                "from jit_plugin.component import driver\nfrom jit_plugin.component.driver import Driver\n\
+                 driver.identity = ({:?}, {:?})",
+                project.name, project.version
+            ),
+            _ => "from jit_plugin.component.policy import Policy, Usage".to_owned(),
+        };
+        // In this order: the plugin gets its modules from the sandbox, and `component` looks for what it registered.
+        format!("import jit_plugin.sandbox\nimport {}\n{exports}\n", project.module)
     }
 
     fn componentize(&self, work: &Work, project: &Project, progress: &dyn Progress) -> Result<(), Error> {
@@ -81,7 +88,7 @@ impl Tool for ComponentizePy {
             .current_dir(&work.scratch)
             .args(["-c", START, "--quiet", "--wit-path"])
             .arg(&work.wit)
-            .args(["--world", WORLD, "componentize", "--stub-wasi", "--python-path"])
+            .args(["--world", project.world, "componentize", "--stub-wasi", "--python-path"])
             .arg(&work.sources)
             .arg("--output")
             .arg(&work.out)

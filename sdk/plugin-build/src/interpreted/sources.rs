@@ -1,4 +1,4 @@
-//! The sources of a policy, read once: what is hashed is what is built.
+//! The sources of a plugin, read once: what is hashed is what is built.
 
 use std::{
     collections::BTreeMap,
@@ -128,6 +128,7 @@ mod tests {
             name: "x".into(),
             version: "1".into(),
             kind: Kind::Policy,
+            world: "usage-policy-plugin",
             module: "rule".into(),
         };
         let sources = Sources::read(&project).unwrap();

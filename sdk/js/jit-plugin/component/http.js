@@ -1,0 +1,67 @@
+// The host's HTTP connection and session.
+
+import { Failed } from '../errors.js';
+import { Http, Response, Unsent } from '../http.js';
+import { handleOf, Secret } from '../secret.js';
+
+const part = (given) => (given instanceof Secret ? { tag: 'secret', val: handleOf(given) } : { tag: 'text', val: given });
+const fields = (fields) => fields.map(([name, parts]) => ({ name, value: parts.map(part) }));
+
+function body({ kind, json, secrets, form, parts }) {
+  if (kind === 'json') {
+    return { tag: 'json', val: { text: json, secrets: secrets.map(([pointer, secret]) => [pointer, handleOf(secret)]) } };
+  }
+  if (kind === 'form') return { tag: 'form', val: fields(form) };
+  if (kind === 'text') return { tag: 'text', val: parts.map(part) };
+  return { tag: 'none' };
+}
+
+const owned = (handle) => (handle === undefined || handle === null ? undefined : new Secret(handle, true));
+
+/** What the contract calls an error, as one of the SDK's. */
+function orFailed(call) {
+  try {
+    return call();
+  } catch (error) {
+    throw typeof error?.payload === 'string' ? new Failed(error.payload) : error;
+  }
+}
+
+/** @param {object} http The interface `jit:plugin/http`. @param {object} session `jit:plugin/session`. */
+export function hostHttp(http, session) {
+  // An engine lets go of handles when it collects garbage: each credential is asked for once in a call.
+  const credentials = new Map();
+  return new Http({
+    send(sending) {
+      const { method, path, query, headers, withhold, changes } = sending;
+      const request = {
+        method: method.toLowerCase(),
+        path,
+        query,
+        headers: fields(headers),
+        body: body(sending),
+        withhold,
+        changes,
+      };
+      let answer;
+      try {
+        answer = http.send(request);
+      } catch (error) {
+        const payload = error?.payload;
+        if (typeof payload?.tag !== 'string') throw error;
+        throw new Unsent(payload.tag, payload.val);
+      }
+      const withheld = answer.withheld.map(owned);
+      const { status, headers: names, body: text } = answer;
+      return new Response({ status, headers: Object.fromEntries(names), body: text, withheld });
+    },
+    credential(name) {
+      if (!credentials.has(name)) credentials.set(name, owned(orFailed(() => session.credential(name))));
+      return credentials.get(name);
+    },
+    kept: (key, atLeastSeconds) => owned(session.kept(key, BigInt(atLeastSeconds))),
+    keep: (key, secret, validSeconds, unlessValidFor) =>
+      owned(orFailed(() => session.keep(key, handleOf(secret), BigInt(validSeconds), BigInt(unlessValidFor)))),
+    forget: (key, secret) => session.forget(key, handleOf(secret)),
+  });
+}
