@@ -15,7 +15,7 @@ const ALLOWED: [(&str, &[&str]); 24] = [
     ("jit-tlog", &[]),
     ("jit-api", &["jit-contract"]),
     ("jit-core", &["jit-contract", "jit-api"]),
-    ("jit-identity", &["jit-core"]),
+    ("jit-identity", &["jit-core", "jit-files"]),
     ("jit-ledger", &["jit-core", "jit-tlog", "jit-files"]),
     ("jit-ledger-contract", &["jit-core", "jit-tlog", "jit-ledger"]),
     ("jit-ledger-memory", &["jit-core", "jit-tlog", "jit-ledger"]),

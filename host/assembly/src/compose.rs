@@ -163,7 +163,7 @@ pub fn identity(config: &Config, mode: Mode) -> anyhow::Result<Identity> {
 /// # Errors
 /// When the engine cannot start or the cache folder is not ours alone.
 pub fn runtime(config: &Config, mode: Mode) -> anyhow::Result<Runtime> {
-    runtime_with(Some(&config.plugin_limits), cache_dir(config), !mode.no_memory)
+    runtime_with(Some(&config.plugin_limits), cache_dir(config)?, !mode.no_memory)
 }
 
 /// The Wasm host of a command that asks plugins beside a broker: with the limits of the configuration, if
@@ -212,12 +212,14 @@ fn runtime_with(
     Runtime::new(options).context("the plugin runtime cannot start")
 }
 
-/// Beside the store unless configured: compiled plugins belong to one installation.
-fn cache_dir(config: &Config) -> PathBuf {
-    if let Some(folder) = &config.plugin_limits.cache_dir {
-        return folder.clone();
+/// Where compiled plugins are kept, unless configured: beside the store's file, for they belong to one installation.
+/// Where the store is no file of this machine, in the cache of the user that the broker runs as.
+fn cache_dir(config: &Config) -> anyhow::Result<PathBuf> {
+    match (&config.plugin_limits.cache_dir, store::file(&config.store)) {
+        (Some(folder), _) => Ok(folder.clone()),
+        (None, Some(file)) => Ok(file.parent().unwrap_or(Path::new(".")).join("plugin-cache")),
+        (None, None) => compiled_by_user(),
     }
-    store::file(&config.store).parent().unwrap_or(Path::new(".")).join("plugin-cache")
 }
 
 /// Loads the plugins, resolves the targets, and lets each policy check its configuration. Connections
@@ -382,9 +384,7 @@ pub fn audit_key(place: &jit_config::SecretRef, mode: Mode) -> anyhow::Result<Lo
             }
             Ok(audit::key::load_or_generate(path)?)
         }
-        jit_config::SecretRef::File(path) => audit::key::load(path).with_context(|| {
-            format!("the audit log cannot be signed; `jit-broker audit key {}` makes a key", path.display())
-        }),
+        jit_config::SecretRef::File(path) => audit::key::load(path).context("the audit log cannot be signed"),
         jit_config::SecretRef::Env(_) => {
             let text = place.resolve().context("[audit] signing_key")?;
             LogKey::from_text(text.expose_secret()).context("[audit] signing_key")

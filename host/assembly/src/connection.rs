@@ -1,12 +1,11 @@
 //! Opens what the configuration names under `[connections]`, with the broker's own credentials
 //! (BLIND-PLUGIN), and keeps over a reload what has not changed.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::anyhow;
+use jit_files::read_authorities;
 use jit_runtime::{Connection, SessionStore};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
@@ -18,9 +17,6 @@ use jit_pipeline::target::Endpoint;
 mod open;
 
 use open::Opening;
-
-/// The largest file of certificates, in bytes.
-const MOST_CA: u64 = 1024 * 1024;
 
 /// A connection with what it was made of: a reload that does not change that keeps it, with its
 /// sessions.
@@ -107,7 +103,8 @@ fn place(settings: &jit_config::Connection) -> (&'static str, String, Option<u16
     (protocol.capability(), host(url), url.port_or_known_default().or_else(|| usual_port(url.scheme())))
 }
 
-/// The port that a scheme has where none is said.
+/// The port that a scheme has where none is said. Also of servers that only applications connect to: a target's
+/// `endpoint` may name one that the broker reaches by other means.
 #[must_use]
 pub fn usual_port(scheme: &str) -> Option<u16> {
     Some(match scheme {
@@ -133,16 +130,8 @@ fn host(url: &Url) -> String {
 /// # Errors
 /// With what is wrong with the file. Whether each certificate can be used is for its user to say.
 pub fn read_ca(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let shown = path.display();
-    let failed = || format!("the certificates of `ca` ({shown}) cannot be read");
-    // Asked before opening: opening a pipe waits for its writer.
-    ensure!(std::fs::metadata(path).with_context(failed)?.is_file(), "{shown} is not a regular file");
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MOST_CA + 1).read_to_end(&mut bytes)).with_context(failed)?;
-    ensure!(bytes.len() as u64 <= MOST_CA, "{shown} has more than {MOST_CA} bytes: those are not certificates");
-    let begin = b"-----BEGIN CERTIFICATE-----";
-    ensure!(bytes.windows(begin.len()).any(|window| window == begin), "{shown} has no certificate (PEM) in it");
-    Ok(bytes)
+    read_authorities(path)
+        .map_err(|error| anyhow!("the certificates of `ca` ({}) cannot be used: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -24,9 +24,10 @@ use tokio::sync::Mutex;
 use crate::compose::{self, Mode};
 use crate::loaded::{Active, Loaded};
 use crate::prepare;
+use crate::store;
 use crate::tls::Tls;
 use crate::watch::contents::Contents;
-use jit_config::{Config, ConfigErrors, StoreKind};
+use jit_config::{Config, ConfigErrors};
 use jit_core::operator::Operator;
 use jit_ledger::{Change, Maker};
 use jit_pipeline::broker::Broker;
@@ -124,9 +125,7 @@ impl Reloader {
         read: Contents,
     ) -> Self {
         let status = ArcSwap::from_pointee(in_force(&config, &read, "start"));
-        let store_kind = match config.store.kind {
-            StoreKind::Sqlite(_) => "sqlite",
-        };
+        let store_kind = store::kind(&config.store);
         let current = Mutex::new(Current { config, read, refused: None });
         Self { broker, loader, source, mode, tls: None, current, status, store_kind }
     }

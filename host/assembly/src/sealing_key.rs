@@ -2,12 +2,12 @@
 //! read it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jit_config::{SecretError, SecretRef};
-use jit_files::private::{self, Unread};
+use jit_files::private::{self, KeyFileError, KeyKind};
 use jit_pipeline::sealing::Sealer;
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
@@ -15,31 +15,15 @@ use secrecy::zeroize::Zeroizing;
 /// Bytes of a key.
 const KEY: usize = 32;
 
+/// The key that seals passwords.
+const SEALING: KeyKind = KeyKind { name: "sealing key", made_by: "store key" };
+
 /// Why there is no key to seal with.
 #[derive(Debug, thiserror::Error)]
 pub enum SealingKeyError {
-    /// There is none.
-    #[error("there is no sealing key at {}; `jit-broker store key {}` makes one", .0.display(), .0.display())]
-    Missing(PathBuf),
-    /// The file system said no.
-    #[error("the sealing key {}", path.display())]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-    /// Others may read it.
-    #[error(
-        "the sealing key {} may be read or written by others (mode {mode:04o}): \
-         use `chmod 600`, and a new key if others had access", path.display()
-    )]
-    Exposed {
-        /// Which file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
+    /// Its file cannot be used.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
     /// It cannot be had from where the configuration says.
     #[error("the sealing key")]
     Secret(#[from] SecretError),
@@ -76,14 +60,9 @@ fn read(place: &SecretRef) -> Result<SecretString, SealingKeyError> {
 }
 
 fn read_private(path: &Path) -> Result<SecretString, SealingKeyError> {
-    let path = path.to_owned();
-    private::read(&path).map_err(|why| match why {
-        Unread::Io(source) if source.kind() == io::ErrorKind::NotFound => SealingKeyError::Missing(path),
-        Unread::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
-            SealingKeyError::Content(path.display().to_string())
-        }
-        Unread::Io(source) => SealingKeyError::File { path, source },
-        Unread::Exposed(mode) => SealingKeyError::Exposed { path, mode },
+    private::read(path, SEALING).map_err(|error| match error {
+        no_text if no_text.is(io::ErrorKind::InvalidData) => SealingKeyError::Content(path.display().to_string()),
+        other => other.into(),
     })
 }
 
@@ -97,7 +76,7 @@ pub fn generate(path: &Path) -> Result<(), SealingKeyError> {
     rand::rng().fill_bytes(key.as_mut_slice());
     let mut text = Zeroizing::new(STANDARD.encode(key.as_slice()));
     text.push('\n');
-    private::write_new(path, &text).map_err(|source| SealingKeyError::File { path: path.to_owned(), source })
+    Ok(private::write_key(path, SEALING, &text)?)
 }
 
 #[cfg(test)]
@@ -123,7 +102,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         for mode in [0o640, 0o604, 0o620] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            assert!(matches!(load(&place, &[]), Err(SealingKeyError::Exposed { .. })), "{mode:o}");
+            assert!(matches!(load(&place, &[]), Err(SealingKeyError::File(KeyFileError::Exposed { .. }))), "{mode:o}");
         }
     }
 
@@ -140,6 +119,9 @@ mod tests {
             assert!(matches!(error, SealingKeyError::Content(_)), "{error:?}");
             assert!(!format!("{error:?}{error}").contains("hunter2"));
         }
-        assert!(matches!(load(&SecretRef::File(folder.path().to_owned()), &[]), Err(SealingKeyError::File { .. })));
+        assert!(matches!(
+            load(&SecretRef::File(folder.path().to_owned()), &[]),
+            Err(SealingKeyError::File(KeyFileError::File { .. }))
+        ));
     }
 }

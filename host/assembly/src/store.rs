@@ -61,8 +61,23 @@ pub async fn look(store: &jit_config::Store) -> Look {
     }
 }
 
-/// The file that the store fills on this machine. The broker keeps room for it, and its own files beside it.
-pub fn file(store: &jit_config::Store) -> &Path {
+/// The file that the store fills on this machine, where it is one. The broker keeps room for it, and its own files
+/// beside it.
+pub fn file(store: &jit_config::Store) -> Option<&Path> {
     let StoreKind::Sqlite(path) = &store.kind;
-    path
+    Some(path)
+}
+
+/// Which kind it is, in the word that the status has.
+pub fn kind(store: &jit_config::Store) -> &'static str {
+    match store.kind {
+        StoreKind::Sqlite(_) => "sqlite",
+    }
+}
+
+/// Where it is, for people; without anything secret.
+pub fn place(store: &jit_config::Store) -> String {
+    match &store.kind {
+        StoreKind::Sqlite(path) => path.display().to_string(),
+    }
 }

@@ -1,8 +1,13 @@
-//! Reading files whose path somebody else chose: only regular ones, and never more than a bound. Files of private keys.
+//! Reading files whose path somebody else chose: only regular ones, and never more than a bound. Files of private keys
+//! and of authorities.
 //!
 //! In scope: opening, reading, and writing a key's file. Out of scope: what the file holds, and every format.
 
 pub mod private;
+
+mod authorities;
+
+pub use authorities::read_authorities;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -13,32 +13,92 @@ use crate::open_regular;
 /// The longest file of a key that is read, in bytes.
 const MOST: u64 = 4 * 1024;
 
-/// Why the file of a private key is not read.
+/// Which key a file is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyKind {
+    /// In words: `signing key`.
+    pub name: &'static str,
+    /// The command of `jit-broker` that makes one: `audit key`.
+    pub made_by: &'static str,
+}
+
+/// Why the file of a private key cannot be used. No message has anything of its content.
 #[derive(Debug, thiserror::Error)]
-pub enum Unread {
-    /// As the system says, or that it is no regular file.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// Others than its owner may read or write it: its permissions.
-    #[error("others may read or write it (mode {0:04o})")]
-    Exposed(u32),
+pub enum KeyFileError {
+    /// There is none.
+    #[error(
+        "there is no {} at {}; `jit-broker {} {}` makes one", kind.name, path.display(), kind.made_by, path.display()
+    )]
+    Missing {
+        /// Which key.
+        kind: KeyKind,
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The file system said no, or it is no regular file. What is no text is [`io::ErrorKind::InvalidData`].
+    #[error("the {} {}", kind.name, path.display())]
+    File {
+        /// Which key.
+        kind: KeyKind,
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Others than its owner may read or write it.
+    #[error(
+        "the {} {} may be read or written by others (mode {mode:04o}): \
+         use `chmod 600`, and a new key if others had access", kind.name, path.display()
+    )]
+    Exposed {
+        /// Which key.
+        kind: KeyKind,
+        /// Which file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+}
+
+impl KeyFileError {
+    /// Whether there is no file, or there was one already.
+    #[must_use]
+    pub fn is(&self, what: io::ErrorKind) -> bool {
+        match self {
+            Self::Missing { .. } => what == io::ErrorKind::NotFound,
+            Self::File { source, .. } => what == source.kind(),
+            Self::Exposed { .. } => false,
+        }
+    }
 }
 
 /// Reads at most the first 4 KiB of a file that only its owner may read or write.
 ///
 /// # Errors
-/// [`Unread`]. What is no text is [`io::ErrorKind::InvalidData`].
-pub fn read(path: &Path) -> Result<SecretString, Unread> {
-    let file = open_regular(path)?;
+/// [`KeyFileError`].
+pub fn read(path: &Path, kind: KeyKind) -> Result<SecretString, KeyFileError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => KeyFileError::Missing { kind, path: path.to_owned() },
+        _ => KeyFileError::File { kind, path: path.to_owned(), source },
+    };
+    let file = open_regular(path).map_err(failed)?;
     // Of the open file, not of the path: nobody can swap it in between.
-    let mode = file.metadata()?.permissions().mode() & 0o777;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(Unread::Exposed(mode));
+        return Err(KeyFileError::Exposed { kind, path: path.to_owned(), mode });
     }
     // Its final size at once, so that no copy stays behind in memory when it grows.
     let mut text = Zeroizing::new(String::with_capacity(MOST as usize));
-    file.take(MOST).read_to_string(&mut text)?;
+    file.take(MOST).read_to_string(&mut text).map_err(failed)?;
     Ok(SecretString::from(text.as_str()))
+}
+
+/// Writes the file of a new key, as [`write_new`].
+///
+/// # Errors
+/// [`KeyFileError::File`], with [`io::ErrorKind::AlreadyExists`] when there is one.
+pub fn write_key(path: &Path, kind: KeyKind, text: &str) -> Result<(), KeyFileError> {
+    write_new(path, text).map_err(|source| KeyFileError::File { kind, path: path.to_owned(), source })
 }
 
 /// Writes a new file for its owner alone (0600). A folder that is missing is made, for its owner alone (0700). The file
@@ -72,16 +132,34 @@ mod tests {
 
     use super::*;
 
+    const KIND: KeyKind = KeyKind { name: "signing key", made_by: "audit key" };
+
     #[test]
     fn a_missing_folder_is_made_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data/keys/audit.key");
-        write_new(&path, "secret").unwrap();
+        write_key(&path, KIND, "secret").unwrap();
         for made in ["data", "data/keys"] {
             let mode = std::fs::metadata(folder.path().join(made)).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode & 0o077, 0, "{made}: {mode:o}");
         }
-        assert_eq!(read(&path).unwrap().expose_secret(), "secret");
-        assert_eq!(write_new(&path, "other").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(read(&path, KIND).unwrap().expose_secret(), "secret");
+        assert!(write_key(&path, KIND, "other").unwrap_err().is(io::ErrorKind::AlreadyExists));
+    }
+
+    #[test]
+    fn what_cannot_be_used_says_which_key_it_is_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.key");
+        let missing = read(&path, KIND).unwrap_err();
+        assert!(missing.is(io::ErrorKind::NotFound));
+        let says = missing.to_string();
+        assert!(says.starts_with("there is no signing key at ") && says.contains("`jit-broker audit key /"), "{says}");
+        write_key(&path, KIND, "secret").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let exposed = read(&path, KIND).unwrap_err().to_string();
+        assert!(exposed.contains("(mode 0640)") && exposed.contains("chmod 600"), "{exposed}");
+        let folder = read(folder.path(), KIND).unwrap_err();
+        assert!(matches!(&folder, KeyFileError::File { .. }), "{folder:?}");
     }
 }

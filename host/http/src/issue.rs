@@ -102,7 +102,6 @@ fn disclose(undelivered: Undelivered) -> Response {
     let mut reply = (StatusCode::CREATED, Body::new(Delivery::new(json, undelivered))).into_response();
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(location) = HeaderValue::from_str(&location) {
         headers.insert(header::LOCATION, location);
     }

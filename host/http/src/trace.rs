@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use axum::extract::Request;
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use jiff::Timestamp;
@@ -76,6 +76,8 @@ where
         if let Ok(value) = HeaderValue::from_str(id.as_str()) {
             reply.headers_mut().insert("x-request-id", value);
         }
+        // Whatever it says is of this caller, at this moment: a secret, a lease, a no.
+        reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         tell(&reply, started);
         reply
     };
@@ -133,4 +135,31 @@ fn belongs_to(span: &Span, parent: TraceParent) {
     let remote = SpanContext::new(trace, of, flags, true, TraceState::default());
     // Without an exporter there is nothing to set it on.
     let _not_exported = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse as _;
+
+    use super::*;
+
+    /// Nothing between the broker and its caller may keep an answer: it may be a secret.
+    #[tokio::test]
+    async fn every_reply_names_its_request_and_is_kept_by_nobody() {
+        for status in [StatusCode::CREATED, StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE] {
+            // What a handler says of it does not count.
+            let answer = (status, [(header::CACHE_CONTROL, "public")], "x").into_response();
+            let mut seen = None;
+            let reply = traced(Request::new(Body::empty()), |_, id| {
+                seen = Some(id);
+                async { answer }
+            });
+            let reply = reply.await;
+            assert_eq!(reply.headers()[header::CACHE_CONTROL], "no-store", "{status}");
+            assert_eq!(reply.headers().get_all(header::CACHE_CONTROL).iter().count(), 1, "{status}");
+            assert_eq!(reply.headers()["x-request-id"], seen.unwrap().as_str(), "{status}");
+        }
+    }
 }

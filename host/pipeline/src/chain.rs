@@ -165,3 +165,7 @@ fn shadow_diffs(input: &PolicyRequest, ttl: Ttl, answers: &[Answer], actual: &Ch
     }
     diffs
 }
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;

@@ -10,6 +10,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make times of their own"))]
 
+// The doubles of the tests that run the flows together serve the unit tests too.
+#[cfg(test)]
+extern crate self as jit_pipeline;
+#[cfg(test)]
+#[path = "../tests/world/backend.rs"]
+#[allow(dead_code, reason = "the unit tests use a part of it")]
+mod backend;
+#[cfg(test)]
+#[path = "../tests/world/doubles.rs"]
+#[allow(dead_code, reason = "the unit tests use a part of it")]
+mod doubles;
+
 pub mod birth;
 pub mod broker;
 pub mod chain;

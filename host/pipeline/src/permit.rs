@@ -315,3 +315,7 @@ fn ask_chain(mut decision: Decision) -> Decided {
         Final::Deny { policy, reason } => Err(Box::new(Denial { decision, policy, reason })),
     })
 }
+
+#[cfg(test)]
+#[path = "permit_tests.rs"]
+mod tests;

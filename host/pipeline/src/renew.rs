@@ -280,3 +280,7 @@ pub async fn own_lease(store: &dyn Store, caller: &Verified, id: &LeaseId) -> Re
         _ => Err(Refused::UnknownLease),
     }
 }
+
+#[cfg(test)]
+#[path = "renew_tests.rs"]
+mod tests;

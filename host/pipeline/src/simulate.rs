@@ -255,3 +255,7 @@ fn ask(target: &Target, role: RoleName, ttl: Ttl, mut explanation: Explanation) 
     }
     Ok(explanation)
 }
+
+#[cfg(test)]
+#[path = "simulate_tests.rs"]
+mod tests;

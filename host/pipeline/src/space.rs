@@ -41,14 +41,20 @@ pub struct Bytes {
     pub total: u64,
 }
 
+/// What the place is called in metrics where the store is.
+const STORE: &str = "store";
+/// The same of an export.
+const EXPORT: &str = "export";
+
 type Measure = fn(&Path) -> io::Result<Bytes>;
 
 /// What is watched.
 pub struct Space {
-    /// What for, and in which folder; the store's is the first.
+    /// What for, and in which folder.
     places: Vec<(&'static str, PathBuf)>,
     marks: Marks,
-    reserve: PathBuf,
+    /// The file that takes up room beside the store; none where the store is no file of this machine.
+    reserve: Option<PathBuf>,
     room: AtomicU8,
     measure: Measure,
     /// One look at a time.
@@ -56,14 +62,18 @@ pub struct Space {
 }
 
 impl Space {
-    /// Watches the file systems of that store and those exports.
+    /// Watches the file systems of those exports and of the store's file, where it is one of this machine. Without any
+    /// there is always room: what a store elsewhere lacks it says itself, when it is written.
     #[must_use]
-    pub fn new<'p>(store: &Path, exports: impl IntoIterator<Item = &'p PathBuf>, marks: Marks) -> Self {
-        let mut places = vec![("store", folder(store))];
-        places.extend(exports.into_iter().map(|path| ("export", folder(path))));
-        let mut reserve = store.as_os_str().to_owned();
-        reserve.push(".reserve");
-        Self { places, marks, reserve: reserve.into(), room: AtomicU8::new(0), measure, looking: Mutex::new(()) }
+    pub fn new<'p>(store: Option<&Path>, exports: impl IntoIterator<Item = &'p PathBuf>, marks: Marks) -> Self {
+        let mut places: Vec<_> = store.map(|file| (STORE, folder(file))).into_iter().collect();
+        places.extend(exports.into_iter().map(|path| (EXPORT, folder(path))));
+        let reserve = store.map(|file| {
+            let mut reserve = file.as_os_str().to_owned();
+            reserve.push(".reserve");
+            reserve.into()
+        });
+        Self { places, marks, reserve, room: AtomicU8::new(0), measure, looking: Mutex::new(()) }
     }
 
     /// How much there was at the last look.
@@ -77,7 +87,7 @@ impl Space {
     pub fn look(&self) -> Room {
         let _one = self.looking.lock();
         let mut worst = Room::Ample;
-        for (at, (what, folder)) in self.places.iter().enumerate() {
+        for (what, folder) in &self.places {
             let bytes = match (self.measure)(folder) {
                 Ok(bytes) => bytes,
                 Err(error) => {
@@ -88,11 +98,12 @@ impl Space {
             let share = |mark: Option<u64>, most: u64, part: u64| mark.unwrap_or_else(|| most.min(bytes.total / part));
             let low = share(self.marks.low, 1024 * MIB, 10);
             let stop = share(self.marks.stop, 256 * MIB, 20);
-            let free = if at == 0 {
-                let reserve = share(self.marks.reserve, 16 * MIB, 50);
-                bytes.free.saturating_add(self.keep_reserve(bytes.free, stop, reserve))
-            } else {
-                bytes.free
+            let free = match &self.reserve {
+                Some(reserve) if *what == STORE => {
+                    let size = share(self.marks.reserve, 16 * MIB, 50);
+                    bytes.free.saturating_add(keep_reserve(reserve, bytes.free, stop, size))
+                }
+                _ => bytes.free,
             };
             metrics::gauge!("jit_disk_free_bytes", "place" => *what).set(free as f64);
             let room = match free {
@@ -104,30 +115,6 @@ impl Space {
         }
         self.tell(worst);
         worst
-    }
-
-    /// Makes or gives up the reserve; returns how many bytes were given up.
-    fn keep_reserve(&self, free: u64, stop: u64, size: u64) -> u64 {
-        let held = std::fs::metadata(&self.reserve).map_or(0, |found| found.len());
-        metrics::gauge!("jit_disk_reserve_bytes").set(held as f64);
-        if held > 0 && free < size {
-            match std::fs::remove_file(&self.reserve) {
-                Ok(()) => {
-                    tracing::error!(path = %self.reserve.display(), bytes = held, "the disk is full: the reserve was given up, so that removals can be recorded");
-                    metrics::gauge!("jit_disk_reserve_bytes").set(0.0);
-                    return held;
-                }
-                Err(error) => tracing::error!(%error, path = %self.reserve.display(), "the reserve cannot be given up"),
-            }
-        } else if held < size
-            && size > 0
-            && free > stop.saturating_add(2 * size)
-            && let Err(error) = fill(&self.reserve, size)
-        {
-            tracing::warn!(%error, path = %self.reserve.display(), "no reserve can be kept on the disk");
-            let _none = std::fs::remove_file(&self.reserve);
-        }
-        0
     }
 
     fn tell(&self, room: Room) {
@@ -144,6 +131,30 @@ impl Space {
             ),
         }
     }
+}
+
+/// Makes or gives up the reserve; returns how many bytes were given up.
+fn keep_reserve(reserve: &Path, free: u64, stop: u64, size: u64) -> u64 {
+    let held = std::fs::metadata(reserve).map_or(0, |found| found.len());
+    metrics::gauge!("jit_disk_reserve_bytes").set(held as f64);
+    if held > 0 && free < size {
+        match std::fs::remove_file(reserve) {
+            Ok(()) => {
+                tracing::error!(path = %reserve.display(), bytes = held, "the disk is full: the reserve was given up, so that removals can be recorded");
+                metrics::gauge!("jit_disk_reserve_bytes").set(0.0);
+                return held;
+            }
+            Err(error) => tracing::error!(%error, path = %reserve.display(), "the reserve cannot be given up"),
+        }
+    } else if held < size
+        && size > 0
+        && free > stop.saturating_add(2 * size)
+        && let Err(error) = fill(reserve, size)
+    {
+        tracing::warn!(%error, path = %reserve.display(), "no reserve can be kept on the disk");
+        let _none = std::fs::remove_file(reserve);
+    }
+    0
 }
 
 fn folder(of: &Path) -> PathBuf {
@@ -193,7 +204,7 @@ mod tests {
         let store = folder.path().join("broker.db");
         let marks = Marks { low: Some(1_000_000), stop: Some(100_000), reserve: Some(10_000) };
         let measure: Measure = |_| Ok(Bytes { free: FREE.load(Ordering::SeqCst), total: 10_000_000 });
-        let space = Space { measure, ..Space::new(&store, &[], marks) };
+        let space = Space { measure, ..Space::new(Some(&store), &[], marks) };
         let reserve = folder.path().join("broker.db.reserve");
         let held = || std::fs::metadata(&reserve).map_or(0, |found| found.len());
         for (free, room, kept) in [
@@ -216,9 +227,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bytes = measure(folder.path()).unwrap();
         assert!(bytes.total >= bytes.free && bytes.total > 0);
-        let nowhere = Space::new(Path::new("/nowhere/at/all/broker.db"), &[], Marks::default());
+        let nowhere = Space::new(Some(Path::new("/nowhere/at/all/broker.db")), &[], Marks::default());
         assert_eq!(nowhere.look(), Room::Ample);
         let all = Marks { stop: Some(u64::MAX), ..Marks::default() };
-        assert_eq!(Space::new(&folder.path().join("broker.db"), &[], all).look(), Room::Stop);
+        assert_eq!(Space::new(Some(&folder.path().join("broker.db")), &[], all).look(), Room::Stop);
+    }
+
+    /// A store that is no file of this machine fills no disk here, and keeps no reserve; an export still does.
+    #[test]
+    fn without_a_file_of_the_store_only_the_exports_are_watched() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = Marks { stop: Some(u64::MAX), ..Marks::default() };
+        assert_eq!(Space::new(None, &[], all).look(), Room::Ample);
+        let export = folder.path().join("audit.jsonl");
+        assert_eq!(Space::new(None, &[export.clone()], all).look(), Room::Stop);
+        let marks = Marks { low: Some(0), stop: Some(0), reserve: Some(10_000) };
+        assert_eq!(Space::new(None, &[export], marks).look(), Room::Ample);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no reserve is made");
     }
 }

@@ -12,21 +12,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jit_core::name::RoleName;
 use jit_core::policy::{Allowance, Mode, OnFailure, PolicyRequest, Verdict};
-use jit_core::ttl::Ttl;
 use jit_pipeline::facts::ContextLink;
 use jit_pipeline::ports::{Context, PolicyFault};
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::target::ChainLink;
-use world::{APP, READ_ONLY, SHOP, World, policy, yes};
-
-fn no(_: &PolicyRequest) -> Result<Verdict, PolicyFault> {
-    Ok(Verdict::Deny("not today".to_owned()))
-}
-
-fn narrower(_: &PolicyRequest) -> Result<Verdict, PolicyFault> {
-    let role = Some(RoleName::new(READ_ONLY).unwrap());
-    Ok(Verdict::Allow(Allowance { role, ..Allowance::default() }))
-}
+use world::{APP, READ_ONLY, SHOP, World, at_most, narrower, no, policy, yes};
 
 async fn world(chain: Vec<ChainLink>) -> World {
     World::new().await.with_chain(chain)
@@ -119,12 +109,6 @@ async fn a_role_that_the_target_does_not_have_is_not_granted() {
 
 #[tokio::test(start_paused = true)]
 async fn the_shortest_length_that_a_policy_grants_holds_in_lease_and_backend() {
-    let at_most = |seconds| {
-        move |_: &PolicyRequest| {
-            let max_ttl = Some(Ttl::from_seconds(seconds).unwrap());
-            Ok(Verdict::Allow(Allowance { max_ttl, ..Allowance::default() }))
-        }
-    };
     let chain = vec![policy("a", Mode::Enforce, at_most(300)), policy("b", Mode::Enforce, at_most(120))];
     let world = world(chain).await;
     let lease = world.issue(&world.broker()).await.unwrap().lease;

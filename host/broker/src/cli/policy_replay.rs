@@ -127,9 +127,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), Stop> {
     };
     let source = match (&args.audit, &config) {
         (Some(path), _) => Source::Export(path.clone()),
-        (None, Some(config)) => {
-            Source::Store { log: store::log(&config.store), place: store::file(&config.store).to_owned() }
-        }
+        (None, Some(config)) => Source::Store { log: store::log(&config.store), place: store::place(&config.store) },
         (None, None) => return Err(anyhow!("there is neither a configuration nor --audit").into()),
     };
     let subject = subject(&args, config.as_ref())?;

@@ -10,8 +10,8 @@ use secrecy::ExposeSecret as _;
 
 use super::{ConfigArg, Stop};
 use jit_config::Config;
+use jit_files::private::{self, KeyKind};
 use jit_files::{read_capped, signature_path};
-use jit_ledger::audit::key;
 use jit_runtime::file::{component_digest, read_signatures, verify_file};
 
 /// The largest file with a verifier key, in bytes.
@@ -73,13 +73,16 @@ pub(super) fn run(command: SigningCommand) -> Result<(), Stop> {
     }
 }
 
+/// The key that signs plugins.
+const PLUGIN_KEY: KeyKind = KeyKind { name: "signing key", made_by: "plugin key" };
+
 fn signing_key(file: &Path, show: bool, name: Option<String>) -> anyhow::Result<()> {
     if !show && !file.exists() {
         let named = name.clone().or_else(|| Some(file.file_stem()?.to_str()?.to_owned())).unwrap_or_default();
         let named = Origin::new(named).map_err(|_| {
             anyhow!("a key's name must have no spaces, '+' or control characters: give one with --name")
         })?;
-        key::write(file, &PluginKey::generate(named).to_text())?;
+        private::write_key(file, PLUGIN_KEY, &PluginKey::generate(named).to_text())?;
         eprintln!("made {} (0600); whoever has it decides what brokers that trust it will load", file.display());
     }
     let key = load(file)?;
@@ -91,7 +94,7 @@ fn signing_key(file: &Path, show: bool, name: Option<String>) -> anyhow::Result<
 }
 
 fn load(file: &Path) -> anyhow::Result<PluginKey> {
-    let text = key::read(file)?;
+    let text = private::read(file, PLUGIN_KEY)?;
     PluginKey::from_text(text.expose_secret()).with_context(|| {
         format!("{} does not sign plugins; `jit-broker plugin key FILE` makes a key that does", file.display())
     })

@@ -1,5 +1,5 @@
 //! The records of each kind, byte for byte: names, types and their order are what a collector reads and what the
-//! log's hashes are over. One file for each kind, one line for each shape that its records have. `JIT_BLESS=1` writes
+//! log's hashes are over. One file for each kind, one line for each shape that its records have. `UPDATE_EXPECT=1` writes
 //! the files again; the difference is then for a reviewer to see.
 
 use std::collections::BTreeMap;
@@ -100,6 +100,18 @@ fn of_lease(event: Event) -> AuditEvent {
     AuditEvent::of_lease(event, at(0), &lease())
 }
 
+/// Of a workload in Kubernetes, which said why it asks.
+fn of_pod(event: Event) -> AuditEvent {
+    let attributes = [("k8s_namespace", "shop"), ("k8s_pod", "payment-7d9f"), ("env", "prod")];
+    let lease = Lease {
+        attributes: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        reason: Some("a deploy of \"payment\" <2>".into()),
+        ticket: Some("OPS-4711".into()),
+        ..lease()
+    };
+    AuditEvent::of_lease(event, at(0), &lease)
+}
+
 fn plain(event: Event) -> AuditEvent {
     AuditEvent::new(event, at(0))
 }
@@ -156,6 +168,7 @@ fn examples() -> Vec<AuditEvent> {
             decision: decided(),
             generation: Some(Generation::from_number(3)),
         }))),
+        with_policies(of_pod(Event::IssueGranted(Granted { decision: brief(), generation: None }))),
         plain(Event::IssueDenied(denied(DeniedBy::Code(ProblemCode::RoleNotAllowed)))).with_error("no"),
         with_policies(plain(Event::IssueDenied(Denied { basis: full(), ..denied(policy()) }))).with_error("no"),
         plain(Event::IssueDenied(Denied { basis: many(counted.clone()), ..denied(policy()) })).with_error("no"),
@@ -241,7 +254,7 @@ fn each_kind_of_record_is_what_it_was() {
     for word in Event::WORDS {
         let file = folder.join(format!("{word}.jsonl"));
         let records = records.get(word).unwrap_or_else(|| panic!("{word} has no example"));
-        if std::env::var_os("JIT_BLESS").is_some() {
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
             std::fs::write(&file, records).unwrap();
         }
         let expected = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

@@ -1,8 +1,9 @@
 //! Discovery and key set over HTTP. What comes back is untrusted until it is checked here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jit_files::read_authorities;
 use reqwest::{Certificate, Client, StatusCode, redirect};
 use secrecy::zeroize::Zeroize as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -23,8 +24,6 @@ const MAX_BODY: usize = 1024 * 1024;
 const KEY_SET_TYPES: &str = "application/jwk-set+json, application/json;q=0.9";
 /// What a discovery document is asked for as (OpenID Connect Discovery section 4.2).
 const DISCOVERY_TYPES: &str = "application/json";
-/// The largest CA file, in bytes.
-const MAX_CA: u64 = 1024 * 1024;
 /// The largest bearer token file, in bytes.
 const MAX_BEARER: u64 = 16 * 1024;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
@@ -215,15 +214,8 @@ async fn bearer(path: &PathBuf) -> std::io::Result<SecretString> {
     Ok(token)
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<Certificate>, String> {
-    use std::io::Read as _;
-    let mut pem = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_CA + 1).read_to_end(&mut pem))
-        .map_err(|error| error.to_string())?;
-    if pem.len() as u64 > MAX_CA {
-        return Err(format!("more than {MAX_CA} bytes"));
-    }
+fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
+    let pem = read_authorities(path).map_err(|error| error.to_string())?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| error.to_string())?;
     if certificates.is_empty() {
         return Err("no PEM certificate in it".to_owned());

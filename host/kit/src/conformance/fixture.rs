@@ -10,6 +10,7 @@ use toml::{Table, Value};
 use url::Url;
 
 use super::login::LoginConfig;
+use jit_assembly::connection::usual_port;
 use jit_config::Config;
 
 /// The largest fixture, in bytes.
@@ -199,13 +200,7 @@ fn loopback(table: &Table, connection: &str) -> Result<Option<(String, u16)>> {
     if host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         return Ok(None);
     }
-    let port = url.port_or_known_default().or(match url.scheme() {
-        "postgres" | "postgresql" => Some(5432),
-        "mysql" => Some(3306),
-        "ldap" => Some(389),
-        "ldaps" => Some(636),
-        _ => None,
-    });
+    let port = url.port_or_known_default().or_else(|| usual_port(url.scheme()));
     Ok(port.map(|port| (host.to_owned(), port)))
 }
 

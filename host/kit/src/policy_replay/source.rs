@@ -1,4 +1,4 @@
-//! Where recorded decisions come from: the store's file, beside a running broker or without one, or an
+//! Where recorded decisions come from: the store, beside a running broker or without one, or an
 //! exported file. Both are only read, and a batch at a time.
 
 use std::fs::File;
@@ -25,7 +25,7 @@ pub enum Source {
         /// Its log.
         log: Arc<dyn LogSource>,
         /// Where it is, for messages.
-        place: PathBuf,
+        place: String,
     },
     /// An exported file, JSON lines.
     Export(PathBuf),
@@ -73,7 +73,7 @@ impl Lines {
                     let total = reader.tail().await?.records;
                     Ok::<_, ReadError>((reader, total))
                 });
-                let (reader, total) = opened.with_context(|| format!("cannot read the store {}", place.display()))?;
+                let (reader, total) = opened.with_context(|| format!("cannot read the store {place}"))?;
                 Ok(Self { origin: Origin::Store(reader, driver), position: 0, total })
             }
             Source::Export(path) => {

@@ -12,6 +12,9 @@ use jit_pipeline::ports::{Driver, Scope};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 
+/// The standing account, whose password is rotated.
+pub(crate) const STANDING_ACCOUNT: &str = "shop_standing";
+
 /// How one call ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -275,7 +278,7 @@ impl Driver for Backend {
     }
 
     async fn authenticate(&self, _: &Scope, user: &str, password: &SecretString) -> Option<Result<bool, String>> {
-        if user == super::ACCOUNT {
+        if user == STANDING_ACCOUNT {
             return Some(Ok(self.standing().lets_in(password)));
         }
         let accounts = self.accounts.lock();

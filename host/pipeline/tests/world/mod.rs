@@ -3,27 +3,26 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 mod backend;
+mod doubles;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use jit_api::{IssueRequest, RenewRequest};
 use jit_core::account::{AccountName, AccountPrefix};
 use jit_core::brake::Bound;
-use jit_core::driver::{RoleView, TargetView};
+use jit_core::driver::RoleView;
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::Lease;
-use jit_core::looked_at::LookedAt;
-use jit_core::name::{RoleName, TargetName};
-use jit_core::policy::{Allowance, Mode, PolicyRequest, Verdict};
+use jit_core::name::RoleName;
+use jit_core::policy::Mode;
 use jit_core::rotation::Schedule;
 use jit_core::space::Marks;
 use jit_core::ttl::Ttl;
-use jit_identity::{Claimed, Declined, Evidence, Identity, IdentityOptions, Method, Unverified, Verified};
+use jit_identity::Verified;
 use jit_ledger::{LeaseFilter, Store as _};
 use jit_ledger_memory::{Faults, MemoryLedger};
 use jit_pipeline::birth::Birth;
@@ -33,7 +32,7 @@ use jit_pipeline::facts::ContextLink;
 use jit_pipeline::issue::{Disclosure, issue};
 use jit_pipeline::limits::RateLimits;
 use jit_pipeline::places::Site;
-use jit_pipeline::ports::{Clock, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply, SystemClock};
+use jit_pipeline::ports::{Driver, Drivers, FoundDriver};
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::renew::renew;
 use jit_pipeline::request::CheckedRequest;
@@ -41,7 +40,7 @@ use jit_pipeline::revoke::revoke_own;
 use jit_pipeline::rotation::RotatingAccount;
 use jit_pipeline::sealing::Sealer;
 use jit_pipeline::space::Space;
-use jit_pipeline::target::{ChainLink, Serving, Target, TargetRole};
+use jit_pipeline::target::{ChainLink, Serving, TargetRole};
 use jit_pipeline::tasks::driver;
 use jit_pipeline::tasks::removal::Removal;
 use jit_pipeline::tasks::rotation::RotationTask;
@@ -49,110 +48,18 @@ use jit_pipeline::undo;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use backend::STANDING_ACCOUNT;
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use backend::{Answer, Backend, Verb};
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub(crate) use doubles::{APP, READ_ONLY, SHOP, at_most, narrower, no, policy, yes};
+use doubles::{PLUGIN, PausedClock, began, caller, identity, target};
 
-/// The target, the role, the plugin.
-pub(crate) const SHOP: &str = "shop";
-pub(crate) const APP: &str = "app";
-/// A narrower role of the same target.
-pub(crate) const READ_ONLY: &str = "read-only";
-/// The role that hands out a standing account's password, and that account.
+/// The role that hands out a standing account's password.
 pub(crate) const STANDING: &str = "standing";
-const ACCOUNT: &str = "shop_standing";
 /// When a standing account's password changes, and how long the one before works on.
 pub(crate) const PERIOD: Duration = Duration::from_secs(3_600);
 pub(crate) const OVERLAP: Duration = Duration::from_secs(600);
-const PLUGIN: &str = "driver";
-
-/// When every test begins.
-fn began() -> Timestamp {
-    Timestamp::from_second(1_800_000_000).unwrap()
-}
-
-/// A wall clock that shows the paused time.
-#[derive(Debug)]
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn wall(&self) -> Timestamp {
-        began() + self.0.elapsed()
-    }
-
-    fn monotonic(&self) -> Instant {
-        Instant::now()
-    }
-}
-
-/// A policy that is a function.
-struct Says<F>(F);
-
-impl<F: Fn(&PolicyRequest) -> Result<Verdict, PolicyFault> + Send + Sync> Policy for Says<F> {
-    fn sha256(&self) -> &str {
-        "00"
-    }
-
-    fn decide(&self, request: &PolicyRequest) -> PolicyReply {
-        PolicyReply { verdict: (self.0)(request), looked_at: LookedAt::default(), remembered: false }
-    }
-}
-
-/// A policy of a chain.
-pub(crate) fn policy(
-    name: &str,
-    mode: Mode,
-    says: impl Fn(&PolicyRequest) -> Result<Verdict, PolicyFault> + Send + Sync + 'static,
-) -> ChainLink {
-    ChainLink {
-        name: name.to_owned(),
-        mode,
-        rollout: None,
-        share_key: None,
-        policy: Arc::new(Says(says)),
-        config_sha256: "00".to_owned(),
-    }
-}
-
-/// A yes without conditions.
-pub(crate) fn yes(_: &PolicyRequest) -> Result<Verdict, PolicyFault> {
-    Ok(Verdict::Allow(Allowance::default()))
-}
-
-/// An identity method that believes every token.
-struct Anybody;
-
-#[async_trait]
-impl Method for Anybody {
-    fn name(&self) -> &str {
-        "cluster"
-    }
-
-    fn attributes(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn verify(&self, _: &Evidence) -> Result<Claimed, Declined> {
-        Ok(Claimed {
-            workload: "payment".to_owned(),
-            subject: "payment-1".to_owned(),
-            attributes: BTreeMap::new(),
-            expires_at: SystemClock.wall() + SignedDuration::from_hours(1),
-            generation: None,
-        })
-    }
-
-    fn generation(&self) -> Option<u64> {
-        None
-    }
-
-    async fn warm(&self) {}
-
-    async fn ask(&self) -> Result<usize, String> {
-        Ok(1)
-    }
-
-    fn refresh(&self) {}
-}
 
 struct OneDriver(Arc<Backend>);
 
@@ -206,9 +113,7 @@ impl World {
     }
 
     pub(crate) async fn new() -> Self {
-        let identity = Identity::new(vec![Arc::new(Anybody)], &IdentityOptions::default()).unwrap();
-        let evidence = Evidence::Bearer(Unverified::from_token("a.b.c").unwrap());
-        let caller = identity.verify(vec![evidence]).await.unwrap();
+        let caller = caller().await;
         // A store that has been there for longer than any lease.
         let birth = Birth { since: began() - SignedDuration::from_hours(24 * 365), ..Birth::at(began()) };
         Self {
@@ -236,11 +141,11 @@ impl World {
         let drivers = Arc::new(OneDriver(Arc::clone(&self.backend)));
         Arc::new(Broker::new(Parts {
             store: Arc::new(self.ledger.reopened()),
-            space: Space::new(&self.folder.path().join("broker.db"), [], Marks::default()),
+            space: Space::new(None, [], Marks::default()),
             exports: 0,
             archive: None,
             serving: Arc::new(Serving { targets, drivers }),
-            identity: Identity::new(vec![Arc::new(Anybody)], &IdentityOptions::default()).unwrap(),
+            identity: identity(),
             limits: RateLimits::new(None, NonZeroU32::MIN),
             denials: DenialBudget::default(),
             most_leftovers: 20,
@@ -353,35 +258,7 @@ fn standing_role() -> (RoleName, TargetRole) {
     let name = RoleName::new(STANDING).unwrap();
     let ttl = |time: Duration| Ttl::from_seconds(i64::try_from(time.as_secs()).unwrap()).unwrap();
     let schedule = Schedule::new(ttl(PERIOD), ttl(OVERLAP)).unwrap();
-    let rotating = RotatingAccount { account: AccountName::from_backend(ACCOUNT), schedule };
+    let rotating = RotatingAccount { account: AccountName::from_backend(STANDING_ACCOUNT), schedule };
     let view = RoleView { name: name.clone(), config: "{}".to_owned() };
     (name, TargetRole { view, slots: Arc::new(Semaphore::new(8)), rotating: Some(Arc::new(rotating)) })
-}
-
-fn target(driver: Arc<dyn Driver>, chain: Vec<ChainLink>, contexts: Vec<ContextLink>) -> Target {
-    let name = TargetName::new(SHOP).unwrap();
-    let roles = [APP, READ_ONLY].map(|name| {
-        let name = RoleName::new(name).unwrap();
-        let view = RoleView { name: name.clone(), config: "{}".to_owned() };
-        (name, TargetRole { view, slots: Arc::new(Semaphore::new(8)), rotating: None })
-    });
-    Target {
-        name: name.clone(),
-        driver_name: PLUGIN.to_owned(),
-        driver,
-        connection: None,
-        view: TargetView { name, config: "{}".to_owned() },
-        roles: roles.into(),
-        default_role: None,
-        default_ttl: Ttl::from_seconds(600).unwrap(),
-        max_ttl: Ttl::from_seconds(3_600).unwrap(),
-        deciding: Arc::new(Semaphore::new(8)),
-        contexts: contexts.into(),
-        usage_windows: None,
-        chain: chain.into(),
-        prefix: AccountPrefix::default(),
-        endpoint: None,
-        timeout: Duration::from_secs(10),
-        site: Site::default(),
-    }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::{Context as _, Result, ensure};
+use jit_files::read_authorities;
 use reqwest::{Certificate, Client, Method, StatusCode, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -95,7 +96,7 @@ pub(super) async fn log_in(login: &LoginConfig, username: &str, password: &Secre
 fn client(login: &LoginConfig) -> Result<Client> {
     let mut builder = Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(DEADLINE);
     if let Some(ca) = &login.ca {
-        let pem = std::fs::read(ca).with_context(|| format!("[conformance.login] ca {}", ca.display()))?;
+        let pem = read_authorities(ca).with_context(|| format!("[conformance.login] ca {}", ca.display()))?;
         builder = builder.tls_certs_only(Certificate::from_pem_bundle(&pem).context("[conformance.login] ca")?);
     } else if login.url.as_ref().is_some_and(|url| url.scheme() == "http") {
         // No TLS will be spoken: a small machine has no certificates of authorities.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use jit_core::transport::{self, Security, Spoken};
+use jit_files::read_authorities;
 use jit_runtime::capability::sql::{mysql, postgres};
 use jit_runtime::directory_login;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -239,7 +240,7 @@ impl Login {
                 options.connect().await.map(OpenSession::Mysql)
             }
             LoginKind::Ldap => {
-                let ca = self.0.ca.as_ref().map(std::fs::read).transpose().context("[conformance.login] ca")?;
+                let ca = self.0.ca.as_deref().map(read_authorities).transpose().context("[conformance.login] ca")?;
                 let name = self.0.bind_name.as_deref().unwrap_or_default().replace("{name}", username);
                 let in_ = directory_login(self.url()?, ca.as_deref(), &name, password, DEADLINE).await?;
                 return Ok(in_.then_some(OpenSession::None));
