@@ -47,7 +47,7 @@ async fn explained(serving: &Serving, question: Question) -> Explanation {
 
 async fn refused(issuers: &[KnownIssuer], question: Question) -> String {
     let serving = serving(vec![policy("yes", Mode::Enforce, yes)]);
-    explain(&serving, None, issuers, question).await.err().expect("it was explained").to_string()
+    explain(&serving, None, issuers, question).await.expect_err("it was explained").to_string()
 }
 
 #[tokio::test(start_paused = true)]

@@ -240,7 +240,7 @@ mod tests {
         let all = Marks { stop: Some(u64::MAX), ..Marks::default() };
         assert_eq!(Space::new(None, &[], all).look(), Room::Ample);
         let export = folder.path().join("audit.jsonl");
-        assert_eq!(Space::new(None, &[export.clone()], all).look(), Room::Stop);
+        assert_eq!(Space::new(None, std::slice::from_ref(&export), all).look(), Room::Stop);
         let marks = Marks { low: Some(0), stop: Some(0), reserve: Some(10_000) };
         assert_eq!(Space::new(None, &[export], marks).look(), Room::Ample);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no reserve is made");
