@@ -51,7 +51,8 @@ def blamed(error: BaseException) -> str | None:
 
 def in_a_line(error: BaseException) -> str:
     """The exception with its place: `KeyError: 'x' (rule.py:12 in decide)`."""
-    words = str(error) if isinstance(error, PluginError) and str(error) else f"{type(error).__name__}: {error}"
+    said, name = str(error), type(error).__name__
+    words = f"{name}: {said}" if said and not isinstance(error, PluginError) else said or name
     words = words.encode("utf-8", "replace").decode()
     if len(words) > _MOST_TEXT:
         words = words[:_MOST_TEXT] + "…"

@@ -91,6 +91,12 @@ class PlacesTest(unittest.TestCase):
         told = self.told(raises)
         self.assertTrue(len(told) < 800 and told.endswith("in raises)"), told)
 
+    def test_an_exception_without_a_text_has_its_name(self):
+        def raises():
+            raise MemoryError
+
+        self.assertRegex(self.told(raises), r"^MemoryError \(tests/test_context.py:\d+ in raises\)$")
+
     def test_what_is_said_on_purpose_has_no_name_of_a_class(self):
         def raises():
             raise Refused("the server answered 400")
