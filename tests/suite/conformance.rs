@@ -1,11 +1,15 @@
 //! The conformance kit: each shipped driver passes it on its real server, and it finds each mistake
 //! of a careless one.
 
+use std::path::Path;
+
+use jit_tests::database::Database;
 use jit_tests::kit::KitFixture;
 use jit_tests::kit::conjur::StoredAccount;
 use jit_tests::kit::mysql::Server;
 use jit_tests::kit::people::{BY_REQUESTS, People};
 use jit_tests::surroundings;
+use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::task::spawn_blocking;
 
 /// A login that does nothing more, and keeps no session, cannot try these.
@@ -103,6 +107,66 @@ async fn the_conjur_driver_conforms() {
         "crash::rotate_can_be_cut_off_anywhere",
     ];
     conforms("driver-conjur", fixture, &left_out).await;
+}
+
+/// What a broken driver left is removed by the mended one, and nobody else's account.
+#[tokio::test]
+async fn what_a_broken_driver_left_is_cleaned() {
+    let database = Database::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
+    let fixture = KitFixture::postgres_in(&database, "mistake = \"revoke-does-nothing\"").await.unwrap();
+    // Somebody's own, with the kit's prefix; the driver could remove it.
+    let own = format!("jk-own-{}", database.name);
+    let mut broker = database.login(&database.broker, &database.password).await.unwrap();
+    broker.execute(AssertSqlSafe(format!("CREATE ROLE \"{own}\" LOGIN"))).await.unwrap();
+    // The server has kits of other tests too: what is left here are members of this test's role.
+    let left = format!(
+        "SELECT count(*)::text FROM pg_roles WHERE rolname LIKE 'jk-%' AND pg_has_role(oid, '{}', 'MEMBER')",
+        database.read_only
+    );
+    let (fixture, report) = spawn_blocking(move || {
+        let report = fixture.run("driver-careless", &["lifecycle::it_ends"]);
+        (fixture, report.unwrap())
+    })
+    .await
+    .unwrap();
+    assert_eq!((report.code, report.cases("failed")), (Some(3), vec!["lifecycle::it_ends"]), "{}", report.told);
+    let made = database.value(&left).await.unwrap();
+    assert_ne!(made, "0", "{}", report.told);
+
+    let driver = Path::new(&surroundings("JIT_TEST_PLUGINS")).join("driver-careless.wasm");
+    let clean = |fixture: &KitFixture| {
+        let output = fixture.command(&driver, &["--clean"]).unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    // The broken one says that it removed them, and is not believed.
+    let (code, told) = clean(&fixture);
+    assert_eq!((code, told.matches("STILL THERE: jk-").count().to_string()), (Some(3), made.clone()), "{told}");
+    assert_eq!(database.value(&left).await.unwrap(), made);
+    let text = std::fs::read_to_string(fixture.path()).unwrap();
+    fixture.write(&text.replace("mistake = \"revoke-does-nothing\"", "")).unwrap();
+    let (code, told) = clean(&fixture);
+    assert_eq!((code, told.matches("removed jk-").count().to_string()), (Some(0), made), "{told}");
+    assert_eq!(database.value(&left).await.unwrap(), "0", "{told}");
+    assert!(!told.contains(&own), "{told}");
+    let there = database.value(&format!("SELECT count(*)::text FROM pg_roles WHERE rolname = '{own}'")).await.unwrap();
+    assert_eq!(there, "1");
+    assert!(clean(&fixture).1.contains("nothing is left"));
+}
+
+/// The kit's own gate does not hide what the system says.
+#[tokio::test]
+async fn a_wrong_port_is_told_with_its_address() {
+    let fixture = postgres("").await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = std::fs::read_to_string(fixture.path()).unwrap();
+    let host_and_port = text.split("postgres://jit_broker").nth(1).unwrap().split(['@', '/']).nth(1).unwrap();
+    fixture.write(&text.replace(host_and_port, &format!("127.0.0.1:{port}"))).unwrap();
+    let driver = Path::new(&surroundings("JIT_TEST_PLUGINS")).join("driver-careless.wasm");
+    let output = spawn_blocking(move || fixture.command(&driver, &[]).unwrap()).await.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains(&format!("127.0.0.1:{port}, which is the url of [connections.backend]")), "{told}");
+    assert!(told.contains("onnection refused"), "{told}");
 }
 
 /// A mistake, and what the kit must find it by.

@@ -46,9 +46,9 @@ use jit_runtime::Limits;
 use jit_runtime::Plugin;
 use jit_runtime::PluginSpec;
 use jit_runtime::Runtime;
-use jit_runtime::RuntimeOptions;
 use jit_runtime::SessionStore;
 use jit_runtime::Terms;
+use jit_runtime::{CacheError, CompileWatch, RuntimeError, RuntimeOptions};
 use jit_tlog::checkpoint::LogKey;
 use jit_tlog::checkpoint::Origin;
 use secrecy::ExposeSecret as _;
@@ -158,25 +158,52 @@ pub fn identity(config: &Config, mode: Mode) -> anyhow::Result<Identity> {
     Ok(Identity::new(methods, &options)?)
 }
 
-/// The Wasm host.
+/// What cannot be done where the Wasm host is missing.
+const NO_RUNTIME: &str = "the plugin runtime cannot start";
+
+/// The Wasm host with the limits of the configuration. Compiled plugins are kept in the configured folder, else in the
+/// one that all commands of this user share ([`compiled_by_user`]), so that each plugin is compiled once. A user
+/// without a place for that (a service without a home) has them beside the store.
 ///
 /// # Errors
 /// When the engine cannot start or the cache folder is not ours alone.
-pub fn runtime(config: &Config, mode: Mode) -> anyhow::Result<Runtime> {
-    runtime_with(Some(&config.plugin_limits), cache_dir(config)?, !mode.no_memory)
+pub fn runtime(config: &Config, mode: Mode, watch: Arc<dyn CompileWatch>) -> anyhow::Result<Runtime> {
+    let limits = Some(&config.plugin_limits);
+    if let Some(folder) = &config.plugin_limits.cache_dir {
+        return runtime_with(limits, folder.clone(), !mode.no_memory, watch).context(NO_RUNTIME);
+    }
+    if let Ok(folder) = compiled_by_user() {
+        match runtime_with(limits, folder, !mode.no_memory, Arc::clone(&watch)) {
+            Err(RuntimeError::Cache(CacheError::Open { path, source })) => {
+                tracing::debug!(path = %path.display(), %source, "no cache of this user's; it is beside the store");
+            }
+            other => return other.context(NO_RUNTIME),
+        }
+    }
+    let file = store::file(&config.store);
+    let file = file.context("no cache for compiled plugins: name a folder with [runtime] cache_dir")?;
+    let beside = file.parent().unwrap_or(Path::new(".")).join("plugin-cache");
+    runtime_with(limits, beside, !mode.no_memory, watch).context(NO_RUNTIME)
 }
 
 /// The Wasm host of a command that asks plugins beside a broker: with the limits of the configuration, if
-/// there is one, so that a policy has the time and memory that it has in the broker. Compiled components
-/// go to the user's own cache ([`compiled_by_user`]) and not beside the broker's store.
+/// there is one, so that a policy has the time and memory that it has in the broker. A configured cache that is not
+/// this user's is left to the broker's.
 ///
 /// # Errors
 /// When the engine cannot start or the cache cannot be used.
-pub fn runtime_of_user(config: Option<&Config>, mode: Mode) -> anyhow::Result<Runtime> {
-    runtime_with(config.map(|config| &config.plugin_limits), compiled_by_user()?, !mode.no_memory)
+pub fn runtime_of_user(config: Option<&Config>, mode: Mode, watch: Arc<dyn CompileWatch>) -> anyhow::Result<Runtime> {
+    let limits = config.map(|config| &config.plugin_limits);
+    if let Some(folder) = limits.and_then(|limits| limits.cache_dir.as_ref()) {
+        match runtime_with(limits, folder.clone(), !mode.no_memory, Arc::clone(&watch)) {
+            Err(RuntimeError::Cache(_)) => {}
+            other => return other.context(NO_RUNTIME),
+        }
+    }
+    runtime_with(limits, compiled_by_user()?, !mode.no_memory, watch).context(NO_RUNTIME)
 }
 
-/// Where commands keep compiled plugins between runs: one with an interpreter in it takes seconds to
+/// Where a user's commands and brokers keep compiled plugins: one with an interpreter in it takes many seconds to
 /// compile.
 ///
 /// # Errors
@@ -192,9 +219,10 @@ fn runtime_with(
     limits: Option<&jit_config::PluginLimits>,
     cache_dir: PathBuf,
     remember: bool,
-) -> anyhow::Result<Runtime> {
+    watch: Arc<dyn CompileWatch>,
+) -> Result<Runtime, RuntimeError> {
     let mut options =
-        RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS, remember };
+        RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS, remember, watch };
     if let Some(limits) = limits {
         if let Some(calls) = limits.max_calls {
             options.max_concurrent_calls = calls as usize;
@@ -209,17 +237,7 @@ fn runtime_with(
             options.limits.driver_time = time;
         }
     }
-    Runtime::new(options).context("the plugin runtime cannot start")
-}
-
-/// Where compiled plugins are kept, unless configured: beside the store's file, for they belong to one installation.
-/// Where the store is no file of this machine, in the cache of the user that the broker runs as.
-fn cache_dir(config: &Config) -> anyhow::Result<PathBuf> {
-    match (&config.plugin_limits.cache_dir, store::file(&config.store)) {
-        (Some(folder), _) => Ok(folder.clone()),
-        (None, Some(file)) => Ok(file.parent().unwrap_or(Path::new(".")).join("plugin-cache")),
-        (None, None) => compiled_by_user(),
-    }
+    Runtime::new(options)
 }
 
 /// Loads the plugins, resolves the targets, and lets each policy check its configuration. Connections

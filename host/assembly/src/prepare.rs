@@ -2,10 +2,12 @@
 //! one way. `serve` and `config check` both come through here, so that the check cannot pass what the
 //! start refuses.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use jiff::Timestamp;
 use jit_identity::{Identity, IdentityError};
-use jit_runtime::Runtime;
+use jit_runtime::{CompileWatch, Runtime};
 use jit_tlog::checkpoint::{LogKey, Origin};
 
 use crate::certificates::{self, BadPair, Validity};
@@ -31,11 +33,11 @@ pub struct Prepared {
     pub warnings: Vec<Problem>,
 }
 
-/// Reads and checks everything.
+/// Reads and checks everything. `watch` hears of the plugins that are compiled later.
 ///
 /// # Errors
 /// With what is wrong, at its line where it has one.
-pub fn prepare(config: &Config, mode: Mode) -> anyhow::Result<Prepared> {
+pub fn prepare(config: &Config, mode: Mode, watch: Arc<dyn CompileWatch>) -> anyhow::Result<Prepared> {
     let (warnings, certificate) = files(config, mode)?;
     if let Some(tls) = &config.server.tls {
         tls::server_config(&tls.cert, &tls.key)?;
@@ -44,7 +46,7 @@ pub fn prepare(config: &Config, mode: Mode) -> anyhow::Result<Prepared> {
     let log = compose::log_key(config, mode).map_err(|error| at(config, "audit.signing_key", &error))?;
     let sealer = sealing_key::of_config(&config.store).context("[store] sealing_key");
     let sealer = sealer.map_err(|error| at(config, "store.sealing_key", &error))?;
-    let runtime = compose::runtime(config, mode)?;
+    let runtime = compose::runtime(config, mode, watch)?;
     Ok(Prepared { certificate, identity, runtime, sealer, log, warnings })
 }
 

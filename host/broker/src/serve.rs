@@ -29,6 +29,7 @@ use jit_pipeline::broker::Broker;
 use jit_pipeline::tasks;
 use jit_pipeline::tasks::driver::Driver;
 use jit_pipeline::undo;
+use jit_runtime::LogCompilations;
 
 use crate::administered::Served;
 use crate::background;
@@ -136,7 +137,7 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
     let contents = Contents::of(source()?.served_files()).await;
     let config = source()?;
     let metrics = install_metrics()?;
-    let prepared = prepare::prepare(&config, mode)?;
+    let prepared = prepare::prepare(&config, mode, Arc::new(LogCompilations))?;
     for warning in &prepared.warnings {
         warning.log();
     }

@@ -1,4 +1,4 @@
-//! Compiled plugins, kept between starts.
+//! Compiled plugins, kept between starts and shared by all commands of one user.
 //!
 //! wasmtime trusts compiled code as it trusts itself: code that somebody else wrote would run
 //! outside of the sandbox. So what is read here is only what this broker's user wrote:
@@ -6,15 +6,20 @@
 //! * the folder must be a directory of our own user that nobody else may enter (0700), and so must
 //!   be each file; checked at every access through a handle of the folder, not through its path;
 //! * each file ends in a SHA-256 over its name and content, so that a damaged or misplaced file is
-//!   compiled anew. It is no defence against the broker's own user, who could replace the broker.
+//!   compiled again. It is no defence against the broker's own user, who could replace the broker.
 //!
 //! The name of a file is the digest of the component and of everything in the engine that the code
 //! depends on (`precompile_compatibility_hash`: wasmtime's version, the processor, the settings).
+//! The limits of calls are not among these, so every configuration shares one file.
+//!
+//! The folder is bounded: whoever adds a file removes those that were used longest ago.
 
 use std::hash::{Hash as _, Hasher};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
 use cap_std::ambient_authority;
@@ -26,8 +31,11 @@ use wasmtime::component::Component;
 /// compiled.
 const MAX_FILE: u64 = 512 << 20;
 
-/// Plugins of more bytes are told about before they are compiled: those with an interpreter take seconds.
-const WORTH_TELLING: usize = 4 << 20;
+/// A compilation that takes longer than this is worth a word: plugins with an interpreter take many seconds.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// What the folder may hold. A component with an interpreter in it has some 50 MB, others some 1 MB.
+const MOST: Room = Room { bytes: 1 << 30, files: 512 };
 
 /// Bytes of the digest at the end of a file.
 const DIGEST: usize = 32;
@@ -54,23 +62,55 @@ pub enum CacheError {
     },
 }
 
+/// Hears of compilations: of what is loaded from the cache it hears nothing.
+pub trait CompileWatch: std::fmt::Debug + Send + Sync {
+    /// Compiling this component has taken a second and is not done.
+    fn is_slow(&self, component: &Path);
+
+    /// This component was compiled, successfully or not.
+    fn compiled(&self, component: &Path, took: Duration);
+}
+
+/// Writes to the log: at `info` when a compilation is slow, at `debug` after each.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogCompilations;
+
+impl CompileWatch for LogCompilations {
+    fn is_slow(&self, component: &Path) {
+        tracing::info!(component = %component.display(), "compiling a plugin: the first time; it is kept for the next");
+    }
+
+    fn compiled(&self, component: &Path, took: Duration) {
+        tracing::debug!(component = %component.display(), seconds = took.as_secs_f64(), "compiled a plugin");
+    }
+}
+
+/// How much the folder may hold.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    bytes: u64,
+    files: usize,
+}
+
 /// The folder of compiled plugins.
 #[derive(Debug)]
 pub(crate) struct CompileCache {
     dir: Dir,
     /// Hexadecimal digest of what compiled code depends on beside the component.
     engine: String,
+    most: Room,
+    watch: Arc<dyn CompileWatch>,
 }
 
 impl CompileCache {
     /// Opens the folder, and makes it when it is missing.
-    pub(crate) fn open(path: &Path, engine: &Engine) -> Result<Self, CacheError> {
+    pub(crate) fn open(path: &Path, engine: &Engine, watch: Arc<dyn CompileWatch>) -> Result<Self, CacheError> {
         let open = |source| CacheError::Open { path: path.to_owned(), source };
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
         builder.create(path).map_err(open)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(open)?;
-        let cache = Self { dir, engine: engine_digest(engine) };
+        let cache = Self { dir, engine: engine_digest(engine), most: MOST, watch };
         match cache.folder_is_ours() {
             Ok(None) => Ok(cache),
             Ok(Some(reason)) => Err(CacheError::Unsafe { path: path.to_owned(), reason }),
@@ -79,8 +119,14 @@ impl CompileCache {
     }
 
     /// The component of that digest: from the folder when it is there and whole, else compiled and
-    /// put there. A folder that fails later costs time, never a load.
-    pub(crate) fn component(&self, engine: &Engine, sha256: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
+    /// put there. A folder that fails later costs time, never a load. `path` is what is told of.
+    pub(crate) fn component(
+        &self,
+        engine: &Engine,
+        path: &Path,
+        sha256: &str,
+        bytes: &[u8],
+    ) -> wasmtime::Result<Component> {
         let name = format!("{sha256}-{}.cwasm", self.engine);
         if let Some(code) = self.read(&name) {
             match deserialize(engine, &code) {
@@ -90,18 +136,56 @@ impl CompileCache {
                 }
             }
         }
-        if bytes.len() > WORTH_TELLING {
-            let megabytes = bytes.len() >> 20;
-            tracing::info!(sha256, megabytes, "compiling a large plugin: it takes a while, and only the first time");
-        }
-        let began = Instant::now();
-        let code = engine.precompile_component(bytes)?;
-        let seconds = began.elapsed().as_secs_f64();
-        tracing::debug!(sha256, seconds, compiled_bytes = code.len(), "a plugin is compiled");
-        if let Err(error) = self.write(&name, &code) {
-            tracing::warn!(%error, name, "a compiled plugin cannot be kept; the next start compiles it again");
+        let code = self.compile(engine, path, bytes)?;
+        match self.write(&name, &code) {
+            Ok(()) => self.make_room(),
+            Err(error) => {
+                tracing::warn!(%error, name, "a compiled plugin cannot be kept; the next start compiles it again");
+            }
         }
         deserialize(engine, &code)
+    }
+
+    /// Compiles, and tells the watch when that takes a while.
+    fn compile(&self, engine: &Engine, path: &Path, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
+        let began = Instant::now();
+        let (done, ended) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            // Without a thread nobody hears that it is slow. It compiles nonetheless.
+            let waiting = std::thread::Builder::new().name("compile-watch".to_owned());
+            let _ = waiting.spawn_scoped(scope, move || {
+                if ended.recv_timeout(WORTH_TELLING) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    self.watch.is_slow(path);
+                }
+            });
+            let code = engine.precompile_component(bytes);
+            drop(done);
+            code
+        })
+        .inspect(|_| self.watch.compiled(path, began.elapsed()))
+        .inspect_err(|_| self.watch.compiled(path, began.elapsed()))
+    }
+
+    /// Removes what was used longest ago, and what an interrupted run left, until the rest fits.
+    fn make_room(&self) {
+        let Ok(entries) = self.dir.entries() else { return };
+        let mut files: Vec<(SystemTime, u64, std::ffi::OsString)> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let metadata = entry.metadata().ok().filter(cap_std::fs::Metadata::is_file)?;
+                Some((metadata.modified().ok()?.into_std(), metadata.len(), entry.file_name()))
+            })
+            .collect();
+        files.sort_unstable_by(|one, other| other.cmp(one));
+        let mut bytes = 0_u64;
+        for (place, (_, size, name)) in files.iter().enumerate() {
+            bytes = bytes.saturating_add(*size);
+            // The first is the one that was just written.
+            if place > 0 && (bytes > self.most.bytes || place >= self.most.files) {
+                // What cannot be removed only takes room.
+                let _ = self.dir.remove_file(name);
+            }
+        }
     }
 
     /// The content of a file, if it can be trusted.
@@ -141,6 +225,8 @@ impl CompileCache {
             return Err(refuse("its digest does not fit: it is damaged"));
         }
         content.truncate(end);
+        // In use, so that others go first. Where the time cannot be set, it only goes too early.
+        let _ = file.into_std().set_modified(SystemTime::now());
         Ok(content)
     }
 
@@ -149,7 +235,8 @@ impl CompileCache {
         if let Some(reason) = self.folder_is_ours()? {
             return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason));
         }
-        let beside = format!("{name}.{}.new", std::process::id());
+        static WRITES: AtomicU64 = AtomicU64::new(0);
+        let beside = format!("{name}.{}-{}.new", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
         // From a run with the same process id that did not finish.
         let _ = self.dir.remove_file(&beside);
         let mut file = self.dir.open_with(&beside, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
@@ -231,8 +318,12 @@ mod tests {
 
     fn cache(path: &Path) -> (Engine, Result<CompileCache, CacheError>) {
         let engine = Engine::default();
-        let cache = CompileCache::open(path, &engine);
+        let cache = CompileCache::open(path, &engine, Arc::new(LogCompilations));
         (engine, cache)
+    }
+
+    fn component(cache: &CompileCache, engine: &Engine, sha256: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
+        cache.component(engine, Path::new("plugin.wasm"), sha256, bytes)
     }
 
     fn mode(path: &Path, mode: u32) {
@@ -276,13 +367,13 @@ mod tests {
         let path = temp.path().join("cache");
         let (engine, cache) = cache(&path);
         let cache = cache.unwrap();
-        cache.component(&engine, "00", EMPTY).unwrap();
+        component(&cache, &engine, "00", EMPTY).unwrap();
         let file = only_file(&path);
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(cache.read(name).is_some());
         // Read back, not compiled: these bytes are no component.
-        cache.component(&engine, "00", b"nothing").unwrap();
+        component(&cache, &engine, "00", b"nothing").unwrap();
     }
 
     #[test]
@@ -291,7 +382,7 @@ mod tests {
         let path = temp.path().join("cache");
         let (engine, cache) = cache(&path);
         let cache = cache.unwrap();
-        cache.component(&engine, "00", EMPTY).unwrap();
+        component(&cache, &engine, "00", EMPTY).unwrap();
         let file = only_file(&path);
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         let whole = std::fs::read(&file).unwrap();
@@ -311,10 +402,10 @@ mod tests {
         std::fs::rename(&file, path.join(name.replacen("00", "11", 1))).unwrap();
         assert!(cache.read(&name.replacen("00", "11", 1)).is_none());
 
-        // It is compiled anew, and the file is good again.
+        // It is compiled again, and the file is good again.
         std::fs::remove_file(path.join(name.replacen("00", "11", 1))).unwrap();
         std::fs::write(&file, b"damaged").unwrap();
-        cache.component(&engine, "00", EMPTY).unwrap();
+        component(&cache, &engine, "00", EMPTY).unwrap();
         assert!(cache.read(&name).is_some());
     }
 
@@ -324,7 +415,7 @@ mod tests {
         let path = temp.path().join("cache");
         let (engine, cache) = cache(&path);
         let cache = cache.unwrap();
-        cache.component(&engine, "00", EMPTY).unwrap();
+        component(&cache, &engine, "00", EMPTY).unwrap();
         let file = only_file(&path);
         let name = file.file_name().unwrap().to_str().unwrap();
         mode(&file, 0o620);
@@ -342,12 +433,70 @@ mod tests {
         let path = temp.path().join("cache");
         let (engine, cache) = cache(&path);
         let cache = cache.unwrap();
-        cache.component(&engine, "00", EMPTY).unwrap();
+        component(&cache, &engine, "00", EMPTY).unwrap();
         let file = only_file(&path);
         let name = file.file_name().unwrap().to_str().unwrap();
         let outside = temp.path().join("outside");
         std::fs::rename(&file, &outside).unwrap();
         std::os::unix::fs::symlink(&outside, &file).unwrap();
         assert!(cache.read(name).is_none());
+    }
+
+    /// Remembers what was compiled.
+    #[derive(Debug, Default)]
+    struct Seen(parking_lot::Mutex<Vec<PathBuf>>);
+
+    impl CompileWatch for Seen {
+        fn is_slow(&self, _component: &Path) {}
+
+        fn compiled(&self, component: &Path, _took: Duration) {
+            self.0.lock().push(component.to_owned());
+        }
+    }
+
+    #[test]
+    fn the_watch_hears_of_what_is_compiled_and_not_of_what_is_read_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let engine = Engine::default();
+        let seen = Arc::new(Seen::default());
+        for _ in 0..3 {
+            let cache = CompileCache::open(&temp.path().join("cache"), &engine, Arc::clone(&seen) as _).unwrap();
+            component(&cache, &engine, "00", EMPTY).unwrap();
+        }
+        assert_eq!(*seen.0.lock(), [PathBuf::from("plugin.wasm")]);
+        let cache = CompileCache::open(&temp.path().join("cache"), &engine, Arc::clone(&seen) as _).unwrap();
+        component(&cache, &engine, "11", b"nothing").unwrap_err();
+        assert_eq!(seen.0.lock().len(), 2, "a failure is told of too");
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("cache");
+        let (engine, cache) = cache(&path);
+        let mut cache = cache.unwrap();
+        cache.most = Room { bytes: u64::MAX, files: 3 };
+        let name = |sha256: &str| format!("{sha256}-{}.cwasm", cache.engine);
+        let age = |sha256: &str, seconds: u64| {
+            let file = std::fs::File::options().write(true).open(path.join(name(sha256))).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+        };
+        for (sha256, seconds) in [("00", 400), ("11", 300), ("22", 200)] {
+            component(&cache, &engine, sha256, EMPTY).unwrap();
+            age(sha256, seconds);
+        }
+        // The oldest is used now, so the second oldest is the one that goes.
+        component(&cache, &engine, "00", EMPTY).unwrap();
+        component(&cache, &engine, "33", EMPTY).unwrap();
+        let there = |sha256: &str| path.join(name(sha256)).exists();
+        assert_eq!(["00", "11", "22", "33"].map(there), [true, false, true, true]);
+
+        age("22", 100);
+        let one = std::fs::metadata(path.join(name("00"))).unwrap().len();
+        cache.most = Room { bytes: one * 2, files: usize::MAX };
+        component(&cache, &engine, "44", EMPTY).unwrap();
+        let name = |sha256: &str| format!("{sha256}-{}.cwasm", cache.engine);
+        assert!(path.join(name("44")).exists() && !path.join(name("22")).exists());
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2);
     }
 }

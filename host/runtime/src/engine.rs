@@ -5,6 +5,7 @@
 //! proposals that no plugin needs are off.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::cache::{CacheError, CompileCache};
+use crate::cache::{CacheError, CompileCache, CompileWatch};
 use crate::fault::FaultKind;
 use crate::limits::Limits;
 use jit_core::driver::Lane;
@@ -48,6 +49,8 @@ pub struct RuntimeOptions {
     pub max_concurrent_calls: usize,
     /// Whether policies remember what they decided ([`crate::ConfiguredPolicy`]). Answers are the same without.
     pub remember: bool,
+    /// Who hears of compilations.
+    pub watch: Arc<dyn CompileWatch>,
 }
 
 /// Why the runtime cannot start.
@@ -96,7 +99,7 @@ impl Core {
         let engine =
             Engine::new(&config(&options.limits, calls)).map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
         start_ticker(&engine).map_err(RuntimeError::Thread)?;
-        let cache = CompileCache::open(&options.cache_dir, &engine)?;
+        let cache = CompileCache::open(&options.cache_dir, &engine, options.watch)?;
         Ok(Self {
             engine,
             limits: options.limits,
@@ -207,4 +210,31 @@ fn start_ticker(engine: &Engine) -> Result<(), std::io::Error> {
         }
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    use super::*;
+
+    /// Compiled code is shared by all configurations of one user, and a bound on memory or calls compiles nothing again.
+    #[test]
+    fn compiled_code_does_not_depend_on_the_limits() {
+        let hash = |limits: &Limits, calls| {
+            let engine = Engine::new(&config(limits, calls)).unwrap();
+            let mut hasher = DefaultHasher::new();
+            engine.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        let usual = Limits::default();
+        let other = Limits {
+            memory_bytes: usual.memory_bytes / 2,
+            policy_time: usual.policy_time * 3,
+            driver_time: usual.driver_time * 3,
+            ..usual.clone()
+        };
+        assert_eq!(hash(&usual, 128), hash(&other, 7));
+    }
 }

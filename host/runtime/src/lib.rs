@@ -52,7 +52,7 @@ pub mod text;
 mod view;
 
 pub use backend::{Backend, Connection, Endpoint, Unavailable};
-pub use cache::CacheError;
+pub use cache::{CacheError, CompileWatch, LogCompilations};
 pub use capability::Grant;
 pub use capability::credentials::{Kept, SecretSource, SessionStore};
 pub use capability::http::{HttpConnection, HttpConnectionError, HttpConnectionOptions};

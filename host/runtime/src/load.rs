@@ -224,7 +224,8 @@ fn load_kind(
     }
     let ComponentFile { bytes, sha256 } = file;
     check_format(&bytes)?;
-    let component = core.cache.component(&core.engine, &sha256, &bytes).map_err(|error| compile_error(&error))?;
+    let component = core.cache.component(&core.engine, &spec.path, &sha256, &bytes);
+    let component = component.map_err(|error| compile_error(&error))?;
     drop(bytes);
 
     let shape = Shape::of(&core.engine, &component)?;

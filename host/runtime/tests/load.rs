@@ -5,12 +5,13 @@
 mod fixtures;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fixtures::{Bench, bench, bench_with, fixture, request, spec};
 use jit_core::driver::Feature;
 use jit_runtime::{
-    Catalog, FaultKind, Grant, Limits, LoadErrorKind, Plugin, PluginKind, PluginSpec, Runtime, RuntimeError,
-    RuntimeOptions,
+    Catalog, FaultKind, Grant, Limits, LoadErrorKind, LogCompilations, Plugin, PluginKind, PluginSpec, Runtime,
+    RuntimeError, RuntimeOptions,
 };
 
 fn refusal(bench: &Bench, text: &str) -> LoadErrorKind {
@@ -338,6 +339,7 @@ fn options_out_of_range_are_refused() {
             limits: Limits::default(),
             max_concurrent_calls: calls,
             remember: true,
+            watch: Arc::new(LogCompilations),
         };
         assert!(matches!(Runtime::new(options), Err(RuntimeError::Options(_))));
     }

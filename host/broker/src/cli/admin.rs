@@ -6,6 +6,7 @@ use jit_api::LeaseState;
 use jit_api::admin::{AdminLease, AdminLeases, ClockConfirmed, ReconcileReport, TargetReport};
 
 use super::client::{AdminClient, SocketArg};
+use super::progress::waiting;
 use super::relative::relative;
 use super::{Format, Stop, block_on};
 use jit_api::url::encode;
@@ -181,7 +182,9 @@ pub(super) fn reconcile(args: ReconcileArgs) -> Result<(), Stop> {
     let client = AdminClient::new(&args.socket)?;
     let only = args.target.as_ref().map_or_else(String::new, |target| format!("&target={}", encode(target)));
     let path = format!("/admin/reconcile?dry_run={}&confirm={}{only}", args.dry_run, args.confirm);
-    let report: ReconcileReport = block_on(async { Ok(client.post(&path).await) })??;
+    let asked = client.post(&path);
+    let report: ReconcileReport =
+        block_on(async { Ok(waiting("comparing the store with the targets", args.format, asked).await) })??;
     if args.format == Format::Json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
+use super::progress::Line;
 use super::{ConfigArg, Format, Stop, block_on};
 use jit_assembly::compose::{self, Mode};
 use jit_assembly::store;
@@ -22,7 +23,7 @@ use jit_ledger::audit::archive::Segment;
 use jit_ledger::audit::export_file;
 use jit_ledger::audit::key;
 use jit_ledger::audit::sources::{ExportSource, LogSource, PAGE};
-use jit_ledger::audit::verify::{Options, verify};
+use jit_ledger::audit::verify::{Options, Progress, verify};
 
 #[derive(clap::Subcommand)]
 pub(super) enum AuditCommand {
@@ -240,7 +241,11 @@ fn verify_log(
         None => None,
     };
     let options = Options { verifier, kept, archive };
-    let report = block_on(async { Ok(verify(&*source, &options, |_| ()).await) })??;
+    let report = block_on(async {
+        let line = Line::new("verified", "records", Format::Table);
+        let show = |at: Progress| line.show(at.done, Some(at.total).filter(|total| *total > 0), "");
+        Ok(verify(&*source, &options, show).await)
+    })??;
     if report.is_intact() {
         println!("intact: {} records, {} checkpoints agree, root {}", report.records, report.checkpoints, report.root);
         if report.unread > 0 {
@@ -290,8 +295,10 @@ async fn export_log(config: &ConfigArg, out: PathBuf) -> anyhow::Result<()> {
         Some(note) => Checkpoint::read_unverified(note).context("the stored checkpoint is not a signed note")?.size,
         None => 0,
     };
+    let line = Line::new("exported", "records", Format::Table);
     let mut written = 0;
     while written < size {
+        line.show(written, Some(size), "");
         let page = records.page(PAGE).await?;
         if page.is_empty() {
             break;
@@ -303,6 +310,7 @@ async fn export_log(config: &ConfigArg, out: PathBuf) -> anyhow::Result<()> {
         }
     }
     file.flush()?;
+    drop(line);
     let beside = export_file::checkpoint_path(&out);
     std::fs::write(&beside, checkpoint.unwrap_or_default())?;
     println!("{}: {written} records; the signed checkpoint is in {}", out.display(), beside.display());

@@ -6,8 +6,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::client::{AdminClient, SocketArg};
+use super::progress::{Compilations, waiting};
 use super::said::Said;
-use super::{ConfigArg, Stop, block_on, coloured};
+use super::{ConfigArg, Format, Stop, block_on, coloured};
 use jit_api::admin::ReloadReport;
 use jit_assembly::compose::{self, Mode};
 use jit_assembly::loaded::Active;
@@ -90,12 +91,11 @@ fn check(path: &ConfigArg, offline: bool) -> Result<(), Stop> {
 
 /// Loads and asks everything that a broker would.
 async fn look(config: &Config, path: &Path, offline: bool) -> Result<(), Stop> {
-    let prepared = prepare(config, Mode::default()).map_err(found_wrong)?;
+    let prepared = prepare(config, Mode::default(), Compilations::new(Format::Table)).map_err(found_wrong)?;
     print!("{}", jit_config::render(&prepared.warnings, coloured(&std::io::stdout())));
     if let (Some(tls), Some(validity)) = (&config.server.tls, &prepared.certificate) {
         println!("certificate {}: valid until {}", tls.cert.display(), validity.ends);
     }
-    eprintln!("loading {} plugins; each is compiled the first time, which takes a while …", config.plugins.len());
     // Compiles, and so blocks; nothing else runs here.
     let loaded = tokio::task::block_in_place(|| compose::serving(config, &prepared.runtime, None, None));
     let Active { serving, loaded } = loaded.map_err(found_wrong)?;
@@ -170,7 +170,7 @@ fn try_addresses(config: &Config) {
 /// Prints what each issuer said, and gives how many are not in order.
 async fn ask_issuers(identity: &Identity) -> usize {
     let mut bad = 0;
-    for (issuer, keys) in identity.ask_issuers().await {
+    for (issuer, keys) in waiting("asking the issuers", Format::Table, identity.ask_issuers()).await {
         match keys {
             Ok(0) => {
                 bad += 1;
@@ -191,7 +191,7 @@ async fn ask_issuers(identity: &Identity) -> usize {
 async fn ask_targets(config: &Config, serving: &Serving) -> usize {
     let said = Said::listen();
     let mut bad = 0;
-    for (target, result) in check_targets(serving).await {
+    for (target, result) in waiting("asking the targets", Format::Table, check_targets(serving)).await {
         for warning in said.of(&target) {
             println!("target {target}: warning: {warning}");
         }

@@ -1,20 +1,19 @@
 //! `plugin test`: the conformance kit for drivers, tables of cases for policies.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 
 use super::admin::table;
-use super::{Stop, block_on};
+use super::progress::{Compilations, Line};
+use super::{Format, Stop, block_on};
 use jit_assembly::compose::{self, Mode};
 use jit_kit::conformance::cases::CASES;
 use jit_kit::conformance::report::{CaseResult, Report, Verdict};
 use jit_kit::conformance::{self, Progress};
 use jit_kit::policy_test;
-
-/// How many compiled plugins are kept between runs: one with an interpreter in it has some 50 MB.
-const COMPILED_KEPT: usize = 8;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +23,7 @@ Examples:
   jit-broker plugin test --driver driver-postgres.wasm --fixture postgres.toml
   jit-broker plugin test --driver mine.wasm --fixture mine.toml --only crash:: --only outage::
   jit-broker plugin test --driver mine.wasm --fixture mine.toml --format junit --output report.xml
+  jit-broker plugin test --driver mine.wasm --fixture mine.toml --clean    # what runs left behind
 
 A policy is asked each case several times, each time on a fresh instance. All answers must be the expected
 one. docs/plugins.md has the form of the cases.
@@ -65,6 +65,10 @@ pub(super) struct TestArgs {
     /// List the cases without running them.
     #[arg(long)]
     list: bool,
+    /// Run no case: remove the accounts that earlier runs with this fixture left, by the driver that is given. No other
+    /// account is touched.
+    #[arg(long, requires = "driver", conflicts_with_all = ["only", "list", "policy", "output"])]
+    clean: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -77,17 +81,45 @@ enum ReportFormat {
     Junit,
 }
 
-/// One line for each case on standard error, while the report is still to come.
-struct OnStderr;
+impl ReportFormat {
+    /// Whether a person or a program reads it.
+    fn reader(self) -> Format {
+        match self {
+            Self::Table => Format::Table,
+            Self::Json | Self::Junit => Format::Json,
+        }
+    }
+}
 
-impl Progress for OnStderr {
+/// Which case runs now, and how many have failed, while the report is still to come.
+struct Watched {
+    line: Line,
+    failed: AtomicU32,
+}
+
+impl Watched {
+    fn new(format: ReportFormat) -> Self {
+        Self::over("tried", "cases", format.reader())
+    }
+
+    fn over(what: &'static str, unit: &'static str, reader: Format) -> Self {
+        Self { line: Line::new(what, unit, reader), failed: AtomicU32::new(0) }
+    }
+}
+
+impl Progress for Watched {
     fn begins(&self, place: usize, of: usize, case: &str) {
-        eprint!("[{place:>2}/{of}] {case} … ");
+        let failed = match self.failed.load(Ordering::Relaxed) {
+            0 => String::new(),
+            failed => format!("{failed} failed, "),
+        };
+        self.line.show(place as u64 - 1, Some(of as u64), &format!("{failed}now {case}"));
     }
 
     fn ended(&self, result: &CaseResult) {
-        let seconds = std::time::Duration::from_millis(result.millis).as_secs_f64();
-        eprintln!("{} ({seconds:.1} s)", result.verdict.as_str());
+        if result.verdict == Verdict::Failed {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -99,6 +131,9 @@ pub(super) fn run(args: &TestArgs) -> Result<(), Stop> {
         }
         println!("{table}");
         return Ok(());
+    }
+    if args.clean {
+        return clean(args);
     }
     let report = match &args.policy {
         Some(policy) => of_policy(policy, args)?,
@@ -125,21 +160,38 @@ fn of_policy(policy: &Path, args: &TestArgs) -> anyhow::Result<Report> {
         only: args.only.clone(),
         asked: args.asked,
     };
-    jit_plugin_build::cache::keep_newest(&compose::compiled_by_user()?, COMPILED_KEPT);
-    let runtime = compose::runtime_of_user(None, Mode::default())?;
-    eprintln!("loading {} (the first time it is compiled)", policy.display());
-    policy_test::run(&runtime, &options, &OnStderr)
+    let runtime = compose::runtime_of_user(None, Mode::default(), Compilations::new(args.format.reader()))?;
+    policy_test::run(&runtime, &options, &Watched::new(args.format))
+}
+
+fn driver_and_fixture(args: &TestArgs) -> anyhow::Result<(&Path, &Path)> {
+    let driver = args.driver.as_deref().context("--driver is missing")?;
+    Ok((driver, args.fixture.as_deref().context("--fixture is missing")?))
+}
+
+/// Removes what earlier runs left, and says what.
+fn clean(args: &TestArgs) -> Result<(), Stop> {
+    let (driver, fixture) = driver_and_fixture(args)?;
+    let reader = args.format.reader();
+    let (progress, watch) = (Watched::over("removed", "accounts", reader), Compilations::new(reader));
+    let cleaned = block_on(conformance::clean::clean(driver, fixture, &progress, watch))?;
+    drop(progress);
+    for name in &cleaned.removed {
+        println!("removed {name}");
+    }
+    for (name, why) in &cleaned.left {
+        println!("STILL THERE: {name} ({why})");
+    }
+    if cleaned.removed.is_empty() && cleaned.left.is_empty() {
+        println!("nothing is left of earlier runs with this fixture");
+    }
+    if cleaned.left.is_empty() { Ok(()) } else { Err(Stop::FoundWrong) }
 }
 
 fn of_driver(args: &TestArgs) -> anyhow::Result<Report> {
-    let missing = |what: &str| anyhow::anyhow!("--{what} is missing");
-    let driver = args.driver.as_deref().ok_or_else(|| missing("driver"))?;
-    let fixture = args.fixture.as_deref().ok_or_else(|| missing("fixture"))?;
-    if let Ok(compiled) = compose::compiled_by_user() {
-        jit_plugin_build::cache::keep_newest(&compiled, COMPILED_KEPT);
-    }
-    eprintln!("loading {} (the first time it is compiled)", driver.display());
-    block_on(conformance::run(driver, fixture, &args.only, &OnStderr))
+    let (driver, fixture) = driver_and_fixture(args)?;
+    let (progress, watch) = (Watched::new(args.format), Compilations::new(args.format.reader()));
+    block_on(conformance::run(driver, fixture, &args.only, &progress, watch))
 }
 
 fn for_people(report: &Report) -> String {

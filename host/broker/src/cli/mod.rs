@@ -13,6 +13,7 @@ mod plugin_check;
 mod plugin_new;
 mod policy;
 mod policy_replay;
+mod progress;
 mod relative;
 mod rotation;
 mod said;

@@ -10,6 +10,7 @@ use jit_core::policy::{ContextOutcome, Mode, Operation, PolicyRecord};
 use jit_core::ttl::Ttl;
 
 use super::client::{AdminClient, SocketArg};
+use super::progress::Compilations;
 use super::{Format, Stop, block_on, policy_replay};
 use jit_assembly::compose;
 use jit_config::Config;
@@ -99,7 +100,7 @@ pub(super) struct SimulateArgs {
 }
 
 /// `NAME=VALUE`.
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),
@@ -142,7 +143,7 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
         Some(path) => {
             let config = Config::load(path)?;
             config.check_files()?;
-            let runtime = compose::runtime(&config, compose::Mode::default())?;
+            let runtime = compose::runtime(&config, compose::Mode::default(), Compilations::new(args.format))?;
             let serving = compose::serving(&config, &runtime, None, None)?.serving;
             let issuers = config.known_issuers();
             block_on(async { Ok(explain(&serving, None, &issuers, question).await?) })?

@@ -1,13 +1,11 @@
 //! `policy replay`: what a candidate would have decided, over the recorded decisions.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use jit_core::glob::Glob;
 use jit_core::ttl::Ttl;
@@ -15,6 +13,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::table;
+use super::progress::{Compilations, Line};
 use super::{Format, Stop, block_on, coloured};
 use jit_assembly::compose::{self, Mode};
 use jit_assembly::store;
@@ -40,9 +39,8 @@ answers are taken from the records. NEW.TOML is what would stand under [policies
 Exit codes: 0 nothing flips · 3 something flips, or the candidate does not answer · 1 failed, nothing to
 replay, or the same component and configuration do not answer as is recorded.";
 
-/// How often progress is shown on a terminal, and elsewhere.
+/// How often progress is shown.
 const TICK: Duration = Duration::from_millis(100);
-const LINE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub(super) struct ReplayArgs {
@@ -134,7 +132,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), Stop> {
     let filter = Filter { since: args.since, until: args.until, workload: args.workload, target: args.target };
     let replay = Arc::new(Replay { source, filter, subject });
     let begun = Instant::now();
-    let tally = block_on(watched(Arc::clone(&replay)))?;
+    let tally = block_on(watched(Arc::clone(&replay), args.format))?;
     let place = match &replay.subject {
         Subject::Candidate { place, .. } => Some(place),
         Subject::Reproduce(_) => None,
@@ -166,7 +164,8 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), Stop> {
 }
 
 fn subject(args: &ReplayArgs, config: Option<&Config>) -> anyhow::Result<Subject> {
-    let runtime = compose::runtime_of_user(config, Mode { no_memory: args.no_memory, ..Mode::default() })?;
+    let mode = Mode { no_memory: args.no_memory, ..Mode::default() };
+    let runtime = compose::runtime_of_user(config, mode, Compilations::new(args.format))?;
     let Some(component) = &args.policy else {
         let config = config.context("--reproduce needs --policy, or a broker's configuration")?;
         return Ok(Subject::Reproduce(Candidate::of_config(&runtime, config)?));
@@ -185,63 +184,33 @@ fn subject(args: &ReplayArgs, config: Option<&Config>) -> anyhow::Result<Subject
 }
 
 /// Runs on threads of its own, shows how far it is, and ends at Ctrl-C.
-async fn watched(replay: Arc<Replay>) -> anyhow::Result<jit_kit::policy_replay::report::Tally> {
+async fn watched(replay: Arc<Replay>, format: Format) -> anyhow::Result<jit_kit::policy_replay::report::Tally> {
     let progress = Arc::new(Progress::default());
     let mut work = {
         let progress = Arc::clone(&progress);
         tokio::task::spawn_blocking(move || run::run(&replay, &progress))
     };
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let shown = Watch::new();
-    let mut tick = tokio::time::interval(if shown.bar.is_some() { TICK } else { LINE });
+    let line = Line::new("read", "% of the log", format);
+    let mut tick = tokio::time::interval(TICK);
     tick.tick().await;
     loop {
         tokio::select! {
             done = &mut work => {
-                shown.end();
                 return done.context("the replay was cut off")?;
             }
             _ = interrupt.recv() => progress.stop.store(true, Ordering::Relaxed),
-            _ = tick.tick() => shown.show(&progress),
+            _ = tick.tick() => show(&line, &progress),
         }
     }
 }
 
-/// A bar on a terminal, a line now and then elsewhere.
-struct Watch {
-    bar: Option<ProgressBar>,
-}
-
-impl Watch {
-    fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {percent}% {msg} {eta}") {
-                bar.set_style(style.progress_chars("=> "));
-            }
-            bar
-        });
-        Self { bar }
-    }
-
-    fn show(&self, progress: &Progress) {
-        let of = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
-        let (position, total, decisions) = (of(&progress.position), of(&progress.total), of(&progress.decisions));
-        match &self.bar {
-            Some(bar) => {
-                bar.set_length(total);
-                bar.set_position(position);
-                bar.set_message(format!("{decisions} decisions"));
-            }
-            None => eprintln!("{} % of the log, {decisions} decisions", position.saturating_mul(100) / total.max(1)),
-        }
-    }
-
-    fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
+/// How far the log is read.
+fn show(line: &Line, progress: &Progress) {
+    let of = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+    let (position, total, decisions) = (of(&progress.position), of(&progress.total), of(&progress.decisions));
+    let percent = position.saturating_mul(100) / total.max(1);
+    line.show(percent, Some(100), &format!("({decisions} decisions)"));
 }
 
 fn for_people(report: &Report, with_candidate: bool, took: Duration) -> String {

@@ -105,6 +105,11 @@ impl Fixture {
         self.connection_table().is_some_and(|table| table.contains_key("password") || table.contains_key("secrets"))
     }
 
+    /// The URL of its connection, as it is written.
+    pub(super) fn url(&self) -> Option<&str> {
+        self.connection_table()?.get("url")?.as_str()
+    }
+
     fn connection_table(&self) -> Option<&Table> {
         self.table.get("connections")?.get(self.connection.as_ref()?)?.as_table()
     }

@@ -10,6 +10,7 @@
 //! A case is one function below [`cases`] and one row there.
 
 pub mod cases;
+pub mod clean;
 pub mod fixture;
 pub mod gate;
 pub mod login;
@@ -18,9 +19,11 @@ mod set_up;
 pub mod stand;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use jit_runtime::CompileWatch;
 
 use cases::{CASES, Case};
 use fixture::Fixture;
@@ -41,18 +44,25 @@ pub trait Progress {
     fn ended(&self, result: &CaseResult);
 }
 
-/// Runs the cases whose names contain one of `only` (all of them when it is empty).
+/// Runs the cases whose names contain one of `only` (all of them when it is empty). `watch` hears whether the component
+/// is compiled.
 ///
 /// # Errors
 /// When the component, the fixture or the backend is not fit to begin with. A case that fails is
 /// no error: it is in the report.
-pub async fn run(component: &Path, fixture: &Path, only: &[String], progress: &dyn Progress) -> Result<Report> {
+pub async fn run(
+    component: &Path,
+    fixture: &Path,
+    only: &[String],
+    progress: &dyn Progress,
+    watch: Arc<dyn CompileWatch>,
+) -> Result<Report> {
     let chosen: Vec<&Case> =
         CASES.iter().filter(|case| only.is_empty() || only.iter().any(|part| case.name.contains(part))).collect();
     ensure!(!chosen.is_empty(), "no case has that in its name; `--list` shows them");
     let fixture = Fixture::load(fixture)?;
     let scratch = Scratch::new()?;
-    let stand = Stand::set_up(component, &fixture, &scratch.0).await?;
+    let stand = Stand::set_up(component, &fixture, &scratch.0, watch).await?;
     // Before the first of many cases waits for it.
     stand.must_reach_the_backend().await?;
     let description = stand.driver.description();

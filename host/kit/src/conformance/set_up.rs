@@ -1,14 +1,18 @@
 //! From a component and a fixture to a [`Stand`].
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use jit_core::account::{AccountPrefix, Mark};
+use jit_core::account::AccountPrefix;
 use jit_core::driver::{Feature, RoleView, TargetView};
 use jit_core::name::TargetName;
 use jit_core::trace::OnBehalf;
-use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane, Plugin, PluginSpec, Runtime};
+use jit_runtime::{CompileWatch, Connection, DriverPlugin, DriverScope, Lane, Plugin, PluginSpec, Runtime};
+use tokio::net::TcpStream;
 
+use super::clean::mark_of;
 use super::fixture::{Fixture, Variant};
 use super::gate::Gate;
 use super::login::Login;
@@ -19,21 +23,31 @@ use jit_config::Config;
 /// How the names of the kit's accounts begin. Short: some backends take 20 bytes.
 const PREFIX: &str = "jk-";
 
+/// How long a server on this machine may take to accept a connection.
+const LISTENS: Duration = Duration::from_secs(5);
+
 impl Stand {
-    /// Loads the driver and connects it to the fixture's backend.
+    /// Loads the driver and connects it to the fixture's backend. `watch` hears whether the driver is compiled.
     ///
     /// # Errors
     /// With what is wrong with the component, the fixture or its files.
-    pub async fn set_up(component: &Path, fixture: &Fixture, scratch: &Path) -> Result<Self> {
+    pub async fn set_up(
+        component: &Path,
+        fixture: &Fixture,
+        scratch: &Path,
+        watch: Arc<dyn CompileWatch>,
+    ) -> Result<Self> {
         let gate = match &fixture.loopback {
-            Some((host, port)) => Some(Gate::open_before(host, *port).await?),
+            Some((host, port)) => {
+                // Behind the gate it would look like an answer that was lost.
+                must_listen(host, *port, fixture.connection.as_deref().unwrap_or_default()).await?;
+                Some(Gate::open_before(host, *port).await?)
+            }
             None => None,
         };
         let variant = gate.as_ref().map_or(Variant::Direct, |gate| Variant::Through(gate.port));
-        let mut config = fixture.config(component, variant)?;
-        // A driver with an interpreter in it takes long to compile: once, and not in every run.
-        config.plugin_limits.cache_dir = Some(compose::compiled_by_user().unwrap_or_else(|_| scratch.join("cache")));
-        let runtime = compose::runtime(&config, Mode::default())?;
+        let config = fixture.config(component, variant)?;
+        let runtime = compose::runtime_of_user(Some(&config), Mode::default(), watch)?;
         let driver = load(&runtime, component)?;
         let (name, target) = config.targets.iter().next().context("the fixture has no target")?;
         let roles: Vec<RoleView> = target
@@ -87,7 +101,7 @@ impl Stand {
         Ok(Self {
             target: TargetView { name: TargetName::new(name.as_str())?, config: target.config.to_string() },
             prefix: AccountPrefix::try_from(PREFIX.to_owned()).map_err(|error| anyhow!("{error}"))?,
-            mark: Mark::generate(),
+            mark: mark_of(fixture),
             many_accounts: expectations.many_accounts,
             without,
             driver,
@@ -107,6 +121,18 @@ impl Stand {
             roles,
             seen: Seen::default(),
         })
+    }
+}
+
+/// Whether something listens at the backend's address.
+///
+/// # Errors
+/// With the address, where it comes from, and what the system says.
+async fn must_listen(host: &str, port: u16, connection: &str) -> Result<()> {
+    let place = format!("nothing answers on {host}:{port}, which is the url of [connections.{connection}]");
+    match tokio::time::timeout(LISTENS, TcpStream::connect((host, port))).await {
+        Ok(connected) => connected.map(drop).context(place),
+        Err(_) => bail!("{place}: no connection within {} s", LISTENS.as_secs()),
     }
 }
 

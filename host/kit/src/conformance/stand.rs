@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
-use jit_core::account::{AccountPrefix, Mark};
+use jit_core::account::{AccountName, AccountPrefix, Mark};
 use jit_core::driver::{AccountState, AccountView, Feature, Issued, RoleView, RotationStep, TargetView};
 use jit_core::id::LeaseId;
 use jit_core::outcome::{Outcome, Refusal};
@@ -194,6 +194,16 @@ impl Stand {
     /// A new account of the kit's own, for an hour.
     pub fn account(&self) -> AccountView {
         self.account_for("conformance", LIFE)
+    }
+
+    /// Whether a run with this fixture made the account of that name.
+    pub(super) fn made(&self, name: &str) -> bool {
+        self.prefix.owns(&self.mark, name)
+    }
+
+    /// An account of an earlier run, of which only the name is known.
+    pub(super) fn known_by_name(&self, name: AccountName) -> AccountView {
+        AccountView { name, expires_at: now(), ..self.account() }
     }
 
     /// A new account that lives for so many seconds.

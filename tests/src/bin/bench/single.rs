@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use jit_core::policy::{Operation, PolicyRequest, Verdict};
-use jit_runtime::{ConfiguredPolicy, Limits, PluginSpec, Runtime, RuntimeOptions};
+use jit_runtime::{ConfiguredPolicy, Limits, LogCompilations, PluginSpec, Runtime, RuntimeOptions};
 use serde::Serialize;
 use serde_json::json;
 
@@ -144,6 +144,7 @@ pub(crate) fn evaluations(folders: &[&Path], count: usize) -> Result<Vec<Evaluat
         limits: Limits::default(),
         max_concurrent_calls: 128,
         remember: true,
+        watch: std::sync::Arc::new(LogCompilations),
     };
     let runtime = Runtime::new(options)?;
     let request = request();

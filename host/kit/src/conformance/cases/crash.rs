@@ -31,7 +31,8 @@ macro_rules! at_each_answer {
             return leave_out("this call asks the backend nothing: the account stands");
         }
         ensure!(cuts > 0, "no answer was lost: the call does not reach the backend through the gate");
-        Ok(format!("cut off at {cuts} places"))
+        let places = if cuts == 1 { "place" } else { "places" };
+        Ok(format!("cut off at {cuts} {places}"))
     }};
 }
 
