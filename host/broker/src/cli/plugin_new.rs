@@ -92,7 +92,7 @@ pub(super) fn run(args: &NewArgs) -> Result<(), Stop> {
     let plugin = NewPlugin { name: args.name.clone(), kind: args.kind(), language, sdk: args.sdk.clone() };
     let folder = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
     let created = create(&plugin, &folder)?;
-    println!("{}: a {} in {language}", created.folder.display(), plugin.kind);
+    println!("{}: {} in {language}", created.folder.display(), plugin.kind.with_article());
     for file in &created.files {
         println!("  {file}");
     }
@@ -103,11 +103,15 @@ pub(super) fn run(args: &NewArgs) -> Result<(), Stop> {
     println!("  jit-broker plugin check {component}");
     match plugin.kind {
         Kind::Policy => println!("  jit-broker plugin test --policy {component} --cases cases.toml"),
-        Kind::Context => {}
-        _ => println!(
-            "  jit-broker plugin test --driver {component} --fixture fixture.toml   # docs/drivers/conformance.md"
-        ),
+        Kind::Context | Kind::BareDriver => {}
+        _ => println!("  jit-broker plugin test --driver {component} --fixture fixture.toml"),
     }
-    println!("README.md says how a broker loads it.");
+    if matches!(plugin.kind, Kind::SqlDriver | Kind::LdapDriver | Kind::HttpDriver) {
+        println!(
+            "fixture.toml has to name your test server first; README.md says how, and how a broker loads the driver."
+        );
+    } else {
+        println!("README.md says how a broker loads it.");
+    }
     Ok(())
 }

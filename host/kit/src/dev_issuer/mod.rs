@@ -5,7 +5,7 @@
 //! verifies any issuer's: by discovery and key set.
 //!
 //! ```text
-//! TOKEN=$(curl -s 'http://127.0.0.1:8701/token?workload=payment-service')
+//! TOKEN=$(curl -s 'http://127.0.0.1:8701/token?workload=payment-service&claim.tier=batch')
 //! curl -s http://127.0.0.1:8701/token -H 'content-type: application/json' \
 //!      -d '{"workload": "payment-service", "namespace": "shop", "claims": {"env": "prod"}}'
 //! curl -s -X POST 'http://127.0.0.1:8701/rotate?drop=1'
@@ -77,8 +77,8 @@ pub enum DevIssuerError {
     Request(String),
 }
 
-/// What token to make. As JSON it is the body of `POST /token`; without `claims` also the query of
-/// `GET /token`.
+/// What token to make. As JSON it is the body of `POST /token`. In the query of `GET /token` a claim is
+/// `claim.NAME=TEXT`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
@@ -356,12 +356,38 @@ async fn key_set(State(issuer): State<DevIssuer>, headers: HeaderMap) -> Respons
     ([(header::CONTENT_TYPE, KEY_SET)], json!({"keys": published}).to_string()).into_response()
 }
 
+/// A claim in a query begins with this.
+const CLAIM: &str = "claim.";
+
+/// The request that a query is: texts only, each once.
+fn of_query(pairs: Vec<(String, String)>) -> Result<TokenRequest, DevIssuerError> {
+    let (mut fields, mut claims) = (Map::new(), Map::new());
+    for (name, value) in pairs {
+        let (into, key) = match name.strip_prefix(CLAIM) {
+            Some(claim) => (&mut claims, claim),
+            None if name == "claims" => {
+                let problem = "write each claim as claim.NAME=TEXT, or POST the request as JSON";
+                return Err(DevIssuerError::Request(problem.to_owned()));
+            }
+            None => (&mut fields, name.as_str()),
+        };
+        if value.len() > MAX_TEXT || key.is_empty() || key.len() > MAX_TEXT {
+            return Err(DevIssuerError::Request(format!("`{name}` and its value must have 1 to {MAX_TEXT} bytes")));
+        }
+        if into.insert(key.to_owned(), Value::String(value)).is_some() {
+            return Err(DevIssuerError::Request(format!("`{name}` is given twice")));
+        }
+    }
+    fields.insert("claims".to_owned(), Value::Object(claims));
+    serde_json::from_value(Value::Object(fields)).map_err(|error| DevIssuerError::Request(error.to_string()))
+}
+
 async fn token_as_text(
     State(issuer): State<DevIssuer>,
-    request: Result<Query<TokenRequest>, QueryRejection>,
+    request: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, DevIssuerError> {
-    let Query(request) = request.map_err(|e| DevIssuerError::Request(e.body_text()))?;
-    let token = issuer.mint(&request)?;
+    let Query(pairs) = request.map_err(|e| DevIssuerError::Request(e.body_text()))?;
+    let token = issuer.mint(&of_query(pairs)?)?;
     let body = format!("{}\n", token.expose_secret());
     Ok(([(header::CACHE_CONTROL, "no-store")], body).into_response())
 }

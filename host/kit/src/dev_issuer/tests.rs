@@ -80,6 +80,9 @@ async fn its_tokens_are_verified_like_any_issuers() {
     let verified = identity.verify(bearer(reply["token"].as_str().unwrap())).await.unwrap();
     let seen: Vec<_> = verified.attributes.values().map(String::as_str).collect();
     assert_eq!(seen, ["prod", "shop", "a-1", "blue"]);
+    let query = "/token?workload=a&namespace=shop&pod=a-1&env=prod&claim.team=blue";
+    let (_, token) = text(dev.get(query)).await;
+    assert_eq!(identity.verify(bearer(&token)).await.unwrap().attributes, verified.attributes);
 
     dev.stop.cancel();
     dev.task.await.unwrap().unwrap();
@@ -116,6 +119,10 @@ async fn bad_requests_are_told_why() {
         ("?workload=a&ttl=2d", "`ttl`"),
         ("?workload=a&ttl=-1", "must be a duration such as"),
         ("?workload=a&admin=true", "admin"),
+        ("?workload=a&workload=b", "`workload` is given twice"),
+        ("?workload=a&claims=team", "claim.NAME=TEXT"),
+        ("?workload=a&claim.=x", "`claim.`"),
+        ("?workload=a&claim.iss=x", "`iss`"),
     ] {
         let (status, reply) = text(dev.get(&format!("/token{query}"))).await;
         assert_eq!(status, 400, "{query}");
