@@ -21,6 +21,7 @@ mod cli; // needs: nothing else
 mod client; // needs: nothing else
 mod client_faults; // needs: nothing else
 mod client_mysql; // needs: mysql
+mod compiled_once; // needs: nothing else
 mod concurrency; // needs: nothing else
 mod conformance; // needs: all servers
 mod conjur_server; // needs: nothing else
@@ -28,6 +29,7 @@ mod connections; // needs: nothing else
 mod contexts; // needs: nothing else
 mod decisions; // needs: nothing else
 mod deploy; // needs: ingredients
+mod dev; // needs: nothing else
 mod examples; // needs: ingredients
 mod external; // needs: nothing else
 mod faults; // needs: nothing else
@@ -41,6 +43,7 @@ mod languages_contexts; // needs: languages
 mod languages_drivers; // needs: languages, openbao
 mod leases; // needs: nothing else
 mod migration; // needs: nothing else
+mod new_drivers; // needs: ldap
 mod observed; // needs: nothing else
 mod operators; // needs: nothing else
 mod outage; // needs: nothing else

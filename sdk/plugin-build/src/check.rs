@@ -214,7 +214,7 @@ fn beyond_its_kind(contract: &Contract, kind: Kind, name: &str) -> Vec<Problem> 
         .filter(|name| !is_allowed(name))
         .map(|name| {
             Problem::new(
-                format!("it imports `{name}`, which a {kind} is not offered"),
+                format!("it imports `{name}`, which {} is not offered", kind.with_article()),
                 match (kind, own_interface(name)) {
                     (Kind::BareDriver, Some(("sql", _))) => {
                         "export `statements` too: then it is an SQL driver".to_owned()

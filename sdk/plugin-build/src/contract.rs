@@ -61,6 +61,18 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Its name with its article: "a policy", "an SQL driver".
+    #[must_use]
+    pub fn with_article(self) -> String {
+        let article = match self {
+            Self::SqlDriver | Self::HttpDriver | Self::LdapDriver => "an",
+            Self::Policy | Self::Context | Self::BareDriver => "a",
+        };
+        format!("{article} {self}")
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

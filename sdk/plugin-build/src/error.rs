@@ -79,6 +79,16 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// No such project can be written.
+    #[error(
+        "{kind} cannot be written in {language}: policies, context providers and drivers of HTTP backends can. Write it with --lang rust"
+    )]
+    NoTemplate {
+        /// The kind, with its article.
+        kind: String,
+        /// The language.
+        language: String,
+    },
     /// A core module could not be made into a component.
     #[error("plugin `{plugin}` cannot be made into a component: {reason}")]
     Encode {

@@ -41,7 +41,7 @@ pub fn granted(contract: &Contract, grants: &[String]) -> Vec<Problem> {
     let beyond = grants.iter().filter_map(|grant| {
         let kind = kind.filter(|kind| !words(*kind).any(|word| word == grant))?;
         Some(Problem::new(
-            format!("it is a {kind}, which cannot be granted \"{grant}\""),
+            format!("it is {}, which cannot be granted \"{grant}\"", kind.with_article()),
             format!(
                 "take \"{grant}\" out of `grants`; there is for it: {}",
                 words(kind).collect::<Vec<_>>().join(", ")

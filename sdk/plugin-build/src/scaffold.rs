@@ -13,6 +13,8 @@ use crate::{Error, Kind, Language, cache::create_folder, embedded, host_contract
 
 /// Where the Rust SDK stands in a new project: below it as in this source tree, since it reads `../../wit`.
 const VENDORED: &str = "vendor/jit-plugin";
+/// What the conformance kit has to know of a driver's backend.
+const FIXTURE: &str = "fixture.toml";
 /// The crates that the Rust SDK consists of.
 const SDK_CRATES: [&str; 2] = ["sdk/contract", "sdk/plugin"];
 /// How a template's manifest refers to the SDK of this source tree.
@@ -73,12 +75,7 @@ impl Template {
             (Language::JavaScript, Kind::Context) => ("sdk/js/template/context", "my-facts"),
             (Language::JavaScript, Kind::HttpDriver) => ("sdk/js/template/http-driver", "my-http-driver"),
             (Language::Python | Language::JavaScript, kind) => {
-                return Err(Error::Package {
-                    package: format!("a {kind} in {language}"),
-                    reason: "in Python and JavaScript there are policies, context providers and drivers of HTTP \
-                             backends (--world http): write the others with --lang rust"
-                        .to_owned(),
-                });
+                return Err(Error::NoTemplate { kind: kind.with_article(), language: language.to_string() });
             }
         };
         Ok(Self { folder, name })
@@ -126,6 +123,10 @@ pub fn create(plugin: &NewPlugin, folder: &Path) -> Result<Created, Error> {
     }
     if plugin.language == Language::Rust {
         write(folder, "Cargo.lock", embedded::GUEST_LOCK)?;
+    } else if plugin.kind == Kind::HttpDriver {
+        // What the kit has to know of a server is the same in each language.
+        write(folder, FIXTURE, embedded::file(&format!("sdk/plugin/template/http-driver/{FIXTURE}")))?;
+        files.push(FIXTURE.to_owned());
     }
     files.sort();
     let (unit_tests, component) = match plugin.language {
@@ -257,6 +258,8 @@ mod tests {
             assert!(created.files.iter().any(|file| file == "README.md"), "{kind} in {language}");
             assert!(created.files.iter().any(|file| file == ".gitignore"), "{kind} in {language}");
             assert!(created.files.len() >= 4, "{kind} in {language}: {:?}", created.files);
+            let for_the_kit = matches!(kind, Kind::SqlDriver | Kind::HttpDriver | Kind::LdapDriver);
+            assert_eq!(created.files.iter().any(|file| file == FIXTURE), for_the_kit, "{kind} in {language}");
             assert_eq!(crate::language(folder.path()).unwrap(), language);
             for file in &created.files {
                 let text = fs::read_to_string(folder.path().join(file)).unwrap();

@@ -97,7 +97,7 @@ pub use config::{ConfigProblem, Name, Seconds};
 pub use context::Context;
 pub use driver::{
     Account, AccountPage, AccountState, BareDriver, Description, Feature, Issued, OwnedSecret, Role, RotationStep,
-    Secret, Target,
+    Secret, Target, of_role,
 };
 pub use error::{Error, Retry};
 pub use http::Http;

@@ -72,6 +72,18 @@ impl People {
         Ok(Self { address, token, handle })
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The token of who administers it.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// A fixture for it. `mistake` is the driver's; `login` is the section `[conformance.login]`, if there is one.
     ///
     /// # Errors

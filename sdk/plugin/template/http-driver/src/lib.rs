@@ -3,7 +3,7 @@
 //! A place to begin from: it speaks an API that any test server can play. The requests go to the connection's
 //! URL; its token is a secret of the connection that the host puts into the header and this driver never sees.
 
-use jit_plugin::http::{Body, Method, Part, Request, Response};
+use jit_plugin::http::{Body, HttpError, Method, Part, Request, Response};
 use jit_plugin::{
     Account, AccountPage, AccountState, Description, Error, Feature, Http, HttpDriver, Issued, Role, Secret, Target,
 };
@@ -34,7 +34,12 @@ pub struct MyHttpDriver;
 fn send(http: &mut dyn Http, request: Request<'_>) -> Result<Response, Error> {
     let token = http.credential(TOKEN).map_err(Error::Other)?;
     let request = request.header("authorization", [Part::Text("Bearer "), Part::Secret(token.borrow())]);
-    let response = http.send(&request)?;
+    let response = match http.send(&request) {
+        Ok(response) => response,
+        // A question whose answer was lost can be asked again: nothing was changed.
+        Err(HttpError::Unknown(reason)) if !request.changes => return Err(Error::retryable(reason)),
+        Err(error) => return Err(error.into()),
+    };
     match response.status {
         200..=299 => Ok(response),
         404 => Err(Error::NotFound),
@@ -70,6 +75,12 @@ impl HttpDriver for MyHttpDriver {
         account: &Account,
         password: Secret<'_>,
     ) -> Result<Issued, Error> {
+        // A question first: while the server is away, nothing is then in doubt.
+        match send(http, Request::new(Method::Get, ["users", &account.name])) {
+            Ok(_) => return Err(Error::Conflict(account.name.clone())),
+            Err(Error::NotFound) => {}
+            Err(error) => return Err(error),
+        }
         // The expiry is set in the same step: whatever happens to the broker, the account dies.
         let user = json!({ "name": account.name, "group": role.config.group, "expires_at": account.expires_at, "password": "" });
         let body = Body::Json(user, vec![("/password", password)]);
@@ -133,8 +144,10 @@ mod tests {
         RoleConfig { group: "readers".to_owned() }
     }
 
+    /// Knows no account, and answers so to whatever changes something.
     fn answers(status: u16) -> FakeHttp<'static> {
-        FakeHttp::new(move |_| Ok(Reply::json(status, &json!({})))).with_credential(TOKEN, "the-brokers-token")
+        FakeHttp::new(move |sent| Ok(Reply::json(if sent.changes { status } else { 404 }, &json!({}))))
+            .with_credential(TOKEN, "the-brokers-token")
     }
 
     #[test]
@@ -142,12 +155,35 @@ mod tests {
         let mut http = answers(201);
         MyHttpDriver::create(&mut http, &target(HERE), &role(group()), &account("v-a", 1_800_000_000), secret("pw"))
             .expect("it is made");
-        let [sent] = &http.sent[..] else { panic!("{:?}", http.sent) };
+        let [asked, sent] = &http.sent[..] else { panic!("{:?}", http.sent) };
+        assert_eq!((asked.line().as_str(), asked.changes), ("GET /users/v-a", false));
         assert_eq!((sent.line().as_str(), sent.changes), ("POST /users", true));
         assert_eq!(sent.json()["expires_at"], 1_800_000_000);
         // Placed by the host: the driver has only handles.
         assert_eq!(sent.json()["password"], "<pw>");
         assert_eq!(sent.header("authorization"), Some("Bearer <the-brokers-token>"));
+    }
+
+    #[test]
+    fn a_name_that_exists_is_a_conflict_and_nothing_is_sent_to_it() {
+        let mut http = FakeHttp::new(|_| Ok(Reply::json(200, &json!({})))).with_credential(TOKEN, "the-brokers-token");
+        let made = MyHttpDriver::create(&mut http, &target(HERE), &role(group()), &account("v-a", 2), secret("pw"));
+        assert!(matches!(made, Err(Error::Conflict(_))));
+        assert_eq!(http.lines(), ["GET /users/v-a"]);
+    }
+
+    #[test]
+    fn a_lost_answer_leaves_a_doubt_only_where_something_may_have_changed() {
+        let lost = |when_changing: bool| {
+            let mut http = FakeHttp::new(move |sent| match sent.changes == when_changing {
+                true => Err(HttpError::Unknown("lost".to_owned())),
+                false => Ok(Reply::json(404, &json!({}))),
+            })
+            .with_credential(TOKEN, "the-brokers-token");
+            MyHttpDriver::create(&mut http, &target(HERE), &role(group()), &account("v-a", 2), secret("pw")).map(|_| ())
+        };
+        assert!(matches!(lost(true), Err(Error::OutcomeUnknown(_))));
+        assert!(matches!(lost(false), Err(Error::Retryable(_))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A place to begin from. An expiry of the directory's own (BACKSTOP) depends on its overlays: the
 //! driver that comes with the broker shows how to use them.
 
-use jit_plugin::ldap::{Change, ChangeKind, Condition, Name, Query, Scope, Value};
+use jit_plugin::ldap::{Change, ChangeKind, Condition, LdapError, Name, Query, Scope, Value};
 use jit_plugin::{
     Account, AccountPage, AccountState, Description, Encoding, Error, Feature, Issued, Ldap, LdapDriver, Role, Secret,
     Target,
@@ -91,10 +91,15 @@ impl LdapDriver for MyLdapDriver {
         }
         // Cut off here, the account is there without a right; the host knows its name and removes it.
         match ldap.modify(&Name::of(&role.config.group), &membership(ChangeKind::Add, &name)) {
-            Err(error) if error.code() == Some(TYPE_OR_VALUE_EXISTS) => {}
-            joined => joined?,
+            Ok(()) => Ok(Issued::default()),
+            Err(error) if error.code() == Some(TYPE_OR_VALUE_EXISTS) => Ok(Issued::default()),
+            Err(LdapError::Unknown(reason)) => Err(Error::OutcomeUnknown(reason)),
+            // A refusal says that nothing is left, so the first step is taken back.
+            Err(error) => match ldap.delete(&name) {
+                Ok(()) => Err(error.into()),
+                Err(_) => Err(Error::OutcomeUnknown("the account is there and has no group".to_owned())),
+            },
         }
-        Ok(Issued::default())
     }
 
     fn renew(
@@ -176,6 +181,23 @@ mod tests {
             .expect("it is made");
         assert_eq!(ldap.steps(), ["add uid=v-a,ou=jit", "modify cn=readers"]);
         assert!(ldap.operations[0].has("userPassword: secret:pw:"), "{:?}", ldap.operations[0]);
+    }
+
+    #[test]
+    fn what_is_refused_leaves_nothing_and_what_cannot_be_taken_back_is_in_doubt() {
+        let create = |deleted: u32| {
+            let mut ldap = FakeLdap::new(move |operation| match operation.verb {
+                "modify" => Err(refused(NO_SUCH_OBJECT)),
+                "delete" if deleted != 0 => Err(refused(deleted)),
+                _ => Ok(vec![]),
+            });
+            let made =
+                MyLdapDriver::create(&mut ldap, &target(here()), &role(group()), &account("v-a", 2), secret("pw"));
+            assert_eq!(ldap.steps().last().map(String::as_str), Some("delete uid=v-a,ou=jit"));
+            made.map(|_| ())
+        };
+        assert!(matches!(create(0), Err(Error::Refused(_))));
+        assert!(matches!(create(51), Err(Error::OutcomeUnknown(_))));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The driver my-sql-driver: accounts in PostgreSQL, members of one role each.
 //!
-//! A place to begin from. What it leaves out (objects that an account owns, sessions in other
-//! databases, groups that are missing) is in the drivers that come with the broker, and the conformance kit finds it.
+//! A place to begin from. It keeps the contract on the database that `setup.sql` makes: `plugin test` with
+//! `fixture.toml` shows it. What it leaves out (objects that an account owns, rights that are granted to the account
+//! itself) is in the drivers that come with the broker.
 
 use jit_plugin::{
     Account, AccountPage, AccountState, Description, Encoding, Error, Feature, Issued, Param, Role, Secret, Sql,
@@ -20,11 +21,13 @@ jit_plugin::statements! {
     /// name
     LOCK = "ALTER ROLE {} NOLOGIN";
     /// name
-    END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {}";
+    END_SESSIONS = "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = {}";
     /// name
     DROP = "DROP ROLE {}";
     /// name
     INSPECT = "SELECT rolcanlogin::text, extract(epoch FROM rolvaliduntil)::bigint::text FROM pg_roles WHERE rolname = {}";
+    /// group
+    KNOWN = "SELECT rolname FROM pg_roles WHERE rolname = {}";
     /// prefix, the last name of the page before
     LIST = "SELECT rolname FROM pg_roles WHERE starts_with(rolname, {}) AND rolname > {} ORDER BY rolname";
 }
@@ -33,6 +36,8 @@ jit_plugin::statements! {
 const DUPLICATE: &str = "42710";
 /// SQLSTATE: there is no such object.
 const UNDEFINED: &str = "42704";
+/// SQLSTATE: somebody else holds the row, longer than the host waits.
+const LOCKED: &str = "55P03";
 /// Names on a page.
 const PAGE: u32 = 500;
 
@@ -64,11 +69,16 @@ impl SqlDriver for MySqlDriver {
         Description::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), 63, &features)
     }
 
-    fn validate(_: &mut dyn Sql, _: &Target<TargetConfig>, roles: &[Role<RoleConfig>]) -> Result<(), Error> {
-        match roles.iter().find(|role| role.config.group.is_empty()) {
-            Some(role) => Err(Error::invalid_config(format!("roles.{}.group", role.name), "is empty: name a role")),
-            None => Ok(()),
+    fn validate(sql: &mut dyn Sql, _: &Target<TargetConfig>, roles: &[Role<RoleConfig>]) -> Result<(), Error> {
+        for role in roles {
+            let group = &role.config.group;
+            let known = sql.query(None, &KNOWN.with([Param::Literal(group)]), 1).map_err(|error| error.of_read())?;
+            if known.rows.is_empty() {
+                let message = format!("the server has no role {group:?}: CREATE ROLE it, NOLOGIN");
+                return Err(Error::invalid_config(format!("roles.{}.group", role.name), message));
+            }
         }
+        Ok(())
     }
 
     fn create(
@@ -107,11 +117,23 @@ impl SqlDriver for MySqlDriver {
 
     fn revoke(sql: &mut dyn Sql, _: &Target<TargetConfig>, account: &Account) -> Result<(), Error> {
         // Locked first and committed: no new session comes while the old ones are ended.
-        match sql.execute(None, &[LOCK.with([Param::Ident(&account.name)])]) {
+        let lock = |sql: &mut dyn Sql| sql.execute(None, &[LOCK.with([Param::Ident(&account.name)])]);
+        let end_sessions = |sql: &mut dyn Sql| sql.execute(None, &[END_SESSIONS.with([Param::Literal(&account.name)])]);
+        let locked = match lock(sql) {
+            // The account itself may hold its row: without its sessions it does not.
+            Err(error) if error.code() == Some(LOCKED) => {
+                end_sessions(sql)?;
+                lock(sql)
+            }
+            other => other,
+        };
+        match locked {
             Err(error) if error.code() == Some(UNDEFINED) => return Ok(()),
             other => other?,
         }
-        sql.query(None, &END_SESSIONS.with([Param::Literal(&account.name)]), PAGE)?;
+        end_sessions(sql)?;
+        // A login that was under way shows a moment later.
+        end_sessions(sql)?;
         match sql.execute(None, &[DROP.with([Param::Ident(&account.name)])]) {
             Err(error) if error.code() == Some(UNDEFINED) => Ok(()),
             other => Ok(other?),
@@ -183,7 +205,15 @@ mod tests {
         assert_eq!(MySqlDriver::revoke(&mut nobody, &target(HERE), &account("v-a", 2)), Ok(()));
         let mut sql = FakeSql::new(ALL, |_| Ok(vec![]));
         assert_eq!(MySqlDriver::revoke(&mut sql, &target(HERE), &account("v-a", 2)), Ok(()));
-        assert!(sql.templates()[0].ends_with("NOLOGIN") && sql.templates()[2].starts_with("DROP"));
+        assert!(sql.templates()[0].ends_with("NOLOGIN") && sql.templates()[3].starts_with("DROP"));
+    }
+
+    #[test]
+    fn a_role_that_the_server_does_not_have_is_refused() {
+        let mut nobody = FakeSql::new(ALL, |_| Ok(vec![]));
+        assert!(MySqlDriver::validate(&mut nobody, &target(HERE), &[role(group())]).is_err());
+        let mut known = FakeSql::new(ALL, |_| Ok(vec![vec![Some("readers".to_owned())]]));
+        assert_eq!(MySqlDriver::validate(&mut known, &target(HERE), &[role(group())]), Ok(()));
     }
 
     #[test]
