@@ -134,6 +134,84 @@ async fn secrets_are_placed_where_they_are_to_stand() {
     assert_eq!(seen[2].body, format!("<{PASSWORD}>"));
 }
 
+/// Whether `text` is what RabbitMQ would take as the hash of the password: salt of 4 bytes, and SHA-256 of both.
+fn is_salted(text: &str, password: &str) -> bool {
+    let Ok(bytes) = STANDARD.decode(text) else { return false };
+    let Some((salt, sum)) = bytes.split_at_checked(4) else { return false };
+    let salted = [salt, password.as_bytes()].concat();
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &salted).as_ref() == sum
+}
+
+#[tokio::test]
+async fn basic_and_hashes_arrive_and_the_driver_sees_neither_password_nor_hash() {
+    // A backend that quotes everything back that it was sent.
+    let backend = Backend::start(|seen| reply(200, format!("{:?} {}", seen.headers, seen.body))).await;
+    let source = Source::new("brokers-canary");
+    let mut options = options(&backend.url);
+    options.secrets = [("admin".to_owned(), source.shared())].into();
+    let (bench, connection) = (bench(), connection(options));
+    let driver = bench.driver("driver-http");
+    let send = json!({
+        "method": "put", "path": ["users", "v-a"],
+        "headers": [["authorization", [{ "basic": ["admin", "a"] }]], ["x-hex", [{ "hex": "password" }]]],
+        "json": { "password_hash": "", "plain": "", "stretched": "" },
+        "secrets": [
+            ["/password_hash", { "salted": "password" }],
+            ["/plain", "password"],
+            ["/stretched", { "bcrypt": ["password", 4] }],
+        ],
+    });
+    let steps = json!([{ "credential": { "name": "admin", "as": "a" } }, { "send": send }]);
+    let told = run(&driver, &connection, steps).await;
+    let seen = backend.last();
+    let sent: Value = serde_json::from_str(&seen.body).unwrap();
+    let basic = format!("Basic {}", STANDARD.encode("admin:brokers-canary"));
+    assert_eq!(seen.header("authorization"), Some(basic.as_str()));
+    let hex: String = PASSWORD.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(seen.header("x-hex"), Some(hex.as_str()));
+    let [hash, stretched] = ["password_hash", "stretched"].map(|member| sent[member].as_str().unwrap().to_owned());
+    assert!(is_salted(&hash, PASSWORD), "{hash}");
+    assert!(stretched.starts_with("$2b$04$") && stretched.len() == 60, "{stretched}");
+    assert_eq!(sent["plain"], PASSWORD);
+    // The answer quoted all of it.
+    assert_eq!(told.seen[1]["status"], 200, "{}", told.text);
+    for secret in [basic.as_str(), "canary", &hex, &hash, &stretched] {
+        assert!(!told.text.contains(secret), "{secret}: {}", told.text);
+    }
+    assert!(told.text.contains("***"), "{}", told.text);
+    assert_eq!(bench.runtime.handles_left_behind(), 0);
+}
+
+#[tokio::test]
+async fn hashes_of_others_are_taken_out_of_a_list() {
+    let rows = r#"[{"name":"a","password_hash":"canary-1"},{"name":"b","password_hash":"canary-2"}]"#;
+    let backend = Backend::start(move |_| reply(200, rows)).await;
+    let bench = bench();
+    let send = json!({ "path": ["users"], "withhold": ["/*/password_hash"] });
+    let told = one(&bench.driver("driver-http"), options(&backend.url), send).await;
+    assert!(!told.text.contains("canary"), "{}", told.text);
+    let body: Value = serde_json::from_str(told.seen[0]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(body, json!([{ "name": "a", "password_hash": null }, { "name": "b", "password_hash": null }]));
+    assert_eq!(told.seen[0]["withheld"], json!([false]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_encoded_is_not_sent() {
+    let backend = Backend::start(|_| reply(200, "ok")).await;
+    let (bench, connection) = (bench(), connection(options(&backend.url)));
+    let driver = bench.driver("driver-http");
+    for (part, says) in [
+        (json!({ "basic": ["a:b", "password"] }), "no colon"),
+        (json!({ "bcrypt": ["password", 31] }), "a cost of bcrypt is 4 to 12"),
+    ] {
+        let send = json!({ "method": "post", "headers": [["authorization", [part]]], "changes": true });
+        let told = run(&driver, &connection, json!([{ "send": send }])).await;
+        let text = error(&told, "denied");
+        assert!(text.contains(says) && !told.may_have_changed, "{}", told.text);
+    }
+    assert_eq!(backend.count(), 0);
+}
+
 /// All ways in which a backend could quote a secret back.
 fn quoted(secret: &str) -> String {
     let json = serde_json::to_string(secret).unwrap();

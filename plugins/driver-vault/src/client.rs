@@ -238,7 +238,8 @@ impl<'c> Vault<'c> {
         path.push("login");
         let call = Call::post(path, Value::Null).withholding("/auth/client_token");
         let body = json!({ member: value, secret_member: "" });
-        let request = call.bare(self.config).body(Body::Json(body, vec![(&pointer, credential.borrow())]));
+        let request =
+            call.bare(self.config).body(Body::Json(body, vec![(&pointer, Part::Secret(credential.borrow()))]));
         let sent = self.http.send(&request);
         let mut response = sent.map_err(|error| failure::of_sending(&call, error))?;
         match response.status {

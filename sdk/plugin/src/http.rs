@@ -6,6 +6,9 @@ use crate::bindings::host::jit::plugin::session;
 use crate::driver::{Handle, OwnedSecret, Secret};
 use crate::error::Error;
 
+pub use crate::bindings::host::jit::plugin::secrets::{
+    Bcrypt, BcryptPrefix, Digest, Encoding, Notation, Pbkdf2, SaltPlace, SaltedDigest,
+};
 pub use contract::{HttpError, Method};
 
 /// A piece of a header, a field or a body.
@@ -15,6 +18,27 @@ pub enum Part<'a> {
     Text(&'a str),
     /// Placed by the host.
     Secret(Secret<'a>),
+    /// Placed by the host, in another notation or as a hash: what an API takes in place of a password.
+    ///
+    /// ```
+    /// use jit_plugin::http::{Body, Digest, Encoding, Notation, Part, SaltPlace, SaltedDigest};
+    /// use jit_plugin::testing::secret;
+    ///
+    /// // `password_hash` as RabbitMQ takes it: base64(salt ‖ sha256(salt ‖ password)).
+    /// let rabbitmq = Encoding::SaltedDigest(SaltedDigest {
+    ///     digest: Digest::Sha256,
+    ///     salt_place: SaltPlace::Before,
+    ///     salt_bytes: 4,
+    ///     notation: Notation::Base64,
+    /// });
+    /// let user = serde_json::json!({ "password_hash": "", "tags": "" });
+    /// let body = Body::Json(user, vec![("/password_hash", Part::Encoded(secret("pw"), rabbitmq))]);
+    /// # drop(body);
+    /// ```
+    Encoded(Secret<'a>, Encoding),
+    /// User and secret as the credentials of HTTP Basic (RFC 7617): the host writes `Basic ` and base64.
+    /// Use it as the whole value of the header `authorization`.
+    Basic(&'a str, Secret<'a>),
 }
 
 /// A body.
@@ -23,9 +47,9 @@ pub enum Body<'a> {
     /// None.
     #[default]
     None,
-    /// JSON, and secrets that stand in the members at these JSON Pointers (RFC 6901), which the
-    /// text has with any value.
-    Json(serde_json::Value, Vec<(&'a str, Secret<'a>)>),
+    /// JSON, and what stands in the members at these JSON Pointers (RFC 6901), which the text has with
+    /// any value. Parts for the same member stand one after the other, such as `{SSHA256}` and a digest.
+    Json(serde_json::Value, Vec<(&'a str, Part<'a>)>),
     /// Fields of a form.
     Form(Vec<(&'a str, Part<'a>)>),
     /// `text/plain`.
@@ -45,7 +69,8 @@ pub struct Request<'a> {
     pub headers: Vec<(&'a str, Vec<Part<'a>>)>,
     /// The body.
     pub body: Body<'a>,
-    /// JSON Pointers of the answer's secrets; the empty one is the whole body.
+    /// JSON Pointers of the answer's secrets; the empty one is the whole body. A segment `*` stands for
+    /// every item of an array and every member of an object; such a pointer gives no handle.
     pub withhold: Vec<&'a str>,
     /// Whether it may change an account or a lease at the backend although it is a GET. Every other method
     /// counts as a change, but for POSTs that the description lists as `harmless-posts`.
@@ -73,6 +98,12 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// With user and secret as HTTP Basic (RFC 7617), in the header `authorization`.
+    #[must_use]
+    pub fn basic(self, user: &'a str, secret: Secret<'a>) -> Self {
+        self.header("authorization", [Part::Basic(user, secret)])
+    }
+
     /// With a body.
     #[must_use]
     pub fn body(mut self, body: Body<'a>) -> Self {
@@ -87,7 +118,8 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// The answer has a secret there.
+    /// The answer has a secret there: a JSON Pointer, or one with `*` for every item, such as
+    /// `/*/password_hash`.
     #[must_use]
     pub fn withhold(mut self, pointer: &'a str) -> Self {
         self.withhold.push(pointer);
@@ -111,7 +143,7 @@ pub struct Response {
     pub headers: Vec<(String, String)>,
     /// The body without its secrets.
     pub body: String,
-    /// One for each pointer that was withheld.
+    /// One for each pointer that was withheld; none for a pointer with `*`.
     pub withheld: Vec<Option<OwnedSecret>>,
 }
 
@@ -243,7 +275,8 @@ fn lowered<'a>(request: &Request<'a>) -> Result<contract::Request<'a>, HttpError
     let body = match &request.body {
         Body::None => contract::Body::None,
         Body::Json(value, secrets) => {
-            let secrets = secrets.iter().map(|(pointer, secret)| Ok(((*pointer).to_owned(), handle(*secret)?)));
+            let secrets = members(secrets);
+            let secrets = secrets.iter().map(field);
             contract::Body::Json(contract::JsonBody {
                 text: value.to_string(),
                 secrets: secrets.collect::<Result<_, HttpError>>()?,
@@ -267,10 +300,24 @@ fn lowered<'a>(request: &Request<'a>) -> Result<contract::Request<'a>, HttpError
     })
 }
 
+/// The members of a JSON body, each with all parts that are for it, in their order.
+pub(crate) fn members<'a>(secrets: &[(&'a str, Part<'a>)]) -> Vec<(&'a str, Vec<Part<'a>>)> {
+    let mut members: Vec<(&str, Vec<Part<'_>>)> = Vec::new();
+    for (pointer, part) in secrets {
+        match members.iter_mut().find(|(there, _)| there == pointer) {
+            Some((_, parts)) => parts.push(*part),
+            None => members.push((pointer, vec![*part])),
+        }
+    }
+    members
+}
+
 fn part<'a>(part: &Part<'a>) -> Result<contract::Part<'a>, HttpError> {
     Ok(match part {
         Part::Text(text) => contract::Part::Text((*text).to_owned()),
         Part::Secret(secret) => contract::Part::Secret(handle(*secret)?),
+        Part::Encoded(secret, encoding) => contract::Part::Encoded((handle(*secret)?, *encoding)),
+        Part::Basic(user, secret) => contract::Part::Basic(((*user).to_owned(), handle(*secret)?)),
     })
 }
 

@@ -1,5 +1,6 @@
 //! For native unit tests: plugins are plain Rust, and need neither Wasm nor a server to be tried.
 
+use crate::bindings::host::jit::plugin::secrets::{BcryptPrefix, Digest, Notation, SaltPlace};
 use crate::driver::{Account, Handle, OwnedSecret, Role, Secret, Target};
 use crate::policy::{Policy, Verdict};
 use crate::request::Request;
@@ -173,17 +174,49 @@ fn shown(param: &Param<'_>) -> String {
                 Handle::Test(name) => name,
                 Handle::Host(_) => "host",
             };
-            match encoding {
-                Encoding::Plain => format!("secret:{name}:plain"),
-                Encoding::ScramSha256(iterations) => {
-                    format!("secret:{name}:scram-sha-256/{iterations}")
-                }
-                Encoding::Utf16leQuoted => format!("secret:{name}:utf16le-quoted"),
-                Encoding::CachingSha2 => format!("secret:{name}:caching-sha2"),
-                Encoding::MysqlNative => format!("secret:{name}:mysql-native"),
-                Encoding::SaltedSha1 => format!("secret:{name}:salted-sha1"),
-            }
+            format!("secret:{name}:{}", encoding_words(encoding))
         }
+    }
+}
+
+/// An encoding as the fakes show it: `salted-sha256/before/4/base64`.
+pub(crate) fn encoding_words(encoding: &Encoding) -> String {
+    let digest = |digest: &Digest| match digest {
+        Digest::Sha1 => "sha1",
+        Digest::Sha256 => "sha256",
+        Digest::Sha384 => "sha384",
+        Digest::Sha512 => "sha512",
+    };
+    let notation = |notation: &Notation| match notation {
+        Notation::Hex => "hex",
+        Notation::Base64 => "base64",
+        Notation::Base64url => "base64url",
+    };
+    match encoding {
+        Encoding::Plain => "plain".to_owned(),
+        Encoding::ScramSha256(iterations) => format!("scram-sha-256/{iterations}"),
+        Encoding::Utf16leQuoted => "utf16le-quoted".to_owned(),
+        Encoding::CachingSha2 => "caching-sha2".to_owned(),
+        Encoding::MysqlNative => "mysql-native".to_owned(),
+        Encoding::SaltedSha1 => "salted-sha1".to_owned(),
+        Encoding::Written(form) => notation(form).to_owned(),
+        Encoding::Digest((function, form)) => format!("{}/{}", digest(function), notation(form)),
+        Encoding::SaltedDigest(form) => {
+            let place = match form.salt_place {
+                SaltPlace::Before => "before",
+                SaltPlace::After => "after",
+            };
+            format!("salted-{}/{place}/{}/{}", digest(&form.digest), form.salt_bytes, notation(&form.notation))
+        }
+        Encoding::Bcrypt(form) => {
+            let prefix = match form.prefix {
+                BcryptPrefix::TwoA => "2a",
+                BcryptPrefix::TwoB => "2b",
+                BcryptPrefix::TwoY => "2y",
+            };
+            format!("bcrypt/{prefix}/{}", form.cost)
+        }
+        Encoding::Pbkdf2(form) => format!("pbkdf2-{}/{}", digest(&form.digest), form.iterations),
     }
 }
 

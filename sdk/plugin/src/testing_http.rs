@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use crate::driver::{Handle, OwnedSecret, Secret};
-use crate::http::{Body, Http, HttpError, Method, Part, Request, Response};
+use crate::http::{Body, Http, HttpError, Method, Part, Request, Response, members};
+use crate::testing::encoding_words;
 
 /// A request as a [`FakeHttp`] saw it. A placed secret is shown as `<name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,9 +262,9 @@ fn seen(request: &Request<'_>) -> Result<Sent, &'static str> {
         Body::None => (None, String::new()),
         Body::Json(value, secrets) => {
             let mut value = value.clone();
-            for (pointer, secret) in secrets {
+            for (pointer, parts) in members(secrets) {
                 let place = value.pointer_mut(pointer).ok_or("a pointer to a member that the text does not have")?;
-                *place = Value::String(format!("<{}>", name(*secret)));
+                *place = Value::String(joined(&parts));
             }
             (Some("application/json"), value.to_string())
         }
@@ -275,7 +276,7 @@ fn seen(request: &Request<'_>) -> Result<Sent, &'static str> {
                 body.push('=');
                 match part {
                     Part::Text(text) => escape(text, &mut body),
-                    Part::Secret(_) => body.push_str(&joined(&[*part])),
+                    Part::Secret(_) | Part::Encoded(..) | Part::Basic(..) => body.push_str(&joined(&[*part])),
                 }
             }
             (Some("application/x-www-form-urlencoded"), body)
@@ -305,6 +306,8 @@ fn joined(parts: &[Part<'_>]) -> String {
     let shown = |part: &Part<'_>| match part {
         Part::Text(text) => (*text).to_owned(),
         Part::Secret(secret) => format!("<{}>", name(*secret)),
+        Part::Encoded(secret, encoding) => format!("<{} as {}>", name(*secret), encoding_words(encoding)),
+        Part::Basic(user, secret) => format!("Basic <{user}:{}>", name(*secret)),
     };
     parts.iter().map(shown).collect()
 }
@@ -312,13 +315,13 @@ fn joined(parts: &[Part<'_>]) -> String {
 /// The names of the secrets that the request placed.
 fn placed(request: &Request<'_>) -> Vec<String> {
     let of = |part: &Part<'_>| match part {
-        Part::Secret(secret) => Some(name(*secret).to_owned()),
+        Part::Secret(secret) | Part::Encoded(secret, _) | Part::Basic(_, secret) => Some(name(*secret).to_owned()),
         Part::Text(_) => None,
     };
     let mut names: Vec<String> = request.headers.iter().flat_map(|(_, parts)| parts.iter().filter_map(of)).collect();
     match &request.body {
         Body::None => {}
-        Body::Json(_, secrets) => names.extend(secrets.iter().map(|(_, secret)| name(*secret).to_owned())),
+        Body::Json(_, fields) => names.extend(fields.iter().filter_map(|(_, part)| of(part))),
         Body::Form(fields) => names.extend(fields.iter().filter_map(|(_, part)| of(part))),
         Body::Text(parts) => names.extend(parts.iter().filter_map(of)),
     }
@@ -334,6 +337,13 @@ fn blind(reply: Reply, withhold: &[String], placed: &[String]) -> Response {
         if pointer.is_empty() {
             whole = true;
             withheld.push(Some(OwnedSecret::of_test(&reply.body)));
+            continue;
+        }
+        if pointer.split('/').skip(1).any(|segment| segment == "*") {
+            let segments: Vec<String> =
+                pointer.split('/').skip(1).map(|segment| segment.replace("~1", "/").replace("~0", "~")).collect();
+            json.iter_mut().for_each(|json| take_out(json, &segments));
+            withheld.push(None);
             continue;
         }
         let place = json.as_mut().and_then(|json| json.pointer_mut(pointer));
@@ -354,12 +364,31 @@ fn blind(reply: Reply, withhold: &[String], placed: &[String]) -> Response {
     Response { status: reply.status, headers: reply.headers, body, withheld }
 }
 
+/// Takes out what stands at the segments; `*` is every item and every member.
+fn take_out(value: &mut Value, segments: &[String]) {
+    let Some((segment, rest)) = segments.split_first() else {
+        *value = Value::Null;
+        return;
+    };
+    match value {
+        Value::Array(items) if segment == "*" => items.iter_mut().for_each(|item| take_out(item, rest)),
+        Value::Object(members) if segment == "*" => members.values_mut().for_each(|member| take_out(member, rest)),
+        Value::Array(items) => {
+            let item = segment.parse().ok().and_then(|at: usize| items.get_mut(at));
+            item.into_iter().for_each(|item| take_out(item, rest));
+        }
+        Value::Object(members) => members.get_mut(segment).into_iter().for_each(|member| take_out(member, rest)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
     use serde_json::json;
 
     use super::*;
+    use crate::http::{Bcrypt, BcryptPrefix, Encoding};
 
     #[test]
     fn a_plugin_reads_no_secret_of_an_answer() {
@@ -390,13 +419,24 @@ mod tests {
         let mut http = FakeHttp::new(|_| Ok(Reply::text(204, "")));
         let secret = OwnedSecret::of_test("jwt-1");
         let mut send = |body| http.send(&Request::new(Method::Post, ["login"]).body(body)).map(drop);
-        send(Body::Json(json!({"jwt": "", "role": "r"}), vec![("/jwt", secret.borrow())])).unwrap();
+        send(Body::Json(json!({"jwt": "", "role": "r"}), vec![("/jwt", Part::Secret(secret.borrow()))])).unwrap();
         send(Body::Form(vec![("jwt", Part::Secret(secret.borrow())), ("a", Part::Text("b c"))])).unwrap();
         send(Body::Text(vec![Part::Secret(secret.borrow())])).unwrap();
-        let missing = send(Body::Json(json!({}), vec![("/jwt", secret.borrow())]));
+        let stretched = Encoding::Bcrypt(Bcrypt { prefix: BcryptPrefix::TwoA, cost: 10 });
+        let hash = Part::Encoded(secret.borrow(), stretched);
+        send(Body::Json(json!({"hash": ""}), vec![("/hash", Part::Text("{x}")), ("/hash", hash)])).unwrap();
+        let missing = send(Body::Json(json!({}), vec![("/jwt", Part::Secret(secret.borrow()))]));
         assert!(matches!(missing, Err(HttpError::Denied(_))));
         let bodies: Vec<&str> = http.sent.iter().map(|sent| sent.body.as_str()).collect();
-        assert_eq!(bodies, [r#"{"jwt":"<jwt-1>","role":"r"}"#, "jwt=<jwt-1>&a=b%20c", "<jwt-1>"]);
+        assert_eq!(
+            bodies,
+            [
+                r#"{"jwt":"<jwt-1>","role":"r"}"#,
+                "jwt=<jwt-1>&a=b%20c",
+                "<jwt-1>",
+                r#"{"hash":"{x}<jwt-1 as bcrypt/2a/10>"}"#
+            ]
+        );
         assert_eq!(
             http.sent[1].text(),
             "POST /login\ncontent-type: application/x-www-form-urlencoded\n\njwt=<jwt-1>&a=b%20c\n"
@@ -404,6 +444,21 @@ mod tests {
         for path in ["", ".", ".."] {
             assert!(matches!(http.send(&Request::new(Method::Get, [path])), Err(HttpError::Denied(_))));
         }
+    }
+
+    #[test]
+    fn the_broker_says_who_it_is_by_basic_and_sees_no_hash_of_a_list() {
+        let rows = json!([{"name": "a", "password_hash": "h1"}, {"name": "b", "password_hash": "h2"}]);
+        let mut http = FakeHttp::new(move |_| Ok(Reply::json(200, &rows)));
+        let secret = OwnedSecret::of_test("root-pw");
+        let request = Request::new(Method::Get, ["users"]).basic("root", secret.borrow()).withhold("/*/password_hash");
+        let response = http.send(&request).unwrap();
+        assert_eq!(http.sent[0].header("authorization"), Some("Basic <root:root-pw>"));
+        assert_eq!(
+            response.json().unwrap(),
+            json!([{"name": "a", "password_hash": null}, {"name": "b", "password_hash": null}])
+        );
+        assert!(response.withheld[0].is_none());
     }
 
     #[test]

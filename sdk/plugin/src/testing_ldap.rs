@@ -5,6 +5,7 @@ use crate::ldap::{
     Change, ChangeKind, Condition, Entries, Entry, Ldap, LdapError, Name, Query, ResultError, Scope, Value,
 };
 use crate::sql::Encoding;
+use crate::testing::encoding_words;
 
 /// What a [`FakeLdap`] was asked for, everything shown as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,13 +154,7 @@ fn shown_value(value: &Value<'_>) -> String {
                 Handle::Test(name) => name,
                 Handle::Host(_) => "host",
             };
-            let encoding = match encoding {
-                Encoding::Plain => "plain",
-                Encoding::Utf16leQuoted => "utf16le-quoted",
-                Encoding::SaltedSha1 => "salted-sha1",
-                Encoding::ScramSha256(_) | Encoding::CachingSha2 | Encoding::MysqlNative => "of-sql",
-            };
-            format!("secret:{name}:{encoding}")
+            format!("secret:{name}:{}", encoding_words(encoding))
         }
     }
 }

@@ -12,7 +12,9 @@
 
 use std::collections::BTreeMap;
 
-use jit_plugin::http::{Body, HttpError, Method, Part, Request};
+use jit_plugin::http::{
+    Bcrypt, BcryptPrefix, Body, Digest, Encoding, HttpError, Method, Notation, Part, Request, SaltPlace, SaltedDigest,
+};
 use jit_plugin::{
     Account, AccountPage, AccountState, Description, Error, Feature, Http, HttpDriver, Issued, OwnedSecret, Role,
     Secret, Target,
@@ -97,7 +99,7 @@ pub struct Send {
     json: Option<Value>,
     /// Where secrets stand in `json`.
     #[serde(default)]
-    secrets: Vec<(String, String)>,
+    secrets: Vec<(String, Placed)>,
     form: Option<Vec<(String, Piece)>>,
     text: Option<Vec<Piece>>,
     #[serde(default)]
@@ -109,6 +111,16 @@ pub struct Send {
     changes: bool,
 }
 
+/// A secret of the body: by its name here, or a piece.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Placed {
+    /// As it is.
+    Name(String),
+    /// Any piece.
+    Piece(Piece),
+}
+
 /// A text or a secret.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -117,6 +129,14 @@ pub enum Piece {
     Text(String),
     /// By its name here.
     Secret(String),
+    /// User, and a secret by its name here.
+    Basic(String, String),
+    /// In hexadecimal.
+    Hex(String),
+    /// As RabbitMQ takes it.
+    Salted(String),
+    /// With that cost.
+    Bcrypt(String, u8),
 }
 
 /// The driver.
@@ -144,6 +164,20 @@ impl Known<'_> {
         Ok(match piece {
             Piece::Text(text) => Part::Text(text),
             Piece::Secret(name) => Part::Secret(self.get(name)?),
+            Piece::Basic(user, name) => Part::Basic(user, self.get(name)?),
+            Piece::Hex(name) => Part::Encoded(self.get(name)?, Encoding::Written(Notation::Hex)),
+            Piece::Salted(name) => Part::Encoded(
+                self.get(name)?,
+                Encoding::SaltedDigest(SaltedDigest {
+                    digest: Digest::Sha256,
+                    salt_place: SaltPlace::Before,
+                    salt_bytes: 4,
+                    notation: Notation::Base64,
+                }),
+            ),
+            Piece::Bcrypt(name, cost) => {
+                Part::Encoded(self.get(name)?, Encoding::Bcrypt(Bcrypt { prefix: BcryptPrefix::TwoB, cost: *cost }))
+            }
         })
     }
 }
@@ -165,7 +199,11 @@ impl Send {
             request = request.header(name, parts);
         }
         if let Some(json) = &self.json {
-            let secrets = self.secrets.iter().map(|(pointer, name)| Ok((pointer.as_str(), known.get(name)?)));
+            let placed = |placed: &'s Placed| match placed {
+                Placed::Name(name) => Ok(Part::Secret(known.get(name)?)),
+                Placed::Piece(piece) => known.piece(piece),
+            };
+            let secrets = self.secrets.iter().map(|(pointer, it)| Ok((pointer.as_str(), placed(it)?)));
             request.body = Body::Json(json.clone(), secrets.collect::<Result<_, Error>>()?);
         } else if let Some(form) = &self.form {
             let fields = form.iter().map(|(name, piece)| Ok((name.as_str(), known.piece(piece)?)));

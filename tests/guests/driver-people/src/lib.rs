@@ -109,7 +109,7 @@ impl HttpDriver for People {
             "expires_at": account.expires_at,
             "password": if set { "" } else { "welcome" },
         });
-        let secrets = if set { vec![("/password", password)] } else { Vec::new() };
+        let secrets = if set { vec![("/password", Part::Secret(password))] } else { Vec::new() };
         send(http, Request::new(Method::Post, ["users"]).body(Body::Json(user, secrets)), true)?;
         Ok(Issued::default())
     }

@@ -129,6 +129,9 @@ fn cut(text: &str, withhold: &[String]) -> (Zeroizing<String>, Vec<Option<Secret
     let inner = withhold.iter().any(|pointer| !pointer.is_empty());
     let mut value = if inner { serde_json::from_str::<Value>(text).ok() } else { None };
     let withheld = withhold.iter().map(|pointer| {
+        if has_wildcard(pointer) {
+            return None;
+        }
         let found = if pointer.is_empty() { Some(text) } else { value.as_ref()?.pointer(pointer)?.as_str() };
         found.filter(|found| !found.is_empty()).map(secret)
     });
@@ -138,9 +141,11 @@ fn cut(text: &str, withhold: &[String]) -> (Zeroizing<String>, Vec<Option<Secret
         None => NOT_SHOWN.to_owned(),
         Some(value) => {
             for pointer in withhold {
-                if let Some(there) = value.pointer_mut(pointer) {
-                    wipe(there);
-                    *there = Value::Null;
+                if has_wildcard(pointer) {
+                    let segments: Vec<String> = pointer.split('/').skip(1).map(unescaped).collect();
+                    take_out(value, &segments);
+                } else if let Some(there) = value.pointer_mut(pointer) {
+                    take_out(there, &[]);
                 }
             }
             value.to_string()
@@ -150,6 +155,40 @@ fn cut(text: &str, withhold: &[String]) -> (Zeroizing<String>, Vec<Option<Secret
         wipe(value);
     }
     (Zeroizing::new(shown), withheld)
+}
+
+/// Whether a segment of it stands for all there are.
+fn has_wildcard(pointer: &str) -> bool {
+    pointer.split('/').skip(1).any(|segment| segment == "*")
+}
+
+/// A segment of a JSON Pointer (RFC 6901, section 4).
+fn unescaped(segment: &str) -> String {
+    segment.replace("~1", "/").replace("~0", "~")
+}
+
+/// Wipes what stands at the segments. `*` is every item of an array and every member of an object.
+fn take_out(value: &mut Value, segments: &[String]) {
+    let Some((segment, rest)) = segments.split_first() else {
+        wipe(value);
+        *value = Value::Null;
+        return;
+    };
+    match value {
+        Value::Array(items) if segment == "*" => items.iter_mut().for_each(|item| take_out(item, rest)),
+        Value::Object(members) if segment == "*" => members.values_mut().for_each(|member| take_out(member, rest)),
+        Value::Array(items) => {
+            if let Some(item) = segment.parse().ok().and_then(|at: usize| items.get_mut(at)) {
+                take_out(item, rest);
+            }
+        }
+        Value::Object(members) => {
+            if let Some(member) = members.get_mut(segment) {
+                take_out(member, rest);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// A copy of exactly its size, so that nothing of it is left elsewhere.
@@ -201,6 +240,23 @@ mod tests {
         let (shown, withheld) = open(r#"{"data":{"password":"canary"},"a":1}"#, &["/data", "/data/password"], &[]);
         assert_eq!(withheld, [None, Some("canary".to_owned())]);
         assert_eq!(shown.body, r#"{"a":1,"data":null}"#);
+    }
+
+    #[test]
+    fn a_star_takes_out_of_every_item_and_member_and_gives_no_handle() {
+        let body = r#"[{"name":"a","password_hash":"one"},{"name":"b","password_hash":"two"},{"name":"c"},7]"#;
+        let (shown, withheld) = open(body, &["/*/password_hash"], &[]);
+        let rest = r#"[{"name":"a","password_hash":null},{"name":"b","password_hash":null},{"name":"c"},7]"#;
+        assert_eq!((shown.body.as_str(), withheld), (rest, vec![None]));
+
+        let body = r#"{"users":{"a":{"keys":["k1","k2"]},"*":{"keys":["k3"]}},"a~b/c":[{"x":"k4"}]}"#;
+        let (shown, withheld) = open(body, &["/users/*/keys/*", "/a~0b~1c/*/x", "/users/a/keys/0"], &[]);
+        let rest = r#"{"a~b/c":[{"x":null}],"users":{"*":{"keys":[null]},"a":{"keys":[null,null]}}}"#;
+        assert_eq!((shown.body.as_str(), withheld), (rest, vec![None, None, Some("k1".to_owned())]));
+
+        // One item by its number below a star, and a star where there is nothing.
+        let (shown, _) = open(r#"{"a":[["x","y"],["z"]],"b":"text"}"#, &["/a/*/1", "/b/*", "/c/*"], &[]);
+        assert_eq!(shown.body, r#"{"a":[["x",null],["z"]],"b":"text"}"#);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Blots secrets out of texts that a backend sent, whatever way it wrote them.
 //!
 //! A backend may quote a secret back: as it is, with JSON's escapes (any of several spellings),
-//! percent-encoded, or in base64, perhaps within a longer encoded text. So the text is looked at
+//! percent-encoded, in hexadecimal, or in base64, perhaps within a longer encoded text. So the text is looked at
 //! as it is and with its escapes undone, and what was found is blotted in the text itself.
 
 use base64::Engine as _;
@@ -30,9 +30,12 @@ pub(crate) fn blot(text: &str, secrets: &[SecretString]) -> String {
     let views = views(text, secrets.iter().any(|secret| secret.contains(' ')));
     for secret in secrets {
         let encoded = base64_forms(secret.as_bytes());
+        let hexadecimal = hex_forms(secret.as_bytes());
         for view in &views {
-            for at in memmem::find_iter(&view.bytes, secret.as_bytes()) {
-                found.push((view.start(at), view.start(at + secret.len())));
+            for needle in hexadecimal.iter().map(|form| form.as_bytes()).chain([secret.as_bytes()]) {
+                for at in memmem::find_iter(&view.bytes, needle) {
+                    found.push((view.start(at), view.start(at + needle.len())));
+                }
             }
             for needle in &encoded {
                 for at in memmem::find_iter(&view.bytes, needle.as_bytes()) {
@@ -177,6 +180,14 @@ fn percent_escape(bytes: &[u8]) -> Option<(Decoded, usize)> {
     Some((Decoded::byte(byte), 3))
 }
 
+/// The bytes in hexadecimal, in lower and in upper case. A very short secret is found by chance: it has none.
+fn hex_forms(bytes: &[u8]) -> Vec<Zeroizing<String>> {
+    if 2 * bytes.len() < SHORTEST_CORE {
+        return Vec::new();
+    }
+    vec![Zeroizing::new(hex::encode(bytes)), Zeroizing::new(hex::encode_upper(bytes))]
+}
+
 /// What base64 makes of the bytes, alone or within a longer text: at each of three alignments, what
 /// depends on nothing beside them.
 fn base64_forms(bytes: &[u8]) -> Vec<Zeroizing<String>> {
@@ -228,6 +239,8 @@ mod tests {
             "s3cr%2fet%3c%22%c3%a9%201%2b%25",
             "s3cr%2Fet%3C%22%C3%A9+1%2B%25",
             "s3cr/et%3C%22é%201+%25",
+            "733363722f65743c22c3a920312b25",
+            "733363722F65743C22C3A920312B25",
         ] {
             assert_eq!(without(&format!("[{written}]"), secret), "[***]", "{written}");
         }

@@ -4,11 +4,11 @@
 //! names of headers are tokens, values have no line ends, a JSON text is parsed and written anew.
 //! What holds a secret is wiped when the client drops it.
 
-use std::io;
+use std::{io, vec};
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 use wasmtime::component::{ResourceTable, ResourceTableError};
@@ -62,7 +62,7 @@ const RESERVED: [&str; 16] = [
 #[derive(Debug)]
 pub(super) struct Composed {
     pub(super) request: reqwest::Request,
-    /// The secrets in it, each once.
+    /// The secrets in it: each as it is, and as it is written where that differs.
     pub(super) placed: Vec<SecretString>,
 }
 
@@ -85,14 +85,19 @@ fn deny<T>(reason: impl Into<String>) -> Result<T, Unfit> {
     Err(Unfit::Denied(reason.into()))
 }
 
-/// Makes the request. `handles` are the call's.
+/// Makes the request. `handles` are the call's, `encoded` what [`super::encode`] made of its parts.
 ///
 /// # Errors
 /// [`Unfit`], with nothing of a secret in its words.
-pub(super) fn compose(base: &Url, request: &Request, handles: &ResourceTable) -> Result<Composed, Unfit> {
+pub(super) fn compose(
+    base: &Url,
+    request: &Request,
+    handles: &ResourceTable,
+    encoded: Vec<SecretString>,
+) -> Result<Composed, Unfit> {
     let url = target(base, &request.path, &request.query)?;
     check_pointers(&request.withhold)?;
-    let mut placing = Placing { handles, placed: Vec::new() };
+    let mut placing = Placing { handles, placed: Vec::new(), encoded: encoded.clone().into_iter() };
     let mut headers = placing.headers(&request.headers)?;
     let body = match &request.body {
         Body::None => None,
@@ -106,7 +111,9 @@ pub(super) fn compose(base: &Url, request: &Request, handles: &ResourceTable) ->
         *composed.body_mut() = Some(Bytes::from_owner(bytes).into());
     }
     *composed.headers_mut() = headers;
-    Ok(Composed { request: composed, placed: placing.placed })
+    let mut placed = placing.placed;
+    placed.extend(encoded);
+    Ok(Composed { request: composed, placed })
 }
 
 fn method(method: Method) -> reqwest::Method {
@@ -189,6 +196,8 @@ fn is_pointer(text: &str) -> bool {
 struct Placing<'a> {
     handles: &'a ResourceTable,
     placed: Vec<SecretString>,
+    /// The encoded parts that are still to be placed, in their order.
+    encoded: vec::IntoIter<SecretString>,
 }
 
 impl Placing<'_> {
@@ -213,8 +222,14 @@ impl Placing<'_> {
         }
         let mut secrets = Vec::new();
         for part in parts {
-            if let Part::Secret(handle) = part {
-                secrets.push(self.secret(handle)?);
+            match part {
+                Part::Text(_) => {}
+                Part::Secret(handle) => secrets.push(self.secret(handle)?),
+                Part::Basic((_, handle)) | Part::Encoded((handle, _)) => {
+                    self.secret(handle)?;
+                    let Some(encoded) = self.encoded.next() else { return deny("a secret was not encoded") };
+                    secrets.push(encoded);
+                }
             }
         }
         let texts = parts.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 0 }).sum::<usize>();
@@ -228,7 +243,9 @@ impl Placing<'_> {
         for part in parts {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Secret(_) => out.extend(next.next().map_or(&[][..], |s| s.expose_secret().as_bytes())),
+                Part::Secret(_) | Part::Basic(_) | Part::Encoded(_) => {
+                    out.extend(next.next().map_or(&[][..], |s| s.expose_secret().as_bytes()));
+                }
             }
         }
         Ok((out, !secrets.is_empty()))
@@ -275,13 +292,14 @@ impl Placing<'_> {
             return deny(format!("more than {SECRETS} secrets in one request"));
         }
         let mut members: Vec<(&Value, SecretString)> = Vec::with_capacity(body.secrets.len());
-        for (pointer, handle) in &body.secrets {
-            let secret = self.secret(handle)?;
+        for Field { name: pointer, value: parts } in &body.secrets {
+            let bytes = self.joined(parts, BODY_BYTES, "a member of the body")?.0;
+            let Ok(text) = std::str::from_utf8(&bytes) else { return deny("a member of the body is not text") };
             let shown = escape(pointer, 80);
             let Some(member) = value.pointer(pointer).filter(|_| is_pointer(pointer)) else {
                 return deny(format!("the body has no member {shown:?} for a secret"));
             };
-            members.push((member, secret));
+            members.push((member, SecretBox::new(Box::from(text))));
         }
         // Once to know the length, so that the buffer of the secrets is never moved.
         let mut length = Count(0);
@@ -341,7 +359,7 @@ impl io::Write for Count {
     }
 }
 
-/// Writes the value with a secret in place of each of these members of it; gives how many were
+/// Writes the value with a secret in place of each of these members of it. Returns how many were
 /// placed. The parser bounds how deep a value is.
 fn write_json(value: &Value, members: &[(&Value, SecretString)], out: &mut impl io::Write) -> io::Result<usize> {
     if let Some((_, secret)) = members.iter().find(|(member, _)| std::ptr::eq(*member, value)) {
@@ -374,13 +392,17 @@ fn write_json(value: &Value, members: &[(&Value, SecretString)], out: &mut impl 
 /// Bytes that a request brings from the guest.
 pub(super) fn size_of(request: &Request) -> usize {
     let parts = |parts: &[Part]| -> usize {
-        parts.iter().map(|part| 8 + if let Part::Text(text) = part { text.len() } else { 0 }).sum()
+        let text = |part: &Part| match part {
+            Part::Text(text) | Part::Basic((text, _)) => text.len(),
+            Part::Secret(_) | Part::Encoded(_) => 0,
+        };
+        parts.iter().map(|part| 8 + text(part)).sum()
     };
     let fields =
         |fields: &[Field]| fields.iter().map(|field| 8 + field.name.len() + parts(&field.value)).sum::<usize>();
     let body = match &request.body {
         Body::None => 0,
-        Body::Json(json) => json.text.len() + json.secrets.iter().map(|(pointer, _)| 8 + pointer.len()).sum::<usize>(),
+        Body::Json(json) => json.text.len() + fields(&json.secrets),
         Body::Form(form) => fields(form),
         Body::Text(text) => parts(text),
     };

@@ -1,8 +1,8 @@
 //! The `http` capability: requests to the connection's HTTP server.
 //!
-//! A guest gives data; [`mod@compose`] makes the request of it, [`connection`] sends it to an address
-//! that [`address`] has checked, [`answer`] takes the secrets out of what comes back and [`blot`]
-//! what the request had placed.
+//! A guest gives data; [`encode`] writes secrets as the backend takes them, [`mod@compose`] makes the
+//! request, [`connection`] sends it to an address that [`address`] has checked, [`answer`] takes the
+//! secrets out of what comes back and [`blot`] what the request had placed.
 //!
 //! A request whose answer never came may still take effect: HTTP has no way to end it. The host
 //! then knows that the backend may have been changed, and a driver finds by name what it made.
@@ -29,6 +29,7 @@ pub(crate) mod blot;
 mod compose;
 mod connection;
 mod effects;
+mod encode;
 
 pub use connection::{HttpConnection, HttpConnectionError, HttpConnectionOptions};
 
@@ -110,11 +111,19 @@ impl View<'_, HttpSession> {
             return Ok(Err(HttpError::Denied("this call has no HTTP connection".to_owned())));
         };
         let (connection, lane, effects) = (Arc::clone(connection), *lane, Arc::clone(effects));
-        let Composed { request: mut composed, placed } = match compose(connection.base(), &request, self.table) {
-            Ok(composed) => composed,
-            Err(Unfit::Denied(reason)) => return Ok(Err(HttpError::Denied(reason))),
-            Err(Unfit::Handle(error)) => return Err(error.into()),
+        let wanted = match encode::wanted(&request, self.table) {
+            Ok(wanted) => wanted,
+            Err(unfit) => return refused(unfit),
         };
+        let encoded = match encode::encode(wanted).await {
+            Ok(encoded) => encoded,
+            Err(reason) => return Ok(Err(HttpError::Denied(reason))),
+        };
+        let composed = match compose(connection.base(), &request, self.table, encoded) {
+            Ok(composed) => composed,
+            Err(unfit) => return refused(unfit),
+        };
+        let Composed { request: mut composed, placed } = composed;
         if let Some(trace) = self.meter.on_behalf.trace
             && let Ok(trace) = HeaderValue::try_from(trace.to_string())
         {
@@ -143,6 +152,14 @@ impl View<'_, HttpSession> {
         let withheld = withheld.into_iter().map(|secret| secret.map(|secret| self.hand_out(secret)).transpose());
         let withheld = withheld.collect::<wasmtime::Result<Vec<_>>>()?;
         Ok(Ok(Response { status: shown.status, headers: shown.headers, body: shown.body, withheld }))
+    }
+}
+
+/// Why a request is not sent, for the guest; a trap for a handle that is not the call's.
+fn refused<T>(unfit: Unfit) -> wasmtime::Result<Result<T, HttpError>> {
+    match unfit {
+        Unfit::Denied(reason) => Ok(Err(HttpError::Denied(reason))),
+        Unfit::Handle(error) => Err(error.into()),
     }
 }
 

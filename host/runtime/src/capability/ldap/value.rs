@@ -72,6 +72,11 @@ pub(crate) fn secret(secret: &SecretString, encoding: Encoding, is_encrypted: bo
         Encoding::ScramSha256(_) | Encoding::CachingSha2 | Encoding::MysqlNative => {
             Err("an encoding of SQL, not of LDAP".to_owned())
         }
+        Encoding::Written(_)
+        | Encoding::Digest(_)
+        | Encoding::SaltedDigest(_)
+        | Encoding::Bcrypt(_)
+        | Encoding::Pbkdf2(_) => Err("an encoding of HTTP, not of LDAP".to_owned()),
     }
 }
 

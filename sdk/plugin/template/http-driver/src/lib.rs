@@ -83,7 +83,7 @@ impl HttpDriver for MyHttpDriver {
         }
         // The expiry is set in the same step: whatever happens to the broker, the account dies.
         let user = json!({ "name": account.name, "group": role.config.group, "expires_at": account.expires_at, "password": "" });
-        let body = Body::Json(user, vec![("/password", password)]);
+        let body = Body::Json(user, vec![("/password", Part::Secret(password))]);
         send(http, Request::new(Method::Post, ["users"]).body(body).changing())?;
         Ok(Issued::default())
     }

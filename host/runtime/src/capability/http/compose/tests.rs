@@ -32,7 +32,7 @@ impl Case {
     }
 
     fn compose(&self) -> Result<Composed, Unfit> {
-        compose(&Url::parse(BASE).unwrap(), &self.request, &self.handles)
+        compose(&Url::parse(BASE).unwrap(), &self.request, &self.handles, Vec::new())
     }
 
     fn url(&self) -> String {
@@ -61,7 +61,7 @@ fn field(name: &str, value: Vec<Part>) -> Field {
 }
 
 fn json(text: &str, secrets: Vec<(&str, Resource<GuestSecret>)>) -> Body {
-    let secrets = secrets.into_iter().map(|(pointer, secret)| (pointer.to_owned(), secret)).collect();
+    let secrets = secrets.into_iter().map(|(pointer, secret)| field(pointer, vec![Part::Secret(secret)])).collect();
     Body::Json(JsonBody { text: text.to_owned(), secrets })
 }
 

@@ -47,6 +47,11 @@ pub(crate) async fn encode(
         Encoding::MysqlNative => Ok(native(&secret)),
         Encoding::ScramSha256(_) => Err("an encoding of PostgreSQL, not of MySQL".to_owned()),
         Encoding::Utf16leQuoted | Encoding::SaltedSha1 => Err("an encoding of LDAP, not of SQL".to_owned()),
+        Encoding::Written(_)
+        | Encoding::Digest(_)
+        | Encoding::SaltedDigest(_)
+        | Encoding::Bcrypt(_)
+        | Encoding::Pbkdf2(_) => Err("an encoding of HTTP, not of SQL".to_owned()),
     }
 }
 

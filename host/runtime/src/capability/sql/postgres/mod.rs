@@ -179,6 +179,11 @@ pub(crate) async fn encode(secret: SecretString, encoding: Encoding) -> Result<Z
             computed.map_err(|_| "the verifier was not computed".to_owned())?.map_err(|e| e.to_string())
         }
         Encoding::Utf16leQuoted | Encoding::SaltedSha1 => Err("an encoding of LDAP, not of SQL".to_owned()),
+        Encoding::Written(_)
+        | Encoding::Digest(_)
+        | Encoding::SaltedDigest(_)
+        | Encoding::Bcrypt(_)
+        | Encoding::Pbkdf2(_) => Err("an encoding of HTTP, not of SQL".to_owned()),
         Encoding::CachingSha2 | Encoding::MysqlNative => Err("an encoding of MySQL, not of PostgreSQL".to_owned()),
     }
 }
