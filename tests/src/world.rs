@@ -321,7 +321,7 @@ grants = ["{read_write}"]
     /// When the running broker does not answer.
     #[must_use]
     pub fn leases(&self) -> Vec<Value> {
-        let output = self.cli(&["lease", "list", "--limit", "100000", "--format", "json"]);
+        let output = self.cli(&["lease", "list", "--all", "--limit", "100000", "--format", "json"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}"))
     }

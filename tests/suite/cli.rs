@@ -46,10 +46,11 @@ async fn leases_are_listed_shown_and_revoked() {
     let world = World::new().await;
     let id = issue(&world).await;
     let listed = expect(&world.cli(&["lease", "list"]), 0);
-    assert!(listed.contains(&id) && listed.contains("payment-service") && listed.contains("1 lease(s)"), "{listed}");
+    assert!(listed.contains(&id) && listed.contains("payment-service") && listed.contains("1 lease\n"), "{listed}");
     let shown = world.cli(&["lease", "show", &id, "--format", "json"]);
     let lease: Value = serde_json::from_slice(&shown.stdout).unwrap();
     assert_eq!((&lease["state"], &lease["attempts"]), (&json!("active"), &json!(0)));
+    assert!(lease["request_id"].as_str().unwrap().starts_with("req_") && lease.get("ended_at").is_none(), "{lease}");
     let revoked = expect(&world.cli(&["lease", "revoke", &id]), 0);
     assert!(revoked.contains("is gone"), "{revoked}");
     assert!(world.accounts().await.is_empty());
@@ -57,8 +58,57 @@ async fn leases_are_listed_shown_and_revoked() {
     let none = expect(&world.cli(&["lease", "show", "lease_00000000000000000000000000"]), 1);
     assert!(none.contains("no such lease"), "{none}");
     let empty = expect(&world.cli(&["lease", "list", "--state", "active"]), 0);
-    assert!(empty.contains("0 lease(s)"), "{empty}");
+    assert!(empty.contains("0 leases"), "{empty}");
+    // How it ended, and by whom: the test's own user.
+    let shown = world.cli(&["lease", "show", &id, "--format", "json"]);
+    let lease: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(world.config()).unwrap());
+    assert_eq!((&lease["closed_because"], &lease["closed_by_uid"]), (&json!("operator"), &json!(uid)), "{lease}");
+    let [issued, ended] =
+        ["issued_at", "ended_at"].map(|field| lease[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
+    assert!(ended >= issued, "{lease}");
+    let said = expect(&world.cli(&["lease", "show", &id]), 0);
+    assert!(said.contains(&format!("revoked by the operator with uid {uid}")), "{said}");
     expect(&world.cli(&["lease", "list", "--state", "sleeping"]), 1);
+}
+
+#[tokio::test]
+async fn a_list_has_what_lives_and_on_request_what_has_ended() {
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(issue(&world).await);
+    }
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let own = client.post(&format!("/v1/leases/{}/revoke", ids[0]), &token, &json!({})).await.unwrap();
+    assert_eq!(own.status, 200, "{}", own.text);
+    expect(&world.cli(&["lease", "revoke", &ids[1]]), 0);
+    let list = |more: &[&str]| {
+        let mut arguments = vec!["lease", "list"];
+        arguments.extend(more);
+        expect(&world.cli(&arguments), 0)
+    };
+    let has = |text: &str| ids.iter().map(|id| text.contains(id.as_str())).collect::<Vec<_>>();
+    let lives = list(&[]);
+    assert_eq!(has(&lives), [false, false, true, true], "{lives}");
+    assert!(lives.contains("2 leases") && lives.contains("ENDS") && lives.contains("in "), "{lives}");
+    assert!(!lives.contains("there are more"), "{lives}");
+    let ended = list(&["--ended"]);
+    assert_eq!(has(&ended), [true, true, false, false], "{ended}");
+    assert!(ended.contains("given back, ") && ended.contains("revoked by the operator with uid"), "{ended}");
+    assert_eq!(has(&list(&["--all"])), [true; 4]);
+    // The newest, and that there are more.
+    let newest = list(&["--all", "--limit", "3"]);
+    assert_eq!(has(&newest), [false, true, true, true], "{newest}");
+    assert!(newest.contains("3 leases") && newest.contains("there are more"), "{newest}");
+    let exactly = list(&["--all", "--limit", "4"]);
+    assert!(exactly.contains("4 leases") && !exactly.contains("there are more"), "{exactly}");
+    assert_eq!(has(&list(&["--workload", "payment-service"])), [false, false, true, true]);
+    let nobody = list(&["--workload", "nobody", "--target", "inventory_db"]);
+    assert!(nobody.starts_with("0 leases") && nobody.contains("--all"), "{nobody}");
+    let both = expect(&world.cli(&["lease", "list", "--all", "--ended"]), 2);
+    assert!(both.contains("cannot be used with"), "{both}");
 }
 
 #[tokio::test]

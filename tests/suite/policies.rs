@@ -271,9 +271,9 @@ reason = "of that lease"
     for line in [
         "env = prod",
         "edr.score = 90",
-        "2. scripted: allow, prod and healthy; at most 300 s",
+        "2. scripted: allow, prod and healthy; at most 5 min",
         "\n   decided by: operation, attribute env, fact edr.score\n",
-        "ALLOWED: app_read_only for 300 s",
+        "ALLOWED: app_read_only for 5 min",
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }

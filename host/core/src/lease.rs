@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::AccountName;
 use crate::id::{LeaseId, RequestId};
 use crate::name::{Principal, RoleName, TargetName};
+use crate::operator::Operator;
 use crate::place::Place;
 use crate::rotation::Generation;
 use crate::ttl::Ttl;
@@ -53,6 +54,32 @@ pub enum Cause {
     Ghost,
 }
 
+impl Cause {
+    /// The word of records and of administration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Requested => "requested",
+            Self::Operator => "operator",
+            Self::Doubtful => "doubtful",
+            Self::Abandoned => "abandoned",
+            Self::NotAudited => "not-audited",
+            Self::Drift => "drift",
+            Self::Ghost => "ghost",
+        }
+    }
+}
+
+/// Who asked for the end of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The workload gave it back.
+    Workload,
+    /// An operator revoked it.
+    Operator(Operator),
+}
+
 /// The work of removing an account, which never gives up (NO-GHOST).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
@@ -69,11 +96,14 @@ pub struct Removal {
     /// Things depend on the account, and only a person can mend that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// The user id of the operator who asked. None for other causes, and in leases of an earlier release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_uid: Option<u32>,
 }
 
 impl Removal {
     fn new(cause: Cause, now: Timestamp) -> Self {
-        Self { cause, since: now, attempts: 0, next_attempt_at: now, last_error: None, held: false }
+        Self { cause, since: now, attempts: 0, next_attempt_at: now, last_error: None, held: false, operator_uid: None }
     }
 
     /// How long to wait after that many failed attempts: 1 s, doubled, at most [`Self::CAP`].
@@ -282,6 +312,21 @@ impl Lease {
         next.state = LeaseState::Revoking;
         next.removal = Some(Removal::new(cause, now));
         Ok(next)
+    }
+
+    /// As [`Self::begin_revocation`], for somebody who asked.
+    ///
+    /// # Errors
+    /// When the lease is not active.
+    pub fn begin_revocation_by(&self, by: EndedBy, now: Timestamp) -> Result<Self, StepError> {
+        match by {
+            EndedBy::Workload => self.begin_revocation(Cause::Requested, now),
+            EndedBy::Operator(operator) => {
+                let mut next = self.begin_revocation(Cause::Operator, now)?;
+                next.removal.iter_mut().for_each(|removal| removal.operator_uid = Some(operator.uid));
+                Ok(next)
+            }
+        }
     }
 
     /// The account is gone.

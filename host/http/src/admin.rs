@@ -15,7 +15,7 @@ use jit_api::status::ConfigStatus;
 use jit_core::causes::with_causes;
 use jit_core::event::{ArchiveAsked, AuditEvent, Event, Plain, ReconcileAsked};
 use jit_core::id::LeaseId;
-use jit_core::lease::{Cause, Lease};
+use jit_core::lease::{EndedBy, Lease};
 use jit_core::ttl::Ttl;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ use crate::server::Peer;
 use crate::trace;
 use crate::views::admin_lease;
 use jit_core::operator::Operator;
-use jit_ledger::{Change, Store};
+use jit_ledger::{Change, LeaseFilter, Store};
 use jit_pipeline::broker::Broker;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::revoke;
@@ -34,6 +34,15 @@ use jit_pipeline::rotation::operate;
 use jit_pipeline::simulate::{Question, explain};
 use jit_pipeline::tasks::reconcile::Pass;
 use jit_pipeline::tasks::{self, housekeeping, reconcile};
+
+/// Which leases an operator wants beside what [`ListQuery`] selects.
+#[derive(Debug, Default, Deserialize)]
+struct OperatorQuery {
+    /// Only those that have ended, or only those that have not; by default both.
+    ended: Option<bool>,
+    /// Only of this workload, whatever its issuer.
+    workload: Option<String>,
+}
 
 /// Parameters of a revocation.
 #[derive(Debug, Default, Deserialize)]
@@ -122,9 +131,13 @@ pub(super) fn reply<T: Serialize>(result: Result<T, Refused>) -> Response {
     }
 }
 
-async fn list(State(broker): State<Arc<Broker>>, Query(query): Query<ListQuery>) -> Response {
+async fn list(
+    State(broker): State<Arc<Broker>>,
+    Query(query): Query<ListQuery>,
+    Query(more): Query<OperatorQuery>,
+) -> Response {
     let listed = async {
-        let filter = query.filter()?;
+        let filter = LeaseFilter { ended: more.ended, workload: more.workload, ..query.filter()? };
         let leases = broker.store.leases(&filter).await?;
         let next_cursor = leases.last().filter(|_| leases.len() == filter.limit).map(|lease| lease.id.to_string());
         Ok(AdminLeases { leases: leases.into_iter().map(admin_lease).collect(), next_cursor })
@@ -155,7 +168,7 @@ async fn revoke(
             // First: when it fails, the lease still says whose password it was.
             operate::rotate_away(&broker.operate, &lease, operator).await?;
         }
-        revoke::revoke(&broker.revoke, lease, Cause::Operator, true).await
+        revoke::revoke(&broker.revoke, lease, EndedBy::Operator(operator), true).await
     };
     match result.await {
         Ok(lease) => revoked_reply(&broker.rotation, &lease).await,

@@ -137,7 +137,10 @@ async fn verified(parts: &mut Parts, app: &Arc<App>) -> Result<(Arc<Verified>, R
         if let Rejected::IssuerBusy { .. } = reason {
             return HttpRefused::from(Refused::Overloaded).reply(&id);
         }
-        let mut reply = HttpRefused::from(Refused::Unauthenticated).reply(&id);
+        // That there is none gives nothing away.
+        let has_none = !parts.headers.contains_key(header::AUTHORIZATION);
+        let refused = if has_none { HttpRefused::NoToken } else { Refused::Unauthenticated.into() };
+        let mut reply = refused.reply(&id);
         reply.extensions_mut().insert(NotAccepted(reason.to_string()));
         reply
     })?;

@@ -98,7 +98,7 @@ impl ListQuery {
         }
         let before = self.cursor.as_deref().map(str::parse).transpose();
         let before = before.map_err(|_| Refused::field("cursor", "cursor must be a next_cursor of an earlier page"))?;
-        Ok(LeaseFilter { principal: None, target, state, before, limit })
+        Ok(LeaseFilter { target, state, before, limit, ..LeaseFilter::default() })
     }
 }
 

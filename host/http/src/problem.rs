@@ -18,6 +18,8 @@ pub enum HttpRefused {
     PayloadTooLarge,
     /// Not `application/json`.
     UnsupportedMediaType,
+    /// No `Authorization` header.
+    NoToken,
     /// No such path.
     NoSuchPath,
     /// The path has other methods.
@@ -38,6 +40,7 @@ fn row(refused: &HttpRefused) -> (StatusCode, ProblemCode, &'static str, Option<
         H::UnsupportedMediaType => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, ProblemCode::UnsupportedMediaType, "Unsupported media type", None)
         }
+        H::NoToken => (StatusCode::UNAUTHORIZED, ProblemCode::Unauthenticated, "Unauthenticated", None),
         H::NoSuchPath => (StatusCode::NOT_FOUND, ProblemCode::NotFound, "Not found", None),
         H::MethodNotAllowed => {
             (StatusCode::METHOD_NOT_ALLOWED, ProblemCode::MethodNotAllowed, "Method not allowed", None)
@@ -112,6 +115,7 @@ impl HttpRefused {
             Self::Pipeline(refused) => refused.to_string(),
             Self::PayloadTooLarge => format!("a request has at most {} bytes", super::MOST_BODY),
             Self::UnsupportedMediaType => "send the body as application/json".to_owned(),
+            Self::NoToken => "the request has no workload token: send `Authorization: Bearer TOKEN`".to_owned(),
             Self::NoSuchPath => "see GET /openapi.json for the paths".to_owned(),
             Self::MethodNotAllowed => "see GET /openapi.json for the methods of this path".to_owned(),
         });

@@ -85,6 +85,9 @@ pub fn lease_view(lease: &Lease) -> LeaseView {
 #[must_use]
 pub fn admin_lease(lease: Lease) -> AdminLease {
     let account = lease.login().to_owned();
+    let ended_at = lease.ended_at();
+    let closed_because = lease.removal.as_ref().map(|removal| removal.cause.as_str().to_owned());
+    let closed_by_uid = lease.removal.as_ref().and_then(|removal| removal.operator_uid);
     let (attempts, last_error) = lease.removal.map_or((0, None), |removal| (removal.attempts, removal.last_error));
     AdminLease {
         lease_id: lease.id.to_string(),
@@ -98,6 +101,10 @@ pub fn admin_lease(lease: Lease) -> AdminLease {
         revocable: !lease.standing,
         issued_at: lease.issued_at,
         expires_at: lease.expires_at,
+        request_id: lease.request_id.to_string(),
+        closed_because,
+        closed_by_uid,
+        ended_at,
         attempts,
         last_error,
         reason: lease.reason,

@@ -224,9 +224,13 @@ pub struct LeaseFilter {
     pub target: Option<TargetName>,
     /// In this state only.
     pub state: Option<LeaseState>,
+    /// Only those that have ended (`revoked`), or only those that have not.
+    pub ended: Option<bool>,
+    /// Of this workload only, by its name: whatever its issuer and subject.
+    pub workload: Option<String>,
     /// After this id (newest first, so: older than it).
     pub before: Option<LeaseId>,
-    /// At most so many, `1..=1000`.
+    /// Maximum number of leases, `1..=1000`.
     pub limit: usize,
 }
 

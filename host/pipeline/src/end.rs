@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jit_core::event::{AuditEvent, Doubtful, Event, Failed, Plain};
 use jit_core::id::LeaseId;
-use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::lease::{Cause, EndedBy, Lease, LeaseState, StepError};
 use jit_ledger::{Change, StoreError};
 
 use crate::clock::LeaseClock;
@@ -28,7 +28,29 @@ pub struct EndFlow {
 /// [`StoreError::Stale`] when somebody else stepped the lease on first. [`StoreError::Failed`] may also mean that it is
 /// recorded: whoever is not the removal task wakes that.
 pub async fn begin(flow: &EndFlow, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
-    let revoking = lease.begin_revocation(cause, flow.clock.now()).map_err(|_| StoreError::Stale(lease.id.clone()))?;
+    record(flow, lease, lease.begin_revocation(cause, flow.clock.now()), events).await
+}
+
+/// As [`begin`], for somebody who asked.
+///
+/// # Errors
+/// As [`begin`].
+pub async fn begin_by(
+    flow: &EndFlow,
+    lease: &Lease,
+    by: EndedBy,
+    events: Vec<AuditEvent>,
+) -> Result<Lease, StoreError> {
+    record(flow, lease, lease.begin_revocation_by(by, flow.clock.now()), events).await
+}
+
+async fn record(
+    flow: &EndFlow,
+    lease: &Lease,
+    revoking: Result<Lease, StepError>,
+    events: Vec<AuditEvent>,
+) -> Result<Lease, StoreError> {
+    let revoking = revoking.map_err(|_| StoreError::Stale(lease.id.clone()))?;
     let change = Change::step(revoking.clone()).with_events(events);
     jit_failpoint::step("revoke.begin", StoreError::at_failpoint, flow.ledger.commit(change)).await?;
     flow.handovers.forget(&lease.id);

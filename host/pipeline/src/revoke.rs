@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jit_api::{GivenBackLease, GivenBackReply};
 use jit_core::id::LeaseId;
-use jit_core::lease::{Cause, Lease, LeaseState};
+use jit_core::lease::{EndedBy, Lease, LeaseState};
 use jit_identity::Verified;
 use jit_ledger::{LeaseFilter, Store, StoreError};
 
-use crate::end::begin;
+use crate::end::begin_by;
 use crate::ledger::Ledger;
 use crate::refusal::Refused;
 use crate::removal::{Attempt, RemovalFlow, attempt};
@@ -47,10 +47,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When it could not be recorded: the lease is as it was.
-pub async fn revoke(flow: &Arc<RevokeFlow>, lease: Lease, cause: Cause, at_once: bool) -> Result<Lease, Refused> {
+pub async fn revoke(flow: &Arc<RevokeFlow>, lease: Lease, by: EndedBy, at_once: bool) -> Result<Lease, Refused> {
     let owned = Arc::clone(flow);
     let revoking = flow.work.spawn(carried(async move {
-        let lease = end(&owned, lease, cause, at_once).await;
+        let lease = end(&owned, lease, by, at_once).await;
         if !at_once {
             owned.wake.removal.notify_one();
         }
@@ -69,7 +69,7 @@ pub async fn revoke_own(
     id: &LeaseId,
     at_once: bool,
 ) -> Result<Lease, Refused> {
-    revoke(flow, own_lease(flow.ledger.store(), caller, id).await?, Cause::Requested, at_once).await
+    revoke(flow, own_lease(flow.ledger.store(), caller, id).await?, EndedBy::Workload, at_once).await
 }
 
 /// Revokes several of the caller's leases, or all of them, as one of the broker's tasks.
@@ -112,7 +112,7 @@ async fn end_many(
     // All are on record before the first is worked at: from here on they end, whatever happens.
     let recorded: Vec<Named> = stream::iter(named)
         .map(async |named| match named {
-            Named::Own(lease) => end(flow, *lease, Cause::Requested, false).await.map(Box::new).map(Named::Own),
+            Named::Own(lease) => end(flow, *lease, EndedBy::Workload, false).await.map(Box::new).map(Named::Own),
             unknown => Ok(unknown),
         })
         .buffered(RECORDING)
@@ -158,10 +158,10 @@ async fn all(store: &dyn Store, caller: &Verified) -> Result<(Vec<Lease>, bool),
             }
             let filter = LeaseFilter {
                 principal: Some(caller.principal.clone()),
-                target: None,
                 state: Some(state),
                 before,
                 limit: PAGE,
+                ..LeaseFilter::default()
             };
             let page = store.leases(&filter).await?;
             before = page.last().map(|lease| lease.id.clone());
@@ -186,7 +186,7 @@ async fn attempt_all(flow: &Arc<RevokeFlow>, recorded: &[Named]) {
         // At a stop none is begun any more, and what is under way is not cut off.
         let attempts = stream::iter(leases).take_until(owner.work.stopping.cancelled()).map(|lease| {
             let flow = Arc::clone(&owner);
-            async move { drop(end(&flow, lease, Cause::Requested, true).await) }
+            async move { drop(end(&flow, lease, EndedBy::Workload, true).await) }
         });
         attempts.buffer_unordered(REMOVING).collect::<()>().await;
     }));
@@ -194,12 +194,12 @@ async fn attempt_all(flow: &Arc<RevokeFlow>, recorded: &[Named]) {
 }
 
 /// Puts a lease's end on record and, if `at_once`, tries once to remove its account.
-async fn end(flow: &RevokeFlow, mut lease: Lease, cause: Cause, at_once: bool) -> Result<Lease, Refused> {
+async fn end(flow: &RevokeFlow, mut lease: Lease, by: EndedBy, at_once: bool) -> Result<Lease, Refused> {
     // Somebody else's step in between is read again; a few times is more than enough.
     for _ in 0..4 {
         match lease.state {
             LeaseState::Revoked | LeaseState::Pending => return Ok(lease),
-            LeaseState::Active => match begin(&flow.removal.end, &lease, cause, Vec::new()).await {
+            LeaseState::Active => match begin_by(&flow.removal.end, &lease, by, Vec::new()).await {
                 Ok(revoking) => {
                     lease = revoking;
                     continue;

@@ -32,6 +32,19 @@ pub struct AdminLease {
     pub issued_at: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// The request that made it. Empty from a broker of an earlier release.
+    #[serde(default)]
+    pub request_id: String,
+    /// Why its account was or is being removed: `expired`, `requested` (the workload gave it back), `operator`,
+    /// `doubtful` (it never became active), `abandoned`, `not-audited`, `drift` or `ghost`. Absent while it is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_because: Option<String>,
+    /// The user id of the operator who revoked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_by_uid: Option<u32>,
+    /// When its account was gone, to about the last attempt to remove it. Absent until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
     /// Failed attempts to remove the account.
     pub attempts: u32,
     /// What went wrong last.

@@ -197,7 +197,7 @@ impl BackendWorld {
     /// # Errors
     /// When the broker does not answer.
     pub fn leases(&self) -> Result<Vec<Value>> {
-        Ok(serde_json::from_str(&self.said(&["lease", "list", "--limit", "10000", "--format", "json"])?)?)
+        Ok(serde_json::from_str(&self.said(&["lease", "list", "--all", "--limit", "10000", "--format", "json"])?)?)
     }
 
     /// The audit records of an event.

@@ -1,61 +1,13 @@
-//! `lease` and `reconcile`.
+//! `reconcile` and `clock`.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use jiff::Timestamp;
-use jit_api::LeaseState;
-use jit_api::admin::{AdminLease, AdminLeases, ClockConfirmed, ReconcileReport, TargetReport};
+use jit_api::admin::{ClockConfirmed, ReconcileReport, TargetReport};
 
 use super::client::{AdminClient, SocketArg};
 use super::progress::waiting;
 use super::relative::relative;
 use super::{Format, Stop, block_on};
 use jit_api::url::encode;
-
-#[derive(clap::Subcommand)]
-pub(super) enum LeaseCommand {
-    /// List leases, newest first.
-    #[command(
-        after_help = "Examples:\n  jit-broker lease list --state active\n  jit-broker lease list --target inventory_db --format json"
-    )]
-    List {
-        #[command(flatten)]
-        socket: SocketArg,
-        /// Only this target.
-        #[arg(long)]
-        target: Option<String>,
-        /// Only leases in this state: pending, active, revoking, revoked, doubtful.
-        #[arg(long)]
-        state: Option<String>,
-        /// Maximum number of leases.
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-        /// Output format.
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
-    },
-    /// Show one lease.
-    #[command(after_help = "Example:\n  jit-broker lease show lease_01jd3x7k2m9v5q8w4r6t0y1z3b")]
-    Show {
-        #[command(flatten)]
-        socket: SocketArg,
-        /// The lease's id.
-        id: String,
-        /// Output format.
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
-    },
-    /// Revoke a lease now: its login ends, its sessions are closed, its account is removed.
-    #[command(after_help = "Example:\n  jit-broker lease revoke lease_01jd3x7k2m9v5q8w4r6t0y1z3b")]
-    Revoke {
-        #[command(flatten)]
-        socket: SocketArg,
-        /// The lease's id.
-        id: String,
-        /// For rotating accounts: change the password now, if the lease still has the current one.
-        #[arg(long)]
-        rotate: bool,
-    },
-}
 
 #[derive(clap::Args)]
 pub(super) struct ReconcileArgs {
@@ -85,99 +37,6 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
-pub(super) fn lease(command: LeaseCommand) -> Result<(), Stop> {
-    block_on(async { Ok(run_lease(command).await) })?
-}
-
-async fn run_lease(command: LeaseCommand) -> Result<(), Stop> {
-    match command {
-        LeaseCommand::List { socket, target, state, limit, format } => {
-            let client = AdminClient::new(&socket)?;
-            let mut leases: Vec<AdminLease> = Vec::new();
-            let mut cursor = None;
-            while leases.len() < limit {
-                let mut query = format!("?limit={}", (limit - leases.len()).min(500));
-                for (name, value) in [("target", &target), ("state", &state), ("cursor", &cursor)] {
-                    if let Some(value) = value {
-                        query.push_str(&format!("&{name}={}", encode(value)));
-                    }
-                }
-                let page: AdminLeases = client.get(&format!("/admin/leases{query}")).await?;
-                leases.extend(page.leases);
-                cursor = page.next_cursor;
-                if cursor.is_none() {
-                    break;
-                }
-            }
-            match format {
-                Format::Json => println!("{}", serde_json::to_string_pretty(&leases)?),
-                Format::Table => print_leases(&leases),
-            }
-        }
-        LeaseCommand::Show { socket, id, format } => {
-            let client = AdminClient::new(&socket)?;
-            let lease: AdminLease = client.get(&format!("/admin/leases/{}", encode(&id))).await?;
-            print_lease(&lease, format)?;
-        }
-        LeaseCommand::Revoke { socket, id, rotate } => {
-            let client = AdminClient::new(&socket)?;
-            let path = format!("/admin/leases/{}", encode(&id));
-            let _: serde_json::Value = client.post(&format!("{path}/revoke?rotate={rotate}")).await?;
-            let lease: AdminLease = client.get(&path).await?;
-            match lease.state {
-                LeaseState::Revoked if !lease.revocable => println!(
-                    "{id} is revoked: account {} stands, and its credential works until it is changed{}",
-                    lease.account,
-                    if rotate { " (`jit-broker rotation list` says until when)" } else { "" }
-                ),
-                LeaseState::Revoked => println!("{id} is revoked: account {} is gone", lease.account),
-                state => {
-                    println!("{id} is {}: account {} is still being removed", state.as_str(), lease.account);
-                    if let Some(error) = lease.last_error {
-                        println!("last attempt: {error}");
-                    }
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn print_leases(leases: &[AdminLease]) {
-    let mut table = table(&["LEASE", "STATE", "WORKLOAD", "TARGET", "ROLE", "ACCOUNT", "EXPIRES", "TRIES"]);
-    let now = Timestamp::now();
-    for lease in leases {
-        table.add_row([
-            lease.lease_id.as_str(),
-            lease.state.as_str(),
-            &lease.workload,
-            &lease.target,
-            &lease.role,
-            &lease.account,
-            &format!("{} ({})", lease.expires_at, relative(lease.expires_at, now)),
-            &lease.attempts.to_string(),
-        ]);
-    }
-    println!("{table}");
-    println!("{} lease(s)", leases.len());
-}
-
-fn print_lease(lease: &AdminLease, format: Format) -> Result<(), Stop> {
-    if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(lease)?);
-        return Ok(());
-    }
-    let value = serde_json::to_value(lease)?;
-    for (field, value) in value.as_object().into_iter().flatten() {
-        match value {
-            serde_json::Value::Null => {}
-            serde_json::Value::String(text) => println!("{field:<14} {text}"),
-            other => println!("{field:<14} {other}"),
-        }
-    }
-    Ok(())
-}
-
 pub(super) fn reconcile(args: ReconcileArgs) -> Result<(), Stop> {
     let client = AdminClient::new(&args.socket)?;
     let only = args.target.as_ref().map_or_else(String::new, |target| format!("&target={}", encode(target)));
@@ -191,11 +50,17 @@ pub(super) fn reconcile(args: ReconcileArgs) -> Result<(), Stop> {
     }
     let mut table = table(&["TARGET", "ACCOUNTS", "WITHOUT LEASE", "LEASES WITHOUT ACCOUNT", "ERROR"]);
     for target in &report.targets {
+        // A target that could not be asked has no numbers: "0 accounts" would be a claim.
+        let names = |names: &[String]| match (&target.error, names) {
+            (Some(_), _) => "?".to_owned(),
+            (None, []) => "none".to_owned(),
+            (None, names) => names.join("\n"),
+        };
         table.add_row([
             target.target.clone(),
-            target.accounts.to_string(),
-            target.ghosts.join("\n"),
-            target.missing.join("\n"),
+            target.error.as_ref().map_or_else(|| target.accounts.to_string(), |_| "?".to_owned()),
+            names(&target.ghosts),
+            names(&target.missing),
             target.error.clone().unwrap_or_default(),
         ]);
     }
@@ -203,10 +68,27 @@ pub(super) fn reconcile(args: ReconcileArgs) -> Result<(), Stop> {
     for target in &report.targets {
         print_held(target);
     }
-    if report.dry_run {
-        println!("nothing was changed");
-    }
+    println!("{}", summary(&report));
     Ok(())
+}
+
+/// What the pass did, or would have done.
+fn summary(report: &ReconcileReport) -> String {
+    let count = |of: fn(&TargetReport) -> usize| report.targets.iter().map(of).sum::<usize>();
+    let (ghosts, missing) = (count(|target| target.ghosts.len()), count(|target| target.missing.len()));
+    let removed = counted(ghosts, "account without a lease", "accounts without a lease");
+    let closed = counted(missing, "lease without an account", "leases without an account");
+    match (report.dry_run, ghosts + missing) {
+        (true, 0) => "nothing to do; nothing was changed".to_owned(),
+        (true, _) => format!("would remove {removed} and close {closed}; nothing was changed"),
+        (false, 0) => "nothing to do".to_owned(),
+        (false, _) => format!("removes {removed} and closes {closed}"),
+    }
+}
+
+/// `1 lease`, `3 leases`.
+pub(super) fn counted(number: usize, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
 }
 
 /// What is left for an operator to decide.

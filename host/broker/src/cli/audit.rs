@@ -12,7 +12,7 @@ use jit_core::ttl::Ttl;
 use jit_tlog::checkpoint::{Checkpoint, LogKey, Origin, VerifierKey};
 use serde_json::Value;
 
-use super::admin::table;
+use super::admin::{counted, table};
 use super::client::{AdminClient, SocketArg};
 use super::progress::Line;
 use super::{ConfigArg, Format, Stop, block_on};
@@ -64,7 +64,7 @@ pub(super) enum AuditCommand {
         #[command(flatten)]
         config: ConfigArg,
         /// Verify an exported file instead of the store.
-        #[arg(long, value_name = "FILE", requires = "key")]
+        #[arg(long, value_name = "FILE")]
         jsonl: Option<PathBuf>,
         /// The verifier key that is trusted (`audit key --show` prints it); by default that of the
         /// configured signing key.
@@ -202,11 +202,25 @@ async fn show(config: &ConfigArg, last: usize, filter: Filter, format: Format) -
             text("target_db"),
             text("role"),
             text("ephemeral_id"),
-            why.chars().take(60).collect(),
+            shortened(why, LONGEST_WHY),
         ]);
     }
-    println!("{table}");
+    match found.len() {
+        0 => println!("no record matches"),
+        _ => println!("{table}"),
+    }
     Ok(())
+}
+
+/// The most characters of a reason in the table; JSON has all of it.
+const LONGEST_WHY: usize = 60;
+
+/// The text, cut with an ellipsis where it is longer.
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+    }
 }
 
 fn verify_log(
@@ -216,17 +230,27 @@ fn verify_log(
     against: Option<PathBuf>,
     mut archive: Option<PathBuf>,
 ) -> Result<(), Stop> {
+    let own_key = |config: &Config| -> anyhow::Result<VerifierKey> {
+        let origin = Origin::new(config.audit.origin.clone()).context("[audit] origin")?;
+        Ok(compose::audit_key(&config.audit.signing_key, Mode::default())?.verifier(&origin))
+    };
     let (source, verifier): (Arc<dyn LogSource>, _) = match (jsonl, key) {
-        (Some(records), Some(key)) => (Arc::new(ExportSource { records, checkpoint: None }), trusted(&key)?),
-        (Some(_), None) => return Err(anyhow::anyhow!("--jsonl needs --key").into()),
+        (Some(records), key) => {
+            let verifier = match key {
+                Some(key) => trusted(&key)?,
+                // An export is most often verified where there is no configuration.
+                None => Config::load(&config.config)
+                    .map_err(anyhow::Error::from)
+                    .and_then(|config| own_key(&config))
+                    .context("the key of the configuration cannot be read; --key names the one that is trusted")?,
+            };
+            (Arc::new(ExportSource { records, checkpoint: None }), verifier)
+        }
         (None, key) => {
             let config = Config::load(&config.config)?;
             let verifier = match key {
                 Some(key) => trusted(&key)?,
-                None => {
-                    let origin = Origin::new(config.audit.origin.clone()).context("[audit] origin")?;
-                    compose::audit_key(&config.audit.signing_key, Mode::default())?.verifier(&origin)
-                }
+                None => own_key(&config)?,
             };
             let configured = config.audit.archive.as_ref().map(|archive| archive.path.clone());
             archive = archive.or(configured.filter(|folder| folder.is_dir()));
@@ -247,13 +271,21 @@ fn verify_log(
         Ok(verify(&*source, &options, show).await)
     })??;
     if report.is_intact() {
-        println!("intact: {} records, {} checkpoints agree, root {}", report.records, report.checkpoints, report.root);
+        let (records, checkpoints) = (
+            counted(usize::try_from(report.records).unwrap_or(usize::MAX), "record", "records"),
+            counted(
+                usize::try_from(report.checkpoints).unwrap_or(usize::MAX),
+                "checkpoint agrees",
+                "checkpoints agree",
+            ),
+        );
+        println!("intact: {records}, {checkpoints}, root {}", report.root);
         if report.unread > 0 {
             println!("the first {} are archived and were not read: --archive names their folder", report.unread);
         }
         return Ok(());
     }
-    println!("NOT INTACT: {} records are in order before the first that is not", report.records);
+    println!("NOT INTACT: the log is not what was signed");
     for finding in &report.findings {
         println!("  - {finding}");
     }
@@ -289,7 +321,12 @@ async fn export_log(config: &ConfigArg, out: PathBuf) -> anyhow::Result<()> {
     let checkpoint = records.tail().await?.note;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
-    let file = options.open(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let file = options.open(&out).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            anyhow::anyhow!("{} is there already: choose another name, or move that file away", out.display())
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot make {}", out.display())),
+    })?;
     let mut file = std::io::BufWriter::new(file);
     let size = match &checkpoint {
         Some(note) => Checkpoint::read_unverified(note).context("the stored checkpoint is not a signed note")?.size,

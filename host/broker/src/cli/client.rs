@@ -78,7 +78,12 @@ impl AdminClient {
 }
 
 fn no_broker(socket: &Path, error: reqwest::Error) -> Stop {
-    Stop::NoBroker(anyhow::Error::new(error).context(format!(
+    // What stands between is the client's view of a URL that nobody typed.
+    let mut reason: &dyn std::error::Error = &error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    Stop::NoBroker(anyhow!("{reason}").context(format!(
         "no broker answers on {}: is it running, and is this its user? (--socket or --config say where it is)",
         socket.display()
     )))

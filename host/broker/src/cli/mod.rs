@@ -8,6 +8,7 @@ mod client;
 mod conformance;
 mod dev;
 mod json_lines;
+mod lease;
 mod plugin;
 mod plugin_check;
 mod plugin_new;
@@ -76,7 +77,7 @@ enum Command {
     Top(top::TopArgs),
     /// List, show and end leases, through a running broker's admin socket.
     #[command(subcommand)]
-    Lease(admin::LeaseCommand),
+    Lease(lease::LeaseCommand),
     /// List rotating accounts and rotate them now, through a running broker's admin socket.
     #[command(subcommand)]
     Rotation(rotation::RotationCommand),
@@ -227,7 +228,7 @@ fn dispatch(command: Command) -> Result<(), Stop> {
         Command::Config(command) => check::run(command),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
-        Command::Lease(command) => admin::lease(command),
+        Command::Lease(command) => lease::run(command),
         Command::Rotation(command) => rotation::run(command),
         Command::Store(command) => store::run(command),
         Command::Reconcile(args) => admin::reconcile(args),

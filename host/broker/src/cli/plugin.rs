@@ -67,6 +67,27 @@ pub(super) fn run(command: PluginCommand) -> Result<(), Stop> {
     }
 }
 
+/// Digits of a digest in the table; JSON has all 64.
+const SHOWN_DIGITS: usize = 12;
+
+/// Characters of a line of a statement.
+const STATEMENT_WIDTH: usize = 100;
+
+/// The text in lines, broken at spaces. A word that is longer has a line of its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn list(socket: &SocketArg, statements: bool, format: Format) -> Result<(), Stop> {
     let client = AdminClient::new(socket)?;
     let plugins: Vec<PluginRow> = block_on(async { Ok(client.get("/admin/plugins").await) })??;
@@ -77,11 +98,11 @@ fn list(socket: &SocketArg, statements: bool, format: Format) -> Result<(), Stop
     let mut table = table(&["PLUGIN", "KIND", "CONTRACT", "GRANTS", "SHA-256", "SIGNED BY", "FILE"]);
     for plugin in &plugins {
         table.add_row([
-            &plugin.name,
+            plugin.name.as_str(),
             &plugin.kind,
             &plugin.contract,
             &plugin.grants.join(" "),
-            &plugin.sha256,
+            plugin.sha256.get(..SHOWN_DIGITS).unwrap_or(&plugin.sha256),
             &plugin.signed_by.join(" "),
             &plugin.path,
         ]);
@@ -91,7 +112,9 @@ fn list(socket: &SocketArg, statements: bool, format: Format) -> Result<(), Stop
         for plugin in plugins.iter().filter(|plugin| !plugin.statements.is_empty()) {
             println!("\n{} can run these statements and no others:", plugin.name);
             for statement in &plugin.statements {
-                println!("  {statement}");
+                for (number, line) in wrapped(statement, STATEMENT_WIDTH).iter().enumerate() {
+                    println!("{}{line}", if number == 0 { "  " } else { "      " });
+                }
             }
         }
     }

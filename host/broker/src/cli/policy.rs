@@ -11,6 +11,7 @@ use jit_core::ttl::Ttl;
 
 use super::client::{AdminClient, SocketArg};
 use super::progress::Compilations;
+use super::relative::length;
 use super::{Format, Stop, block_on, policy_replay};
 use jit_assembly::compose;
 use jit_config::Config;
@@ -161,12 +162,12 @@ fn for_people(explanation: &Explanation) -> String {
     let input = &explanation.input;
     let issuer = if input.issuer.is_empty() { "no issuer" } else { input.issuer.as_str() };
     let mut lines = vec![format!(
-        "{} of issuer {issuer} asks to {} {} of {} for {} s, at {}",
+        "{} of issuer {issuer} asks to {} {} of {} for {}, at {}",
         input.workload,
         if input.operation == Operation::Renew { "renew" } else { "get" },
         input.role,
         input.target,
-        input.ttl_seconds,
+        length(input.ttl_seconds),
         i64::try_from(input.time).ok().and_then(|time| Timestamp::from_second(time).ok()).unwrap_or_default()
     )];
     lines.push("known:".to_owned());
@@ -197,7 +198,7 @@ fn for_people(explanation: &Explanation) -> String {
     }
     lines.push(match (&explanation.policy, &explanation.reason) {
         (Some(policy), Some(reason)) => format!("DENIED by {policy}: {reason}"),
-        _ => format!("ALLOWED: {} for {} s", explanation.role, explanation.ttl_seconds),
+        _ => format!("ALLOWED: {} for {}", explanation.role, length(explanation.ttl_seconds.into())),
     });
     lines.join("\n") + "\n"
 }
@@ -215,7 +216,7 @@ fn step(number: usize, policy: &PolicyRecord) -> String {
     }
     let obligations = &policy.obligations;
     if let Some(seconds) = obligations.max_ttl_seconds {
-        text.push_str(&format!("; at most {seconds} s"));
+        text.push_str(&format!("; at most {}", length(seconds)));
     }
     if let Some(role) = &obligations.role {
         text.push_str(&format!("; only role {role}"));

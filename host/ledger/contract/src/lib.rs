@@ -458,6 +458,16 @@ pub async fn lists_page_by_page<H: Harness>(harness: H) {
     assert_eq!(of(|f| f.target = TargetName::new("other").ok()).await.len(), 1);
     assert_eq!(of(|f| f.state = Some(LeaseState::Active)).await.len(), 1);
     assert_eq!(of(|f| f.limit = 0).await.len(), 1, "at least one");
+    assert_eq!(of(|f| f.workload = Some("other".to_owned())).await, [all[21].id.clone()]);
+    // What lives and what has ended, page by page too.
+    let revoking = active(&all[0]).begin_revocation(Cause::Operator, time(9)).unwrap();
+    for step in [active(&all[0]), revoking.clone(), revoking.removed().unwrap()] {
+        store.commit(update(&step)).await.unwrap();
+    }
+    assert_eq!(of(|f| f.ended = Some(true)).await, [all[0].id.clone()]);
+    assert_eq!(of(|f| f.ended = Some(false)).await, every[1..]);
+    let page = LeaseFilter { ended: Some(false), limit: 10, before: Some(every[1].clone()), ..LeaseFilter::default() };
+    assert_eq!(ids(&*store, page).await, every[2..12]);
     harness.close(store).await;
 }
 

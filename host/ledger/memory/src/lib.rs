@@ -165,6 +165,8 @@ impl Store for MemoryLedger {
                 filter.principal.as_ref().is_none_or(|principal| principal.owns(&lease.principal))
                     && filter.target.as_ref().is_none_or(|target| *target == lease.target)
                     && filter.state.is_none_or(|state| state == lease.state)
+                    && filter.ended.is_none_or(|ended| ended == (lease.state == LeaseState::Revoked))
+                    && filter.workload.as_ref().is_none_or(|workload| *workload == lease.principal.workload)
                     && filter.before.as_ref().is_none_or(|before| lease.id < *before)
             });
             wanted.take(most(filter.limit)).cloned().collect()

@@ -248,10 +248,18 @@ impl Store for SqliteStore {
         if let Some(state) = filter.state {
             query.push(" AND state = ").push_bind(state.as_str());
         }
-        if let Some(before) = &filter.before {
-            query.push(" AND id < ").push_bind(before.as_str());
+        if let Some(ended) = filter.ended {
+            query.push(if ended { " AND state = 'revoked'" } else { " AND state <> 'revoked'" });
         }
-        query.push(" ORDER BY id DESC LIMIT ").push_bind(most(filter.limit));
+        if let Some(workload) = &filter.workload {
+            query.push(" AND workload = ").push_bind(column(workload));
+        }
+        // The plus keeps SQLite from walking all leases by id, where few live among many that have ended.
+        let id = if filter.ended == Some(false) { "+id" } else { "id" };
+        if let Some(before) = &filter.before {
+            query.push(" AND ").push(id).push(" < ").push_bind(before.as_str());
+        }
+        query.push(" ORDER BY ").push(id).push(" DESC LIMIT ").push_bind(most(filter.limit));
         let documents = query.build_query_scalar().fetch_all(&self.readers).await.map_err(StoreError::failed)?;
         let mut leases = decode_all(documents);
         if let Some(principal) = &filter.principal {
