@@ -44,7 +44,9 @@ fn what_the_example_has_in_comments_is_right_too() {
     for line in EXAMPLE.lines() {
         let key = line.strip_prefix("# ").filter(|rest| {
             let key = rest.split(" = ").next().unwrap_or(rest);
-            rest.contains(" = ") && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+            rest.starts_with("[[")
+                || rest.contains(" = ")
+                    && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
         });
         text.push_str(key.unwrap_or(line));
         text.push('\n');
@@ -59,6 +61,7 @@ fn what_the_example_has_in_comments_is_right_too() {
     assert_eq!(config.plugins["postgres"].sha256, Some([0xab; 32]));
     assert_eq!(config.targets["inventory_db"].endpoint.as_ref().unwrap().port, Some(5432));
     assert_eq!(config.identity.jwt[0].algorithms, [SigningAlgorithm::Rs256, SigningAlgorithm::Es256]);
+    assert_eq!(config.identity.jwt[1].name, "github");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod files;
 mod hostile;
+mod identities;
 mod meaning;
 mod mistakes;
 mod pages;

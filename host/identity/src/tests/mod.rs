@@ -7,4 +7,5 @@ mod configuration;
 mod contract;
 mod issuer;
 mod keys;
+mod platforms;
 mod tokens;
