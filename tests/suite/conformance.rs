@@ -8,6 +8,7 @@ use jit_tests::kit::KitFixture;
 use jit_tests::kit::conjur::StoredAccount;
 use jit_tests::kit::mysql::Server;
 use jit_tests::kit::people::{BY_REQUESTS, People};
+use jit_tests::kit::queues::Queues;
 use jit_tests::surroundings;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::task::spawn_blocking;
@@ -227,6 +228,26 @@ async fn an_http_driver_without_a_mistake_conforms_and_its_accounts_log_in() {
     ];
     report.must_pass_without(&left_out).unwrap();
     assert!(!report.told.contains("NOT TRIED"), "{}", report.told);
+}
+
+/// The driver of docs/drivers/recipes.md, against a backend that checks header and hash.
+#[tokio::test]
+async fn the_example_driver_of_an_awkward_api_conforms() {
+    let queues = Queues::start().unwrap();
+    let fixture = queues.fixture().unwrap();
+    let report = spawn_blocking(move || fixture.run("driver-rabbitmq", &[])).await.unwrap().unwrap();
+    let left_out = [
+        "lifecycle::a_session_ends_with_it",
+        "lifecycle::it_expires_by_itself",
+        "hostile::one_that_holds_all_it_may_is_gone",
+        "hostile::one_that_changes_its_password_is_gone",
+        "rotation::a_new_password_replaces_the_old",
+        "rotation::each_step_can_be_repeated",
+        "refusals::a_strange_authority_is_not_trusted",
+        "refusals::missing_permission_is_told",
+        "crash::rotate_can_be_cut_off_anywhere",
+    ];
+    report.must_pass_without(&left_out).unwrap();
 }
 
 #[tokio::test]

@@ -250,24 +250,12 @@ async fn no_query_fails_while_accounts_change_in_five_languages() {
 #[test]
 fn each_snippet_of_the_page_is_in_the_file_that_it_names() {
     let page = read(&root().join("docs/clients.md")).unwrap();
-    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>();
-    let mut seen = Vec::new();
-    for part in page.split("<!-- from ").skip(1) {
-        let (file, rest) = part.split_once(" -->\n```").unwrap();
-        let (_, snippet) = rest.split_once('\n').unwrap();
-        let snippet = lines(snippet.split("\n```").next().unwrap());
-        let text = lines(&read(&root().join(file)).unwrap());
-        let found = text.windows(snippet.len()).any(|window| window == snippet);
-        assert!(
-            !snippet.is_empty() && found,
-            "{file} has not what docs/clients.md shows of it:\n{}",
-            snippet.join("\n")
-        );
-        seen.push(file);
-    }
+    let seen = snippets("docs/clients.md", &page);
     for folder in fs::read_dir(example("")).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
         let name = folder.file_name().into_string().unwrap();
-        assert!(seen.iter().any(|file| file.contains(&name)), "docs/clients.md shows nothing of {name}");
+        // A driver is shown on the page of recipes.
+        let is_service = !name.starts_with("driver-");
+        assert!(!is_service || seen.iter().any(|file| file.contains(&name)), "docs/clients.md shows nothing of {name}");
         assert!(folder.path().join("README.md").is_file(), "{name} has no README.md");
     }
     // Every block of code on it is checked, or is a command.
@@ -276,4 +264,27 @@ fn each_snippet_of_the_page_is_in_the_file_that_it_names() {
         let before = &page[..page.find(&format!("\n```{block}")).unwrap()];
         assert!(before.lines().last().unwrap().starts_with("<!-- from ") || language == "text", "{language}: {block}");
     }
+}
+
+#[test]
+fn each_snippet_of_the_recipes_is_in_the_driver_that_the_suite_runs() {
+    let page = read(&root().join("docs/drivers/recipes.md")).unwrap();
+    let seen = snippets("docs/drivers/recipes.md", &page);
+    assert!(seen.len() >= 8 && page.matches("```rust").count() == seen.len(), "{seen:?}");
+}
+
+/// The files whose lines a page shows, after each snippet was found in its file.
+fn snippets(name: &str, page: &str) -> Vec<String> {
+    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>();
+    let mut seen = Vec::new();
+    for part in page.split("<!-- from ").skip(1) {
+        let (file, rest) = part.split_once(" -->\n```").unwrap();
+        let (_, snippet) = rest.split_once('\n').unwrap();
+        let snippet = lines(snippet.split("\n```").next().unwrap());
+        let text = lines(&read(&root().join(file)).unwrap());
+        let found = text.windows(snippet.len()).any(|window| window == snippet);
+        assert!(!snippet.is_empty() && found, "{file} has not what {name} shows of it:\n{}", snippet.join("\n"));
+        seen.push(file.to_owned());
+    }
+    seen
 }

@@ -11,7 +11,7 @@ use jit_plugin_build::{
 use crate::{guest_compiler, steps::Steps};
 
 /// Folders whose packages are guests.
-const GUEST_FOLDERS: [&str; 3] = ["plugins", "sdk/plugin/template", FIXTURES];
+const GUEST_FOLDERS: [&str; 4] = ["plugins", "sdk/plugin/template", "sdk/examples", FIXTURES];
 /// Those that only the tests load.
 const FIXTURES: &str = "tests/guests";
 

@@ -133,7 +133,7 @@ fn packages() -> Vec<Package> {
 
 /// Plugins, guests and templates depend on the SDK alone; that is checked apart.
 fn is_guest(package: &Package) -> bool {
-    ["/plugins/", "/guests/", "/template/"].iter().any(|part| package.manifest_path.contains(part))
+    ["/plugins/", "/guests/", "/template/", "/examples/driver-"].iter().any(|part| package.manifest_path.contains(part))
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod directory;
 pub mod mysql;
 pub mod people;
 pub mod postgres;
+pub mod queues;
 pub mod userpass;
 pub mod vault;
 

@@ -5,7 +5,6 @@ use jit_api::admin::{ClockConfirmed, ReconcileReport, TargetReport};
 
 use super::client::{AdminClient, SocketArg};
 use super::progress::waiting;
-use super::relative::relative;
 use super::{Format, Stop, block_on};
 use jit_api::url::encode;
 
