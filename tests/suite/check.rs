@@ -164,6 +164,65 @@ async fn the_check_asks_each_issuer_and_each_target_and_ends_with_a_verdict() {
     assert!(told.contains("no_such_role") && told.contains("checked.toml: 1 target is not in order"), "{told}");
 }
 
+/// Each finding of a driver has the form of a mistake of the broker's own: file, line, column and the line itself.
+#[tokio::test]
+async fn what_a_driver_finds_has_the_form_of_every_other_mistake() {
+    let (world, good) = prepared().await;
+    let folder = world.folder.path();
+    std::fs::write(folder.join("wrong.password"), "not it").unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(folder.join("wrong.password"), private).unwrap();
+    let database = &world.database;
+    let name = format!("/{}\"", database.name);
+    let slip = format!("{}x", database.read_only);
+    let (grants, slipped) = (format!("grants = [\"{}\"]", database.read_only), format!("grants = [\"{slip}\"]"));
+    let near = format!("the server has no role \"{slip}\": did you mean \"{}\"? Otherwise make it", database.read_only);
+    let cases = [
+        // What is wrong, the line it is shown at, what is said, and the verdict on the target.
+        (
+            good.replace("inventory.password", "wrong.password"),
+            "password = { file = \"wrong.password\" }",
+            "refuses the connection: password authentication failed",
+            "cannot be asked",
+        ),
+        (
+            good.replace(&name, "/no_such_database\""),
+            "/no_such_database\"",
+            "refuses the connection: database \"no_such_database\" does not exist",
+            "cannot be asked",
+        ),
+        (good.replace(&grants, &slipped), slipped.as_str(), near.as_str(), "a mistake"),
+    ];
+    for (text, line, says, verdict) in cases {
+        assert_ne!(text, good, "{says}");
+        let number = text.lines().position(|written| written.contains(line)).expect("the line is there") + 1;
+        let (code, told, _) = check(&world, &text, &[]);
+        let place = format!("checked.toml:{number}:");
+        let finding = told.lines().find(|said| said.contains(&place)).unwrap_or_else(|| panic!("{place} {told}"));
+        assert!(code == Some(3) && finding.contains(says) && told.contains("^^^"), "{says}: {told}");
+        assert!(told.contains(&format!("target inventory_db: {verdict}")) && !told.contains("unavailable"), "{told}");
+        assert!(told.lines().last().unwrap().contains("1 target is not in order"), "{told}");
+    }
+    // A file that is missing says what it was for and where paths begin.
+    let text = good.replace("inventory.password", "inventry.password");
+    let (code, told, _) = check(&world, &text, &["--offline"]);
+    let says = format!("relative paths begin in {}", std::fs::canonicalize(folder).unwrap().display());
+    assert!(code == Some(3) && told.contains("the file of `password` is missing: ") && told.contains(&says), "{told}");
+    // Mistakes in a policy's configuration: in the broker's words, and under the key that is wrong.
+    let rule = "roles = [\"*\"]";
+    let (code, told, _) = check(&world, &good.replacen(rule, "roles = \"*\"", 1), &["--offline"]);
+    assert!(code == Some(3) && told.contains("must be a list, such as [\"…\"], not a text"), "{told}");
+    let text = good.replacen(rule, "roles = [\"*\"], max_tll = \"1h\"", 1);
+    let column = text.lines().find_map(|line| line.find("max_tll")).unwrap() + 1;
+    let (code, told, _) = check(&world, &text, &["--offline"]);
+    assert!(code == Some(3) && told.contains(&format!(":{column}: unknown key `max_tll`: write `max_ttl`")), "{told}");
+    let (code, told, _) = check(&world, &format!("{good}\n[loging]\nlevel = \"info\"\n"), &["--offline"]);
+    assert!(
+        code == Some(3) && told.contains("unknown key `loging` in the file's top level: did you mean `log`?"),
+        "{told}"
+    );
+}
+
 /// Reads an object key by key: one that stands there twice is an error.
 struct NoKeyTwice;
 

@@ -100,16 +100,29 @@ impl Check<'_> {
 
     /// Whether a regular file is there.
     fn there(&mut self, at: &str, path: &Path, help: Option<&str>) -> bool {
+        let mut help = help.map(str::to_owned);
         let wrong = match std::fs::metadata(path) {
             Ok(found) if found.is_file() => return true,
             Ok(_) => format!("{} is not a regular file", path.display()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                format!("{} is not there", path.display())
+                let key = at.rsplit('.').next().unwrap_or(at);
+                help.get_or_insert_with(|| format!("relative paths begin in {}", self.folder()));
+                format!("the file of `{key}` is missing: {} is not there", path.display())
             }
             Err(error) => format!("{} cannot be read: {error}", path.display()),
         };
-        self.find(Severity::Error, at, wrong, help.map(str::to_owned));
+        self.find(Severity::Error, at, wrong, help);
         false
+    }
+
+    /// The configuration's folder, whole where the system says it.
+    fn folder(&self) -> String {
+        let file = self.config.explain("", "");
+        let folder = match Path::new(file.file()).parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()).display().to_string()
     }
 
     /// Whether others may read it.

@@ -246,12 +246,16 @@ fn document<T>(
     Ok(Document { read, problems, places, source })
 }
 
+/// How a plugin's message begins that is about a key and not about its value.
+const ABOUT_KEY: &str = "unknown ";
+
 /// A problem at a dotted path, or at the nearest part of it that is there.
 fn explain(places: &Places, source: &Arc<SourceText>, path: &str, message: String) -> Problem {
     let mut at = path;
     let place = loop {
-        if let Some(span) = places.get(at) {
-            break Some(source.place(span.clone()));
+        if let Some(spot) = places.get(at) {
+            let key = spot.key.as_ref().filter(|_| at == path && message.starts_with(ABOUT_KEY));
+            break Some(source.place(key.unwrap_or(&spot.own).clone()));
         }
         match at.rfind(['.', '[']) {
             Some(end) => at = &at[..end],

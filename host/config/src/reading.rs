@@ -13,7 +13,16 @@ use super::problem::Severity;
 use super::redact;
 
 /// Where each value stands, by its dotted path (`targets.inventory_db.roles.reader.grants[0]`).
-pub(super) type Places = BTreeMap<String, Range<usize>>;
+pub(super) type Places = BTreeMap<String, Spot>;
+
+/// Where something stands in the text.
+#[derive(Debug, Clone)]
+pub(super) struct Spot {
+    /// A table's place is its key; a value's is the value.
+    pub(super) own: Range<usize>,
+    /// Its key, which an item of a list does not have.
+    pub(super) key: Option<Range<usize>>,
+}
 
 /// A mistake before its line is known.
 pub(super) struct Finding {
@@ -76,9 +85,8 @@ impl Reading {
         for (key, value) in table {
             let path = join(path, key.get_ref());
             let value_span = value.span();
-            // A table's place is its key; a value's is the value.
             let own = if value.get_ref().is_table() { key.span() } else { value_span.clone() };
-            places.insert(path.clone(), own);
+            places.insert(path.clone(), Spot { own, key: Some(key.span()) });
             let scalar = !value.get_ref().is_table() && !value.get_ref().is_array();
             if scalar && redact::names_a_secret(key.get_ref()) {
                 self.mask(value_span);
@@ -93,7 +101,7 @@ impl Reading {
             DeValue::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    places.insert(path.clone(), item.span());
+                    places.insert(path.clone(), Spot { own: item.span(), key: None });
                     self.survey_value(item, &path, places);
                 }
             }

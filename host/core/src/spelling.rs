@@ -15,7 +15,10 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|candidate| {
             let other = plain(candidate);
             // "max-ttl" beside "ttl": a word that holds the other is one step away.
-            let held = word.len().min(other.len()) >= 4 && (word.contains(&other) || other.contains(&word));
+            let shorter = word.len().min(other.len());
+            let held = (shorter >= 4 && (word.contains(&other) || other.contains(&word)))
+                // "loging" beside "log".
+                || (shorter >= 3 && word.len() <= 2 * other.len() && word.starts_with(&other));
             // Optimal string alignment: insertions, deletions, changes and swaps of neighbours.
             (if held { 1 } else { strsim::osa_distance(&word, &other) }, candidate)
         })

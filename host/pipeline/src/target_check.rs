@@ -14,7 +14,9 @@ use crate::target::{Serving, Target};
 pub enum Wrong {
     /// Mistakes, each with the path below the target that it is about (empty for the whole).
     Configuration(Vec<(String, String)>),
-    /// The target could not be asked, or refused.
+    /// Nobody answered, or the login was refused: the trouble is the connection's.
+    Connection(String),
+    /// The target refused, or its answer was lost.
     Other(String),
 }
 
@@ -28,7 +30,7 @@ impl fmt::Display for Wrong {
                 };
                 f.write_str(&mistakes.iter().map(line).collect::<Vec<_>>().join("; "))
             }
-            Self::Other(reason) => f.write_str(reason),
+            Self::Connection(reason) | Self::Other(reason) => f.write_str(reason),
         }
     }
 }
@@ -52,6 +54,7 @@ async fn validate(target: &Target) -> (String, Result<(), Wrong>) {
     let result = match target.driver.validate(&target.scope(Lane::Removal), &target.view, &roles).await {
         Outcome::Done(()) => Ok(()),
         Outcome::Refused(Refusal::Configuration(text)) => Err(Wrong::Configuration(mistakes(&text))),
+        Outcome::Refused(Refusal::Unavailable { reason, answered: false, .. }) => Err(Wrong::Connection(reason)),
         Outcome::Refused(refusal) => Err(Wrong::Other(refusal.reason())),
         Outcome::Unknown(reason) => Err(Wrong::Other(reason)),
     };

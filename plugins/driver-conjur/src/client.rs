@@ -111,7 +111,7 @@ impl<'c> Conjur<'c> {
             status @ 400..=404 => return Err(Error::Refused(format!("{what}: refused (status {status})"))),
             _ => return Err(failure::of(asked, &response)),
         }
-        response.withheld.pop().flatten().ok_or_else(|| Error::Refused(format!("{what}: there came no token")))
+        response.withheld.pop().flatten().ok_or_else(|| Error::Refused(format!("{what}: the answer has no token")))
     }
 
     /// Where the token is kept. Targets that share a connection share it too, where they log in alike.
@@ -149,7 +149,9 @@ impl Conjur<'_> {
         let call = Call { request, asked: Asked { what: id, privilege: "read", changes: false } };
         let body = self.call(&call)?.json().unwrap_or_default();
         if !body.get("secrets").is_some_and(Value::is_array) {
-            return Err(Error::retryable(format!("{id}: no answer of Conjur's own: is something else before it?")));
+            return Err(Error::retryable(format!(
+                "{id}: the answer is not Conjur's own; check what stands between the broker and Conjur"
+            )));
         }
         let list = |name: &str| body.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let versions = list("secrets").iter().filter_map(|secret| secret.get("version").and_then(Value::as_u64));
@@ -184,7 +186,7 @@ impl Conjur<'_> {
             // As Conjur says it. A page of a gateway's is no rotation.
             response if response.status == 201 && response.body.is_empty() => Ok(()),
             response if (200..300).contains(&response.status) => Err(Error::OutcomeUnknown(format!(
-                "{id}: no answer of Conjur's own (status {}): is something else before it?",
+                "{id}: the answer (status {}) is not Conjur's own; check what stands between the broker and Conjur",
                 response.status
             ))),
             response => Err(failure::of(call.asked, &response)),

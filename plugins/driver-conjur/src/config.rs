@@ -82,7 +82,7 @@ impl TargetConfig {
         let Auth { method, login, service, secret } = &self.auth;
         match (method, login, service) {
             (AuthMethod::ApiKey, None, _) => {
-                let message = "is missing: say who the broker is, such as `host/jit-broker`";
+                let message = "is missing: name the broker's own identity, such as `host/jit-broker`";
                 problems.push(ConfigProblem::new("auth.login", message));
             }
             (AuthMethod::Jwt, _, None) => {
@@ -122,7 +122,7 @@ impl RoleConfig {
         let mut seen = Vec::new();
         for (path, id) in self.variables() {
             if seen.contains(&id) {
-                let message = format!("names the variable `{id}` a second time: each has one use");
+                let message = format!("names the variable `{id}` twice: use each variable once");
                 problems.push(ConfigProblem::new(path, message));
             }
             seen.push(id);
@@ -131,14 +131,14 @@ impl RoleConfig {
             problems.push(ConfigProblem::new("properties", format!("has more than {MAX_PROPERTIES} entries")));
         }
         if self.properties.contains_key(crate::secrets::REVOCATION) {
-            let message = "the driver itself tells `revocation`: choose another name";
+            let message = "`revocation` is set by the driver: choose another name";
             problems.push(ConfigProblem::new("properties", message));
         }
         if self.version == Some(0) {
             problems.push(ConfigProblem::new("version", "must be 1 or more: leave it out for the latest"));
         }
         if self.version.is_some() && (self.rotate_before || self.rotate_on_revoke) {
-            let message = "pins a version that a rotation would make worthless: remove it, or the rotation";
+            let message = "pins a version that the next rotation makes invalid: remove the version, or the rotation";
             problems.push(ConfigProblem::new("version", message));
         }
         problems

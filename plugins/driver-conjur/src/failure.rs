@@ -24,13 +24,13 @@ pub(crate) fn of(asked: Asked<'_>, response: &Response) -> Error {
     let (status, words) = (response.status, words(response));
     match status {
         400 | 405 | 409 | 422 => Error::Refused(format!("{what}: {words}")),
-        401 => Error::Refused(format!("{what}: Conjur does not take the broker's token")),
+        401 => Error::Refused(format!("{what}: Conjur refuses the broker's token")),
         403 => Error::Refused(format!("{what}: the broker's host lacks the privilege `{privilege}`")),
         // Conjur says the same of all three, so that nobody learns what there is.
         404 => Error::Refused(format!(
             "{what} is empty, is not there, or may not be seen; the broker's host needs `read` and `{privilege}`: {words}"
         )),
-        406 => Error::Refused(format!("{what}: a value is not text in UTF-8")),
+        406 => Error::Refused(format!("{what}: the value is not UTF-8 text; binary values cannot be handed out")),
         429 => Error::Retryable(Retry {
             reason: format!("{what}: too many requests"),
             after_ms: response.retry_after_ms(),

@@ -86,7 +86,7 @@ impl HttpDriver for ConjurDriver {
         _: &str,
         _: Option<&str>,
     ) -> Result<AccountPage, Error> {
-        Err(Error::Other("this driver makes no accounts, so there are none to list".into()))
+        Err(Error::Other("this driver makes no accounts and cannot list any".into()))
     }
 
     /// Conjur says nothing of the appliance that could be told from another's: the host knows its address.

@@ -37,7 +37,7 @@ fn fetch(conjur: &mut Conjur<'_>, role: &RoleConfig, version: Option<u64>) -> Re
         Some(version) => (pinned(conjur, &role.password, version)?, several(conjur, &readable(role), None)?.1),
         None => several(conjur, &readable(role), Some(&role.password))?,
     };
-    let missing = |id: &str| Error::Refused(format!("{id}: the answer has no text for it"));
+    let missing = |id: &str| Error::Refused(format!("{id}: the answer has no text value for it"));
     let password = password.ok_or_else(|| missing(&role.password))?;
     let value = |id: &str| {
         let full = full_id(conjur.config, id);
@@ -97,7 +97,7 @@ fn several(
     let taken = response.withheld.pop().flatten();
     match response.json()? {
         Value::Object(values) => Ok((taken, values)),
-        _ => Err(Error::Other(format!("{what}: the answer is no JSON object"))),
+        _ => Err(Error::Other(format!("{what}: the answer is not a JSON object"))),
     }
 }
 
@@ -136,7 +136,8 @@ impl Rotation {
             let token = conjur.token()?;
             // Before it is triggered: without a note, each call that waits would trigger another one.
             let kept = conjur.http.keep(&pending, token.borrow(), ROTATION, 0);
-            let full = |why: String| Error::Refused(format!("too many passwords are being changed: {why}"));
+            let full =
+                |why: String| Error::Refused(format!("too many passwords are being changed; retry shortly: {why}"));
             let note = kept.map_err(full)?;
             if let Err(error) = conjur.rotate(id) {
                 conjur.http.forget(&pending, note.borrow());
@@ -156,7 +157,7 @@ impl Rotation {
         if conjur.http.forget(&self.key, self.note.borrow()) {
             return Ok(());
         }
-        let reason = "another lease has taken the password that was changed".to_owned();
+        let reason = "another lease has already taken the new password; retry".to_owned();
         Err(Error::Retryable(Retry { reason, after_ms: Some(LOOK_AGAIN) }))
     }
 
@@ -186,7 +187,7 @@ pub(crate) fn revoke(conjur: &mut Conjur<'_>, account: &Account) -> Result<(), E
 /// By the external id of a lease: Conjur knows variables, not accounts.
 pub(crate) fn inspect(conjur: &mut Conjur<'_>, name: &str) -> Result<AccountState, Error> {
     let Some(id) = name.strip_prefix(KEEP).or_else(|| name.strip_prefix(ROTATE)) else {
-        return Err(Error::Other("Conjur knows variables and no accounts: ask by a lease's external id".into()));
+        return Err(Error::Other("Conjur has variables and no accounts: use the lease's external id".into()));
     };
     let variable = conjur.variable(id)?;
     let version = variable.version.map(|version| ("version".to_owned(), version.to_string()));

@@ -74,7 +74,10 @@ fn warn_of_sharing(target: &Target<TargetConfig>, roles: &[Role<RoleConfig>]) {
         let rotates = roles.iter().any(|other| other.config.password == role.config.password && other.config.rotates());
         if rotates {
             let fields = [("target", target.name.as_str()), ("variable", role.config.password.as_str())];
-            log::warn("several roles hand out one password that is rotated: each takes it from the others", &fields);
+            log::warn(
+                "several roles hand out the same rotated password: each rotation ends it for the other roles",
+                &fields,
+            );
         }
     }
 }

@@ -142,7 +142,7 @@ pub(crate) fn rotate(
         return Ok(());
     }
     let Some(password) = password else {
-        return Err(Error::Other("staging a password takes a password".into()));
+        return Err(Error::Other("the call to stage a password has no password".into()));
     };
     let change = flavour::set_password(target, password);
     ldap.modify(&entry_of(target, &account.name), &[change]).map_err(of_account)

@@ -294,7 +294,7 @@ impl RoleConfig {
             let message = if let Some(message) = wrong_name(group) {
                 message
             } else if distinguished::is_below(group, &target.accounts_base) {
-                "is where accounts are made: what is there is removed".into()
+                "is the base where accounts are created and removed: use a group elsewhere".into()
             } else if target.flavour == Flavour::ActiveDirectory {
                 continue;
             } else {

@@ -29,15 +29,17 @@ pub(crate) fn of_change(error: LdapError) -> Error {
     let hint = match said.code {
         EXISTS => return Error::Conflict(text),
         TIME_LIMIT | BUSY | UNAVAILABLE => return Error::retryable(text),
-        INSUFFICIENT_ACCESS => "the broker's account lacks a right, see docs/drivers/ldap.md",
-        NO_SUCH_OBJECT => "it, or what it stands under, is not there or hidden from the broker's account",
+        INSUFFICIENT_ACCESS => "the broker's account lacks a right; docs/drivers/ldap.md lists what it needs",
+        NO_SUCH_OBJECT => "the entry or its parent does not exist, or the broker's account may not read it",
         REFERRAL => {
             "this server is a copy that cannot be written, or has another part of the directory: \
                      connect to the one that can"
         }
-        STRONGER_AUTH | CONFIDENTIALITY => "the server wants an encrypted connection",
-        UNWILLING => "the server is read-only, or its policy does not allow it",
-        OBJECT_CLASS_VIOLATION | UNDEFINED_ATTRIBUTE => "object_classes and attributes do not fit the server's schema",
+        STRONGER_AUTH | CONFIDENTIALITY => "the server requires an encrypted connection: use ldaps:// or StartTLS",
+        UNWILLING => "the server is read-only, or its policy forbids this",
+        OBJECT_CLASS_VIOLATION | UNDEFINED_ATTRIBUTE => {
+            "`object_classes` and `attributes` do not match the server's schema"
+        }
         _ => return Error::Refused(text),
     };
     Error::Refused(format!("{text}: {hint}"))

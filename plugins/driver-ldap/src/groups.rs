@@ -47,7 +47,9 @@ pub(crate) fn join(ldap: &mut dyn Ldap, target: &TargetConfig, group: &str, name
     match error.code() {
         // Active Directory says the latter.
         Some(VALUE_EXISTS | EXISTS) => Ok(()),
-        Some(NO_SUCH_OBJECT) => Err(Error::Refused(format!("there is no group {group}, or it is hidden"))),
+        Some(NO_SUCH_OBJECT) => {
+            Err(Error::Refused(format!("group {group} does not exist, or the broker's account may not read it")))
+        }
         _ => Err(match of_change(error) {
             Error::Refused(text) => Error::Refused(format!("group {group}: {text}")),
             other => other,

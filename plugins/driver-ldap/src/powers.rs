@@ -74,7 +74,7 @@ pub(crate) fn wrong_power(ldap: &mut dyn Ldap, target: &TargetConfig, group: &st
             }
         }
         if reached.len() > MOST {
-            return Ok(Some(format!("is in more than {MOST} groups, which are not looked at: grant another one")));
+            return Ok(Some(format!("is in more than {MOST} groups, too many to check: use another group")));
         }
     }
     Ok(None)
@@ -120,7 +120,7 @@ fn look_at(ldap: &mut dyn Ldap, target: &TargetConfig, name: &str) -> Result<Loo
     match target.flavour {
         Flavour::ActiveDirectory => {
             let Some(entry) = read(ldap, &Name::of(name), &["objectSid", "memberOf"]).map_err(of_read)? else {
-                let power = "it is hidden from the broker's account, so that nobody knows what it leads to".to_owned();
+                let power = "the broker's account may not read it, so its power cannot be checked".to_owned();
                 return Ok(Looked { parents: Vec::new(), power: Some(power) });
             };
             let power = entry.value("objectSid").and_then(power_of);

@@ -89,7 +89,7 @@ fn locked(
         && let Some(entry) = identity.find(ldap, target, facts)?
     {
         let fields = [("account", account.name.as_str()), ("entry", entry.name.as_str())];
-        log::warn("an account was moved or renamed: it is removed where it is now", &fields);
+        log::warn("an account was moved or renamed; it is removed at its new place", &fields);
         let name = Name::of(&entry.name);
         let lock = self::lock(ldap, target, &name, &account.name)?;
         doomed.push(Doomed { name, entry, lock, is_moved: true });
@@ -158,7 +158,7 @@ fn remove(
             if let Some(identity) = identity
                 && identity.find(ldap, target, &["1.1"])?.is_some()
             {
-                return Err(Error::retryable(format!("{} was moved while it was removed", account.name)));
+                return Err(Error::retryable(format!("{} was moved during its removal; retry", account.name)));
             }
         }
         Err(error) if error.code() == Some(NOT_ON_NON_LEAF) => {
@@ -182,7 +182,7 @@ impl Doomed {
     /// What keeps the account, with what an operator has to know before.
     fn told(&self, mut left: Vec<String>) -> Vec<String> {
         if let Lock::Refused(reason) = &self.lock {
-            left.insert(0, format!("it can still log in, since it could not be locked: {reason}"));
+            left.insert(0, format!("the account can still log in because it could not be locked: {reason}"));
         }
         if self.is_moved {
             left.insert(0, format!("the account was moved to {}", self.entry.name));
@@ -198,7 +198,7 @@ fn made_by(ldap: &mut dyn Ldap, target: &TargetConfig, sid: Option<&str>) -> Res
     let condition = Condition::Equals("mS-DS-CreatorSID", Value::Text(sid));
     let made = look::below(ldap, &context, condition, &["1.1"], NAMED)?;
     let told = |entry: Entry| {
-        format!("{} was made by it and does not end with it: look at it, and delete it or take it over", entry.name)
+        format!("{} was created by the account and outlives it: delete it, or give it another owner", entry.name)
     };
     Ok(made.into_iter().map(told).collect())
 }
@@ -214,7 +214,7 @@ fn below(ldap: &mut dyn Ldap, name: &Name) -> Result<Vec<String>, Error> {
     });
     let found = found.map_err(of_read)?.entries;
     if found.is_empty() {
-        return Ok(vec!["entries below it, which are hidden".to_owned()]);
+        return Ok(vec!["entries below it that the broker's account may not read".to_owned()]);
     }
     Ok(found.into_iter().map(|entry| entry.name).collect())
 }

@@ -151,7 +151,7 @@ fn a_group_that_refuses_leaves_no_account() {
         _ => shows(operation),
     });
     let Err(Error::OutcomeUnknown(text)) = create(&mut ldap, &openldap("")) else { panic!() };
-    assert!(text.contains("no group") && text.contains("left"), "{text}");
+    assert!(text.contains("does not exist") && text.contains("left"), "{text}");
 }
 
 #[test]

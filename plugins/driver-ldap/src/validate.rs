@@ -77,7 +77,11 @@ impl Server {
             "namingContexts",
         ];
         let root = read(ldap, &Name::of(""), attributes).map_err(of_read)?;
-        root.map(Self).ok_or_else(|| Error::Refused("the server does not show its root entry (root DSE)".into()))
+        root.map(Self).ok_or_else(|| {
+            Error::Refused(
+                "the server does not show its root entry (root DSE): let the broker's account read it".into(),
+            )
+        })
     }
 
     fn says(&self, attribute: &str, value: &str) -> bool {
@@ -143,7 +147,7 @@ impl Server {
                 Ok(Vec::new())
             }
             (Flavour::ActiveDirectory, None) => {
-                let message = format!("{context} is hidden from the broker's account: let that account read it");
+                let message = format!("{context} cannot be read by the broker's account: let that account read it");
                 Ok(vec![ConfigProblem::new("accounts_base", message)])
             }
             (Flavour::ActiveDirectory, Some(domain)) => domain_problems(ldap, target, roles, &context, &domain),
@@ -178,7 +182,8 @@ fn domain_problems(
         (Some("0"), _) => {}
         (quota, Some(why)) => {
             let quota = quota.unwrap_or("hidden");
-            let message = "every account can make computer accounts, which outlive its lease; that is accepted";
+            let message =
+                "every account can create computer accounts, which outlive its lease; the configuration accepts this";
             log::warn(message, &[("target", &target.name), ("ms-DS-MachineAccountQuota", quota), ("why", why)]);
         }
         (quota, None) => {
@@ -227,7 +232,7 @@ fn has_policy(ldap: &mut dyn Ldap, role: &RoleConfig) -> Result<bool, Error> {
 
 fn base_problems(ldap: &mut dyn Ldap, config: &TargetConfig) -> Result<Vec<ConfigProblem>, Error> {
     let mut problems = Vec::new();
-    let missing = "is not there, or hidden from the broker's account: make it, and let that account read it";
+    let missing = "does not exist, or the broker's account may not read it: make it, and let that account read it";
     let attributes: &[&str] = match config.flavour {
         Flavour::OpenLdap => &["objectClass"],
         Flavour::ActiveDirectory => &["objectClass", "allowedChildClassesEffective"],
@@ -265,7 +270,7 @@ fn wrong_group(ldap: &mut dyn Ldap, config: &TargetConfig, group: &str) -> Resul
     };
     let Some(entry) = read(ldap, &name, attributes).map_err(of_read)? else {
         return Ok(Some(
-            "is not there, or hidden from the broker's account: make it, and let that account read it".into(),
+            "does not exist, or the broker's account may not read it: make it, and let that account read it".into(),
         ));
     };
     if config.flavour == Flavour::ActiveDirectory {

@@ -18,7 +18,7 @@ pub(crate) fn create(
     password: Secret<'_>,
 ) -> Result<Issued, Error> {
     if role.rotating.is_some() {
-        return Err(Error::Refused("the role's account is a standing one: it is rotated, not made".into()));
+        return Err(Error::Refused("the role has a standing account, which is rotated and never created".into()));
     }
     let (name, host) = (Param::Literal(&account.name), Param::Literal(&target.host));
     let most = Param::Number(role.max_user_connections.unwrap_or(MAX_USER_CONNECTIONS).into());
@@ -59,10 +59,10 @@ fn undo(sql: &mut dyn Sql, account: &Account, target: &TargetConfig, error: SqlE
     match failure::of_change(error) {
         why if undone => why,
         Error::Refused(text) | Error::OutcomeUnknown(text) | Error::Other(text) => {
-            Error::OutcomeUnknown(format!("the account was made without its role: {text}"))
+            Error::OutcomeUnknown(format!("the account was created without its role: {text}"))
         }
         Error::Retryable(retry) => {
-            Error::OutcomeUnknown(format!("the account was made without its role: {}", retry.reason))
+            Error::OutcomeUnknown(format!("the account was created without its role: {}", retry.reason))
         }
         other => other,
     }

@@ -50,7 +50,9 @@ pub(crate) fn of_change(error: SqlError) -> Error {
     };
     let text = format!("{} (error {})", server.message, server.code);
     if is_denied(&error) {
-        Error::Refused(format!("{text}: the broker's account lacks a privilege, see docs/drivers/mysql.md"))
+        Error::Refused(format!(
+            "{text}: the broker's account lacks a privilege; docs/drivers/mysql.md lists what it needs"
+        ))
     } else if is_passing(server) {
         Error::retryable(text)
     } else if server.code == NOT_VALID_PASSWORD {
@@ -59,7 +61,9 @@ pub(crate) fn of_change(error: SqlError) -> Error {
              `validate_password` asks beyond that, see docs/drivers/mysql.md"
         ))
     } else if server.code == OPTION_PREVENTS {
-        Error::Refused(format!("{text}: the broker sets hashes of passwords, see docs/drivers/mysql.md"))
+        Error::Refused(format!(
+            "{text}: the server must accept password hashes from the broker; see docs/drivers/mysql.md"
+        ))
     } else {
         Error::Refused(text)
     }

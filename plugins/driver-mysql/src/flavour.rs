@@ -28,7 +28,7 @@ pub(crate) enum Flavour {
 impl Server {
     pub(crate) fn ask(sql: &mut dyn Sql) -> Result<Self, Error> {
         let answer = sql.query(None, &statements::SERVER.with([]), 1).map_err(failure::of_read)?;
-        let strange = || Error::Other("the server does not say what it is".into());
+        let strange = || Error::Other("the server does not return its version".into());
         let row = answer.rows.into_iter().next().ok_or_else(strange)?;
         let [Some(shown), Some(account), schema] = &row[..] else {
             return Err(strange());

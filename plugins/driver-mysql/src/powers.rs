@@ -67,7 +67,9 @@ impl Powers {
         let mut next = of.clone();
         while !next.is_empty() {
             if asked.len() + next.len() > MOST {
-                return Err(Error::Refused(format!("more than {MOST} roles can be reached from those configured")));
+                return Err(Error::Refused(format!(
+                    "more than {MOST} roles can be reached from the configured ones: grant fewer"
+                )));
             }
             asked.extend(next.iter().cloned());
             let mut found = BTreeSet::new();
@@ -160,7 +162,7 @@ impl Powers {
 fn columns(sql: &mut dyn Sql, statement: jit_plugin::Statement<'_>) -> Result<Vec<[String; 4]>, Error> {
     let answer = sql.query(None, &statement, 1_000).map_err(failure::of_read)?;
     if answer.truncated {
-        return Err(Error::Refused("the roles have more privileges than can be read".into()));
+        return Err(Error::Refused("the roles have more privileges than can be checked: grant fewer".into()));
     }
     let rows = answer.rows.into_iter().map(|row| {
         let mut row = row.into_iter().map(Option::unwrap_or_default);

@@ -132,7 +132,7 @@ fn take(sql: &mut dyn Sql, name: &str, statement: Statement<'_>) -> Result<(), E
 }
 
 fn cannot(name: &str, why: &str) {
-    log::warn("the rights of a locked account cannot all be taken", &[("account", name), ("why", why)]);
+    log::warn("not all rights of a locked account could be revoked", &[("account", name), ("why", why)]);
 }
 
 /// What would have no definer any more. The account stays, locked and without rights, until somebody

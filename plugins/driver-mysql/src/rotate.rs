@@ -31,7 +31,7 @@ pub(crate) fn rotate(
     let server = Server::ask(sql)?;
     match (step, password) {
         (RotationStep::Stage | RotationStep::Replace, None) => {
-            Err(Error::Other("staging a password takes a password".into()))
+            Err(Error::Other("the call to stage a password has no password".into()))
         }
         (RotationStep::Stage | RotationStep::Replace, Some(password)) if server.flavour == Flavour::MariaDb => {
             set_on_mariadb(sql, target, account, password)
@@ -107,10 +107,7 @@ fn restore_default_roles(sql: &mut dyn Sql, target: &TargetConfig, name: &str) -
     if !has(0) || has(1) {
         return Ok(());
     }
-    log::warn(
-        "the account had no default roles any more; all of its roles are default ones again",
-        &[("account", name)],
-    );
+    log::warn("the account had lost its default roles; all its roles are default again", &[("account", name)]);
     sql.execute(None, &[statements::ALL_DEFAULT.with(place)]).map_err(failure::of_existing)
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn end(sql: &mut dyn Sql, server: &Server, name: &str, until: u64) ->
         killed.extend(living);
     }
     let message = if unseen {
-        "the server counts more connections of the account than it lists"
+        "the server counts more connections of the account than it lists; retrying"
     } else {
         "sessions of the account have not ended yet"
     };
@@ -93,7 +93,7 @@ fn list(sql: &mut dyn Sql, server: &Server, name: &str) -> Result<Vec<Session>, 
 }
 
 fn strange() -> Error {
-    Error::Other("the server gave a session that is no number".into())
+    Error::Other("the server returned a session id that is not a number".into())
 }
 
 /// How many connections of a login the server counts.

@@ -295,7 +295,10 @@ impl Known {
         let host = if broker.server.is_mariadb() { "" } else { "%" };
         let grantee = (role.to_owned(), host.to_owned());
         if !self.powers.exists(&grantee) {
-            return Some(format!("no such role on the server: CREATE ROLE {}", quoted(role)));
+            let name = quoted(role);
+            return Some(format!(
+                "the server has no role {name}: write one that it has, or make it: CREATE ROLE {name}"
+            ));
         }
         if role == broker.server.broker.0 {
             return Some("is the broker's own account: grant a role that has only what applications need".into());
@@ -334,14 +337,18 @@ fn rotating_problems(
     let account = format!("{}@{}", quoted(&rotating.account), quoted(&target.host));
     let places = Place::of(sql, broker.server.flavour, &rotating.account).map_err(failure::of_read)?;
     let Some(place) = places.iter().find(|place| place.host == target.host) else {
-        return problem(format!("no such account on the server: CREATE USER {account} IDENTIFIED BY RANDOM PASSWORD"));
+        return problem(format!(
+            "the server has no account {account}: make it with CREATE USER {account} IDENTIFIED BY RANDOM PASSWORD, or write one that it has"
+        ));
     };
     if !place.can_login() {
         return problem(format!("is locked, or its password has expired: ALTER USER {account} ACCOUNT UNLOCK"));
     }
     if !KEPT_BY_SERVER.contains(&place.plugin.as_str()) {
         let plugin = &place.plugin;
-        return problem(format!("logs in by {plugin}, which has no second password: use caching_sha2_password"));
+        return problem(format!(
+            "logs in with {plugin}, which cannot have a second password: use caching_sha2_password"
+        ));
     }
     // Whoever holds its password could keep an old one, or make accounts.
     if let Some(message) = known.powers.problem(&(rotating.account.clone(), target.host.clone())) {

@@ -60,7 +60,7 @@ pub(crate) fn rotate(
         return Ok(());
     }
     let Some(password) = password else {
-        return Err(Error::Other("staging a password takes a password".into()));
+        return Err(Error::Other("the call to stage a password has no password".into()));
     };
     let statement = statements::SET_PASSWORD.with([Param::Ident(&account.name), verifier(target, password)]);
     sql.execute(None, &[statement]).map_err(of_existing)
@@ -81,7 +81,7 @@ pub(crate) fn inspect(sql: &mut dyn Sql, name: &str) -> Result<AccountState, Err
         return Err(Error::NotFound);
     };
     let [can_login, expires_at, member_of] = &row[..] else {
-        return Err(Error::Other("the server gave other columns".into()));
+        return Err(Error::Other("the server returned unexpected columns".into()));
     };
     let mut properties = Vec::new();
     if let Some(groups) = member_of {

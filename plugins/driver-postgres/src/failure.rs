@@ -31,7 +31,7 @@ pub(crate) fn of_change(error: SqlError) -> Error {
     if EXISTS.contains(&code) {
         Error::Conflict(text())
     } else if code == INSUFFICIENT_PRIVILEGE {
-        let hint = "the broker's role lacks a privilege, see docs/drivers/postgres.md";
+        let hint = "the broker's role lacks a privilege; docs/drivers/postgres.md lists what it needs";
         Error::Refused(format!("{}: {hint}", text()))
     } else if is_passing(code) {
         Error::retryable(text())

@@ -38,7 +38,7 @@ impl Footprint {
         let mut footprint: Option<Self> = None;
         for row in rows {
             let [version, sessions, prepared, database, is_own, things, owned] = &row[..] else {
-                return Err(Error::Other("the server gave other columns".into()));
+                return Err(Error::Other("the server returned unexpected columns".into()));
             };
             let (Some(version), Some(sessions)) = (number(version), number(sessions)) else {
                 return Err(Error::Other("the server does not count the account's sessions".into()));

@@ -57,7 +57,7 @@ pub(crate) fn clear(sql: &mut dyn Sql, target: &TargetConfig, name: &str, place:
             _ => return Err(refused(name, keeper, place, error, said)),
         }
     }
-    Err(failure::not_yet("the account owned very much: the rest is for the next call"))
+    Err(failure::not_yet("the account owns more than one call can hand over; the next call continues"))
 }
 
 fn refused(

@@ -15,7 +15,7 @@ pub(crate) fn place(sql: &mut dyn Sql) -> Result<Vec<(String, String)>, Error> {
     };
     match rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()) {
         Some(identifier) => Ok(vec![("server".to_owned(), identifier)]),
-        None => Err(Error::Other("the server gave no system identifier".into())),
+        None => Err(Error::Other("the server did not return its system identifier".into())),
     }
 }
 

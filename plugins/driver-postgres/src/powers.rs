@@ -28,7 +28,7 @@ impl Powers {
         let answer = sql.query(None, &statement, MOST).map_err(failure::of_read)?;
         for row in answer.rows {
             let [Some(grant), Some(way), Some(reason)] = &row[..] else {
-                return Err(Error::Other("the server gave other columns".into()));
+                return Err(Error::Other("the server returned unexpected columns".into()));
             };
             powers.entry(grant.clone()).or_default().push(format!("{way} {reason}"));
         }

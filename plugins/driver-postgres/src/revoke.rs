@@ -73,7 +73,7 @@ pub(crate) fn revoke(sql: &mut dyn Sql, target: &TargetConfig, account: &Account
             None => return Ok(()),
         }
         if footprint.sessions > 0 {
-            return Err(failure::not_yet("the account has a session again: the next call ends it"));
+            return Err(failure::not_yet("the account has opened a session again; the next call ends it"));
         }
         join(sql, name, footprint.version)?;
     }
@@ -137,7 +137,10 @@ fn take_roles(sql: &mut dyn Sql, name: &str) {
     });
     if let Err(error) = taken {
         let reason = failure::of_removal(error).to_string();
-        log::warn("the account keeps its roles until it is dropped", &[("account", name), ("reason", &reason)]);
+        log::warn(
+            "the account's roles could not be revoked; it keeps them until it is dropped",
+            &[("account", name), ("reason", &reason)],
+        );
     }
 }
 

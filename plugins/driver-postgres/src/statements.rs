@@ -162,6 +162,11 @@ jit_plugin::statements! {
                  JOIN pg_catalog.pg_roles b ON b.rolname OPERATOR(pg_catalog.=) CURRENT_USER \
                  WHERE r.rolname OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.name[])";
 
+    // What a name that no role has may be a slip of.
+    /// (none)
+    GROUPS = "SELECT r.rolname FROM pg_catalog.pg_roles r WHERE NOT r.rolcanlogin \
+              AND NOT r.rolname OPERATOR(pg_catalog.^@) 'pg_' ORDER BY r.rolname LIMIT 1000";
+
     // All roles that somebody with one of these can come to have: `SET ROLE` reaches what a role is
     // a member of, at any depth. The shortest way to each that gives more than an application needs,
     // with the reason. The last column tells what a role is, apart from its memberships.

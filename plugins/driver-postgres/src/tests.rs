@@ -435,6 +435,26 @@ fn what_would_fail_at_an_issue_fails_at_load() {
     );
 }
 
+#[test]
+fn a_role_that_is_not_there_may_be_a_slip_of_one_that_is() {
+    let mut fake = sound("170010", |run| match run.template {
+        t if t == sql::GRANTABLE.text() => Some(Ok(vec![])),
+        t if t == sql::GROUPS.text() => Some(Ok(vec![row(&["app_raed_only"]), row(&["auditors"])])),
+        _ => None,
+    });
+    let found = problems(Postgres::validate(&mut fake, &a_target(), &[a_role()]));
+    let said: Vec<&str> = found.iter().map(|(_, message)| message.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "the server has no role \"inventory_owner\": write one that it has, or make it: \
+             CREATE ROLE \"inventory_owner\" NOLOGIN",
+            "the server has no role \"app_read_only\": did you mean \"app_raed_only\"? \
+             Otherwise make it: CREATE ROLE \"app_read_only\" NOLOGIN",
+        ]
+    );
+}
+
 fn problems(result: Result<(), Error>) -> Vec<(String, String)> {
     match result {
         Err(Error::InvalidConfig(problems)) => problems.into_iter().map(|p| (p.path, p.message)).collect(),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jit_plugin::config::nearest;
 use jit_plugin::driver::of_role;
 use jit_plugin::{ConfigProblem, Error, Param, Role, Sql, Target, log};
 
@@ -20,6 +21,9 @@ const CREATEROLE_IS_BOUNDED: u32 = 160_000;
 /// How many names one query asks for.
 const NAMES: usize = 200;
 
+/// How many roles are looked through for one that was likely meant.
+const GROUPS: u32 = 1_000;
+
 pub(crate) fn validate(
     sql: &mut dyn Sql,
     target: &Target<TargetConfig>,
@@ -34,7 +38,7 @@ pub(crate) fn validate(
         broker.warn(&target.name);
         if !broker.excess.is_empty() {
             let needed = broker.least_privilege(&target.config, roles);
-            log::warn(&format!("all that it needs: {needed}"), &[("target", target.name.as_str())]);
+            log::warn(&format!("to give it only what it needs, run: {needed}"), &[("target", target.name.as_str())]);
         }
         problems = broker.problems();
         powers::warn_of_planters(sql, &target.name)?;
@@ -140,6 +144,8 @@ impl Broker {
 struct Known {
     roles: BTreeMap<String, KnownRole>,
     powers: Powers,
+    /// Roles without a login, where the configuration names one that is not there.
+    groups: Vec<String>,
 }
 
 struct KnownRole {
@@ -152,13 +158,13 @@ impl Known {
         let granted = granted(roles);
         let powers = Powers::ask(sql, &granted, target.reassign_owned_to.as_deref())?;
         let names: Vec<String> = granted.into_iter().chain(target.reassign_owned_to.clone()).collect();
-        let mut known = BTreeMap::new();
+        let mut known: BTreeMap<String, KnownRole> = BTreeMap::new();
         for names in names.chunks(NAMES) {
             let statement = statements::GRANTABLE.with([Param::Literals(names)]);
             let answer = sql.query(None, &statement, NAMES as u32).map_err(failure::of_read)?;
             for row in answer.rows {
                 let [Some(name), administers, has_privileges] = &row[..] else {
-                    return Err(Error::Other("the server gave other columns".into()));
+                    return Err(Error::Other("the server returned unexpected columns".into()));
                 };
                 let holds = |flag: &Option<String>| flag.as_deref().is_some_and(is_true);
                 let role =
@@ -166,7 +172,14 @@ impl Known {
                 known.insert(name.clone(), role);
             }
         }
-        Ok(Self { roles: known, powers })
+        let groups = match names.iter().all(|name| known.contains_key(name)) {
+            true => Vec::new(),
+            false => {
+                let answer = sql.query(None, &statements::GROUPS.with([]), GROUPS).map_err(failure::of_read)?;
+                answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect()
+            }
+        };
+        Ok(Self { roles: known, powers, groups })
     }
 
     fn grant_problems(&self, broker: &Broker, config: &RoleConfig) -> Vec<ConfigProblem> {
@@ -177,9 +190,23 @@ impl Known {
         config.grants.iter().enumerate().filter_map(problem).collect()
     }
 
+    /// What to say of a role that is not there. The name may be a slip: what makes the role comes second.
+    fn missing(&self, role: &str) -> String {
+        let name = quoted(role);
+        match nearest(role, self.groups.iter().map(String::as_str)) {
+            Some(near) => format!(
+                "the server has no role {name}: did you mean {}? Otherwise make it: CREATE ROLE {name} NOLOGIN",
+                quoted(near)
+            ),
+            None => {
+                format!("the server has no role {name}: write one that it has, or make it: CREATE ROLE {name} NOLOGIN")
+            }
+        }
+    }
+
     fn wrong_grant(&self, broker: &Broker, grant: &str) -> Option<String> {
         let Some(role) = self.roles.get(grant) else {
-            return Some(format!("no such role on the server: CREATE ROLE {} NOLOGIN", quoted(grant)));
+            return Some(self.missing(grant));
         };
         if let Some(power) = self.powers.of(grant) {
             return Some(power);
@@ -198,7 +225,7 @@ impl Known {
 
     fn owner_problem(&self, broker: &Broker, owner: &str) -> Option<ConfigProblem> {
         let message = match self.roles.get(owner) {
-            None => format!("no such role on the server: CREATE ROLE {} NOLOGIN", quoted(owner)),
+            None => self.missing(owner),
             Some(role) if !role.broker_has_privileges => format!(
                 "the broker's role may not give it objects: GRANT {} TO {}",
                 quoted(owner),

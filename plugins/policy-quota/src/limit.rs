@@ -46,7 +46,13 @@ impl<'de> Deserialize<'de> for Windows {
 
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Windows, A::Error> {
                 let mut windows = BTreeMap::new();
-                while let Some((window, most)) = map.next_entry::<Seconds, u64>()? {
+                while let Some(key) = map.next_key::<String>()? {
+                    let Some(window) = Seconds::parse(&key) else {
+                        let key = shown(&key);
+                        let message = format!("unknown window {key}: write a duration such as `1m`, `1h` or `1h30m`");
+                        return Err(de::Error::custom(message));
+                    };
+                    let most = map.next_value::<u64>()?;
                     if windows.insert(window, most).is_some() {
                         let message = format!("has the window of {window} twice: keep one");
                         return Err(de::Error::custom(message));

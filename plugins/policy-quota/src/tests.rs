@@ -186,9 +186,14 @@ fn mistakes_are_told_with_their_place() {
         (r#"{"limits": [{"per": "target", "requests": {"1m": 1, "60s": 2}}]}"#, "limits[0].requests", "twice"),
         (r#"{"limits": [{"per": "target", "requests": 7}]}"#, "limits[0].requests", "1h = 100"),
         (r#"{"limits": [{"per": "target", "leases": 1, "targets": []}]}"#, "limits[0].targets", "leave it out"),
+        (
+            r#"{"limits": [{"per": "target", "requests": {"1minute": 10}}]}"#,
+            "limits[0].requests",
+            "unknown window `1minute`: write a duration",
+        ),
         (r#"{"limits": [{"per": "target", "lease": 1}]}"#, "limits[0].lease", "write `leases`"),
         (r#"{"limits": [{"per": "target", "leases": 1, "name": ""}]}"#, "limits[0].name", "empty"),
-        (r#"{"limits": [{"per": "target", "leases": 1}], "renewals": "some"}"#, "renewals", "unknown variant"),
+        (r#"{"limits": [{"per": "target", "leases": 1}], "renewals": "some"}"#, "renewals", "`some` is not one of"),
         (&nine, "limits", "9 different windows"),
     ] {
         let problems = match jit_plugin::config::parse::<Config>(json) {

@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::civil::{Date, Weekday};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jit_plugin::Name;
+use jit_plugin::text::shown;
 use serde::{Deserialize, Deserializer, de};
 
 /// An IANA time zone, of the database that is compiled in: no machine's own can make a decision
@@ -21,9 +22,10 @@ impl<'de> Deserialize<'de> for Zone {
         let name = String::deserialize(deserializer)?;
         match TimeZoneDatabase::bundled().get(&name) {
             Ok(rules) => Ok(Self { name: rules.iana_name().unwrap_or(&name).to_owned(), rules }),
-            Err(_) => Err(de::Error::custom(
-                "is no IANA time zone: write one such as `Europe/Berlin`, `America/New_York` or `UTC`",
-            )),
+            Err(_) => Err(de::Error::custom(format!(
+                "{} is not an IANA time zone: write one such as `Europe/Berlin`, `America/New_York` or `UTC`",
+                shown(&name)
+            ))),
         }
     }
 }

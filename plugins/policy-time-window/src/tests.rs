@@ -272,7 +272,7 @@ fn mistakes_are_told_with_their_place() {
         (top(r#""from": "24:00""#), "from", "`00:00` and the next day"),
         (top(r#""from": "08:00", "to": "08:00""#), "to", "whole day"),
         (top(r#""to": "00:00""#), "to", "`24:00`"),
-        (top(r#""from": "08:00", "untill": "9""#), "untill", "unknown field"),
+        (top(r#""from": "08:00", "untill": "9""#), "untill", "unknown key `untill`"),
         (top(r#""days": ["mon"], "holidays": {"2026-02-30": "x"}"#), "holidays", "2026-12-25"),
         (top(r#""days": ["mon"], "holidays": {"2026-02-03": ""}"#), "holidays", "empty"),
         (in_window(r#"{"day": ["mon"]}"#), "windows[0].day", "write `days`"),

@@ -52,16 +52,64 @@ fn advise(message: &str) -> String {
     if let Some(field) = message.starts_with("missing field").then(|| quoted.next()).flatten() {
         return format!("`{field}` is missing: add `{field} = …`");
     }
-    if message.starts_with("unknown field") || message.starts_with("unknown variant") {
+    let is_field = message.starts_with("unknown field");
+    if is_field || message.starts_with("unknown variant") {
         let wrong = quoted.next().unwrap_or_default();
-        let nearest = quoted.map(|candidate| (distance(wrong, candidate), candidate)).min();
-        if let Some((changes, candidate)) = nearest
-            && changes <= 2
-        {
-            return format!("{message}: write `{candidate}`");
-        }
+        let allowed: Vec<&str> = quoted.collect();
+        let advice = match nearest(wrong, allowed.iter().copied()) {
+            Some(near) => format!("write `{near}`"),
+            None if allowed.is_empty() => "there are no keys here".to_owned(),
+            None => format!("there are {}", allowed.join(", ")),
+        };
+        return match is_field {
+            true => format!("unknown key `{wrong}`: {advice}"),
+            false => format!("`{wrong}` is not one of {}: {advice}", allowed.join(", ")),
+        };
     }
-    message.to_owned()
+    of_kind(message).unwrap_or_else(|| message.to_owned())
+}
+
+/// Serde's words for a value of another kind, as the broker says it of its own keys. What was written is not
+/// repeated: it may be a secret in a wrong place.
+fn of_kind(message: &str) -> Option<String> {
+    let (found, wanted) = message.strip_prefix("invalid type: ")?.split_once(", expected ")?;
+    let is_text = found.starts_with("string ");
+    let found = match found.split(' ').next()? {
+        "string" => "a text",
+        "integer" | "floating" => "a number",
+        "boolean" => "true or false",
+        "sequence" => "a list",
+        "map" => "a table",
+        "null" => "nothing",
+        _ => return None,
+    };
+    let wanted = match wanted {
+        "a sequence" if is_text => "a list, such as [\"…\"]",
+        "a sequence" => "a list",
+        "a string" => "a text in quotes",
+        "a map" => "a table",
+        "a boolean" => "true or false",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        wanted if wanted.starts_with("struct ") => "a table",
+        // A type's own words: "a duration such as …".
+        wanted => wanted,
+    };
+    Some(format!("must be {wanted}, not {found}"))
+}
+
+/// Of these words the one that was likely meant: two changes away at most.
+///
+/// ```
+/// let roles = ["app_read_only", "app_read_write"];
+/// assert_eq!(jit_plugin::config::nearest("app_raed_only", roles), Some("app_read_only"));
+/// assert_eq!(jit_plugin::config::nearest("postgres", roles), None);
+/// ```
+pub fn nearest<'w>(wrong: &str, candidates: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    let near = candidates.into_iter().map(|candidate| (distance(wrong, candidate), candidate)).min()?;
+    // Of a very short word everything is two changes away.
+    (near.0 <= 2 && near.0 < wrong.len()).then_some(near.1)
 }
 
 /// Levenshtein's distance, in bytes: keys are ASCII and short. Long ones are not compared.
@@ -141,7 +189,7 @@ mod tests {
     fn a_mistake_is_told_with_its_path_and_what_to_write() {
         let (path, message) = problem(r#"{"rules": [{}, {"max_tll": "1h"}]}"#);
         assert_eq!(path, "rules[1].max_tll");
-        assert!(message.ends_with("write `max_ttl`"), "{message}");
+        assert_eq!(message, "unknown key `max_tll`: write `max_ttl`");
 
         assert_eq!(problem("{}"), (String::new(), "`rules` is missing: add `rules = …`".into()));
         let (path, message) = problem(r#"{"rules": [{"max_ttl": "soon"}]}"#);
@@ -159,7 +207,36 @@ mod tests {
     #[test]
     fn what_is_not_near_is_not_suggested() {
         let (_, message) = problem(r#"{"rules": [{"colour": 1}]}"#);
-        assert!(!message.contains("write `"), "{message}");
+        assert_eq!(message, "unknown key `colour`: there are max_ttl");
+    }
+
+    #[test]
+    fn a_value_of_another_kind_is_told_in_words_of_toml_and_not_repeated() {
+        assert_eq!(problem(r#"{"rules": "hunter2"}"#).1, "must be a list, such as [\"…\"], not a text");
+        assert_eq!(problem(r#"{"rules": [7]}"#).1, "must be a table, not a number");
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Others {
+            #[serde(default, rename = "count")]
+            _count: u32,
+            #[serde(default, rename = "name")]
+            _name: String,
+            #[serde(default, rename = "on")]
+            _on: bool,
+            #[serde(rename = "mode")]
+            _mode: Option<Mode>,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Mode {
+            Strict,
+            Lax,
+        }
+        let message = |json: &str| parse::<Others>(json).unwrap_err().remove(0).message;
+        assert_eq!(message(r#"{"count": "7"}"#), "must be a whole number, 0 or more, not a text");
+        assert_eq!(message(r#"{"name": [1]}"#), "must be a text in quotes, not a list");
+        assert_eq!(message(r#"{"on": 1}"#), "must be true or false, not a number");
+        assert_eq!(message(r#"{"mode": "laxx"}"#), "`laxx` is not one of strict, lax: write `lax`");
     }
 
     #[test]

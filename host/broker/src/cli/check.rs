@@ -187,6 +187,19 @@ async fn ask_issuers(identity: &Identity) -> usize {
     bad
 }
 
+/// Codes by which servers refuse a login: of PostgreSQL, MySQL and LDAP.
+const LOGIN_REFUSED: [&str; 4] = ["SQLSTATE 28P01", "SQLSTATE 28000", "error 1045", "invalidCredentials"];
+
+/// The key of the target's connection that is most likely to blame: where it is only decides which line is shown.
+fn connection_key(config: &Config, target: &str, reason: &str) -> String {
+    let target = config.targets.iter().find(|(name, _)| name.as_str() == target);
+    let Some(connection) = target.and_then(|(_, target)| target.connection.as_deref()) else {
+        return "connections".to_owned();
+    };
+    let key = if LOGIN_REFUSED.iter().any(|code| reason.contains(code)) { "password" } else { "url" };
+    format!("connections.{connection}.{key}")
+}
+
 /// Prints what each target's driver said, and gives how many are not in order.
 async fn ask_targets(config: &Config, serving: &Serving) -> usize {
     let said = Said::listen();
@@ -197,9 +210,17 @@ async fn ask_targets(config: &Config, serving: &Serving) -> usize {
         }
         match result {
             Ok(()) => println!("target {target}: good"),
+            Err(Wrong::Connection(reason)) => {
+                bad += 1;
+                let place = connection_key(config, &target, &reason);
+                print!("{}", jit_config::render(&[config.explain(&place, reason)], coloured(&std::io::stdout())));
+                println!("target {target}: cannot be asked");
+            }
             Err(Wrong::Other(reason)) => {
                 bad += 1;
-                println!("target {target}: {reason}");
+                let problem = config.explain(&format!("targets.{target}"), reason);
+                print!("{}", jit_config::render(&[problem], coloured(&std::io::stdout())));
+                println!("target {target}: not in order");
             }
             Err(Wrong::Configuration(mistakes)) => {
                 bad += 1;

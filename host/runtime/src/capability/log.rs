@@ -32,21 +32,27 @@ impl Host for View<'_> {
     }
 }
 
-/// One line: the message and its fields, escaped, of at most `max` bytes before escaping.
+/// One line: the message, and its fields in brackets after it, escaped, of at most `max` bytes before escaping.
 fn line(message: &str, fields: &[(String, String)], max: usize) -> String {
     let mut text = escape(message, max);
     let mut left = max.saturating_sub(message.len());
+    let mut open = false;
     for (name, value) in fields {
-        let needed = name.len() + value.len() + 2;
+        let needed = name.len() + value.len() + 4;
+        let separator = if open { "; " } else { " [" };
         if needed > left {
-            text.push_str(" …");
+            text.push_str(if open { "; …" } else { " …" });
             break;
         }
         left -= needed;
-        text.push(' ');
+        open = true;
+        text.push_str(separator);
         text.push_str(&escape(name, max));
-        text.push('=');
+        text.push_str(": ");
         text.push_str(&escape(value, max));
+    }
+    if open {
+        text.push(']');
     }
     text
 }
@@ -71,7 +77,7 @@ mod tests {
     #[test]
     fn fields_are_escaped_like_the_message() {
         let fields = [pair("role\n", "a\u{1b}[0m")];
-        assert_eq!(line("hi\n", &fields, 100), "hi\\n role\\n=a\\u{1b}[0m");
+        assert_eq!(line("hi\n", &fields, 100), "hi\\n [role\\n: a\\u{1b}[0m]");
     }
 
     #[test]
@@ -80,6 +86,7 @@ mod tests {
         assert_eq!(long, format!("{}… …", "x".repeat(4_096)));
         let fields: Vec<_> = (0..1_000).map(|i| pair("k", &i.to_string())).collect();
         assert!(line("m", &fields, 64).len() < 80);
-        assert!(line("m", &fields, 64).ends_with('…'));
+        assert!(line("m", &fields, 64).ends_with("; …]"));
+        assert_eq!(line("m", &[pair("target", "a"), pair("who", "b, c")], 64), "m [target: a; who: b, c]");
     }
 }

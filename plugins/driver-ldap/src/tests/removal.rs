@@ -184,7 +184,7 @@ fn accounts_that_an_account_made_are_told_before_it_goes() {
     });
     let revoked = revoke(&mut ldap, &active_directory(), &known(CONTROLLER));
     let Err(Error::Dependents(left)) = revoked else { panic!("{revoked:?}") };
-    assert!(left[0].contains("CN=FOOT,CN=Computers") && left[0].contains("does not end with it"), "{left:?}");
+    assert!(left[0].contains("CN=FOOT,CN=Computers") && left[0].contains("outlives it"), "{left:?}");
     assert_eq!(changes(&ldap), [format!("modify {AD_ENTRY}")]);
     assert_eq!(ldap.operations[0].lines, ["replace userAccountControl: 514"]);
 }

@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 use super::address::{AddressRules, CheckedNames, Lookup, RefusedAddress, system_lookup};
 use crate::capability::credentials::{Credentials, SecretSource, SessionStore};
-use crate::text::escape;
+use crate::text::{escape, plain_tls};
 use jit_core::driver::Lane;
 use jit_core::transport::{self, Spoken};
 
@@ -282,7 +282,7 @@ fn describe(error: &reqwest::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    escape(&innermost.to_string(), MESSAGE)
+    escape(&plain_tls(&innermost.to_string()), MESSAGE)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use super::name;
 use super::request::{INVALID_CREDENTIALS, Octets, SUCCESS, Search};
 use super::tls;
 use crate::backend::{Endpoint, Unavailable};
-use crate::text::escape;
+use crate::text::{escape, plain_tls};
 use jit_core::driver::Lane;
 use jit_core::transport::{self, Spoken};
 
@@ -475,7 +475,7 @@ impl Drop for LdapLease<'_> {
 
 /// Why there is no answer, in words that hold nothing of a request.
 pub(crate) fn describe(lost: &Lost) -> String {
-    escape(&lost.to_string(), MESSAGE)
+    escape(&plain_tls(&lost.to_string()), MESSAGE)
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use super::{MESSAGE, SqlSession};
 use crate::backend::{Backend as TargetBackend, Endpoint, Session, Unavailable};
 use crate::capability::Grant;
 use crate::declared::Declared;
-use crate::text::escape;
+use crate::text::{escape, plain_tls};
 use jit_core::driver::Lane;
 
 pub use super::dialect::SqlKind;
@@ -371,6 +371,9 @@ impl SqlConnection {
         let place = format!("{}:{}", self.endpoint.host, self.endpoint.port);
         match tokio::time::timeout(self.connect_timeout, open).await {
             Ok(Ok((wire, backend))) => Ok(Open { wire, backend, opened: Instant::now() }),
+            Ok(Err(sqlx::Error::Database(error))) => {
+                Err(Unavailable(format!("{place} refuses the connection: {}", describe(&sqlx::Error::Database(error)))))
+            }
             Ok(Err(error)) => Err(Unavailable(format!("cannot connect to {place}: {}", describe(&error)))),
             Err(_) => {
                 let waited = self.connect_timeout.as_millis();
@@ -485,8 +488,8 @@ pub(crate) fn describe(error: &sqlx::Error) -> String {
             };
             escape(&format!("{} ({code})", error.message()), MESSAGE)
         }
-        sqlx::Error::Io(error) => escape(&error.to_string(), MESSAGE),
-        sqlx::Error::Tls(error) => escape(&format!("TLS: {error}"), MESSAGE),
+        sqlx::Error::Io(error) => escape(&plain_tls(&error.to_string()), MESSAGE),
+        sqlx::Error::Tls(error) => escape(&plain_tls(&format!("TLS: {error}")), MESSAGE),
         sqlx::Error::Protocol(text) => escape(text, MESSAGE),
         sqlx::Error::Configuration(error) => escape(&error.to_string(), MESSAGE),
         other => escape(&other.to_string(), MESSAGE),
