@@ -9,7 +9,7 @@ const fields = (fields) => fields.map(([name, parts]) => ({ name, value: parts.m
 
 function body({ kind, json, secrets, form, parts }) {
   if (kind === 'json') {
-    return { tag: 'json', val: { text: json, secrets: secrets.map(([pointer, secret]) => [pointer, handleOf(secret)]) } };
+    return { tag: 'json', val: { text: json, secrets: fields(secrets.map(([pointer, secret]) => [pointer, [secret]])) } };
   }
   if (kind === 'form') return { tag: 'form', val: fields(form) };
   if (kind === 'text') return { tag: 'text', val: parts.map(part) };

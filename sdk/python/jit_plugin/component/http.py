@@ -25,7 +25,7 @@ def _fields(fields: list[tuple[str, list[Any]]]) -> list[wit.Field]:
 
 def _body(sending: Sending) -> wit.Body:
     if sending.kind == "json":
-        return wit.Body_Json(wit.JsonBody(sending.json, [(at, secret._handle) for at, secret in sending.secrets]))
+        return wit.Body_Json(wit.JsonBody(sending.json, _fields([(at, [secret]) for at, secret in sending.secrets])))
     if sending.kind == "form":
         return wit.Body_Form(_fields(sending.form))
     if sending.kind == "text":
