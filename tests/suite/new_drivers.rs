@@ -74,7 +74,7 @@ impl Project {
     }
 
     /// The page's second block: green, without these cases, and with the README's own line.
-    async fn is_green(self, left_out: &[&str]) {
+    async fn turns_green(self, left_out: &[&str]) {
         let block = blocks()[1].replace("my-backend", &self.name);
         assert!(self.read("README.md").contains(block.trim()), "the README says it differently:\n{block}");
         let told = spawn_blocking(move || shell(&self.folder, &block)).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_driver_of_a_database_from_nothing_to_a_green_kit() {
         ("/inventory\"", &format!("/{database}\"")),
         ("group = \"readers\"", &format!("group = \"{readers}\"")),
     ]);
-    project.is_green(&[ROTATION[0], ROTATION[1], "refusals::a_strange_authority_is_not_trusted", ROTATION[2]]).await;
+    project.turns_green(&[ROTATION[0], ROTATION[1], "refusals::a_strange_authority_is_not_trusted", ROTATION[2]]).await;
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn a_driver_of_a_directory_from_nothing_to_a_green_kit() {
         "crash::renew_can_be_cut_off_anywhere",
         ROTATION[2],
     ];
-    project.is_green(&left_out).await;
+    project.turns_green(&left_out).await;
 }
 
 #[tokio::test]
@@ -189,5 +189,5 @@ async fn a_driver_of_an_api_from_nothing_to_a_green_kit() {
         "refusals::missing_permission_is_told",
         ROTATION[2],
     ];
-    project.is_green(&left_out).await;
+    project.turns_green(&left_out).await;
 }

@@ -134,7 +134,7 @@ pub fn run(args: &DemoArgs, steps: &Steps) -> Result<()> {
 }
 
 /// Processor time that the first build takes, in minutes, all processors together (docs/measurements.md).
-const FIRST_BUILD: usize = 12;
+const FIRST_BUILD: usize = 10;
 
 /// What will happen, and how long it takes here.
 fn what_comes() -> String {

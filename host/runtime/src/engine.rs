@@ -233,7 +233,7 @@ mod tests {
             memory_bytes: usual.memory_bytes / 2,
             policy_time: usual.policy_time * 3,
             driver_time: usual.driver_time * 3,
-            ..usual.clone()
+            ..usual
         };
         assert_eq!(hash(&usual, 128), hash(&other, 7));
     }

@@ -80,7 +80,7 @@ async fn a_token_of_each_platform_names_the_workload_that_the_page_says() {
         assert_eq!(verified.principal.to_string(), platform.principal, "{name}");
         assert_eq!(verified.principal.subject, claims["sub"].as_str().unwrap(), "{name}");
         // Each claim that the table names is in the token.
-        let known: Vec<&String> = verified.attributes.iter().map(|(attribute, _)| attribute).collect();
+        let known: Vec<&String> = verified.attributes.keys().collect();
         assert_eq!(known, platform.table.attributes.keys().collect::<Vec<_>>(), "{name}");
         // A token for somebody else is refused, whatever else it says.
         claims["aud"] = json!("https://sts.example.com");

@@ -1,6 +1,6 @@
 //! Secrets as HTTP APIs take them: HTTP Basic, other notations of the same bytes, and hashes.
 //!
-//! [`wanted`] lists what a request wants encoded, in the order in which [`super::compose`] places it. [`encode`]
+//! [`wanted`] lists what a request wants encoded, in the order in which [`mod@super::compose`] places it. [`encode`]
 //! computes it: a stretched hash takes up to a second of processor time, on a thread for blocking work.
 
 use std::num::NonZeroU32;
