@@ -27,6 +27,9 @@ fn main() -> ExitCode {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--workspace", "--bin", "xtask"]).current_dir(root);
+    if !xtask.exists() {
+        eprintln!("first cargo compiles `cargo xtask` itself: a minute or less. Then it says what comes.");
+    }
     match build.status() {
         Ok(status) if status.success() => {}
         Ok(_) => return ExitCode::FAILURE, // cargo has said why
