@@ -245,7 +245,7 @@ async fn what_cannot_be_granted_leaves_no_account() {
     let bench = bench();
     let driver = bench.driver("driver-ldap");
     let (scope, target) = (server.scope(), server.target(""));
-    for (group, word) in [("no_such_group", "no group"), ("nobody", "group")] {
+    for (group, word) in [("no_such_group", "does not exist"), ("nobody", "group")] {
         let account = account();
         let issued = driver.create(&scope, &target, &server.role_of(group), &account, &generate_password()).await;
         assert!(matches!(&issued, Outcome::Refused(Refusal::Target(text)) if text.contains(word)), "{issued:?}");

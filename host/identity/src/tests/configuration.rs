@@ -73,7 +73,11 @@ async fn a_mistake_names_the_field() {
         ("`leeway` must be at most 120 seconds", refused(|entry| entry.leeway = Duration::from_secs(121))),
         ("`max_stale` must be at most", refused(|entry| entry.max_stale = Some(Duration::MAX))),
         ("/nowhere/ca.pem", refused(|entry| entry.ca = Some("/nowhere/ca.pem".into()))),
-        ("no PEM certificate", refused(|entry| entry.ca = Some("/dev/null".into()))),
+        ("not a regular file", refused(|entry| entry.ca = Some("/dev/null".into()))),
+        (
+            "no PEM certificate",
+            refused(|entry| entry.ca = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into())),
+        ),
     ] {
         assert!(refused.contains(told), "{told}: {refused}");
     }
