@@ -37,7 +37,8 @@ async fn the_template_conforms(lang: &str, unit_tests: &[&str]) {
     let fixture = people.fixture("none", BY_REQUESTS).unwrap();
     let text = std::fs::read_to_string(fixture.path()).unwrap();
     fixture.write(&text.replace("config = { mistake = \"none\" }\n", "")).unwrap();
-    let report = kit(component, fixture, &["lifecycle::", "hostile::", "names::", "crash::", "refusals::"]).await;
+    let report =
+        kit(component, fixture, &["lifecycle::", "hostile::", "names::", "crash::", "refusals::", "outage::"]).await;
     let left_out = [
         NOT_TRIED[0],
         NOT_TRIED[1],

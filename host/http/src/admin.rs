@@ -35,9 +35,15 @@ use jit_pipeline::simulate::{Question, explain};
 use jit_pipeline::tasks::reconcile::Pass;
 use jit_pipeline::tasks::{self, housekeeping, reconcile};
 
-/// Which leases an operator wants beside what [`ListQuery`] selects.
+/// Which leases an operator wants: what [`ListQuery`] selects, and more. Its fields stand here again, since two readers
+/// of one query would each refuse what only the other knows.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct OperatorQuery {
+    target: Option<String>,
+    state: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
     /// Only those that have ended, or only those that have not; by default both.
     ended: Option<bool>,
     /// Only of this workload, whatever its issuer.
@@ -131,13 +137,11 @@ pub(super) fn reply<T: Serialize>(result: Result<T, Refused>) -> Response {
     }
 }
 
-async fn list(
-    State(broker): State<Arc<Broker>>,
-    Query(query): Query<ListQuery>,
-    Query(more): Query<OperatorQuery>,
-) -> Response {
+async fn list(State(broker): State<Arc<Broker>>, Query(query): Query<OperatorQuery>) -> Response {
     let listed = async {
-        let filter = LeaseFilter { ended: more.ended, workload: more.workload, ..query.filter()? };
+        let OperatorQuery { target, state, limit, cursor, ended, workload } = query;
+        let filter = ListQuery { target, state, limit, cursor }.filter()?;
+        let filter = LeaseFilter { ended, workload, ..filter };
         let leases = broker.store.leases(&filter).await?;
         let next_cursor = leases.last().filter(|_| leases.len() == filter.limit).map(|lease| lease.id.to_string());
         Ok(AdminLeases { leases: leases.into_iter().map(admin_lease).collect(), next_cursor })

@@ -119,7 +119,7 @@ fn alarms(status: &BrokerStatus, removal_down: Option<&str>) -> Vec<Alarm> {
         alarm(format!("task {}", removal::NAME), what);
     }
     for target in status.targets.iter().filter(|target| target.overdue > 0 && target.oldest_overdue_seconds >= LATE) {
-        let (count, age) = (counted(target.overdue, "removal"), target.oldest_overdue_seconds);
+        let (count, age) = (counted(target.overdue, "removal", "removals"), target.oldest_overdue_seconds);
         let what =
             format!("{count} overdue, the oldest by {age} s; `jit-broker lease list --target {}`", target.target);
         alarm(format!("target {}", target.target), what);
@@ -141,8 +141,10 @@ fn alarms(status: &BrokerStatus, removal_down: Option<&str>) -> Vec<Alarm> {
         alarm("clock".to_owned(), what);
     }
     if status.held_accounts > 0 {
-        let what =
-            format!("{} held; `jit-broker reconcile --dry-run` lists them", counted(status.held_accounts, "removal"));
+        let what = format!(
+            "{} held; `jit-broker reconcile --dry-run` lists them",
+            counted(status.held_accounts, "removal", "removals")
+        );
         alarm("reconcile".to_owned(), what);
     }
     if let Some(why) = &status.config.refused {

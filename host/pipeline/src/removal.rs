@@ -211,7 +211,10 @@ pub async fn attempt(flow: &RemovalFlow, lease: &Lease) -> Result<Attempt, Store
                 tracing::error!(lease = %lease.id, target = %lease.target, account = lease.login(), attempts, reason, "an account was not removed, because another server answers than the one that has it; see \"Wrong place\" in docs/trouble.md");
                 Event::WrongPlace(Attempted { attempts })
             } else {
-                tracing::warn!(lease = %lease.id, target = %lease.target, attempts, reason, "an account could not be removed; it will be tried again");
+                // As on record: an outage does not fill the log either.
+                if attempts.is_power_of_two() {
+                    tracing::warn!(request_id = %lease.request_id, lease = %lease.id, target = %lease.target, attempts, reason, "an account could not be removed; it will be tried again");
+                }
                 Event::RevokeFailed(Attempted { attempts })
             };
             // Each doubling is on record: an outage of days does not fill the log. So is the first time that

@@ -1,7 +1,9 @@
 //! `reconcile` and `clock`.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use jit_api::admin::{ClockConfirmed, ReconcileReport, TargetReport};
+
+use jit_core::counted::counted;
 
 use super::client::{AdminClient, SocketArg};
 use super::progress::waiting;
@@ -33,6 +35,10 @@ pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.iter().copied());
+    // The first column is what people copy and search for, such as a lease's id: it is never broken.
+    if let Some(first) = table.column_mut(0) {
+        first.set_constraint(ColumnConstraint::ContentWidth);
+    }
     table
 }
 
@@ -75,19 +81,14 @@ pub(super) fn reconcile(args: ReconcileArgs) -> Result<(), Stop> {
 fn summary(report: &ReconcileReport) -> String {
     let count = |of: fn(&TargetReport) -> usize| report.targets.iter().map(of).sum::<usize>();
     let (ghosts, missing) = (count(|target| target.ghosts.len()), count(|target| target.missing.len()));
-    let removed = counted(ghosts, "account without a lease", "accounts without a lease");
-    let closed = counted(missing, "lease without an account", "leases without an account");
+    let removed = counted(ghosts as u64, "account without a lease", "accounts without a lease");
+    let closed = counted(missing as u64, "lease without an account", "leases without an account");
     match (report.dry_run, ghosts + missing) {
         (true, 0) => "nothing to do; nothing was changed".to_owned(),
         (true, _) => format!("would remove {removed} and close {closed}; nothing was changed"),
         (false, 0) => "nothing to do".to_owned(),
         (false, _) => format!("removes {removed} and closes {closed}"),
     }
-}
-
-/// `1 lease`, `3 leases`.
-pub(super) fn counted(number: usize, one: &str, several: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { several })
 }
 
 /// What is left for an operator to decide.

@@ -12,7 +12,9 @@ use jit_core::ttl::Ttl;
 use jit_tlog::checkpoint::{Checkpoint, LogKey, Origin, VerifierKey};
 use serde_json::Value;
 
-use super::admin::{counted, table};
+use jit_core::counted::counted;
+
+use super::admin::table;
 use super::client::{AdminClient, SocketArg};
 use super::progress::Line;
 use super::{ConfigArg, Format, Stop, block_on};
@@ -272,12 +274,8 @@ fn verify_log(
     })??;
     if report.is_intact() {
         let (records, checkpoints) = (
-            counted(usize::try_from(report.records).unwrap_or(usize::MAX), "record", "records"),
-            counted(
-                usize::try_from(report.checkpoints).unwrap_or(usize::MAX),
-                "checkpoint agrees",
-                "checkpoints agree",
-            ),
+            counted(report.records, "record", "records"),
+            counted(report.checkpoints, "checkpoint agrees", "checkpoints agree"),
         );
         println!("intact: {records}, {checkpoints}, root {}", report.root);
         if report.unread > 0 {

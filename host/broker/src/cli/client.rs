@@ -10,6 +10,9 @@ use serde::de::DeserializeOwned;
 use super::Stop;
 use jit_config::Config;
 
+/// How much of an answer that is no problem+json is shown, in characters.
+const MOST_DETAIL: usize = 500;
+
 /// Where the admin socket is.
 #[derive(clap::Args, Debug, Clone)]
 pub(super) struct SocketArg {
@@ -25,7 +28,15 @@ impl SocketArg {
     fn path(&self) -> Result<PathBuf, Stop> {
         match &self.socket {
             Some(path) => Ok(path.clone()),
-            None => Ok(Config::load(&self.config)?.server.admin_socket),
+            None => match Config::load(&self.config) {
+                Ok(config) => Ok(config.server.admin_socket),
+                Err(problems) => {
+                    eprintln!(
+                        "a running broker can be asked whatever its file says now: --socket PATH, its `admin_socket`\n"
+                    );
+                    Err(problems.into())
+                }
+            },
         }
     }
 }
@@ -70,8 +81,13 @@ impl AdminClient {
         let body = reply.bytes().await.context("the broker's answer was cut off")?;
         if !status.is_success() {
             let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
-            let detail = if problem.detail.is_empty() { "no detail" } else { &problem.detail };
-            return Err(anyhow!("{detail} ({status})").into());
+            // What the framework itself refuses is plain text.
+            let text = String::from_utf8_lossy(&body);
+            let detail = if problem.detail.is_empty() { text.trim() } else { &problem.detail };
+            let detail: String = detail.chars().take(MOST_DETAIL).collect();
+            return Err(
+                anyhow!("{} ({status})", if detail.is_empty() { "the broker refuses it" } else { &detail }).into()
+            );
         }
         Ok(serde_json::from_slice(&body).context("the broker answered something else; is it of another version?")?)
     }

@@ -5,7 +5,9 @@ use jit_api::LeaseState;
 use jit_api::admin::{AdminLease, AdminLeases};
 use jit_api::url::encode;
 
-use super::admin::{counted, table};
+use jit_core::counted::counted;
+
+use super::admin::table;
 use super::client::{AdminClient, SocketArg};
 use super::relative::{relative, seconds};
 use super::{Format, Stop, block_on};
@@ -152,7 +154,7 @@ fn print_leases(leases: &[AdminLease], more: bool, all: bool) {
         }
         println!("{table}");
     }
-    println!("{}", counted(leases.len(), "lease", "leases"));
+    println!("{}", counted(leases.len() as u64, "lease", "leases"));
     if more {
         println!("these are the newest: there are more, which a higher --limit shows");
     } else if leases.is_empty() && !all {

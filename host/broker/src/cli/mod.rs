@@ -174,6 +174,7 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn run() -> ExitCode {
     keep_memory_private();
+    end_with_the_reader();
     let cli = Cli::parse();
     // One crypto provider in the process; a second installation cannot happen.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -201,6 +202,19 @@ fn tell(error: &anyhow::Error) {
         Some(problems) => eprint!("{}", problems.render(coloured(&std::io::stderr()))),
         None => eprintln!("jit-broker: {error:#}"),
     }
+}
+
+/// Whoever reads the output may stop, as `head` does. Printing then panics, since Rust ignores SIGPIPE: end as the
+/// signal would have ended the process, without a word.
+fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload_as_str().unwrap_or_default();
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(128 + rustix::process::Signal::PIPE.as_raw());
+        }
+        usual(panic);
+    }));
 }
 
 /// No other process of the user may look into this one, and no crash writes its memory to a disk: it holds

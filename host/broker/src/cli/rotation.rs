@@ -107,5 +107,5 @@ fn print(rows: &[RotationRow]) {
         ]);
     }
     println!("{table}");
-    println!("{}", counted(rows.len() as u64, "rotating account"));
+    println!("{}", counted(rows.len() as u64, "rotating account", "rotating accounts"));
 }

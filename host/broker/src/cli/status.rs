@@ -68,7 +68,7 @@ fn print(status: &BrokerStatus, colour: bool) {
         None => "steady".to_owned(),
     };
     line("clock", clock);
-    line("brake", format!("{} held", counted(status.held_accounts, "removal")));
+    line("brake", format!("{} held", counted(status.held_accounts, "removal", "removals")));
     println!();
     print_targets(&status.targets);
     println!();
@@ -131,7 +131,7 @@ fn detail(task: &TaskRow) -> String {
         return error.clone();
     }
     let did = task.did.iter().filter(|(_, count)| **count > 0).map(|(what, count)| match what.strip_suffix('s') {
-        Some(noun) => counted(*count, noun).to_string(),
+        Some(one) => counted(*count, one, what),
         None => format!("{count} {what}"),
     });
     let beside = (task.beside > 0).then(|| format!("{} at work beside it", task.beside));

@@ -326,10 +326,14 @@ impl Flight {
         let doublings = refresh.failures.min(16);
         let pause = source.policy.retry_floor.saturating_mul(1 << doublings);
         refresh.failures += 1;
+        let failures = refresh.failures;
         refresh.not_before = Some(Instant::now() + pause.min(source.policy.retry_ceiling));
         refresh.last_error = Some(Arc::clone(&detail));
         drop(refresh);
-        tracing::warn!(issuer = %source.name, error = %detail, "cannot fetch the issuer's keys");
+        // Each doubling: a provider that is away for a day does not fill the log.
+        if failures.is_power_of_two() {
+            tracing::warn!(issuer = %source.name, error = %detail, failures, "cannot fetch the issuer's keys");
+        }
         count_fetch(&source.name, "failed");
         detail
     }

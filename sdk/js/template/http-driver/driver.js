@@ -33,6 +33,17 @@ function send(http, method, path, more = {}) {
   throw new OutcomeUnknown(`the server answered ${status}`);
 }
 
+/** Whether the server has an account of that name. */
+function isThere(http, name) {
+  try {
+    send(http, 'GET', ['users', name]);
+    return true;
+  } catch (error) {
+    if (error instanceof NotFound) return false;
+    throw error;
+  }
+}
+
 export default httpDriver({
   // [targets.T.config]: nothing to say.
   target: table({}),
@@ -48,6 +59,8 @@ export default httpDriver({
   },
 
   create(http, target, role, account, password) {
+    // A question first: while the server is away, nothing is then in doubt.
+    if (isThere(http, account.name)) throw new Conflict('an account of that name exists');
     // The expiry is set in the same step: whatever happens to the broker, the account dies. The host puts the
     // password in its place.
     const user = { name: account.name, group: role.config.group, expires_at: account.expiresAt, password };

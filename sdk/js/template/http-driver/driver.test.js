@@ -7,13 +7,16 @@ import driver, { TOKEN } from './driver.js';
 
 const roles = { reader: { group: 'readers' } };
 const server = (answer) => new FakeHttp(answer, { [TOKEN]: 'the-brokers-token' });
+// Without accounts: it answers a question with 404, and a creation as it is told to.
+const empty = (answer) =>
+  server((sent) => (sent.method === 'GET' ? reply(404) : typeof answer === 'function' ? answer(sent) : answer));
 const create = (http) => calls(driver, http, { roles }).create('reader', account('v-a'), secret('pw'));
 
 test('an account expires in the step that makes it', () => {
-  const http = server(reply(201, { json: {} }));
+  const http = empty(reply(201, { json: {} }));
   create(http);
-  assert.deepEqual(http.lines, ['POST /users']);
-  const [sent] = http.sent;
+  assert.deepEqual(http.lines, ['GET /users/v-a', 'POST /users']);
+  const [, sent] = http.sent;
   assert.equal(JSON.parse(sent.body).expires_at, 1_800_003_600);
   // Placed by the host: the driver has only handles.
   assert.equal(JSON.parse(sent.body).password, '<pw>');
@@ -22,9 +25,14 @@ test('an account expires in the step that makes it', () => {
 
 test('each answer tells what the host has to do', () => {
   for (const [status, error] of [[409, Conflict], [403, Refused], [503, Retryable], [500, OutcomeUnknown]]) {
-    assert.throws(() => create(server(reply(status))), error, String(status));
+    assert.throws(() => create(empty(reply(status))), error, String(status));
   }
-  const loses = server(() => {
+  // A name that is taken is found by the question, and a lost question leaves nothing in doubt.
+  assert.throws(() => create(server(reply(200, { json: {} }))), Conflict);
+  assert.throws(() => create(server(() => {
+    throw lost();
+  })), Retryable);
+  const loses = empty(() => {
     throw lost();
   });
   assert.throws(() => create(loses), OutcomeUnknown);

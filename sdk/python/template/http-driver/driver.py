@@ -87,6 +87,13 @@ class MyHttpDriver(HttpDriver[TargetConfig, RoleConfig]):
         account: Account,
         password: Secret,
     ) -> None:
+        # A question first: while the server is away, nothing is then in doubt.
+        try:
+            send(http, "GET", ["users", account.name])
+        except NotFound:
+            pass
+        else:
+            raise Conflict("an account of that name exists")
         # The expiry is set in the same step: whatever happens to the broker, the account dies. The host puts the
         # password in its place.
         user = {

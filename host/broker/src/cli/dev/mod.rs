@@ -118,6 +118,8 @@ fn greeting(config: &Config, broker: SocketAddr, issuer: SocketAddr) -> String {
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     let (broker, issuer) = (format!("{scheme}://{broker}"), format!("http://{issuer}"));
     let mut text = format!("broker   {broker}\nissuer   {issuer}\nconfig   {}\n", config.file().display());
+    let _ =
+        writeln!(text, "look in  jit-broker status -c {}   (or: top, lease list, audit show)", config.file().display());
     let Some((name, target)) = config.targets.iter().next() else { return text };
     let role = match (&target.default_role, target.roles.keys().next()) {
         (None, Some(role)) => format!(", \"role\": \"{role}\""),
