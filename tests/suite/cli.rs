@@ -335,3 +335,19 @@ async fn every_command_explains_itself() {
     assert_eq!(world.cli(&["--version"]).status.code(), Some(0));
     expect(&world.cli(&["leese"]), 2);
 }
+
+#[test]
+fn a_reader_that_stops_ends_a_command_without_a_word() {
+    for command in [&["openapi"][..], &["config", "example"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = std::process::Command::new(jit_tests::surroundings("JIT_TEST_BROKER"))
+            .args(command)
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!((ended.status.code(), said.as_str()), (Some(141), ""), "{command:?}");
+    }
+}

@@ -223,7 +223,7 @@ roles.plain = {{ username = "reporting" }}
     // What drivers want done between calls is done, and a failure is told without a stop.
     let log = || std::fs::read_to_string(world.log_path()).unwrap();
     assert!(log().contains("target shared hands out standing accounts"));
-    eventually("upkeep comes again", async || log().matches("upkeep target=shared").count() >= 3).await;
+    eventually("upkeep comes again", async || log().matches("upkeep [target: shared").count() >= 3).await;
     eventually("failed upkeep is counted", async || {
         client.metric("jit_maintain_failures_total", &["target=\"neglected\""]).await.unwrap() >= 1.0
     })

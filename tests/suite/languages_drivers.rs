@@ -150,8 +150,11 @@ async fn mistakes_are_told(fixture: &str, sdk: &str, validates: &[Mistake], crea
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     for (mode, told) in validates {
-        let is_told = |line: &str| line.starts_with(&format!("target {mode}: ")) && line.contains(told);
-        assert!(said.lines().any(is_told), "{mode}: {told}: {said}");
+        // The finding, and in the next line what stands at its place.
+        let lines: Vec<&str> = said.lines().collect();
+        let at = format!("[targets.{mode}]");
+        let is_told = |pair: &[&str]| pair[0].contains(told) && pair[1].contains(&at);
+        assert!(lines.windows(2).any(is_told), "{mode}: {told}: {said}");
     }
     for (mode, told) in creates {
         let only = "lifecycle::an_account_logs_in";

@@ -310,7 +310,7 @@ async fn a_prepared_transaction_that_it_leaves_is_told_with_the_remedy() {
             let log = stage.world.log();
             log.lines().any(|line| line.contains("XA ROLLBACK") && line.contains(name))
         };
-        assert!(told(&format!("account={}", lease.username())), "{server:?}: {}", stage.world.log());
+        assert!(told(&format!("account: {}", lease.username())), "{server:?}: {}", stage.world.log());
 
         // Nobody lost it: whoever knows it may still end it either way.
         let mut admin = stage.admin.session().await.unwrap();
