@@ -17,12 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Wire(TcpStream);
 
 impl Wire {
-    /// Connects to `http://host:port`.
+    /// Connects to the host and port of a URL without a path, whatever its scheme.
     ///
     /// # Errors
     /// When nobody listens there.
     pub async fn connect(broker: &str) -> Result<Self> {
-        let address = broker.trim_start_matches("http://");
+        let address = broker.trim_start_matches("http://").trim_start_matches("https://");
         Ok(Self(TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?))
     }
 

@@ -114,6 +114,8 @@ async fn a_wrong_token_is_the_same_401_whatever_is_wrong_with_it() {
     ];
     let first = issue(&client, &[]).await;
     assert_refused(&mut world, &first, "Authorization");
+    // That there is none may be said: whoever sent none knows it.
+    let first = issue(&client, &[b"Bearer nonsense"]).await;
     for (token, reason) in &cases {
         let refused = issue(&client, &[format!("Bearer {token}").as_bytes()]).await;
         assert_refused(&mut world, &refused, reason);

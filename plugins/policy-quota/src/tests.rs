@@ -182,7 +182,7 @@ fn mistakes_are_told_with_their_place() {
         (r#"{"limits": [{"per": "target", "leases": -1}]}"#, "limits[0].leases", "u64"),
         (r#"{"limits": [{"per": "target", "requests": {"1h": 0}}]}"#, "limits[0].requests.1h", "at least 1"),
         (r#"{"limits": [{"per": "target", "requests": {"32d": 1}}]}"#, "limits[0].requests.32d", "31 days"),
-        (r#"{"limits": [{"per": "target", "requests": {"hour": 1}}]}"#, "limits[0].requests", "\"30m\""),
+        (r#"{"limits": [{"per": "target", "requests": {"hour": 1}}]}"#, "limits[0].requests", "write a duration"),
         (r#"{"limits": [{"per": "target", "requests": {"1m": 1, "60s": 2}}]}"#, "limits[0].requests", "twice"),
         (r#"{"limits": [{"per": "target", "requests": 7}]}"#, "limits[0].requests", "1h = 100"),
         (r#"{"limits": [{"per": "target", "leases": 1, "targets": []}]}"#, "limits[0].targets", "leave it out"),
