@@ -75,7 +75,7 @@ async fn a_mistake_names_the_field() {
         ("/nowhere/ca.pem", refused(|entry| entry.ca = Some("/nowhere/ca.pem".into()))),
         ("not a regular file", refused(|entry| entry.ca = Some("/dev/null".into()))),
         (
-            "no PEM certificate",
+            "has no certificate (PEM) in it",
             refused(|entry| entry.ca = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into())),
         ),
     ] {
