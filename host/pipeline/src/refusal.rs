@@ -121,7 +121,7 @@ pub enum Refused {
     #[error("the broker is overloaded; try again shortly")]
     Overloaded,
     /// The backend's answer did not come: the lease is doubtful and is being removed.
-    #[error("the target did not answer in time; the lease is doubtful and is being removed")]
+    #[error("the answer of the target was late or was lost; the lease is doubtful and is being removed")]
     TargetTimeout(LeaseId),
 }
 
