@@ -37,6 +37,7 @@ pub mod invariants;
 pub mod issuer;
 pub mod kit;
 pub mod mysql_world;
+pub mod page;
 pub mod relay;
 pub mod servers;
 pub mod setup;

@@ -2,11 +2,12 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use jit_tests::database::Database;
+use jit_tests::page::commands;
 use jit_tests::surroundings;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -38,10 +39,7 @@ impl Place {
 
     /// A block of the page with this place's addresses and names.
     fn block(&self, place: usize) -> String {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/dev.md");
-        let page = std::fs::read_to_string(page).unwrap();
-        let blocks = page.split("<!-- run by tests/suite/dev.rs -->\n```sh\n").skip(1);
-        let blocks: Vec<&str> = blocks.map(|rest| rest.split("```").next().unwrap()).collect();
+        let blocks = commands("docs/dev.md", "dev");
         assert_eq!(blocks.len(), 4);
         let Database { host, port, name, broker, read_only, owner, .. } = &self.database;
         blocks[place]

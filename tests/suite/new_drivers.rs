@@ -7,6 +7,7 @@ use std::process::Command;
 use jit_tests::database::Database;
 use jit_tests::kit::directory::Administered;
 use jit_tests::kit::people::People;
+use jit_tests::page::commands;
 use jit_tests::{random_name, setup, surroundings};
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::task::spawn_blocking;
@@ -24,9 +25,7 @@ const ROTATION: [&str; 3] = [
 
 /// The blocks of the page that say that they are run here.
 fn blocks() -> Vec<String> {
-    let page = std::fs::read_to_string(root().join("docs/drivers/conformance.md")).unwrap();
-    let blocks = page.split("<!-- run by tests/suite/new_drivers.rs -->\n```sh\n").skip(1);
-    let blocks: Vec<String> = blocks.map(|rest| rest.split("```").next().unwrap().to_owned()).collect();
+    let blocks = commands("docs/drivers/conformance.md", "new_drivers");
     assert_eq!(blocks.len(), 2);
     blocks
 }

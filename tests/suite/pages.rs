@@ -1,41 +1,14 @@
 //! Command blocks of docs/ that no other module runs, to the letter.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use jit_tests::page::{commands, run};
 use jit_tests::setup;
 use jit_tests::{Issuer, Key, Settings, World, surroundings};
 use serde_json::json;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// The shell blocks of a page, in order.
-fn blocks(page: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(root().join(page)).unwrap();
-    let blocks = text.split("\n```sh\n").skip(1);
-    blocks.map(|rest| rest.split("\n```").next().unwrap().to_owned() + "\n").collect()
-}
-
 fn component(name: &str) -> PathBuf {
     Path::new(&surroundings("JIT_TEST_PLUGINS")).join(format!("{name}.wasm"))
-}
-
-/// Runs commands in a folder, with the broker of the suite as `jit-broker`. Returns the exit code of the last one and
-/// what they printed.
-fn run(folder: &Path, commands: &str, env: &[(&str, &str)]) -> (i32, String) {
-    let binary = surroundings("JIT_TEST_BROKER");
-    let output = Command::new("bash")
-        .args(["-ec", &format!("jit-broker() {{ {binary} \"$@\"; }}\n{commands}")])
-        .env_remove("JIT_CONFIG")
-        .env("NO_COLOR", "1")
-        .envs(env.iter().copied())
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (output.status.code().unwrap(), text)
 }
 
 /// A broker without a backend, whose chain has a policy `business-hours`.
@@ -67,7 +40,7 @@ async fn the_commands_of_the_audit_log_and_of_a_replay() {
     let config = world.config().display().to_string();
     let env = [("JIT_CONFIG", config.as_str())];
 
-    let audit = blocks("docs/operating.md").into_iter().find(|block| block.contains("audit show")).unwrap();
+    let audit = commands("docs/operating.md", "pages").into_iter().find(|block| block.contains("audit show")).unwrap();
     let (code, said) = run(folder, &audit, &env);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("\"event\":\"issue.granted\"") || said.contains("\"event\": \"issue.granted\""), "{said}");
@@ -79,7 +52,7 @@ async fn the_commands_of_the_audit_log_and_of_a_replay() {
         "[[rules]]\nwhen = { workload = \"reporting\" }\ndeny = \"closed\"\n[[rules]]\n",
     )
     .unwrap();
-    let replays = blocks("docs/policies-replay.md");
+    let replays = commands("docs/policies-replay.md", "pages");
     let lines: Vec<&str> = replays[0].lines().collect();
     assert!(lines.len() >= 3, "{lines:?}");
     for line in lines {
@@ -95,7 +68,7 @@ async fn the_commands_of_the_audit_log_and_of_a_replay() {
 async fn the_commands_that_sign_a_plugin_here_and_in_ci() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(component("policy-allow"), folder.path().join("my-rule.wasm")).unwrap();
-    let page = blocks("docs/plugins-signing.md");
+    let page = commands("docs/plugins-signing.md", "pages");
     let (code, said) = run(folder.path(), &page[0], &[]);
     assert_eq!(code, 0, "{said}");
 
@@ -119,7 +92,7 @@ async fn the_commands_that_let_the_broker_log_in_to_openbao() {
     std::fs::write(folder.path().join("setup.hcl"), setup::file("driver-vault", "setup.hcl")).unwrap();
     let key = Key::generate("platform").unwrap();
     let issuer = Issuer::start(&[&key]).await.unwrap();
-    let page = blocks("docs/drivers/vault.md").remove(0).replace("https://issuer.example", &issuer.url);
+    let page = commands("docs/drivers/vault.md", "pages").remove(0).replace("https://issuer.example", &issuer.url);
     let mut claims = issuer.claims("jit-broker");
     claims["aud"] = json!(["vault"]);
     let token = key.token(&claims).unwrap();

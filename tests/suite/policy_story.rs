@@ -2,32 +2,15 @@
 //! that page, in its order, against a running broker under load.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jit_tests::page::{self, Block, blocks};
 use jit_tests::{Client, Settings, World, surroundings};
 use serde_json::{Value, json};
 
-/// A block of the page: its language and text.
-struct Block {
-    language: String,
-    text: String,
-}
-
 fn page() -> Vec<Block> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policies.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    let blocks: Vec<Block> = page
-        .split("<!-- run by tests/suite/policy_story.rs -->\n```")
-        .skip(1)
-        .filter_map(|part| part.split_once('\n'))
-        .map(|(language, rest)| Block {
-            language: language.to_owned(),
-            text: rest.split("\n```").next().unwrap().to_owned() + "\n",
-        })
-        .collect();
+    let blocks = blocks("docs/policies.md", "policy_story");
     assert!(blocks.len() >= 14, "{}", blocks.len());
     blocks
 }
@@ -59,16 +42,7 @@ async fn team() -> World {
 /// Runs the page's commands as they stand, in the folder of the configuration. Gives the exit code of
 /// the last one and what they printed.
 fn run(world: &World, commands: &str) -> (i32, String) {
-    let binary = surroundings("JIT_TEST_BROKER");
-    let output = Command::new("bash")
-        .args(["-ec", &format!("jit-broker() {{ {binary} \"$@\"; }}\n{commands}")])
-        .env("JIT_CONFIG", world.config())
-        .env("NO_COLOR", "1")
-        .current_dir(world.folder.path())
-        .output()
-        .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (output.status.code().unwrap(), text)
+    page::run(world.folder.path(), commands, &[("JIT_CONFIG", &world.config().display().to_string())])
 }
 
 fn done(world: &World, commands: &str) -> String {

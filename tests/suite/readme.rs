@@ -3,20 +3,13 @@
 use std::path::Path;
 use std::process::Command;
 
-use jit_tests::{Settings, World, surroundings};
+use jit_tests::{Settings, World, page};
 use serde_json::json;
 
 /// The fenced blocks of a language that the README marks as run here, in order.
 fn blocks(language: &str) -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    readme
-        .split("<!-- run by tests/suite/readme.rs -->\n```")
-        .skip(1)
-        .filter_map(|part| part.split_once('\n'))
-        .filter(|(first, _)| *first == language)
-        .map(|(_, rest)| rest.split("\n```").next().unwrap().to_owned() + "\n")
-        .collect()
+    let blocks = page::blocks("README.md", "readme").into_iter();
+    blocks.filter(|block| block.language == language).map(|block| block.text).collect()
 }
 
 #[tokio::test]
@@ -55,16 +48,8 @@ async fn the_smallest_policy_builds_is_checked_and_decides() {
     std::fs::copy(root.join("Cargo.lock"), folder.path().join("Cargo.lock")).unwrap();
     std::fs::write(folder.path().join("src/lib.rs"), &blocks("rust")[0]).unwrap();
     let commands = blocks("sh").into_iter().find(|block| block.contains("plugin build")).unwrap();
-    let binary = surroundings("JIT_TEST_BROKER");
-    let path = std::env::var("PATH").unwrap();
-    let output = Command::new("bash")
-        .args(["-ec", &format!("jit-broker() {{ {binary} \"$@\"; }}\n{commands}")])
-        .env("PATH", path)
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{text}");
+    let (code, text) = page::run(folder.path(), &commands, &[]);
+    assert_eq!(code, 0, "{text}");
     assert!(text.contains("a broker can load it"), "{text}");
 
     let fragment = toml[1].replace(

@@ -1,42 +1,22 @@
-//! Every block of shell commands that a page shows is run by a test, to the letter. Here stands which.
+//! Every block of shell commands that a page shows is run by a test: the line before it names the module of tests/suite
+//! that runs it to the letter, or it stands here.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use xtask::plugins::root;
+use xtask::prose::pages;
 
-/// A page, how many such blocks it has, and the module of tests/suite (or the command) that runs them.
-const RUN: [(&str, usize, &str); 11] = [
-    ("README.md", 3, "readme"),
+/// Pages with blocks that name no module, how many those are, and which module plays them in its own way.
+const OTHERWISE: [(&str, usize, &str); 4] = [
+    // Its first command, which the suite cannot be asked to run: it builds and starts what the suite has.
+    ("README.md", 1, "story"),
+    // Pieces of the examples, whole files of which are run.
     ("docs/clients.md", 3, "examples"),
-    ("docs/dev.md", 4, "dev"),
-    ("docs/drivers/conformance.md", 2, "new_drivers"),
-    ("docs/drivers/vault.md", 1, "pages"),
-    ("docs/operating.md", 1, "pages"),
-    ("docs/plugins-signing.md", 2, "pages"),
     ("docs/plugins.md", 1, "languages"),
-    ("docs/policies-replay.md", 2, "pages"),
-    ("docs/policies.md", 10, "policy_story"),
     ("docs/start.md", 4, "dev"),
 ];
-
-fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            pages(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            found.push(path);
-        }
-    }
-}
-
-/// Blocks in the languages of a shell.
-fn blocks(text: &str) -> usize {
-    text.lines().filter(|line| ["```sh", "```bash", "```console"].contains(&line.trim())).count()
-}
 
 /// A page that shows a file whole: whoever starts that server runs the file.
 const SHOWN: [(&str, &str); 1] = [("docs/drivers/ldap.md", "plugins/driver-ldap/setup/active-directory.sh")];
@@ -58,24 +38,36 @@ fn both_pages_start_dev_in_the_same_way() {
     assert!(start.contains(first), "{first}");
 }
 
+/// Whether there is such a module of the suite.
+fn is_module(name: &str) -> bool {
+    ["", "/mod"].iter().any(|end| root().join(format!("tests/suite/{name}{end}.rs")).is_file())
+}
+
 #[test]
 fn each_block_of_commands_has_a_test_that_runs_it() {
     let root = root();
-    let mut all = vec![root.join("README.md")];
-    pages(&root.join("docs"), &mut all);
-    let mut shown = BTreeMap::new();
-    for page in all {
-        let count = blocks(&fs::read_to_string(&page).unwrap());
-        let page = page.strip_prefix(&root).unwrap().display().to_string();
-        if count > 0 && !SHOWN.iter().any(|(shown, _)| *shown == page) {
-            shown.insert(page, count);
+    let mut unnamed = BTreeMap::new();
+    for path in pages(&root).unwrap() {
+        let page = path.strip_prefix(&root).unwrap().display().to_string();
+        if page != "README.md" && !page.starts_with("docs/") || SHOWN.iter().any(|(shown, _)| *shown == page) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, _) in
+            lines.iter().enumerate().filter(|(_, line)| ["```sh", "```bash", "```console"].contains(&line.trim()))
+        {
+            let before = at.checked_sub(1).map_or("", |before| lines[before]);
+            match before.strip_prefix("<!-- run by tests/suite/").and_then(|rest| rest.strip_suffix(".rs -->")) {
+                Some(module) => assert!(is_module(module), "{page}: there is no module {module} in tests/suite"),
+                None => *unnamed.entry(page.clone()).or_insert(0) += 1,
+            }
         }
     }
-    let run: BTreeMap<String, usize> = RUN.iter().map(|(page, count, _)| ((*page).to_owned(), *count)).collect();
-    assert_eq!(shown, run, "a new block needs a test that runs it, and its number here");
-    for (page, _, module) in RUN {
-        let file = ["", "/mod"].map(|end| root.join(format!("tests/suite/{module}{end}.rs")));
-        let text = file.iter().find_map(|file| fs::read_to_string(file).ok());
-        assert!(text.is_some(), "{page}: there is no module {module} in tests/suite");
+    let otherwise: BTreeMap<String, usize> =
+        OTHERWISE.iter().map(|(page, count, _)| ((*page).to_owned(), *count)).collect();
+    assert_eq!(unnamed, otherwise, "a new block names the module that runs it, in the line before");
+    for (page, _, module) in OTHERWISE {
+        assert!(is_module(module), "{page}: there is no module {module} in tests/suite");
     }
 }
