@@ -4,7 +4,7 @@
 use secrecy::SecretString;
 use wasmtime::component::{Linker, Resource};
 
-use crate::bindings::secrets::{Host, HostSecret, add_to_linker};
+use crate::bindings::secrets::{Encoding, Host, HostSecret, add_to_linker};
 use crate::capability::Capability;
 use crate::fault::FaultKind;
 use crate::view::{HasView, View, ViewOf};
@@ -29,6 +29,59 @@ impl HostSecret for View<'_> {
     fn drop(&mut self, secret: Resource<GuestSecret>) -> wasmtime::Result<()> {
         self.table.delete(secret)?;
         Ok(())
+    }
+}
+
+/// Whose encodings a backend takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    Postgres,
+    Mysql,
+    Ldap,
+    Http,
+}
+
+impl Home {
+    /// Of an encoding; none of the one that all take.
+    fn of(encoding: Encoding) -> Option<Self> {
+        match encoding {
+            Encoding::Plain => None,
+            Encoding::ScramSha256(_) => Some(Self::Postgres),
+            Encoding::CachingSha2 | Encoding::MysqlNative => Some(Self::Mysql),
+            Encoding::Utf16leQuoted | Encoding::SaltedSha1 => Some(Self::Ldap),
+            Encoding::Written(_)
+            | Encoding::Digest(_)
+            | Encoding::SaltedDigest(_)
+            | Encoding::Bcrypt(_)
+            | Encoding::Pbkdf2(_) => Some(Self::Http),
+        }
+    }
+
+    fn capability(self) -> &'static str {
+        match self {
+            Self::Postgres | Self::Mysql => "SQL",
+            Self::Ldap => "LDAP",
+            Self::Http => "HTTP",
+        }
+    }
+
+    fn server(self) -> &'static str {
+        match self {
+            Self::Postgres => "PostgreSQL",
+            Self::Mysql => "MySQL",
+            Self::Ldap | Self::Http => self.capability(),
+        }
+    }
+}
+
+/// Why a backend does not take an encoding that it does not know, in words for the driver's author.
+pub(crate) fn foreign(encoding: Encoding, here: Home) -> String {
+    match Home::of(encoding) {
+        None => format!("an encoding that {} does not take", here.server()),
+        Some(there) if there.capability() == here.capability() => {
+            format!("an encoding of {}, not of {}", there.server(), here.server())
+        }
+        Some(there) => format!("an encoding of {}, not of {}", there.capability(), here.capability()),
     }
 }
 

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::compose::Unfit;
 use crate::bindings::http::{Body, Part, Request};
 use crate::bindings::secrets::{Bcrypt, BcryptPrefix, Digest, Encoding, Notation, Pbkdf2, SaltPlace, SaltedDigest};
+use crate::capability::secrets::{Home, foreign};
 
 /// Most encoded secrets of a request, and how many of them may be stretched hashes.
 const MAX_ENCODED: usize = 16;
@@ -151,10 +152,7 @@ fn written(secret: &SecretString, encoding: Encoding) -> Result<SecretString, St
         }
         Encoding::Bcrypt(form) => bcrypt(bytes, form, random()),
         Encoding::Pbkdf2(form) => pbkdf2(bytes, form, &random()),
-        Encoding::ScramSha256(_) | Encoding::CachingSha2 | Encoding::MysqlNative => {
-            Err("an encoding of SQL, not of HTTP".to_owned())
-        }
-        Encoding::Utf16leQuoted | Encoding::SaltedSha1 => Err("an encoding of LDAP, not of HTTP".to_owned()),
+        other => Err(foreign(other, Home::Http)),
     }
 }
 

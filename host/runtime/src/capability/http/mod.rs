@@ -26,6 +26,8 @@ use jit_core::driver::Lane;
 pub(crate) mod address;
 mod answer;
 pub(crate) mod blot;
+#[cfg(test)]
+mod case;
 mod compose;
 mod connection;
 mod effects;

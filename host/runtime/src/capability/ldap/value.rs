@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::request::Octets;
 use crate::bindings::secrets::Encoding;
+use crate::capability::secrets::{Home, foreign};
 
 /// The latest time that is written: the last of `jiff`, on the 30th of December 9999, in seconds since
 /// the Unix epoch.
@@ -69,14 +70,7 @@ pub(crate) fn secret(secret: &SecretString, encoding: Encoding, is_encrypted: bo
             rand::rng().fill_bytes(&mut salt);
             Ok(salted_sha1(bytes.as_bytes(), &salt))
         }
-        Encoding::ScramSha256(_) | Encoding::CachingSha2 | Encoding::MysqlNative => {
-            Err("an encoding of SQL, not of LDAP".to_owned())
-        }
-        Encoding::Written(_)
-        | Encoding::Digest(_)
-        | Encoding::SaltedDigest(_)
-        | Encoding::Bcrypt(_)
-        | Encoding::Pbkdf2(_) => Err("an encoding of HTTP, not of LDAP".to_owned()),
+        other => Err(foreign(other, Home::Ldap)),
     }
 }
 

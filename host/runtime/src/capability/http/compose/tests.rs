@@ -3,34 +3,13 @@
 use proptest::prelude::*;
 use wasmtime::component::Resource;
 
+use super::super::case::Case;
 use super::*;
 use crate::capability::secrets::GuestSecret;
 
 const BASE: &str = "https://vault.example/v1/";
 
-struct Case {
-    handles: ResourceTable,
-    request: Request,
-}
-
 impl Case {
-    fn new() -> Self {
-        let request = Request {
-            method: Method::Post,
-            path: vec!["a".to_owned()],
-            query: Vec::new(),
-            headers: Vec::new(),
-            body: Body::None,
-            withhold: Vec::new(),
-            changes: false,
-        };
-        Self { handles: ResourceTable::new(), request }
-    }
-
-    fn secret(&mut self, secret: &str) -> Resource<GuestSecret> {
-        self.handles.push(GuestSecret(SecretString::from(secret))).unwrap()
-    }
-
     fn compose(&self) -> Result<Composed, Unfit> {
         compose(&Url::parse(BASE).unwrap(), &self.request, &self.handles, Vec::new())
     }

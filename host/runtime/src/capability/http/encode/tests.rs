@@ -4,10 +4,10 @@
 use url::Url;
 use wasmtime::component::Resource;
 
+use super::super::case::Case;
 use super::super::compose::{Composed, compose};
 use super::*;
-use crate::bindings::http::{Field, JsonBody, Method};
-use crate::capability::secrets::GuestSecret;
+use crate::bindings::http::{Field, JsonBody};
 
 fn secret(text: &str) -> SecretString {
     SecretString::from(text)
@@ -125,35 +125,12 @@ fn what_belongs_to_other_backends_and_empty_secrets_are_refused() {
     assert_eq!(refused("", Encoding::Written(Notation::Hex)), "the secret is empty");
 }
 
-/// A request, and the handles that it names.
-struct Case {
-    handles: ResourceTable,
-    request: Request,
-}
-
 impl Case {
-    fn new() -> Self {
-        let request = Request {
-            method: Method::Put,
-            path: vec!["users".to_owned()],
-            query: Vec::new(),
-            headers: Vec::new(),
-            body: Body::None,
-            withhold: Vec::new(),
-            changes: true,
-        };
-        Self { handles: ResourceTable::new(), request }
-    }
-
-    fn handle(&mut self, text: &str) -> Resource<GuestSecret> {
-        self.handles.push(GuestSecret(secret(text))).unwrap()
-    }
-
     fn encoded(&mut self, text: &str, encoding: Encoding) -> Part {
-        Part::Encoded((self.handle(text), encoding))
+        Part::Encoded((self.secret(text), encoding))
     }
 
-    async fn compose(&self) -> Result<Composed, String> {
+    async fn encode_and_compose(&self) -> Result<Composed, String> {
         let words = |unfit| match unfit {
             Unfit::Denied(reason) => reason,
             Unfit::Handle(error) => error.to_string(),
@@ -175,11 +152,11 @@ fn text(text: &str) -> Part {
 #[tokio::test]
 async fn each_part_gets_its_own_encoding_wherever_it_stands() {
     let mut case = Case::new();
-    let admin = case.handle("admin-canary");
+    let admin = case.secret("admin-canary");
     let one = case.encoded("one-canary", Encoding::Written(Notation::Hex));
     let two = case.encoded("two-canary", Encoding::Written(Notation::Base64));
     let three = case.encoded("three-canary", Encoding::Digest((Digest::Sha256, Notation::Hex)));
-    let plain = case.handle("plain-canary");
+    let plain = case.secret("plain-canary");
     case.request.headers = vec![
         field("x-one", vec![text("<"), one, text(">")]),
         field("authorization", vec![Part::Basic(("admin".to_owned(), admin))]),
@@ -187,7 +164,7 @@ async fn each_part_gets_its_own_encoding_wherever_it_stands() {
     let secrets =
         vec![field("/b", vec![text("{B}"), two]), field("/c", vec![Part::Secret(plain)]), field("/a/0", vec![three])];
     case.request.body = Body::Json(JsonBody { text: r#"{"a":[""],"b":"","c":""}"#.to_owned(), secrets });
-    let composed = case.compose().await.unwrap();
+    let composed = case.encode_and_compose().await.unwrap();
     let headers = composed.request.headers();
     assert_eq!(headers["x-one"], format!("<{}>", hex::encode("one-canary")));
     assert_eq!(headers["authorization"], format!("Basic {}", STANDARD.encode("admin:admin-canary")));
@@ -214,11 +191,11 @@ async fn texts_and_forms_take_encodings_too() {
     let mut case = Case::new();
     let part = case.encoded("foobar", Encoding::Written(Notation::Base64));
     case.request.body = Body::Form(vec![field("h", vec![part]), field("u", vec![text("a b")])]);
-    let composed = case.compose().await.unwrap();
+    let composed = case.encode_and_compose().await.unwrap();
     assert_eq!(composed.request.body().unwrap().as_bytes().unwrap(), b"h=Zm9vYmFy&u=a+b");
     let part = case.encoded("foobar", Encoding::Written(Notation::Hex));
     case.request.body = Body::Text(vec![text("h="), part]);
-    let composed = case.compose().await.unwrap();
+    let composed = case.encode_and_compose().await.unwrap();
     assert_eq!(composed.request.body().unwrap().as_bytes().unwrap(), b"h=666f6f626172");
 }
 
@@ -228,14 +205,14 @@ async fn what_a_request_may_cost_is_bounded() {
     let mut case = Case::new();
     let parts = (0..3).map(|_| case.encoded("canary", bcrypt)).collect();
     case.request.body = Body::Text(parts);
-    let denied = case.compose().await.unwrap_err();
+    let denied = case.encode_and_compose().await.unwrap_err();
     assert_eq!(denied, "more than 2 of bcrypt and pbkdf2 in one request");
     let parts = (0..17).map(|_| case.encoded("canary", Encoding::Written(Notation::Hex))).collect();
     case.request.body = Body::Text(parts);
-    assert_eq!(case.compose().await.unwrap_err(), "more than 16 encoded secrets in one request");
+    assert_eq!(case.encode_and_compose().await.unwrap_err(), "more than 16 encoded secrets in one request");
     let part = case.encoded(&"canary".repeat(20), bcrypt);
     case.request.body = Body::Text(vec![part]);
-    let denied = case.compose().await.unwrap_err();
+    let denied = case.encode_and_compose().await.unwrap_err();
     assert!(denied.contains("72 bytes") && !denied.contains("canary"), "{denied}");
     // A handle that is not the call's is a fault of the guest.
     case.request.body = Body::Text(vec![Part::Basic(("a".to_owned(), Resource::new_borrow(77)))]);

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::bindings::secrets::Encoding;
+use crate::capability::secrets::{Home, foreign};
 
 /// Rounds of the hash, in thousands: what MySQL takes at least (`$A$005$`). Each login that its
 /// cache does not know costs the server as much; a random password needs no stretching.
@@ -45,13 +46,7 @@ pub(crate) async fn encode(
             computed.map_err(|_| "the hash was not computed".to_owned())
         }
         Encoding::MysqlNative => Ok(native(&secret)),
-        Encoding::ScramSha256(_) => Err("an encoding of PostgreSQL, not of MySQL".to_owned()),
-        Encoding::Utf16leQuoted | Encoding::SaltedSha1 => Err("an encoding of LDAP, not of SQL".to_owned()),
-        Encoding::Written(_)
-        | Encoding::Digest(_)
-        | Encoding::SaltedDigest(_)
-        | Encoding::Bcrypt(_)
-        | Encoding::Pbkdf2(_) => Err("an encoding of HTTP, not of SQL".to_owned()),
+        other => Err(foreign(other, Home::Mysql)),
     }
 }
 

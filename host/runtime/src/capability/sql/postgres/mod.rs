@@ -16,6 +16,7 @@ use super::{MESSAGE, RowBounds, StatementText, withheld};
 use crate::backend::Endpoint;
 use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Rows, ServerError};
+use crate::capability::secrets::{Home, foreign};
 use crate::text::escape;
 use jit_core::transport::{self, Security, Spoken};
 
@@ -178,13 +179,7 @@ pub(crate) async fn encode(secret: SecretString, encoding: Encoding) -> Result<Z
             let computed = tokio::task::spawn_blocking(move || scram::verifier(&secret, iterations)).await;
             computed.map_err(|_| "the verifier was not computed".to_owned())?.map_err(|e| e.to_string())
         }
-        Encoding::Utf16leQuoted | Encoding::SaltedSha1 => Err("an encoding of LDAP, not of SQL".to_owned()),
-        Encoding::Written(_)
-        | Encoding::Digest(_)
-        | Encoding::SaltedDigest(_)
-        | Encoding::Bcrypt(_)
-        | Encoding::Pbkdf2(_) => Err("an encoding of HTTP, not of SQL".to_owned()),
-        Encoding::CachingSha2 | Encoding::MysqlNative => Err("an encoding of MySQL, not of PostgreSQL".to_owned()),
+        other => Err(foreign(other, Home::Postgres)),
     }
 }
 
