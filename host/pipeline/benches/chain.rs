@@ -8,46 +8,27 @@ mod backend;
 #[path = "../tests/world/doubles.rs"]
 mod doubles;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use divan::Bencher;
 use jit_core::name::RoleName;
-use jit_core::policy::{Mode, Operation, PolicyRequest};
+use jit_core::policy::{Mode, PolicyRequest};
 use jit_core::ttl::Ttl;
 use jit_pipeline::chain;
 use jit_pipeline::target::ChainLink;
 
 use backend::Backend;
-use doubles::{APP, SHOP, at_most, policy, target, yes};
+use doubles::{APP, at_most, input, policy, target, yes};
 
 fn main() {
     divan::main();
 }
 
-/// A request with so many attributes.
-fn request(attributes: usize) -> PolicyRequest {
-    PolicyRequest {
-        operation: Operation::Issue,
-        time: 1_800_000_000,
-        workload: "shop/payment".to_owned(),
-        issuer: "cluster".to_owned(),
-        attributes: (0..attributes).map(|number| (format!("name-{number}"), "value".to_owned())).collect(),
-        target: SHOP.to_owned(),
-        role: APP.to_owned(),
-        ttl_seconds: 600,
-        reason: Some("nightly export".to_owned()),
-        ticket: None,
-        metadata: BTreeMap::new(),
-        facts: BTreeMap::new(),
-        caller_address: None,
-        resource: BTreeMap::new(),
-    }
-}
-
 fn ask(bencher: Bencher<'_, '_>, chain: Vec<ChainLink>) {
     let target = target(Arc::new(Backend::default()), chain, Vec::new());
-    let (role, ttl, request) = (RoleName::new(APP).unwrap(), Ttl::from_seconds(600).unwrap(), request(8));
+    let attributes = (0..8).map(|number| (format!("name-{number}"), "value".to_owned())).collect();
+    let request = PolicyRequest { attributes, ..input() };
+    let (role, ttl) = (RoleName::new(APP).unwrap(), Ttl::from_seconds(600).unwrap());
     bencher.bench(|| chain::ask(&target, role.clone(), ttl, divan::black_box(&request)).is_ok());
 }
 

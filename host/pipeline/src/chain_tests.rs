@@ -4,34 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jit_core::name::RoleName;
-use jit_core::policy::{Allowance, Mode, Operation, PolicyRequest, Verdict};
+use jit_core::policy::{Allowance, Mode, PolicyRequest, Verdict};
 use jit_core::ttl::Ttl;
 
 use super::*;
 use crate::backend::Backend;
-use crate::doubles::{APP, READ_ONLY, SHOP, at_most, narrower, no, policy, target, yes};
+use crate::doubles::{APP, READ_ONLY, at_most, input, narrower, no, policy, target, yes};
 use crate::ports::PolicyFault;
 use crate::target::ChainLink;
-
-/// What is put to the chains of these tests.
-pub(crate) fn input() -> PolicyRequest {
-    PolicyRequest {
-        operation: Operation::Issue,
-        time: 1_800_000_000,
-        workload: "payment".to_owned(),
-        issuer: "cluster".to_owned(),
-        attributes: BTreeMap::new(),
-        target: SHOP.to_owned(),
-        role: APP.to_owned(),
-        ttl_seconds: 600,
-        reason: None,
-        ticket: None,
-        metadata: BTreeMap::new(),
-        facts: BTreeMap::new(),
-        caller_address: None,
-        resource: BTreeMap::new(),
-    }
-}
 
 fn ask_all(chain: Vec<ChainLink>) -> Result<Said, Refused> {
     let target = target(Arc::new(Backend::default()), chain, Vec::new());

@@ -180,9 +180,12 @@ impl Memory {
 
 /// What a decision adds to a tree, at most.
 fn size(reads: &Reads, request: &PolicyRequest, answer: &PolicyAnswer) -> usize {
-    let names: usize = reads.order.iter().map(|read| if let Read::Name(_, name) = read { name.len() } else { 0 }).sum();
-    let values: usize = reads.order.iter().map(|read| NODE + read.value(request).bytes()).sum();
-    let looked_at: usize = answer.looked_at.words().iter().map(|word| word.len() + NODE).sum();
+    // Each is in the tree and in what the answer looked at.
+    let of_read = |read: &Read| match read {
+        Read::Name(_, name) => 2 * (name.len() + NODE),
+        Read::Field(_) | Read::All(_) => 2 * NODE,
+    };
+    let reads: usize = reads.order.iter().map(|read| of_read(read) + read.value(request).bytes()).sum();
     let verdict = answer.verdict.as_ref().map_or(0, |verdict| match verdict {
         jit_core::policy::Verdict::Deny(reason) => reason.len(),
         jit_core::policy::Verdict::Allow(allowance) => {
@@ -190,7 +193,7 @@ fn size(reads: &Reads, request: &PolicyRequest, answer: &PolicyAnswer) -> usize 
             allowance.reason.len() + labels + NODE
         }
     });
-    names + values + looked_at + verdict + NODE
+    reads + verdict + NODE
 }
 
 /// Whether the decision fits into the tree.

@@ -11,7 +11,7 @@ use jit_core::account::AccountPrefix;
 use jit_core::driver::{RoleView, TargetView};
 use jit_core::looked_at::LookedAt;
 use jit_core::name::{RoleName, TargetName};
-use jit_core::policy::{Allowance, Mode, PolicyRequest, Verdict};
+use jit_core::policy::{Allowance, Mode, Operation, PolicyRequest, Verdict};
 use jit_core::ttl::Ttl;
 use jit_identity::{Claimed, Declined, Evidence, Identity, IdentityOptions, Method, Unverified, Verified};
 use jit_pipeline::facts::ContextLink;
@@ -57,6 +57,26 @@ impl<F: Fn(&PolicyRequest) -> Result<Verdict, PolicyFault> + Send + Sync> Policy
 
     fn decide(&self, request: &PolicyRequest) -> PolicyReply {
         PolicyReply { verdict: (self.0)(request), looked_at: LookedAt::default(), remembered: false }
+    }
+}
+
+/// A request for the target.
+pub(crate) fn input() -> PolicyRequest {
+    PolicyRequest {
+        operation: Operation::Issue,
+        time: 1_800_000_000,
+        workload: "payment".to_owned(),
+        issuer: "cluster".to_owned(),
+        attributes: BTreeMap::new(),
+        target: SHOP.to_owned(),
+        role: APP.to_owned(),
+        ttl_seconds: 600,
+        reason: None,
+        ticket: None,
+        metadata: BTreeMap::new(),
+        facts: BTreeMap::new(),
+        caller_address: None,
+        resource: BTreeMap::new(),
     }
 }
 

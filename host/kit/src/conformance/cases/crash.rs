@@ -3,6 +3,7 @@
 //! between two steps leaves behind, too.
 
 use anyhow::{Context as _, Result, ensure};
+use jit_core::counted::counted;
 use jit_core::driver::{AccountView, Feature, RotationStep};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::generate_password;
@@ -16,7 +17,7 @@ const MOST_ANSWERS: u32 = 60;
 macro_rules! at_each_answer {
     ($stand:ident, |$after:ident| $play:block) => {{
         let gate = $stand.gate()?;
-        let mut cuts = 0;
+        let mut cuts = 0_u64;
         for $after in 0..MOST_ANSWERS {
             $stand.warm().await;
             gate.lose_answer($after);
@@ -31,8 +32,7 @@ macro_rules! at_each_answer {
             return leave_out("this call asks the backend nothing: the account stands");
         }
         ensure!(cuts > 0, "no answer was lost: the call does not reach the backend through the gate");
-        let places = if cuts == 1 { "place" } else { "places" };
-        Ok(format!("cut off at {cuts} {places}"))
+        Ok(format!("cut off at {}", counted(cuts, "place", "places")))
     }};
 }
 
