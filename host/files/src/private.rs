@@ -25,7 +25,7 @@ pub struct KeyKind {
 /// Why the file of a private key cannot be used. No message has anything of its content.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// There is none.
+    /// The file does not exist.
     #[error(
         "there is no {} at {}; `jit-broker {} {}` makes one", kind.name, path.display(), kind.made_by, path.display()
     )]

@@ -137,7 +137,7 @@ async fn verified(parts: &mut Parts, app: &Arc<App>) -> Result<(Arc<Verified>, R
         if let Rejected::IssuerBusy { .. } = reason {
             return HttpRefused::from(Refused::Overloaded).reply(&id);
         }
-        // That there is none gives nothing away.
+        // The caller knows that it sent no token, so the reply may say so.
         let has_none = !parts.headers.contains_key(header::AUTHORIZATION);
         let refused = if has_none { HttpRefused::NoToken } else { Refused::Unauthenticated.into() };
         let mut reply = refused.reply(&id);

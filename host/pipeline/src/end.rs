@@ -26,7 +26,7 @@ pub struct EndFlow {
 ///
 /// # Errors
 /// [`StoreError::Stale`] when somebody else stepped the lease on first. [`StoreError::Failed`] may also mean that it is
-/// recorded: whoever is not the removal task wakes that.
+/// recorded. A caller other than the removal task wakes that task then.
 pub async fn begin(flow: &EndFlow, lease: &Lease, cause: Cause, events: Vec<AuditEvent>) -> Result<Lease, StoreError> {
     record(flow, lease, lease.begin_revocation(cause, flow.clock.now()), events).await
 }
@@ -57,7 +57,7 @@ async fn record(
     Ok(revoking)
 }
 
-/// Marks a lease for removal from wherever it stands.
+/// Marks a lease for removal, whatever its state.
 ///
 /// # Errors
 /// When the store fails or somebody else is faster; call it again.

@@ -1,4 +1,4 @@
-//! Whether anything new may be handed out at all, whoever asks.
+//! Whether the broker may hand out anything new. It does not depend on the caller.
 
 use std::sync::Arc;
 

@@ -343,7 +343,7 @@ pub(crate) async fn remove_at_once(flow: &RemovalFlow, lease: &Lease) -> Result<
     driver_says(flow, lease).await.map(drop).map_err(|NotRemoved { reason, .. }| reason)
 }
 
-/// As [`call_driver`]. A panic counts as a failure: it goes on record, and the next attempt waits as after any other.
+/// As [`call_driver`]. A panic counts as a failure: the broker records it and waits before the next attempt.
 async fn driver_says(flow: &RemovalFlow, lease: &Lease) -> Result<Answer, NotRemoved> {
     // What the call holds is dropped with it, and the next attempt begins from what the store has.
     let called = AssertUnwindSafe(call_driver(flow, lease)).catch_unwind().await;

@@ -166,7 +166,7 @@ async fn a_role_that_is_gone_is_not_renewed() {
     assert!(matches!(refused, Refused::RoleNotAllowed { .. }), "{refused}");
 }
 
-/// ONE-OWNER: whoever has the id of another identity's lease learns not even that it is there.
+/// ONE-OWNER: the id of another identity's lease is answered as one that does not exist.
 #[tokio::test(start_paused = true)]
 async fn another_identitys_lease_is_as_if_it_were_not_there() {
     let deciding = deciding(Vec::new()).await;

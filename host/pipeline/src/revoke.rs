@@ -27,7 +27,7 @@ pub struct RevokeFlow {
     pub(crate) removal: Arc<RemovalFlow>,
     /// What is not removed at once is left to the removal's task.
     pub(crate) wake: Arc<Wake>,
-    /// A revocation goes on when its caller has gone.
+    /// A revocation continues after its caller has disconnected.
     pub(crate) work: Work,
 }
 

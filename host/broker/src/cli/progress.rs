@@ -102,7 +102,7 @@ pub(super) struct Compilations {
 }
 
 impl Compilations {
-    /// What is told to whoever reads that format.
+    /// For output in that format: a person sees a line, a program sees nothing.
     pub(super) fn new(format: Format) -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self { format, line: Mutex::new(None) })
     }

@@ -99,7 +99,7 @@ pub async fn advance(flow: &RotationFlow, site: &Site) {
     }
 }
 
-/// The code panicked over an account: that counts as a failure, so that the next attempt waits as after any other.
+/// The code panicked while it rotated an account. That counts as a failure, so the next attempt waits.
 pub(crate) async fn panicked(flow: &RotationFlow, site: &Site) {
     let working = flow.rotations.of(&site.name);
     failed(flow, site, &working, &StepFailed::Backend("the code panicked".to_owned())).await;
