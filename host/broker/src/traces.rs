@@ -13,6 +13,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
 use jit_assembly::connection::read_ca;
 use jit_config::Traces;
+use jit_core::causes::with_causes;
+use jit_core::certificate::{Remedy, explained};
 use opentelemetry::trace::{SpanKind, TraceContextExt as _, TraceId, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError};
@@ -192,7 +194,9 @@ fn tell(away: &AtomicBool, sent: &Result<Response<Bytes>, reqwest::Error>) {
     let wrong = match sent {
         Ok(answer) if answer.status().is_success() => None,
         Ok(answer) => Some(format!("it answered {}", answer.status())),
-        Err(error) => Some(jit_core::causes::with_causes(error)),
+        Err(error) => {
+            Some(explained(&with_causes(error), Remedy { authority: "the `ca` of `[traces]`", address: "its `url`" }))
+        }
     };
     let outcome = if wrong.is_none() { "sent" } else { "lost" };
     metrics::counter!("jit_trace_batches_total", "outcome" => outcome).increment(1);

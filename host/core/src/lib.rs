@@ -31,6 +31,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
+pub use jit_api::certificate;
+
 pub mod account;
 pub mod brake;
 pub mod causes;

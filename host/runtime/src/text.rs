@@ -50,23 +50,6 @@ pub(crate) fn is_plain(text: &str) -> bool {
     !text.chars().any(is_deceptive)
 }
 
-/// What rustls says of a server's certificate, as an operator can act on it.
-pub(crate) fn plain_tls(text: &str) -> String {
-    const SAID: [(&str, &str); 3] = [
-        (
-            "invalid peer certificate: UnknownIssuer",
-            "the server's certificate is not from an authority that is trusted here (UnknownIssuer): name the \
-             authority's certificate as the connection's `ca`",
-        ),
-        ("invalid peer certificate: Expired", "the server's certificate has expired (Expired)"),
-        (
-            "invalid peer certificate: NotValidForName",
-            "the server's certificate is for another name (NotValidForName): write in `url` the name that it has",
-        ),
-    ];
-    SAID.iter().fold(text.to_owned(), |text, (theirs, plain)| text.replace(theirs, plain))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

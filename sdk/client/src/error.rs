@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jit_api::certificate::{Remedy, explained};
 use jit_api::{Problem, ProblemCode};
 
 use crate::token::TokenError;
@@ -116,5 +117,5 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text
+    explained(&text, Remedy::CLIENT)
 }

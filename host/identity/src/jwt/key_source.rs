@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use jit_core::causes::with_causes;
+use jit_core::certificate::{Remedy, explained};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
@@ -321,7 +322,7 @@ impl Flight {
 
     fn fail(&self, error: &dyn Error) -> Arc<str> {
         let source = &self.source;
-        let detail: Arc<str> = with_causes(error).into();
+        let detail: Arc<str> = explained(&with_causes(error), Remedy::ISSUER).into();
         let mut refresh = source.refresh();
         let doublings = refresh.failures.min(16);
         let pause = source.policy.retry_floor.saturating_mul(1 << doublings);

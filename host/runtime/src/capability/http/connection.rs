@@ -16,7 +16,8 @@ use url::{Host, Url};
 
 use super::address::{AddressRules, CheckedNames, Lookup, RefusedAddress, system_lookup};
 use crate::capability::credentials::{Credentials, SecretSource, SessionStore};
-use crate::text::{escape, plain_tls};
+use crate::text::escape;
+use jit_core::certificate::{Remedy, explained};
 use jit_core::driver::Lane;
 use jit_core::transport::{self, Spoken};
 
@@ -282,7 +283,7 @@ fn describe(error: &reqwest::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    escape(&plain_tls(&innermost.to_string()), MESSAGE)
+    escape(&explained(&innermost.to_string(), Remedy::CONNECTION), MESSAGE)
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ use super::name;
 use super::request::{INVALID_CREDENTIALS, Octets, SUCCESS, Search};
 use super::tls;
 use crate::backend::{Endpoint, Unavailable};
-use crate::text::{escape, plain_tls};
+use crate::text::escape;
+use jit_core::certificate::{Remedy, explained};
 use jit_core::driver::Lane;
 use jit_core::transport::{self, Spoken};
 
@@ -475,7 +476,7 @@ impl Drop for LdapLease<'_> {
 
 /// Why there is no answer, in words that hold nothing of a request.
 pub(crate) fn describe(lost: &Lost) -> String {
-    escape(&plain_tls(&lost.to_string()), MESSAGE)
+    escape(&explained(&lost.to_string(), Remedy::CONNECTION), MESSAGE)
 }
 
 #[cfg(test)]

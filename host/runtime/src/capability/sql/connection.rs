@@ -33,7 +33,8 @@ use super::{MESSAGE, SqlSession};
 use crate::backend::{Backend as TargetBackend, Endpoint, Session, Unavailable};
 use crate::capability::Grant;
 use crate::declared::Declared;
-use crate::text::{escape, plain_tls};
+use crate::text::escape;
+use jit_core::certificate::{Remedy, explained};
 use jit_core::driver::Lane;
 
 pub use super::dialect::SqlKind;
@@ -488,8 +489,8 @@ pub(crate) fn describe(error: &sqlx::Error) -> String {
             };
             escape(&format!("{} ({code})", error.message()), MESSAGE)
         }
-        sqlx::Error::Io(error) => escape(&plain_tls(&error.to_string()), MESSAGE),
-        sqlx::Error::Tls(error) => escape(&plain_tls(&format!("TLS: {error}")), MESSAGE),
+        sqlx::Error::Io(error) => escape(&explained(&error.to_string(), Remedy::CONNECTION), MESSAGE),
+        sqlx::Error::Tls(error) => escape(&explained(&format!("TLS: {error}"), Remedy::CONNECTION), MESSAGE),
         sqlx::Error::Protocol(text) => escape(text, MESSAGE),
         sqlx::Error::Configuration(error) => escape(&error.to_string(), MESSAGE),
         other => escape(&other.to_string(), MESSAGE),
