@@ -76,6 +76,25 @@ async fn a_server_that_is_stopped_across_an_expiry() {
     let ready = client.raw().get(format!("{}/readyz", client.broker)).send().await.unwrap();
     assert_eq!(ready.status(), 200, "a target that is away takes nobody out of service");
 
+    // One line for one request that failed, and it has the reason.
+    let log = world.process().log();
+    let failed: Vec<&str> = log.lines().filter(|line| line.contains("code=\"target-unavailable\"")).collect();
+    let request = failed.first().and_then(|line| line.split("request_id=").nth(1)?.split(' ').next()).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains(request)).count(), 1, "{log}");
+    assert!(failed[0].contains(" WARN ") && failed[0].contains("reason=\"cannot connect to "), "{log}");
+    eventually("the status says that it is away", async || {
+        let output = world.cli(&["status"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let alarm = said.lines().find(|line| line.starts_with("ALARM  target inventory_db: away since "));
+        output.status.code() == Some(1)
+            && alarm.is_some_and(|alarm| alarm.contains(" removals wait, the oldest for "))
+            && said.contains("inventory_db (away)")
+            && !said.contains("ALARM  target other")
+    })
+    .await;
+    let away = async || client.metric("jit_target_away", &["target=\"inventory_db\""]).await.unwrap();
+    assert_eq!(away().await, 1.0);
+
     // Long enough that the next try of one of them is far away.
     let attempts = |world: &World, id: &str| world.lease(id)["attempts"].as_u64().unwrap();
     eventually("it was tried", async || doomed.iter().any(|lease| attempts(&world, lease.lease()) >= 5)).await;
@@ -104,6 +123,8 @@ async fn a_server_that_is_stopped_across_an_expiry() {
     );
     assert_eq!(world.database.value(&early).await.unwrap(), "true", "{expired} after {fourth}");
     eventually("nothing is overdue", async || overdue(&client, "inventory_db").await == 0.0).await;
+    eventually("the status is well again", async || world.cli(&["status"]).status.success()).await;
+    assert_eq!(away().await, 0.0);
     let again = client.issue(&token, &here).await.unwrap();
     assert_eq!(again.status, 201, "{}", again.text);
     world.database.login(stays.username(), stays.password()).await.unwrap();

@@ -20,6 +20,16 @@ async fn a_changed_policy_holds_without_a_restart_and_a_broken_one_does_not() {
     world.rewrite(r#"workload = "payment-*""#, r#"workload = "reporting""#);
     let reloaded = world.cli(&["config", "reload"]);
     assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+    // Command and log say what is new.
+    let told = String::from_utf8_lossy(&reloaded.stdout).into_owned();
+    assert!(told.contains("changed: policies.allow\n"), "{told}");
+    let process = world.process();
+    eventually("the log says so too", async || {
+        let log = process.log();
+        log.lines()
+            .any(|line| line.contains("configuration was reloaded") && line.contains("changed=\"policies.allow\""))
+    })
+    .await;
     let issued = client.issue(&reporting, &body).await.unwrap();
     assert_eq!(issued.status, 201, "{}", issued.text);
     let on_record = world.events("config.reloaded");

@@ -254,8 +254,10 @@ pub fn serving(
     let mut problems = Vec::new();
     let (plugins, rejected) = load_plugins(config, runtime, before, &mut problems);
     let connections = connections(config, before, sessions, &mut problems);
-    let loaded = Arc::new(Loaded { plugins, connections });
-    let mut serving = Serving { targets: BTreeMap::new(), drivers: Arc::clone(&loaded) as Arc<dyn Drivers> };
+    let reach = before.map_or_else(Arc::default, |before| Arc::clone(&before.reach));
+    let loaded = Arc::new(Loaded { plugins, connections, reach: Arc::clone(&reach) });
+    let drivers = Arc::clone(&loaded) as Arc<dyn Drivers>;
+    let mut serving = Serving { targets: BTreeMap::new(), drivers, reach };
     for (name, target) in &config.targets {
         match resolve(config, &loaded, name, target) {
             Ok(target) => {

@@ -11,7 +11,10 @@ use jit_core::driver::{
 };
 use jit_core::outcome::Outcome;
 use jit_core::policy::PolicyRequest;
-use jit_pipeline::ports::{Context, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply, Scope};
+use jit_pipeline::ports::{
+    Clock as _, Context, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply, Scope, SystemClock,
+};
+use jit_pipeline::reach::Reach;
 use jit_pipeline::target::Serving;
 use jit_runtime::{
     ConfiguredAnswer, ConfiguredPolicy, Connection, ContextPlugin, ContextScope, DriverPlugin, DriverScope, FaultKind,
@@ -29,6 +32,8 @@ pub struct Loaded {
     pub plugins: BTreeMap<String, Plugin>,
     /// The connections, by name: also of targets that were moved away from them.
     pub connections: BTreeMap<String, Connected>,
+    /// Which targets are away; the same for all configurations of a process.
+    pub reach: Arc<Reach>,
 }
 
 /// A configuration that can be served.
@@ -53,7 +58,8 @@ impl Drivers for Loaded {
         };
         let site = connected.map(Connected::site).unwrap_or_default();
         let connection = connected.map(|connected| connected.connection.clone());
-        Ok(FoundDriver { driver: Arc::new(BoundDriver { plugin: driver.clone(), connection }), site })
+        let reach = Arc::clone(&self.reach);
+        Ok(FoundDriver { driver: Arc::new(BoundDriver { plugin: driver.clone(), connection, reach }), site })
     }
 
     fn any_needs_upkeep(&self) -> bool {
@@ -70,9 +76,17 @@ pub struct BoundDriver {
     pub plugin: DriverPlugin,
     /// What it works on, if it has something.
     pub connection: Option<Connection>,
+    /// Where it is noted which targets are away.
+    pub reach: Arc<Reach>,
 }
 
 impl BoundDriver {
+    /// Notes whether the target was there. For the verbs that every driver does at the target; the others may be done
+    /// without it.
+    fn noted<T>(&self, target: &TargetView, outcome: Outcome<T>) -> Outcome<T> {
+        self.reach.noted(&target.name, SystemClock.wall(), outcome)
+    }
+
     fn scope(&self, scope: &Scope) -> DriverScope {
         DriverScope {
             connection: self.connection.clone(),
@@ -95,7 +109,7 @@ impl Driver for BoundDriver {
 
     #[tracing::instrument(level = "debug", name = "driver.validate", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn validate(&self, scope: &Scope, target: &TargetView, roles: &[RoleView]) -> Outcome<()> {
-        self.plugin.validate(&self.scope(scope), target, roles).await
+        self.noted(target, self.plugin.validate(&self.scope(scope), target, roles).await)
     }
 
     #[tracing::instrument(level = "debug", name = "driver.create", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
@@ -107,7 +121,7 @@ impl Driver for BoundDriver {
         account: &AccountView,
         password: &SecretString,
     ) -> Outcome<Issued> {
-        self.plugin.create(&self.scope(scope), target, role, account, password).await
+        self.noted(target, self.plugin.create(&self.scope(scope), target, role, account, password).await)
     }
 
     #[tracing::instrument(level = "debug", name = "driver.renew", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
@@ -124,17 +138,17 @@ impl Driver for BoundDriver {
         step: RotationStep,
         password: Option<&SecretString>,
     ) -> Outcome<()> {
-        self.plugin.rotate(&self.scope(scope), target, account, step, password).await
+        self.noted(target, self.plugin.rotate(&self.scope(scope), target, account, step, password).await)
     }
 
     #[tracing::instrument(level = "debug", name = "driver.revoke", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn revoke(&self, scope: &Scope, target: &TargetView, account: &AccountView) -> Outcome<()> {
-        self.plugin.revoke(&self.scope(scope), target, account).await
+        self.noted(target, self.plugin.revoke(&self.scope(scope), target, account).await)
     }
 
     #[tracing::instrument(level = "debug", name = "driver.inspect", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
     async fn inspect(&self, scope: &Scope, target: &TargetView, name: &str) -> Outcome<AccountState> {
-        self.plugin.inspect(&self.scope(scope), target, name).await
+        self.noted(target, self.plugin.inspect(&self.scope(scope), target, name).await)
     }
 
     #[tracing::instrument(level = "debug", name = "driver.list_accounts", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]
@@ -145,7 +159,7 @@ impl Driver for BoundDriver {
         prefix: &str,
         cursor: Option<&str>,
     ) -> Outcome<AccountPage> {
-        self.plugin.list_accounts(&self.scope(scope), target, prefix, cursor).await
+        self.noted(target, self.plugin.list_accounts(&self.scope(scope), target, prefix, cursor).await)
     }
 
     #[tracing::instrument(level = "debug", name = "driver.maintain", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]

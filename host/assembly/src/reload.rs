@@ -8,7 +8,7 @@
 //! A configuration without the means to remove accounts that are still there (their driver, their
 //! connection) is refused, unless it is forced (NO-GHOST).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -220,6 +220,7 @@ impl Reloader {
                     unloaded = names(&report.unloaded),
                     targets_added = names(&report.targets_added),
                     targets_removed = names(&report.targets_removed),
+                    changed = names(&report.changed),
                     needs_restart = names(&report.needs_restart),
                     orphans = report.orphans.len(),
                     "the configuration was reloaded"
@@ -387,9 +388,45 @@ fn difference(old: &Active, new: &Active, before: &Config, after: &Config) -> Re
         unloaded: old.loaded.plugins.keys().filter(|name| !new.loaded.plugins.contains_key(*name)).cloned().collect(),
         targets_added: has.iter().filter(|name| !had.contains(name)).cloned().collect(),
         targets_removed: had.iter().filter(|name| !has.contains(name)).cloned().collect(),
+        changed: changed_sections(before, after),
         needs_restart,
         orphans: Vec::new(),
     }
+}
+
+/// The sections beside the plugins that are not what they were. Of targets those that stay: new ones and those that
+/// are gone are told apart.
+fn changed_sections(before: &Config, after: &Config) -> Vec<String> {
+    let mut changed = Vec::new();
+    if before.identity != after.identity {
+        changed.push("identity".to_owned());
+    }
+    if before.signing != after.signing {
+        changed.push("plugins".to_owned());
+    }
+    changed.extend(entries("connections", &before.connections, &after.connections));
+    changed.extend(entries("policies", &before.policies, &after.policies));
+    changed.extend(entries("contexts", &before.contexts, &after.contexts));
+    let targets =
+        after.targets.iter().filter(|(name, target)| before.targets.get(*name).is_some_and(|before| before != *target));
+    changed.extend(targets.map(|(name, _)| format!("targets.{name}")));
+    changed
+}
+
+/// What became of the entries of a section, by name.
+fn entries<T: PartialEq>(
+    section: &str,
+    before: &BTreeMap<String, T>,
+    after: &BTreeMap<String, T>,
+) -> impl Iterator<Item = String> {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let told = names.into_iter().filter_map(move |name| match (before.get(name), after.get(name)) {
+        (Some(before), Some(after)) if before == after => None,
+        (Some(_), Some(_)) => Some(format!("{section}.{name}")),
+        (None, _) => Some(format!("{section}.{name} (new)")),
+        (Some(_), None) => Some(format!("{section}.{name} (gone)")),
+    });
+    told.collect::<Vec<_>>().into_iter()
 }
 
 /// One line for each maker of accounts that `new` has not, or would ask in another place than the one that

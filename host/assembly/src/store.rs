@@ -28,6 +28,11 @@ pub fn log(store: &jit_config::Store) -> Arc<dyn LogSource> {
     Arc::new(SqliteLog::new(path))
 }
 
+/// The audit log in a store's file that no configuration names, read without the broker.
+pub fn log_in(file: &Path) -> Arc<dyn LogSource> {
+    Arc::new(SqliteLog::new(file))
+}
+
 /// What `config check` says of the store, which it does not change.
 pub enum Look {
     /// Nothing that serving would stumble over; in words.

@@ -107,7 +107,7 @@ pub(crate) fn resolve(
     Ok(Target {
         name: name.clone(),
         driver_name: target.driver.clone(),
-        driver: Arc::new(BoundDriver { plugin: driver, connection: bound }),
+        driver: Arc::new(BoundDriver { plugin: driver, connection: bound, reach: Arc::clone(&loaded.reach) }),
         connection: target.connection.clone(),
         view: TargetView { name: name.clone(), config: target.config.to_string() },
         roles,

@@ -61,6 +61,9 @@ impl Task for WayIn {
             return Pass::done([("connections", now.connections.len() as u64)], Next::Every(LOOK_EVERY));
         }
         let missing: Vec<&str> = self.missing.iter().map(String::as_str).collect();
-        Pass::failed_until(format!("not open: {}", missing.join(", ")), Next::Every(LOOK_EVERY))
+        Pass::failed_until(
+            format!("no connection for removals is open: {}", missing.join(", ")),
+            Next::Every(LOOK_EVERY),
+        )
     }
 }

@@ -14,13 +14,16 @@ use jit_assembly::reload::{RELOADS, Reloader, Trigger};
 use jit_assembly::watch::Watching;
 use jit_assembly::way_in::WayIn;
 use jit_config::{Config, Export};
+use jit_core::name::TargetName;
 use jit_ledger::audit::export::JsonlOptions;
 use jit_pipeline::broker::Broker;
+use jit_pipeline::reach::Reach;
 use jit_pipeline::target_check::{self, Wrong};
 use jit_pipeline::tasks;
 use jit_pipeline::tasks::driver::{Driver, Next, Pace, Pass, Task};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::Signal;
+use tokio::time::Instant;
 
 /// What the tasks work with beside the broker.
 pub(crate) struct Parts<'p> {
@@ -56,7 +59,8 @@ pub(crate) fn start(broker: &Arc<Broker>, parts: Parts<'_>) -> Driver {
         driver.start(archive);
     }
     driver.start(MetricsUpkeep { metrics });
-    driver.start(TargetCheck { broker: Arc::clone(broker), every: interval, before: HashMap::new() });
+    let (next, reach) = (tokio::time::Instant::now(), Arc::clone(&broker.serving.load().reach));
+    driver.start(TargetCheck { broker: Arc::clone(broker), reach, every: interval, next, before: HashMap::new() });
     driver.start(IssuerKeys { broker: Arc::clone(broker) });
     driver.start(ReloadOnSignal { hangup, reloader: Arc::clone(&reloader), wanted: false });
     if config.server.watch {
@@ -106,11 +110,39 @@ impl Task for IssuerKeys {
 }
 
 /// Asks the targets, beside the serving, whether their configuration holds: at the start, and then as often as
-/// accounts are compared. What a role leads to can change in the target at any time.
+/// accounts are compared. What a role leads to can change in the target at any time. A target that is away is asked
+/// more often, so that the status does not say so for longer than it is true.
 struct TargetCheck {
     broker: Arc<Broker>,
+    reach: Arc<Reach>,
     every: Duration,
+    /// When all are asked again.
+    next: Instant,
     before: HashMap<String, Result<(), Wrong>>,
+}
+
+/// How often a target is asked that is away.
+const ASK_AWAY: Duration = Duration::from_secs(5);
+
+impl TargetCheck {
+    /// Logs what is new, and keeps it.
+    fn note(&mut self, target: String, result: Result<(), Wrong>) {
+        let wrong = matches!(result, Err(Wrong::Configuration(_)));
+        metrics::gauge!("jit_target_wrong", "target" => target.clone()).set(f64::from(u8::from(wrong)));
+        // The same answer is no news. That a target is away is told where its calls are noted.
+        if self.before.get(&target) != Some(&result) {
+            match &result {
+                Ok(()) => tracing::info!(target, "target checked"),
+                Err(Wrong::Connection(_)) => {}
+                Err(reason) => tracing::error!(
+                    target,
+                    %reason,
+                    "the target's configuration is wrong; `jit-broker config check` says more"
+                ),
+            }
+        }
+        self.before.insert(target, result);
+    }
 }
 
 #[async_trait]
@@ -130,32 +162,37 @@ impl Task for TargetCheck {
 
     async fn pass(&mut self) -> Pass {
         let serving = self.broker.serving.load_full();
-        let (mut good, mut bad) = (0, Vec::new());
-        for (target, result) in target_check::check_targets(&serving).await {
-            let wrong = matches!(result, Err(Wrong::Configuration(_)));
-            metrics::gauge!("jit_target_wrong", "target" => target.clone()).set(f64::from(u8::from(wrong)));
-            match &result {
-                Ok(()) => good += 1,
-                Err(_) => bad.push(target.clone()),
-            }
-            // The same answer is no news.
-            if self.before.get(&target) == Some(&result) {
-                continue;
-            }
-            match &result {
-                Ok(()) => tracing::info!(target, "target checked"),
-                Err(reason) => tracing::error!(
-                    target,
-                    %reason,
-                    "the target's configuration is wrong, or the target is away; `jit-broker config check` says more"
-                ),
-            }
-            self.before.insert(target, result);
+        let all = Instant::now() >= self.next;
+        let is_due = |name: &TargetName| {
+            self.reach.is_missed(name) || self.before.get(name.as_str()).is_some_and(Result::is_err)
+        };
+        let checked = target_check::check_some(&serving, |target| all || is_due(&target.name)).await;
+        if all {
+            self.next = Instant::now() + self.every;
         }
-        match bad.is_empty() {
-            true => Pass::done([("targets", good)], Next::Every(self.every)),
-            false => Pass::failed(format!("wrong or away: {}", bad.join(", "))),
+        for (target, result) in checked {
+            self.note(target, result);
         }
+        self.before.retain(|target, _| serving.targets.keys().any(|name| name.as_str() == target));
+        let (away, wrong): (Vec<_>, Vec<_>) = self
+            .before
+            .iter()
+            .filter_map(|(target, result)| Some((target.as_str(), result.as_ref().err()?)))
+            .partition(|(_, wrong)| matches!(wrong, Wrong::Connection(_)));
+        let asks_away = !away.is_empty() || serving.targets.keys().any(|target| self.reach.is_missed(target));
+        if !wrong.is_empty() {
+            let mut names: Vec<&str> = wrong.iter().map(|(target, _)| *target).collect();
+            names.sort_unstable();
+            let why = format!("wrong: {}", names.join(", "));
+            return if asks_away { Pass::failed_until(why, Next::In(ASK_AWAY)) } else { Pass::failed(why) };
+        }
+        let rest = self.next.saturating_duration_since(Instant::now());
+        let next = if asks_away { Next::In(ASK_AWAY) } else { Next::Every(rest) };
+        Pass::done([("targets", (self.before.len() - away.len()) as u64), ("away", away.len() as u64)], next)
+    }
+
+    async fn woken(&mut self) {
+        self.reach.first_miss().await;
     }
 }
 

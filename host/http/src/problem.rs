@@ -90,12 +90,9 @@ impl HttpRefused {
     pub fn reply(self, request_id: &RequestId) -> Response {
         let detail = match &self {
             Self::Pipeline(Refused::TargetRefused(words)) => {
-                let told = told::without_places(words);
-                tracing::warn!(%request_id, reason = words, "a target refused");
-                Some(Refused::TargetRefused(told).to_string())
+                Some(Refused::TargetRefused(told::without_places(words)).to_string())
             }
-            Self::Pipeline(Refused::TargetAway(words)) => {
-                tracing::warn!(%request_id, reason = words, "a target could not be reached");
+            Self::Pipeline(Refused::TargetAway(_)) => {
                 Some("the target cannot be reached; the operators find the reason under this request_id".to_owned())
             }
             _ => None,
@@ -148,7 +145,11 @@ impl HttpRefused {
             Self::Pipeline(Refused::InvalidRequest { field, .. }) => *field,
             _ => None,
         };
-        reply.extensions_mut().insert(Told { code, policy: problem.policy, field });
+        let reason = match &self {
+            Self::Pipeline(Refused::TargetRefused(words) | Refused::TargetAway(words)) => Some(words.clone()),
+            _ => None,
+        };
+        reply.extensions_mut().insert(Told { code, policy: problem.policy, field, reason });
         let headers = reply.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {

@@ -1,6 +1,7 @@
 //! `GET /admin/status` and `GET /admin/tasks`: what a running broker says of itself.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use jit_api::status::{Alarm, BrokerStatus, StoreStatus, TargetStatus, TaskResult, TaskRow, TaskState};
 use jit_core::counted::counted;
 use jit_core::lease::LeaseState;
+use jit_core::name::TargetName;
 use jit_ledger::Counts;
 use jit_pipeline::broker::Broker;
 use jit_pipeline::space::Room;
@@ -106,7 +108,39 @@ fn targets(broker: &Broker, counts: Counts) -> Vec<TargetStatus> {
         let late = u64::try_from(now.duration_since(*since).as_secs()).unwrap_or(0);
         of(&mut targets, target, &|row| (row.overdue, row.oldest_overdue_seconds) = (*count, late));
     }
-    targets.into_values().collect()
+    let serving = broker.serving.load();
+    let mut targets: Vec<TargetStatus> = targets.into_values().collect();
+    for row in &mut targets {
+        let name = TargetName::new(row.target.clone());
+        if let Some(away) = name.ok().and_then(|name| serving.reach.away(&name)) {
+            (row.away_since, row.away_because) = (Some(away.since), Some(away.reason));
+        }
+    }
+    targets
+}
+
+/// That removals are late although the target is there.
+fn late(target: &TargetStatus) -> Option<String> {
+    let (count, age) = (counted(target.overdue, "removal", "removals"), target.oldest_overdue_seconds);
+    let is_late = target.overdue > 0 && age >= LATE;
+    let name = &target.target;
+    is_late.then(|| format!("{count} overdue, the oldest by {age} s; `jit-broker lease list --target {name}`"))
+}
+
+/// That a target is away, and what waits for it.
+fn away(target: &TargetStatus) -> Option<String> {
+    let since = target.away_since?;
+    let since = Timestamp::from_second(since.as_second()).unwrap_or(since);
+    let mut waits = match target.waiting().max(target.overdue) {
+        0 => "no removal waits".to_owned(),
+        1 => "1 removal waits".to_owned(),
+        more => format!("{more} removals wait"),
+    };
+    if target.overdue > 0 {
+        let _ = write!(waits, ", the oldest for {} s", target.oldest_overdue_seconds);
+    }
+    let why = target.away_because.as_deref().unwrap_or("nobody answers");
+    Some(format!("away since {since}; nothing is created there; {waits}; {why}"))
 }
 
 /// What is wrong, the worst first: what keeps accounts alive that must go, then what keeps the broker from serving,
@@ -118,11 +152,10 @@ fn alarms(status: &BrokerStatus, removal_down: Option<&str>) -> Vec<Alarm> {
         let what = format!("no account is removed, and nothing new is handed out: {why}");
         alarm(format!("task {}", removal::NAME), what);
     }
-    for target in status.targets.iter().filter(|target| target.overdue > 0 && target.oldest_overdue_seconds >= LATE) {
-        let (count, age) = (counted(target.overdue, "removal", "removals"), target.oldest_overdue_seconds);
-        let what =
-            format!("{count} overdue, the oldest by {age} s; `jit-broker lease list --target {}`", target.target);
-        alarm(format!("target {}", target.target), what);
+    for target in &status.targets {
+        if let Some(what) = away(target).or_else(|| late(target)) {
+            alarm(format!("target {}", target.target), what);
+        }
     }
     if !status.store.answers {
         alarm(
@@ -167,7 +200,8 @@ fn trouble(task: &TaskRow) -> Option<String> {
         (TaskState::Stuck, _) => Some(format!("a pass is stuck since {}", since(task.running_since))),
         (_, Some(TaskResult::Failed | TaskResult::Panicked)) => {
             let why = task.error.as_deref().unwrap_or("it does not say why");
-            Some(format!("{} pass(es) in a row did not succeed: {why}", task.failures_in_a_row))
+            let passes = counted(task.failures_in_a_row.into(), "pass", "passes");
+            Some(format!("{passes} in a row did not succeed: {why}"))
         }
         _ if !task.beside_panicked.is_empty() => {
             Some(format!("the code panicked over {}", task.beside_panicked.join(", ")))
@@ -258,6 +292,21 @@ mod tests {
         let expected =
             ["task removal", "target shop", "store", "store", "clock", "reconcile", "config", "task reconcile"];
         assert_eq!(about(&status, Some("it has ended")), expected);
+    }
+
+    #[test]
+    fn a_target_that_is_away_says_since_when_and_what_waits() {
+        let mut status = well();
+        let shop = &mut status.targets[0];
+        (shop.away_since, shop.away_because) = (Some(Timestamp::UNIX_EPOCH), Some("connection refused".to_owned()));
+        (shop.revoking, shop.doubtful, shop.overdue, shop.oldest_overdue_seconds) = (2, 1, 3, LATE + 9);
+        let alarms = alarms(&status, None);
+        let expected = "away since 1970-01-01T00:00:00Z; nothing is created there; 3 removals wait, \
+                        the oldest for 69 s; connection refused";
+        assert_eq!(alarms.len(), 1, "{alarms:?}");
+        assert_eq!((alarms[0].about.as_str(), alarms[0].what.as_str()), ("target shop", expected));
+        (status.targets[0].revoking, status.targets[0].doubtful, status.targets[0].overdue) = (0, 0, 0);
+        assert!(super::alarms(&status, None)[0].what.contains("no removal waits"));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Told {
     pub policy: Option<String>,
     /// The field that is wrong.
     pub field: Option<&'static str>,
+    /// What the target said, or why it cannot be reached: in full, for operators.
+    pub reason: Option<String>,
 }
 
 /// Why somebody was not taken for who they say they are: for the log alone.
@@ -98,6 +100,11 @@ fn tell(reply: &Response, started: Instant) {
         return;
     }
     let told = reply.extensions().get::<Told>();
+    if let Some((told, reason)) = told.and_then(|told| Some((told, told.reason.as_deref()?))) {
+        // Not the caller's doing.
+        tracing::warn!(status, code = told.code.as_str(), reason, micros, "refused");
+        return;
+    }
     let why = reply.extensions().get::<NotAccepted>();
     tracing::info!(
         status,

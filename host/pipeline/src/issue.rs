@@ -303,7 +303,10 @@ const NOT_NOW: &str = "it answers and cannot do this now; the operators find the
 async fn refused(flow: &IssueFlow, lease: &Lease, unsettled: Unsettled, permit: &Permit, refusal: Refusal) -> Refused {
     let now = flow.clock.wall();
     let reason = refusal.reason();
-    tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the target refused to create an account");
+    // The words of the other refusals come back with the reply, whose line in the log has them.
+    if matches!(refusal, Refusal::Unavailable { answered: true, .. }) {
+        tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the target answers and cannot create an account now");
+    }
     let event = failed(permit, now, lease).with_error(reason.clone());
     if let Ok(closed) = lease.refuse(now, reason) {
         let change = Change::step(closed).with(event);

@@ -37,6 +37,7 @@ pub mod limits;
 pub mod permit;
 pub mod places;
 pub mod ports;
+pub mod reach;
 pub mod refusal;
 pub mod removal;
 pub mod renew;

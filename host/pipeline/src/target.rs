@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use crate::facts::ContextLink;
 use crate::places::{Site, with_recorded_place};
 use crate::ports::{Driver, Drivers, FoundDriver, NoDrivers, Policy, Scope};
+use crate::reach::Reach;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::rotation::RotatingAccount;
@@ -197,12 +198,14 @@ pub struct Serving {
     pub targets: BTreeMap<TargetName, Arc<Target>>,
     /// The drivers by the names that leases record: also of targets that were moved away from them.
     pub drivers: Arc<dyn Drivers>,
+    /// Which of them are away.
+    pub reach: Arc<Reach>,
 }
 
 impl Default for Serving {
     /// No target at all.
     fn default() -> Self {
-        Self { targets: BTreeMap::new(), drivers: Arc::new(NoDrivers) }
+        Self { targets: BTreeMap::new(), drivers: Arc::new(NoDrivers), reach: Arc::default() }
     }
 }
 

@@ -7,6 +7,7 @@ use jit_core::driver::RoleView;
 use jit_core::outcome::{Outcome, Refusal};
 use tracing::Instrument as _;
 
+use crate::ports::{Driver, FoundDriver};
 use crate::target::{Serving, Target};
 
 /// What a target's driver says of its configuration.
@@ -38,7 +39,12 @@ impl fmt::Display for Wrong {
 /// Asks every target's driver whether its configuration holds, in so far as the target answers.
 /// Gives one line for each that does not.
 pub async fn check_targets(serving: &Serving) -> Vec<(String, Result<(), Wrong>)> {
-    let checks = serving.targets.values().map(|target| {
+    check_some(serving, |_| true).await
+}
+
+/// The same for those targets that are chosen.
+pub async fn check_some(serving: &Serving, chosen: impl Fn(&Target) -> bool) -> Vec<(String, Result<(), Wrong>)> {
+    let checks = serving.targets.values().filter(|target| chosen(target)).map(|target| {
         // What the driver says meanwhile is about this target.
         let span = tracing::info_span!("check", checked_target = target.name.as_str());
         validate(target).instrument(span)
@@ -49,9 +55,26 @@ pub async fn check_targets(serving: &Serving) -> Vec<(String, Result<(), Wrong>)
 /// The field of the span in which a target is checked.
 pub const ABOUT_TARGET: &str = "checked_target";
 
+/// Lets every target's driver look at its configuration without a connection: a driver checks what stands there before
+/// it asks its server. That it cannot ask is no mistake.
+pub async fn check_unconnected(serving: &Serving) -> Vec<(String, Result<(), Wrong>)> {
+    let checks = serving.targets.values().map(|target| async {
+        let Ok(FoundDriver { driver, .. }) = serving.drivers.find(&target.driver_name, None) else {
+            return (target.name.to_string(), Ok(()));
+        };
+        let (name, result) = validate_by(&*driver, target).await;
+        (name, result.or_else(|wrong| if matches!(wrong, Wrong::Configuration(_)) { Err(wrong) } else { Ok(()) }))
+    });
+    futures_util::future::join_all(checks).await
+}
+
 async fn validate(target: &Target) -> (String, Result<(), Wrong>) {
+    validate_by(&*target.driver, target).await
+}
+
+async fn validate_by(driver: &dyn Driver, target: &Target) -> (String, Result<(), Wrong>) {
     let roles: Vec<RoleView> = target.roles.values().map(|role| role.view.clone()).collect();
-    let result = match target.driver.validate(&target.scope(Lane::Removal), &target.view, &roles).await {
+    let result = match driver.validate(&target.scope(Lane::Removal), &target.view, &roles).await {
         Outcome::Done(()) => Ok(()),
         Outcome::Refused(Refusal::Configuration(text)) => Err(Wrong::Configuration(mistakes(&text))),
         Outcome::Refused(Refusal::Unavailable { reason, answered: false, .. }) => Err(Wrong::Connection(reason)),

@@ -85,6 +85,9 @@ pub struct ReloadReport {
     /// Targets that are gone; leases there are still removed as long as driver and connection are
     /// configured.
     pub targets_removed: Vec<String>,
+    /// Other sections that are new, changed or gone: `policies.quota`, `connections.shop (new)`.
+    #[serde(default)]
+    pub changed: Vec<String>,
     /// Sections that changed and hold only after a restart.
     pub needs_restart: Vec<String>,
     /// Leases whose accounts cannot be removed by what is served now. Only where that was forced.

@@ -143,6 +143,20 @@ pub struct TargetStatus {
     pub overdue: u64,
     /// For how long the oldest of them has been due, in seconds.
     pub oldest_overdue_seconds: u64,
+    /// Since when nobody answers there, or the broker's login is refused. Absent when the target is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away_since: Option<Timestamp>,
+    /// Why the last call did not reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away_because: Option<String>,
+}
+
+impl TargetStatus {
+    /// Removals that have begun and are not done.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.revoking + self.doubtful
+    }
 }
 
 /// What is wrong, in words, with what it is about.

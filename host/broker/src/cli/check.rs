@@ -16,7 +16,7 @@ use jit_assembly::prepare::prepare;
 use jit_assembly::store::{self, Look};
 use jit_config::{Config, ConfigErrors};
 use jit_pipeline::target::Serving;
-use jit_pipeline::target_check::{Wrong, check_targets};
+use jit_pipeline::target_check::{Wrong, check_targets, check_unconnected};
 
 #[derive(clap::Subcommand)]
 pub(super) enum ConfigCommand {
@@ -28,7 +28,7 @@ pub(super) enum ConfigCommand {
     Check {
         #[command(flatten)]
         config: ConfigArg,
-        /// Do not connect to the issuers and the targets.
+        /// Do not connect to the issuers and the targets. Each driver looks at its keys without its server.
         #[arg(long)]
         offline: bool,
     },
@@ -67,6 +67,7 @@ fn reload(socket: &SocketArg, force: bool) -> Result<(), Stop> {
         ("plugins unloaded", &report.unloaded),
         ("targets added", &report.targets_added),
         ("targets removed", &report.targets_removed),
+        ("changed", &report.changed),
         ("changed, but only after a restart", &report.needs_restart),
         ("accounts that cannot be removed now", &report.orphans),
     ] {
@@ -110,12 +111,8 @@ async fn look(config: &Config, path: &Path, offline: bool) -> Result<(), Stop> {
     }
     let stores = look_at_store(config).await;
     try_addresses(config);
-    if offline && stores == 0 {
-        println!("{}: the configuration is good; its issuers and targets were not asked (--offline)", path.display());
-        return Ok(());
-    }
     let (issuers, targets) = match offline {
-        true => (0, 0),
+        true => (0, without_targets(config, &serving).await),
         false => (ask_issuers(&prepared.identity).await, ask_targets(config, &serving).await),
     };
     let count = |number: usize, what: &str| match number {
@@ -126,7 +123,8 @@ async fn look(config: &Config, path: &Path, offline: bool) -> Result<(), Stop> {
     let bad = [count(stores, "store"), count(issuers, "issuer"), count(targets, "target")];
     let bad: Vec<String> = bad.into_iter().flatten().collect();
     if bad.is_empty() {
-        println!("{}: the configuration is good", path.display());
+        let unasked = if offline { "; its issuers and targets were not asked (--offline)" } else { "" };
+        println!("{}: the configuration is good{unasked}", path.display());
         return Ok(());
     }
     println!("{}: {}", path.display(), bad.join(", "));
@@ -224,17 +222,36 @@ async fn ask_targets(config: &Config, serving: &Serving) -> usize {
             }
             Err(Wrong::Configuration(mistakes)) => {
                 bad += 1;
-                let place = |path: &str| match path {
-                    "" => format!("targets.{target}"),
-                    path if path.starts_with("roles.") => format!("targets.{target}.{path}"),
-                    path => format!("targets.{target}.config.{path}"),
-                };
-                let problems: Vec<_> =
-                    mistakes.iter().map(|(path, message)| config.explain(&place(path), message)).collect();
-                print!("{}", jit_config::render(&problems, coloured(&std::io::stdout())));
-                println!("target {target}: {}", if mistakes.len() == 1 { "a mistake" } else { "mistakes" });
+                print_mistakes(config, &target, &mistakes);
             }
         }
     }
     bad
+}
+
+/// Prints the mistakes that each target's driver finds without its server, and gives how many targets have some.
+async fn without_targets(config: &Config, serving: &Serving) -> usize {
+    let mut bad = 0;
+    for (target, result) in check_unconnected(serving).await {
+        match result {
+            Err(Wrong::Configuration(mistakes)) => {
+                bad += 1;
+                print_mistakes(config, &target, &mistakes);
+            }
+            _ => println!("target {target}: its driver finds no mistake; the server was not asked"),
+        }
+    }
+    bad
+}
+
+/// Prints what a driver finds wrong, each at its line.
+fn print_mistakes(config: &Config, target: &str, mistakes: &[(String, String)]) {
+    let place = |path: &str| match path {
+        "" => format!("targets.{target}"),
+        path if path.starts_with("roles.") => format!("targets.{target}.{path}"),
+        path => format!("targets.{target}.config.{path}"),
+    };
+    let problems: Vec<_> = mistakes.iter().map(|(path, message)| config.explain(&place(path), message)).collect();
+    print!("{}", jit_config::render(&problems, coloured(&std::io::stdout())));
+    println!("target {target}: {}", if mistakes.len() == 1 { "a mistake" } else { "mistakes" });
 }

@@ -88,7 +88,12 @@ fn seconds(at: Timestamp) -> Timestamp {
 fn print_targets(targets: &[TargetStatus]) {
     let mut table = table(&["TARGET", "ACTIVE", "PENDING", "REVOKING", "DOUBTFUL", "OVERDUE", "OLDEST OVERDUE"]);
     for target in targets {
-        let name = if target.configured { target.target.clone() } else { format!("{} (gone)", target.target) };
+        let remark = match (target.configured, target.away_since.is_some()) {
+            (false, _) => " (gone)",
+            (true, true) => " (away)",
+            (true, false) => "",
+        };
+        let name = format!("{}{remark}", target.target);
         let oldest = if target.overdue > 0 { length(target.oldest_overdue_seconds) } else { "-".to_owned() };
         let counts = [target.active, target.pending, target.revoking, target.doubtful, target.overdue];
         let counts = counts.map(|count| count.to_string());

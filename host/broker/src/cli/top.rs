@@ -122,7 +122,8 @@ fn draw(sample: &Sample, before: Option<&Sample>) -> String {
         let oldest = if target.overdue > 0 { length(target.oldest_overdue_seconds) } else { "-".to_owned() };
         let counts = [asked.all(), asked.granted, asked.denied, asked.failed, target.active, target.overdue];
         let counts = counts.map(|count| count.to_string());
-        table.add_row([&[target.target.clone(), rate], &counts[..], &[oldest]].concat());
+        let away = if target.away_since.is_some() { " (away)" } else { "" };
+        table.add_row([&[format!("{}{away}", target.target), rate], &counts[..], &[oldest]].concat());
     }
     // Targets that the broker does not have are asked for too; their names are the callers', so there is no row each.
     let known: u64 =

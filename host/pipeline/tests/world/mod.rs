@@ -144,7 +144,7 @@ impl World {
             space: Space::new(None, [], Marks::default()),
             exports: 0,
             archive: None,
-            serving: Arc::new(Serving { targets, drivers }),
+            serving: Arc::new(Serving { targets, drivers, reach: Arc::default() }),
             identity: identity(),
             limits: RateLimits::new(None, NonZeroU32::MIN),
             denials: DenialBudget::default(),
