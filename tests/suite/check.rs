@@ -19,8 +19,14 @@ fn text_of(output: &Output) -> String {
 
 /// A certificate and its key in files of the world's folder.
 fn pair(folder: &Path, name: &str, ends: i32) {
+    pair_for(folder, name, ends, &["localhost", "127.0.0.1"]);
+}
+
+/// The same for other names.
+fn pair_for(folder: &Path, name: &str, ends: i32, names: &[&str]) {
     let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
     params.not_after = rcgen::date_time_ymd(ends, 1, 1);
     std::fs::write(folder.join(format!("{name}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
     std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
@@ -117,6 +123,11 @@ impl Drop for TlsIssuer {
 impl TlsIssuer {
     /// With the pair `issuer` of the folder.
     async fn start(folder: &Path, keys: &[&Key]) -> Self {
+        Self::start_with(folder, "issuer", keys).await
+    }
+
+    /// With another pair of the folder.
+    async fn start_with(folder: &Path, pair: &str, keys: &[&Key]) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
@@ -126,7 +137,9 @@ impl TlsIssuer {
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(async move || Json(discovery)))
             .route("/keys", get(async move || Json(keys)));
-        let tls = RustlsConfig::from_pem_file(folder.join("issuer.pem"), folder.join("issuer.key")).await.unwrap();
+        let tls = RustlsConfig::from_pem_file(folder.join(format!("{pair}.pem")), folder.join(format!("{pair}.key")))
+            .await
+            .unwrap();
         let handle = Handle::new();
         let server = axum_server::from_tcp_rustls(listener, tls).unwrap().handle(handle.clone());
         tokio::spawn(server.serve(router.into_make_service()));
@@ -146,6 +159,24 @@ async fn the_check_asks_each_issuer_and_each_target_and_ends_with_a_verdict() {
     for line in ["issuer cluster: good, 1 key", "target inventory_db: good", "checked.toml: the configuration is good"]
     {
         assert!(code == Some(0) && told.contains(line), "{line}: {told}");
+    }
+    // The set-up on the driver's page leaves nothing to warn of.
+    assert!(!told.contains("inventory_db: warning"), "{told}");
+    // What is wrong with a certificate is told in words that say where to mend it.
+    pair_for(folder, "other", 4000, &["elsewhere.example"]);
+    let other = TlsIssuer::start_with(folder, "other", &[&key]).await;
+    let by_name = good.replace("https://issuer.invalid\"", &format!("{}\"\nca = \"other.pem\"", other.url));
+    let unknown = good.replace("https://issuer.invalid", &issuer.url);
+    pair(folder, "old", 2020);
+    let expired = TlsIssuer::start_with(folder, "old", &[&key]).await;
+    let expired = good.replace("https://issuer.invalid\"", &format!("{}\"\nca = \"old.pem\"", expired.url));
+    for (text, says) in [
+        (by_name, "is for another name than \"127.0.0.1\": "),
+        (unknown, "(UnknownIssuer): name the authority's certificate as the issuer's `ca`"),
+        (expired, "the server's certificate has expired on 2020-01-01T00:00:00Z"),
+    ] {
+        let (code, told, _) = check(&world, &text, &[]);
+        assert!(code == Some(3) && told.contains(says) && !told.contains("peer certificate"), "{says}: {told}");
     }
     let (code, told, _) = check(&world, &at(&empty.url), &[]);
     assert!(code == Some(3) && told.contains("no key that could be used"), "{told}");
@@ -203,6 +234,13 @@ async fn what_a_driver_finds_has_the_form_of_every_other_mistake() {
         assert!(told.contains(&format!("target inventory_db: {verdict}")) && !told.contains("unavailable"), "{told}");
         assert!(told.contains("1 target is not in order"), "{told}");
     }
+    // Without its server the driver still finds what stands in the file.
+    let wrong = good.replacen("grants = [", "grantts = [", 1);
+    let (code, told, _) = check(&world, &wrong, &["--offline"]);
+    assert!(code == Some(3) && told.contains("unknown") && told.contains("`grants`"), "{told}");
+    assert!(told.contains("target inventory_db: ") && told.contains("1 target is not in order"), "{told}");
+    let (code, told, _) = check(&world, &good, &["--offline"]);
+    assert!(code == Some(0) && told.contains("target inventory_db: its driver finds no mistake"), "{told}");
     // A file that is missing says what it was for and where paths begin.
     let text = good.replace("inventory.password", "inventry.password");
     let (code, told, _) = check(&world, &text, &["--offline"]);

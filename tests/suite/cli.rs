@@ -200,7 +200,7 @@ async fn an_account_that_the_store_forgot_is_held_until_an_operator_decides() {
     assert_eq!((&held[0]["account"], held.as_array().unwrap().len()), (&json!(account), 1), "{report}");
     assert!(held[0]["expires_at"].is_string() && report["targets"][0]["ghosts"] == json!([]), "{report}");
     let table = expect(&world.cli(&["reconcile", "--dry-run"]), 0);
-    assert!(table.contains("1 account(s) held") && table.contains(&account), "{table}");
+    assert!(table.contains("1 account held") && table.contains(&account), "{table}");
     assert!(world.accounts().await.contains(&account));
     assert_eq!(world.events("removal.braked").len(), 1, "one for each thing that is held");
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use jit_tests::page::commands;
 use jit_tests::surroundings;
 use serde_json::Value;
 use tempfile::TempDir;
+use xtask::dist;
 
 /// Longer than any start: a test that fails ends after it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,6 +22,8 @@ struct Place {
     database: Database,
     listen: String,
     issuer: String,
+    /// The program under test.
+    program: PathBuf,
 }
 
 impl Place {
@@ -34,7 +37,8 @@ impl Place {
         std::fs::create_dir(folder.path().join("target")).unwrap();
         std::os::unix::fs::symlink(surroundings("JIT_TEST_PLUGINS"), folder.path().join("target/plugins")).unwrap();
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        Self { folder, database, listen: free(), issuer: free() }
+        let program = PathBuf::from(surroundings("JIT_TEST_BROKER"));
+        Self { folder, database, listen: free(), issuer: free(), program }
     }
 
     /// A block of the page with this place's addresses and names.
@@ -52,7 +56,7 @@ impl Place {
     /// A shell in which `jit-broker` is the broker under test.
     fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("bash");
-        let script = format!("jit-broker() {{ exec {} \"$@\"; }}\n{script}", surroundings("JIT_TEST_BROKER"));
+        let script = format!("jit-broker() {{ exec {} \"$@\"; }}\n{script}", self.program.display());
         command.args(["-ec", &script]).current_dir(self.folder.path()).env_remove("JIT_CONFIG").stdin(Stdio::null());
         command
     }
@@ -129,7 +133,16 @@ async fn a_failed_start_decides_nothing_and_what_it_prints_gets_an_account() {
     assert!(!place.config().exists(), "{told}");
     drop(taken);
 
+    // This one serves, and its role is one that the database does not have: that is said, and nothing is kept.
+    let wrong = first.replace(&place.database.read_only, "no_such_role");
+    let serving = place.serve(&wrong, &listen);
+    let said = "this start's flags are kept for the next one when the target is in order";
+    assert!(serving.text.contains("no_such_role") && serving.text.contains(said), "{}", serving.text);
+    drop(serving);
+    assert!(!place.config().exists());
+
     let serving = place.serve(&first, &listen);
+    assert!(!serving.text.contains(said), "{}", serving.text);
     for line in [format!("broker   http://{}", place.listen), format!("issuer   http://{}", place.issuer)] {
         assert!(serving.text.contains(&line), "{}", serving.text);
     }
@@ -184,4 +197,39 @@ async fn without_a_password_it_says_what_a_database_will_ask_for() {
     let first = place.block(0).replace("--password-file secrets/inventory", "");
     let serving = place.serve(&first, &format!("--listen {}", place.listen));
     assert!(serving.text.contains("--password-file"), "{}", serving.text);
+}
+
+/// What `cargo xtask dist` puts together, unpacked in another place: programs that know nothing of a source tree.
+#[tokio::test]
+async fn what_is_shipped_runs_without_the_source_tree() {
+    let mut place = Place::new().await;
+    std::fs::remove_file(place.folder.path().join("target/plugins")).unwrap();
+    let built = |name: &String| Path::new(&surroundings("JIT_TEST_PLUGINS")).join(format!("{name}.wasm"));
+    let plugins: Vec<PathBuf> = dist::shipped_plugins().unwrap().iter().map(built).collect();
+    let programs = [place.program.clone(), PathBuf::from(surroundings("JIT_TEST_AGENT"))];
+    let out = place.folder.path().join("out");
+    let made = dist::assemble(&programs, &plugins, &out).unwrap();
+    let elsewhere = place.folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let (archive, name) = (made.archive.display().to_string(), made.folder.file_name().unwrap().to_owned());
+    std::fs::remove_dir_all(&made.folder).unwrap();
+    let unpack = format!("tar -xzf {archive} -C elsewhere && cd elsewhere/* && sha256sum --quiet --check SHA256SUMS");
+    let (code, told) = place.run(&unpack);
+    assert_eq!(code, Some(0), "{told}");
+    let shipped = elsewhere.join(name);
+    place.program = shipped.join("bin/jit-broker");
+
+    // Its example names plugins that are there: what is missing is only what an operator makes.
+    let (code, told) = place.run(&format!("cd {} && jit-broker config check --offline", shipped.display()));
+    assert_eq!(code, Some(3), "{told}");
+    assert!(!told.contains(".wasm"), "{told}");
+
+    let serving = place.serve(&place.block(0), &format!("--listen {}", place.listen));
+    let (code, reply) = place.run(&serving.commands());
+    assert_eq!(code, Some(0), "{reply}");
+    let reply: Value = serde_json::from_str(&reply).unwrap();
+    let text = |pointer: &str| reply.pointer(pointer).unwrap().as_str().unwrap();
+    place.database.login(text("/credential/username"), text("/credential/password")).await.unwrap();
+    let config = std::fs::read_to_string(place.config()).unwrap();
+    assert!(config.contains(&shipped.join("plugins/driver-postgres.wasm").display().to_string()), "{config}");
 }

@@ -58,7 +58,7 @@ async fn a_ghost_is_shown_by_a_dry_run_and_goes_with_the_real_one() {
     assert!(world.events("reconcile.ghost_removed").is_empty());
 
     let real = expect(&world.cli(&["reconcile"]), 0);
-    let left = format!("1 name(s) like ours without this broker's mark are left alone: {foreign}");
+    let left = format!("1 name like ours is left alone, without this broker's mark: {foreign}");
     assert!(real.contains(&ghost) && real.contains(&left), "{real}");
     eventually("the ghost is on record", async || !world.events("reconcile.ghost_removed").is_empty()).await;
     assert_eq!(world.events("reconcile.ghost_removed")[0]["ephemeral_id"], ghost);
@@ -166,8 +166,21 @@ async fn records_are_found_by_lease_event_and_workload_and_an_export_overwrites_
     let request = granted.iter().find(|record| record["lease_id"] == first.as_str()).unwrap()["request_id"].clone();
     assert_eq!(show(&["--request", request.as_str().unwrap()])[0], "issue.granted");
     assert_eq!(show(&["--request", "req_00000000000000000000000000"]), Vec::<Value>::new());
+    assert_eq!(show(&["--target", "inventory_db", "--event", "issue."]), ["issue.granted", "issue.granted"]);
+    assert_eq!(show(&["--target", "another_db"]), Vec::<Value>::new());
+    // In a pipe the table has all: what stands in it can be copied into the next command.
     let table = expect(&world.cli(&["audit", "show", "--lease", &first]), 0);
     assert!(table.contains("payment-service") && table.contains("app_read_only"), "{table}");
+    assert!(table.contains(&first) && table.contains(request.as_str().unwrap()), "{table}");
+    // Without a configuration that can be read: the store's file is enough, and whoever does not name it hears of it.
+    let broken = world.folder.path().join("broken.toml").display().to_string();
+    std::fs::write(&broken, "[store").unwrap();
+    let told = world.cli(&["audit", "show", "--config", &broken]);
+    assert!(!told.status.success(), "{told:?}");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("--store FILE"), "{told:?}");
+    let file = world.folder.path().join("broker.db").display().to_string();
+    let table = expect(&world.cli(&["audit", "show", "--config", &broken, "--store", &file, "--lease", &second]), 0);
+    assert!(table.contains("issue.granted") && table.contains(&second), "{table}");
 
     let out = world.folder.path().join("copy.jsonl").display().to_string();
     expect(&world.cli(&["audit", "export", "--out", &out]), 0);

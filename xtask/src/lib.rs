@@ -9,6 +9,7 @@ pub mod binaries;
 pub mod book;
 pub mod check;
 pub mod demo;
+pub mod dist;
 pub mod fuzz;
 pub mod guest_compiler;
 pub mod ingredients;

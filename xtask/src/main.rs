@@ -11,6 +11,7 @@ use xtask::{
     bench::{self, BenchArgs},
     book, check,
     demo::{self, DemoArgs},
+    dist::{self, DistArgs},
     fuzz,
     ingredients::Ingredients,
     plugins,
@@ -80,6 +81,9 @@ enum Command {
     /// each step checked. Everything it starts is stopped at the end, on Ctrl-C too.
     #[command(after_help = demo::EXAMPLES)]
     Demo(DemoArgs),
+    /// Make one folder and one archive that run without the source tree, in target/dist: programs, plugins, an example
+    /// configuration, the drivers' set-up files, a list of all libraries and the digest of each file.
+    Dist(DistArgs),
     /// Start real servers as the tests have them, and keep them until Ctrl-C.
     ///
     /// Standard output gets lines for a shell, `export JIT_TEST_…`, when all are ready; what happens
@@ -140,6 +144,10 @@ fn main() -> Result<()> {
         Command::Fuzz { arguments } => fuzz::run(&arguments)?,
         Command::Bench(args) => bench::run(&args, &steps)?,
         Command::Demo(args) => demo::run(&args, &steps)?,
+        Command::Dist(args) => {
+            let made = dist::run(&args, &steps)?;
+            println!("{}\n{}", made.folder.display(), made.archive.display());
+        }
         Command::Servers { servers, postgres } => serve(&servers, postgres)?,
         Command::Test { fast: true, arguments, .. } => suite::fast(&arguments, &steps)?,
         Command::Test { postgres, servers, arguments, .. } => {

@@ -47,7 +47,11 @@ const LAST_PASSES: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When something that serving needs cannot be had; with what to do about it.
-pub async fn serve(source: Source, mode: Mode, ready: impl FnOnce(std::net::SocketAddr)) -> anyhow::Result<()> {
+pub async fn serve(
+    source: Source,
+    mode: Mode,
+    ready: impl FnOnce(std::net::SocketAddr, &Arc<Broker>),
+) -> anyhow::Result<()> {
     // First of all: a signal that comes from here on ends the start, or the serving, in order.
     let mut signals = Signals::listen()?;
     let Some(started) = start(source, mode, &mut signals).await? else {
@@ -171,7 +175,7 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
 
 impl Started {
     /// Serves until a signal.
-    async fn run(self, signals: Signals, ready: impl FnOnce(std::net::SocketAddr)) -> anyhow::Result<()> {
+    async fn run(self, signals: Signals, ready: impl FnOnce(std::net::SocketAddr, &Arc<Broker>)) -> anyhow::Result<()> {
         let Self { config, source, mode, contents, metrics, doors, admin, composed, recovered } = self;
         let Composed { broker, loaded, store, runtime, sessions } = composed;
         let Signals { mut terminate, mut interrupt, hangup } = signals;
@@ -248,7 +252,7 @@ impl Started {
             closing.cancel();
         };
         tracing::info!(%address, tls = with_tls, admin_socket = %admin_path.display(), operators = operators_address.map(tracing::field::display), "serving");
-        ready(address);
+        ready(address, &broker);
         let (public, operators, admin, ()) = tokio::join!(serve_public, serve_operators, serve_admin, stopper);
         stop(&broker, &mut background, grace).await;
         store.close().await;

@@ -86,15 +86,19 @@ pub(crate) fn keeper_problems(
 
 /// Tells who could have people's programs run functions of theirs. The broker's own sessions look
 /// names up in the server's schema only.
-pub(crate) fn warn_of_planters(sql: &mut dyn Sql, target: &str) -> Result<(), Error> {
+/// A role whose own setting leaves such schemas out of its search path is safe from them in other programs too.
+pub(crate) fn warn_of_planters(sql: &mut dyn Sql, target: &str, broker: &str) -> Result<(), Error> {
     let answer = sql.query(None, &statements::PLANTERS.with([]), NAMED).map_err(failure::of_read)?;
     for row in answer.rows {
         let [Some(schema), Some(who)] = &row[..] else {
             continue;
         };
-        let message = "these may create functions in a schema that is on everybody's default search_path: other \
-                       programs with the broker's role could call them. The broker itself does not";
-        log::warn(message, &[("target", target), ("schema", schema), ("who", who)]);
+        let message = format!(
+            "these may create functions in a schema that is on everybody's default search_path: other programs with the \
+             broker's role could call them. The broker itself does not. Run: ALTER ROLE {} SET search_path = pg_catalog",
+            quoted(broker)
+        );
+        log::warn(&message, &[("target", target), ("schema", schema), ("who", who)]);
     }
     Ok(())
 }

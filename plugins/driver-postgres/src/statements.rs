@@ -242,5 +242,8 @@ jit_plugin::statements! {
                 FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a \
                 WHERE n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['public', CURRENT_USER]::pg_catalog.name[]) \
                 AND a.privilege_type OPERATOR(pg_catalog.=) 'CREATE' AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner \
+                AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles r \
+                WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER AND r.rolconfig OPERATOR(pg_catalog.&&) \
+                ARRAY['search_path=pg_catalog', 'search_path=\"\"', 'search_path=pg_catalog, pg_temp']::pg_catalog.text[]) \
                 GROUP BY n.nspname ORDER BY n.nspname LIMIT 10";
 }

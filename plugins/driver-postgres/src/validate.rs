@@ -41,7 +41,7 @@ pub(crate) fn validate(
             log::warn(&format!("to give it only what it needs, run: {needed}"), &[("target", target.name.as_str())]);
         }
         problems = broker.problems();
-        powers::warn_of_planters(sql, &target.name)?;
+        powers::warn_of_planters(sql, &target.name, &broker.name)?;
         let known = Known::ask(sql, &target.config, roles)?;
         if let Some(owner) = &target.config.reassign_owned_to {
             problems.extend(known.owner_problem(&broker, owner));

@@ -96,8 +96,8 @@ fn print_held(target: &TargetReport) {
     let name = &target.target;
     if !target.held.is_empty() {
         println!(
-            "{name}: {} account(s) held; `jit-broker reconcile --confirm --target {name}` removes them:",
-            target.held.len()
+            "{name}: {} held; `jit-broker reconcile --confirm --target {name}` removes what is held:",
+            counted(target.held.len() as u64, "account", "accounts")
         );
     }
     for held in &target.held {
@@ -105,12 +105,15 @@ fn print_held(target: &TargetReport) {
         println!("  {}: {} ({ends})", held.account, held.reason);
     }
     if !target.held_leases.is_empty() {
-        let (count, leases) = (target.held_leases.len(), target.held_leases.join(" "));
-        println!("{name}: {count} lease(s) without an account are not closed, since they are many at once: {leases}");
+        let count =
+            counted(target.held_leases.len() as u64, "lease without an account is", "leases without an account are");
+        let leases = target.held_leases.join(" ");
+        println!("{name}: {count} not closed, because too many at once have none: {leases}");
     }
     if !target.strangers.is_empty() {
-        let (count, names) = (target.strangers.len(), target.strangers.join(" "));
-        println!("{name}: {count} name(s) like ours without this broker's mark are left alone: {names}");
+        let count = counted(target.strangers.len() as u64, "name like ours is", "names like ours are");
+        let names = target.strangers.join(" ");
+        println!("{name}: {count} left alone, without this broker's mark: {names}");
     }
 }
 

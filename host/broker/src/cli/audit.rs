@@ -29,13 +29,13 @@ use jit_ledger::audit::verify::{Options, Progress, verify};
 
 #[derive(clap::Subcommand)]
 pub(super) enum AuditCommand {
-    /// Show records, newest last.
+    /// Show records, newest last. In a wide terminal the table has lease and request; in a pipe it always has.
     #[command(
         after_help = "Examples:\n  jit-broker audit show --last 20\n  jit-broker audit show --lease lease_01jd3x7k2m9v5q8w4r6t0y1z3b --format json\n  jit-broker audit show --event issue.denied --since 1h\n  jit-broker audit show --request req_01m8ngmmg1ydnwb07w6ax3p19a    # as the reply and the log have it"
     )]
     Show {
         #[command(flatten)]
-        config: ConfigArg,
+        log: LogArg,
         /// Maximum number of matching records, counted from the newest.
         #[arg(long, default_value_t = 50)]
         last: usize,
@@ -48,6 +48,9 @@ pub(super) enum AuditCommand {
         /// Only records of this workload.
         #[arg(long)]
         workload: Option<String>,
+        /// Only records about this target.
+        #[arg(long)]
+        target: Option<String>,
         /// Only records of this request.
         #[arg(long, value_name = "ID")]
         request: Option<String>,
@@ -64,7 +67,7 @@ pub(super) enum AuditCommand {
     )]
     Verify {
         #[command(flatten)]
-        config: ConfigArg,
+        log: LogArg,
         /// Verify an exported file instead of the store.
         #[arg(long, value_name = "FILE")]
         jsonl: Option<PathBuf>,
@@ -97,7 +100,7 @@ pub(super) enum AuditCommand {
     #[command(after_help = "Example:\n  jit-broker audit export --out audit.jsonl    # and audit.jsonl.checkpoint")]
     Export {
         #[command(flatten)]
-        config: ConfigArg,
+        log: LogArg,
         /// The file to write; it must not exist yet.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -120,19 +123,53 @@ pub(super) enum AuditCommand {
 
 pub(super) fn run(command: AuditCommand) -> Result<(), Stop> {
     match command {
-        AuditCommand::Show { config, last, lease, event, workload, request, since, format } => {
+        AuditCommand::Show { log, last, lease, event, workload, target, request, since, format } => {
             let since = since
                 .and_then(|since| Timestamp::now().checked_sub(SignedDuration::from_secs(since.seconds().into())).ok());
-            let filter = Filter { lease, event, workload, request, since };
-            block_on(show(&config, last, filter, format))?;
+            let filter = Filter { lease, event, workload, target, request, since };
+            block_on(show(&log, last, filter, format))?;
             Ok(())
         }
-        AuditCommand::Verify { config, jsonl, key, against, archive } => {
-            verify_log(&config, jsonl, key, against, archive)
-        }
+        AuditCommand::Verify { log, jsonl, key, against, archive } => verify_log(&log, jsonl, key, against, archive),
         AuditCommand::Archive { socket, keep, format } => block_on(async { Ok(archive(&socket, keep, format).await) })?,
-        AuditCommand::Export { config, out } => Ok(block_on(export_log(&config, out))?),
+        AuditCommand::Export { log, out } => Ok(block_on(export_log(&log, out))?),
         AuditCommand::Key { file, show, origin } => Ok(signing_key(&file, show, &origin)?),
+    }
+}
+
+/// Where the audit log is.
+#[derive(clap::Args, Debug, Clone)]
+pub(super) struct LogArg {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The store's file, such as data/jit.db; by default that of the configuration, which is then not needed.
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+}
+
+impl LogArg {
+    /// The log, without a configuration where the store's file is named.
+    fn source(&self) -> anyhow::Result<Arc<dyn LogSource>> {
+        match &self.store {
+            Some(file) => Ok(store::log_in(file)),
+            None => Ok(store::log(&self.load()?.store)),
+        }
+    }
+
+    /// The log, where a configuration was read for something else.
+    fn of(&self, config: &Config) -> Arc<dyn LogSource> {
+        self.store.as_deref().map_or_else(|| store::log(&config.store), store::log_in)
+    }
+
+    /// The configuration. Whoever cannot read it hears how to do without.
+    fn load(&self) -> anyhow::Result<Config> {
+        Config::load(&self.config.config).map_err(|problems| {
+            eprintln!(
+                "the audit log can be read whatever the configuration says now: --store FILE, the path in its \
+                 `[store] url`\n"
+            );
+            problems.into()
+        })
     }
 }
 
@@ -140,6 +177,7 @@ struct Filter {
     lease: Option<String>,
     event: Option<String>,
     workload: Option<String>,
+    target: Option<String>,
     request: Option<String>,
     since: Option<Timestamp>,
 }
@@ -160,13 +198,13 @@ impl Filter {
             && young
             && is("lease_id", &self.lease)
             && is("workload", &self.workload)
+            && is("target_db", &self.target)
             && is("request_id", &self.request)
     }
 }
 
-async fn show(config: &ConfigArg, last: usize, filter: Filter, format: Format) -> anyhow::Result<()> {
-    let config = Config::load(&config.config)?;
-    let mut records = store::log(&config.store).open().await?;
+async fn show(log: &LogArg, last: usize, filter: Filter, format: Format) -> anyhow::Result<()> {
+    let mut records = log.source()?.open().await?;
     let mut found = std::collections::VecDeque::new();
     loop {
         let page = records.page(PAGE).await?;
@@ -191,27 +229,39 @@ async fn show(config: &ConfigArg, last: usize, filter: Filter, format: Format) -
         }
         return Ok(());
     }
-    let mut table = table(&["SEQ", "TIME", "EVENT", "WORKLOAD", "TARGET", "ROLE", "ACCOUNT", "WHY"]);
-    for (_, record) in &found {
+    println!("{}", records_table(found.iter().map(|(_, record)| record)));
+    Ok(())
+}
+
+/// From how many columns of a terminal the table has the lease's id, and from how many the request's.
+const WITH_LEASE: u16 = 180;
+const WITH_REQUEST: u16 = 215;
+
+/// Records as a table.
+fn records_table<'r>(records: impl ExactSizeIterator<Item = &'r Value>) -> String {
+    if records.len() == 0 {
+        return "no record matches".to_owned();
+    }
+    // A pipe has no width: what reads it wants all of it.
+    let width = table(&[]).width();
+    let has = |least: u16| width.is_none_or(|width| width >= least);
+    let more = [(has(WITH_LEASE), "LEASE", "lease_id"), (has(WITH_REQUEST), "REQUEST", "request_id")];
+    let more: Vec<(&str, &str)> =
+        more.into_iter().filter(|(fits, ..)| *fits).map(|(_, head, field)| (head, field)).collect();
+    let heads: Vec<&str> = more.iter().map(|(head, _)| *head).collect();
+    let mut table =
+        table(&[&["SEQ", "TIME", "EVENT", "WORKLOAD", "TARGET", "ROLE", "ACCOUNT"][..], &heads, &["WHY"]].concat());
+    for record in records {
         let text = |field: &str| record[field].as_str().unwrap_or("").to_owned();
         let time = text("timestamp").get(..19).map(|time| format!("{time}Z")).unwrap_or_default();
         let why = ["error", "cause", "reason", "plugin"].iter().find_map(|field| record[*field].as_str()).unwrap_or("");
-        table.add_row([
-            record["seq"].to_string(),
-            time,
-            text("event"),
-            text("workload"),
-            text("target_db"),
-            text("role"),
-            text("ephemeral_id"),
-            shortened(why, LONGEST_WHY),
-        ]);
+        let mut row = vec![record["seq"].to_string(), time];
+        row.extend(["event", "workload", "target_db", "role", "ephemeral_id"].map(text));
+        row.extend(more.iter().map(|(_, field)| text(field)));
+        row.push(shortened(why, LONGEST_WHY));
+        table.add_row(row);
     }
-    match found.len() {
-        0 => println!("no record matches"),
-        _ => println!("{table}"),
-    }
-    Ok(())
+    table.to_string()
 }
 
 /// The most characters of a reason in the table; JSON has all of it.
@@ -226,7 +276,7 @@ fn shortened(text: &str, most: usize) -> String {
 }
 
 fn verify_log(
-    config: &ConfigArg,
+    log: &LogArg,
     jsonl: Option<PathBuf>,
     key: Option<String>,
     against: Option<PathBuf>,
@@ -241,22 +291,23 @@ fn verify_log(
             let verifier = match key {
                 Some(key) => trusted(&key)?,
                 // An export is most often verified where there is no configuration.
-                None => Config::load(&config.config)
+                None => Config::load(&log.config.config)
                     .map_err(anyhow::Error::from)
                     .and_then(|config| own_key(&config))
                     .context("the key of the configuration cannot be read; --key names the one that is trusted")?,
             };
             (Arc::new(ExportSource { records, checkpoint: None }), verifier)
         }
+        (None, Some(key)) if log.store.is_some() => (log.source()?, trusted(&key)?),
         (None, key) => {
-            let config = Config::load(&config.config)?;
+            let config = log.load()?;
             let verifier = match key {
                 Some(key) => trusted(&key)?,
                 None => own_key(&config)?,
             };
             let configured = config.audit.archive.as_ref().map(|archive| archive.path.clone());
             archive = archive.or(configured.filter(|folder| folder.is_dir()));
-            (store::log(&config.store), verifier)
+            (log.of(&config), verifier)
         }
     };
     let kept = match against {
@@ -312,10 +363,9 @@ fn trusted(key: &str) -> anyhow::Result<VerifierKey> {
     key.parse().context("--key is no verifier key: it looks like name+4f2a91c0+AXx…")
 }
 
-async fn export_log(config: &ConfigArg, out: PathBuf) -> anyhow::Result<()> {
-    let config = Config::load(&config.config)?;
+async fn export_log(log: &LogArg, out: PathBuf) -> anyhow::Result<()> {
     // The checkpoint first: it speaks of no more than what is read after it.
-    let mut records = store::log(&config.store).open().await?;
+    let mut records = log.source()?.open().await?;
     let checkpoint = records.tail().await?.note;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);

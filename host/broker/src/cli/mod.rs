@@ -235,7 +235,7 @@ fn dispatch(command: Command) -> Result<(), Stop> {
             let first = Config::load(&path)?;
             let _until_the_end = start_log(&first)?;
             let source = Box::new(move || Config::load(&path));
-            block_on(crate::serve::serve(source, Mode { no_memory: memory.no_memory, ..Mode::default() }, |_| ()))?;
+            block_on(crate::serve::serve(source, Mode { no_memory: memory.no_memory, ..Mode::default() }, |_, _| ()))?;
             Ok(())
         }
         Command::Dev(args) => dev::run(args),
@@ -279,7 +279,7 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 /// dropped.
 fn start_log(config: &Config) -> anyhow::Result<Option<Exporter>> {
     let exporter = config.traces.as_ref().map(Exporter::new).transpose()?;
-    let filter = EnvFilter::try_from_env("JIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = log_filter(std::env::var("JIT_LOG").ok().as_deref());
     // A log that cannot be written (a full disk, a closed pipe) must not stop the broker: telling
     // of it on that same stderr would panic, in the middle of an issue.
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
@@ -298,8 +298,50 @@ fn start_log(config: &Config) -> anyhow::Result<Option<Exporter>> {
     Ok(exporter)
 }
 
+/// What the log contains. A level alone that is below `info` holds for the broker and its plugins: the libraries say
+/// thousands of lines there, and are heard when they are named (`debug,rustls=debug`).
+fn log_filter(wanted: Option<&str>) -> EnvFilter {
+    let wanted = wanted.unwrap_or("").trim();
+    let mut directives = Vec::new();
+    for directive in wanted.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        match directive.parse::<Level>() {
+            Ok(level) if level > Level::INFO => {
+                directives.push("info".to_owned());
+                directives.extend(OURS.map(|ours| format!("{ours}={level}")));
+            }
+            _ => directives.push(directive.to_owned()),
+        }
+    }
+    if directives.is_empty() {
+        return EnvFilter::new("info");
+    }
+    EnvFilter::try_new(directives.join(",")).unwrap_or_else(|error| {
+        eprintln!("jit-broker: JIT_LOG={wanted:?} cannot be read ({error}); the log has `info`");
+        EnvFilter::new("info")
+    })
+}
+
+/// How the targets of the broker's own lines begin, and of those of its plugins.
+const OURS: [&str; 2] = ["jit_", "plugin"];
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_level_below_info_is_for_the_brokers_own_lines() {
+        let shown = |wanted: Option<&str>| {
+            let mut directives: Vec<String> =
+                super::log_filter(wanted).to_string().split(',').map(str::to_owned).collect();
+            directives.sort();
+            directives.join(",")
+        };
+        assert_eq!(shown(None), "info");
+        assert_eq!(shown(Some("warn")), "warn");
+        assert_eq!(shown(Some("debug")), "info,jit_=debug,plugin=debug");
+        assert_eq!(shown(Some("debug,rustls=debug")), "info,jit_=debug,plugin=debug,rustls=debug");
+        assert_eq!(shown(Some("jit_http=debug,info")), "info,jit_http=debug");
+        assert_eq!(shown(Some("a=b=c")), "info", "what cannot be read");
+    }
+
     use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
 
     #[test]

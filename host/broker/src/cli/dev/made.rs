@@ -16,6 +16,10 @@ use super::{DevArgs, quoted};
 
 /// Where the broker listens unless it is said.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
+/// Where the embedded issuer listens unless it is said.
+pub(super) const ISSUER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8701);
+/// Where the file has the embedded issuer's address: a comment, since the broker's configuration has no such key.
+const ISSUER_LINE: &str = "# The embedded issuer: ";
 /// Where `cargo xtask plugins` puts what it builds.
 const PLUGINS: &str = "target/plugins";
 const DRIVER: &str = "driver-postgres.wasm";
@@ -25,6 +29,7 @@ const POLICY: &str = "policy-allow-list.wasm";
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Choices {
     listen: SocketAddr,
+    issuer: SocketAddr,
     /// Absolute, as the password's file.
     plugins: PathBuf,
     database: String,
@@ -98,7 +103,17 @@ impl Made {
         Ok(&self.path)
     }
 
-    /// It serves: the file stays.
+    /// Where its embedded issuer listens, where it says so.
+    pub(super) fn issuer(&self) -> Option<SocketAddr> {
+        issuer_in(&self.now)
+    }
+
+    /// Whether this start serves another configuration than the one that was there, and it is not kept yet.
+    pub(super) fn is_new(&self) -> bool {
+        !self.kept && self.before.as_deref() != Some(&self.now)
+    }
+
+    /// It works: the file stays.
     pub(super) fn keep(&mut self) {
         self.kept = true;
     }
@@ -113,7 +128,7 @@ impl Made {
 impl Drop for Made {
     /// What did not serve must not decide what the next start does.
     fn drop(&mut self) {
-        if self.kept || self.before.as_deref() == Some(&self.now) {
+        if !self.is_new() {
             return;
         }
         let undone = match &self.before {
@@ -147,7 +162,8 @@ impl Choices {
         }
         let choices = Self {
             listen: LISTEN,
-            plugins: std::path::absolute(PLUGINS)?,
+            issuer: ISSUER,
+            plugins: default_plugins()?,
             database: database.to_string(),
             password_file: None,
             roles: Vec::new(),
@@ -160,6 +176,9 @@ impl Choices {
     fn with(mut self, args: &DevArgs) -> anyhow::Result<Self> {
         if let Some(listen) = args.listen {
             self.listen = listen;
+        }
+        if let Some(issuer) = args.issuer {
+            self.issuer = issuer;
         }
         if let Some(plugins) = &args.plugins {
             self.plugins = std::path::absolute(plugins)?;
@@ -196,12 +215,14 @@ impl Choices {
     /// What a file was made from; none of one that `dev` did not make.
     fn read(text: &str) -> Option<Self> {
         let table: Table = text.parse().ok()?;
+        let issuer = issuer_in(text).unwrap_or(ISSUER);
         let text = |path: &[&str]| at(&table, path).and_then(Value::as_str).map(str::to_owned);
         let default = text(&["targets", "inventory", "default_role"])?;
         let roles = at(&table, &["targets", "inventory", "roles"])?.as_table()?;
         let others: BTreeSet<String> = roles.keys().filter(|role| **role != default).cloned().collect();
         Some(Self {
             listen: text(&["server", "listen"])?.parse().ok()?,
+            issuer,
             plugins: Path::new(&text(&["plugins", "postgres", "path"])?).parent()?.to_owned(),
             database: text(&["connections", "database", "url"])?,
             password_file: text(&["connections", "database", "password", "file"]).map(PathBuf::from),
@@ -222,6 +243,7 @@ impl Choices {
             .map_or_else(String::new, |owner| format!("config = {{ reassign_owned_to = {} }}\n", quoted(owner)));
         let mut text = format!(
             r#"# Made by `jit-broker dev`. While it is as it was made, it follows the flags of `dev`; once you edit it, it is yours.
+{ISSUER_LINE}{issuer}
 [server]
 listen = "{listen}"
 admin_socket = "admin.sock"
@@ -256,6 +278,7 @@ max_ttl = "8h"
 default_role = {role}
 {owner}"#,
             listen = self.listen,
+            issuer = self.issuer,
             driver = in_plugins(DRIVER),
             policy = in_plugins(POLICY),
             url = quoted(&self.database),
@@ -266,6 +289,20 @@ default_role = {role}
         }
         text
     }
+}
+
+/// The folder with the plugins: that of the source tree, else the one beside the program's own, as `cargo xtask dist`
+/// lays them out.
+fn default_plugins() -> anyhow::Result<PathBuf> {
+    let built = std::path::absolute(PLUGINS)?;
+    let program = std::env::current_exe().ok().and_then(|program| program.canonicalize().ok());
+    let shipped = program.and_then(|program| Some(program.parent()?.parent()?.join("plugins")));
+    Ok(shipped.filter(|shipped| !built.join(DRIVER).is_file() && shipped.join(DRIVER).is_file()).unwrap_or(built))
+}
+
+/// The embedded issuer's address, of a file's text.
+fn issuer_in(text: &str) -> Option<SocketAddr> {
+    text.lines().find_map(|line| line.strip_prefix(ISSUER_LINE))?.trim().parse().ok()
 }
 
 fn at<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Value> {
@@ -402,6 +439,10 @@ mod tests {
         {
             assert!(changed.contains(part), "{part}: {changed}");
         }
+        assert_eq!(issuer_in(&changed), Some(ISSUER));
+        let moved = started(&args(folder.path(), &["--issuer", "127.0.0.1:10"]));
+        assert_eq!(issuer_in(&moved), Some("127.0.0.1:10".parse().unwrap()));
+        assert_eq!(started(&args(folder.path(), &[])), moved, "it is remembered too");
         let roles = started(&args(folder.path(), &["--role", "only"]));
         assert!(roles.contains("roles.\"only\"") && !roles.contains("roles.\"z\""), "{roles}");
         assert!(roles.contains("\"127.0.0.1:9\""), "{roles}");

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use url::Url;
 
 use self::made::Made;
@@ -14,6 +17,8 @@ use super::{MemoryArg, Stop, block_on, start_log};
 use jit_assembly::compose::Mode;
 use jit_config::{Config, ConfigErrors};
 use jit_kit::dev_issuer::DevIssuer;
+use jit_pipeline::broker::Broker;
+use jit_pipeline::target_check::check_targets;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -60,9 +65,9 @@ pub(super) struct DevArgs {
     /// Where the broker listens; at the first start 127.0.0.1:8700.
     #[arg(long, conflicts_with = "config")]
     listen: Option<SocketAddr>,
-    /// Where the embedded issuer listens; must be a loopback address.
-    #[arg(long, default_value = "127.0.0.1:8701")]
-    issuer: SocketAddr,
+    /// Where the embedded issuer listens, a loopback address; at the first start 127.0.0.1:8701.
+    #[arg(long)]
+    issuer: Option<SocketAddr>,
     /// How a workload's name is made from the claims of the embedded issuer's tokens.
     #[arg(
         long,
@@ -77,7 +82,7 @@ pub(super) struct DevArgs {
 }
 
 pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
-    let mut made = match &args.config {
+    let made = match &args.config {
         Some(_) => None,
         None => Some(Made::plan(&args)?),
     };
@@ -87,23 +92,24 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
         (None, None) => return Ok(()),
     };
     let passwordless = made.as_ref().is_some_and(|made| !made.has_password());
+    let issuer = args.issuer.or_else(|| made.as_ref().and_then(Made::issuer)).unwrap_or(made::ISSUER);
+    // Until the end, whatever becomes of the tasks: dropped, it takes back what never worked.
+    let made = Arc::new(Mutex::new(made));
     let mode = Mode { dev: true, no_memory: args.memory.no_memory };
     block_on(async {
-        let (issuer, address) = DevIssuer::bind(args.issuer).await?;
+        let (issuer, address) = DevIssuer::bind(issuer).await?;
         let (file, url) = (path.clone(), issuer.issuer_url().to_owned());
         let source = Box::new(move || read_with_issuer(&file, &url, &args));
         let first = source()?;
         let _until_the_end = start_log(&first)?;
         let stop = tokio_util::sync::CancellationToken::new();
         let embedded = tokio::spawn(issuer.clone().serve(stop.clone().cancelled_owned()));
-        let served = crate::serve::serve(source, mode, |broker| {
-            if let Some(made) = &mut made {
-                made.keep();
-            }
+        let served = crate::serve::serve(source, mode, |listens, broker| {
             if passwordless {
                 println!("no password was given: a database that asks for one refuses the broker (--password-file)\n");
             }
-            print!("{}", greeting(&first, broker, address));
+            let (broker, made) = (Arc::clone(broker), Arc::clone(&made));
+            tokio::spawn(keep_what_works(broker, made, greeting(&first, listens, address)));
         })
         .await;
         stop.cancel();
@@ -111,6 +117,39 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
         served
     })?;
     Ok(())
+}
+
+/// How long the greeting waits for what the targets say.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Greets, and keeps the configuration of this start once its targets are in order. A role that the database does not
+/// have must not be what the next start begins with.
+async fn keep_what_works(broker: Arc<Broker>, made: Arc<Mutex<Option<Made>>>, greeting: String) {
+    let mut greeting = Some(greeting);
+    loop {
+        let serving = broker.serving.load_full();
+        let asked = tokio::time::timeout(PATIENCE, check_targets(&serving)).await;
+        let wrong: Option<Vec<String>> = asked.ok().map(|asked| {
+            let wrong = asked.into_iter().filter_map(|(target, found)| Some((target, found.err()?)));
+            wrong.map(|(target, wrong)| format!("target {target}: {wrong}")).collect()
+        });
+        let works = wrong.as_ref().is_some_and(Vec::is_empty);
+        if works && let Some(made) = &mut *made.lock() {
+            made.keep();
+        }
+        if let Some(greeting) = greeting.take() {
+            let is_new = made.lock().as_ref().is_some_and(Made::is_new);
+            if !works && is_new {
+                wrong.iter().flatten().for_each(|line| println!("{line}"));
+                println!("this start's flags are kept for the next one when the target is in order\n");
+            }
+            print!("{greeting}");
+        }
+        if works {
+            return;
+        }
+        tokio::time::sleep(PATIENCE).await;
+    }
 }
 
 /// Where everything is, and what to paste for a first account.
