@@ -20,14 +20,21 @@ async fn kit(component: PathBuf, fixture: KitFixture, only: &'static [&'static s
     spawn_blocking(move || fixture.run_component(&component, only)).await.unwrap().unwrap()
 }
 
-/// From `plugin new` to a green kit, without a word changed.
-async fn the_template_conforms(lang: &str, unit_tests: &[&str]) {
+/// From `plugin new` to a green kit, with nothing changed but headers beside the template's own: they have every
+/// encoding that the host writes, so that each of its names is one that the host knows.
+async fn the_template_conforms(lang: &str, unit_tests: &[&str], file: &str, encoded: &[(&str, &str)]) {
     let folder = TempDir::with_prefix("jit-").unwrap();
     let new = ["plugin", "new", "driver", "our-people", "--world", "http", "--lang", lang];
     let said = broker(folder.path(), &new, 0);
     assert!(said.contains("HTTP driver") && said.contains(&unit_tests.join(" ")), "{said}");
     let project = folder.path().join("our-people");
     run(&project, unit_tests);
+    let mut source = std::fs::read_to_string(project.join(file)).unwrap();
+    for (from, to) in encoded {
+        assert!(source.contains(from), "{from}: {source}");
+        source = source.replacen(from, to, 1);
+    }
+    std::fs::write(project.join(file), source).unwrap();
     broker(&project, &["plugin", "build", "."], 0);
     let component = project.join("target/plugins/our-people.wasm");
     let checked = broker(&project, &["plugin", "check", component.to_str().unwrap()], 0);
@@ -51,12 +58,46 @@ async fn the_template_conforms(lang: &str, unit_tests: &[&str]) {
 
 #[tokio::test]
 async fn the_template_of_a_driver_in_python_conforms() {
-    the_template_conforms("python", &["python3", "-m", "unittest"]).await;
+    let encoded = [
+        ("from jit_plugin import (", "from jit_plugin import encode\nfrom jit_plugin import ("),
+        (
+            "    headers = {\"authorization\": [\"Bearer \", http.credential(TOKEN)]}",
+            r#"    token = http.credential(TOKEN)
+    headers = {
+        "authorization": ["Bearer ", token],
+        "x-basic": encode.basic("user", token),
+        "x-written": encode.written(token, "base64url"),
+        "x-digest": ["{SHA512}", encode.digest(token, "sha512", notation="hex")],
+        "x-before": encode.salted_digest(token, "sha384", salt="before", salt_bytes=4, notation="base64"),
+        "x-after": encode.salted_digest(token, "sha1", salt="after", salt_bytes=64, notation="hex"),
+        "x-bcrypt": encode.bcrypt(token, cost=4, prefix="2y"),
+        "x-pbkdf2": encode.pbkdf2(token, "sha256", iterations=1),
+    }"#,
+        ),
+    ];
+    the_template_conforms("python", &["python3", "-m", "unittest"], "driver.py", &encoded).await;
 }
 
 #[tokio::test]
 async fn the_template_of_a_driver_in_javascript_conforms() {
-    the_template_conforms("js", &["node", "--test"]).await;
+    let encoded = [
+        ("import {\n", "import { encode } from './jit-plugin/index.js';\nimport {\n"),
+        (
+            "  const headers = { authorization: ['Bearer ', http.credential(TOKEN)] };",
+            r"  const token = http.credential(TOKEN);
+  const headers = {
+    authorization: ['Bearer ', token],
+    'x-basic': encode.basic('user', token),
+    'x-written': encode.written(token, 'base64url'),
+    'x-digest': ['{SHA512}', encode.digest(token, 'sha512', { notation: 'hex' })],
+    'x-before': encode.saltedDigest(token, 'sha384', { salt: 'before', saltBytes: 4, notation: 'base64' }),
+    'x-after': encode.saltedDigest(token, 'sha1', { salt: 'after', saltBytes: 64, notation: 'hex' }),
+    'x-bcrypt': encode.bcrypt(token, { cost: 4, prefix: '2y' }),
+    'x-pbkdf2': encode.pbkdf2(token, 'sha256', { iterations: 1 }),
+  };",
+        ),
+    ];
+    the_template_conforms("js", &["node", "--test"], "driver.js", &encoded).await;
 }
 
 /// An account of a real server, from the broker's API: it logs in, and after its lease neither it nor the session that

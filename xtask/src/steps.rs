@@ -1,10 +1,13 @@
-//! Shows what a long command is doing: a spinner for a person, plain lines for a log.
+//! Shows what a long command is doing: a spinner for a person, plain lines for a log, where one every ten seconds says
+//! that it goes on.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // this is what prints
 
-use std::{io::IsTerminal, time::Duration};
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use jit_plugin_build::Progress;
+use jit_plugin_build::{Heartbeat, Progress};
 
 /// The longest part of a line of somebody else's output that is shown beside the spinner.
 const MAX_DETAIL: usize = 90;
@@ -14,6 +17,8 @@ pub struct Steps {
     spinner: Option<ProgressBar>,
     /// Where plain lines go.
     on_standard_error: bool,
+    /// Among plain lines: one every few seconds, from the first step to the end. Several threads tell steps at once.
+    heart: Mutex<Option<Heartbeat>>,
 }
 
 impl Default for Steps {
@@ -28,20 +33,20 @@ impl Steps {
     pub fn new() -> Self {
         let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
         if in_ci || !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
-            return Self { spinner: None, on_standard_error: false };
+            return Self { spinner: None, on_standard_error: false, heart: Mutex::default() };
         }
         let spinner = ProgressBar::new_spinner();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
             spinner.set_style(style);
         }
         spinner.enable_steady_tick(Duration::from_millis(100));
-        Self { spinner: Some(spinner), on_standard_error: false }
+        Self { spinner: Some(spinner), on_standard_error: false, heart: Mutex::default() }
     }
 
     /// Plain lines on standard error: standard output is for something else.
     #[must_use]
     pub const fn on_standard_error() -> Self {
-        Self { spinner: None, on_standard_error: true }
+        Self { spinner: None, on_standard_error: true, heart: Mutex::new(None) }
     }
 
     fn line(&self, line: &str) {
@@ -60,8 +65,15 @@ impl Steps {
         }
     }
 
+    /// What the next of the lines says that come every few seconds.
+    fn goes_on(&self, with: &str) {
+        let mut heart = self.heart.lock().unwrap_or_else(PoisonError::into_inner);
+        heart.get_or_insert_with(|| Heartbeat::on_standard_error("at work")).detail(with);
+    }
+
     /// Takes the spinner away, before other output.
     pub fn finish(&self) {
+        drop(self.heart.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
         }
@@ -81,11 +93,17 @@ impl Progress for Steps {
                 spinner.println(format!("· {message}"));
                 spinner.set_message(message.to_owned());
             }
-            None => self.line(&format!("==> {message}")),
+            None => {
+                self.line(&format!("==> {message}"));
+                self.goes_on(message);
+            }
         }
     }
 
     fn detail(&self, line: &str) {
+        if self.spinner.is_none() {
+            self.goes_on(line);
+        }
         if let Some(spinner) = &self.spinner {
             let shown: String = line.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
             if !shown.trim().is_empty() {

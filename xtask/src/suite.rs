@@ -64,6 +64,8 @@ pub fn run(majors: &[u32], kinds: &[Kind], arguments: &[String], steps: &Steps) 
     let mut environment = servers.environment();
     environment.extend(ingredients.iter().flat_map(Ingredients::environment));
     let environment = environment_of(&binaries, &environment);
+    // From here on the tests speak.
+    steps.finish();
     let skipped: &[&str] = if left_out.is_some() { &SKIP_ACTIVE_DIRECTORY } else { &[] };
     if arguments.is_empty() {
         cargo_test(&["--workspace", "--no-fail-fast"], skipped, &environment)?;

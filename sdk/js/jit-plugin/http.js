@@ -5,8 +5,11 @@
 // within a JSON body:
 //
 //   http.send('POST', ['users'], { json: { name, password }, headers: { 'x-token': token } });
+//
+// HTTP Basic, other notations and hashes of secrets are in encode.js.
 
 import { pairs, table, text, texts, whole } from './checks.js';
+import { Encoded, Joined } from './encode.js';
 import { Failed, OutcomeUnknown, Retryable } from './errors.js';
 import { Secret } from './secret.js';
 
@@ -75,7 +78,7 @@ export class Http {
    * @param {string[]} path
    * @param {{
    *   query?: Record<string, string>,
-   *   headers?: Record<string, string | Secret | (string | Secret)[]>,
+   *   headers?: Record<string, string | Secret | Encoded | (string | Secret | Encoded)[]>,
    *   json?: unknown,
    *   form?: Record<string, string | Secret>,
    *   text?: string | Secret | (string | Secret)[],
@@ -169,16 +172,19 @@ const fields = (what, given) => Object.entries(given).map(([name, value]) => [na
 
 /** One text or secret, or a list of them, which are written one after the other. */
 function parts(what, value) {
-  const list = Array.isArray(value) ? value : [value];
-  return list.map((part, index) => (part instanceof Secret ? part : text(`${what}[${index}]`, part)));
+  const given = value instanceof Joined ? value.parts : value;
+  const list = Array.isArray(given) ? given : [given];
+  return list.map((part, index) =>
+    part instanceof Secret || part instanceof Encoded ? part : text(`${what}[${index}]`, part),
+  );
 }
 
 /** The value with an empty text in the place of each secret; which ones, and where, is added to the list. */
 function withoutSecrets(value, pointer, found, depth) {
   if (depth > MOST_DEPTH) throw new TypeError(`json is deeper than ${MOST_DEPTH}`);
-  if (value instanceof Secret) {
+  if (value instanceof Secret || value instanceof Encoded || value instanceof Joined) {
     if (pointer === '') throw new TypeError('json must not be a Secret as a whole: put it into an object');
-    found.push([pointer, value]);
+    found.push([pointer, parts(`json${pointer}`, value)]);
     return '';
   }
   if (Array.isArray(value)) {

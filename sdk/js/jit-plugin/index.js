@@ -25,6 +25,7 @@
 export { list, map, number, oneOf, optional, seconds, table, text, truth, whole } from './config.js';
 export { context, httpContext } from './context.js';
 export { httpDriver } from './driver.js';
+export * as encode from './encode.js';
 export {
   Conflict,
   Dependents,

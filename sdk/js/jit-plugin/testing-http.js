@@ -3,11 +3,15 @@
 // Like the host, it gives no secret to the plugin: what an answer withholds becomes a handle, and what a request placed
 // is blotted out of the answer.
 
+import { Encoded } from './encode.js';
 import { Failed } from './errors.js';
 import { Http, Response, Unsent } from './http.js';
 import { handleOf, Secret } from './secret.js';
 
-/** A secret of a test's, by its name. A request shows it as `<name>`. */
+/**
+ * A secret of a test's, by its name. A request shows it as `<name>`, an encoded one as `<sha256:name>` and the like,
+ * HTTP Basic as `Basic <user:name>`.
+ */
 export const secret = (name) => new Secret({ name });
 
 const owned = (name) => new Secret({ name }, true);
@@ -94,6 +98,11 @@ export class FakeHttp extends Http {
 /** The request as it would go out. The names of the secrets that it places are added to the list. */
 function seen(sending, placed) {
   const shown = (part) => {
+    if (part instanceof Encoded) {
+      const [name, { user, digest, notation }] = [nameOf(part.secret), part.settings];
+      placed.push(name);
+      return part.how === 'basic' ? `Basic <${user}:${name}>` : `<${digest ?? notation ?? part.how}:${name}>`;
+    }
     if (!(part instanceof Secret)) return part;
     placed.push(nameOf(part));
     return `<${nameOf(part)}>`;
@@ -115,12 +124,12 @@ function seen(sending, placed) {
   let body = '';
   if (sending.kind === 'json') {
     const json = JSON.parse(sending.json);
-    for (const [pointer, secret] of sending.secrets) put(json, pointer, shown(secret));
+    for (const [pointer, parts] of sending.secrets) put(json, pointer, joined(parts));
     headers['content-type'] = 'application/json';
     body = JSON.stringify(json);
   } else if (sending.kind === 'form') {
     headers['content-type'] = 'application/x-www-form-urlencoded';
-    const value = (part) => (part instanceof Secret ? shown(part) : escape(part));
+    const value = (part) => (typeof part === 'string' ? escape(part) : shown(part));
     body = sending.form.map(([name, parts]) => `${escape(name)}=${parts.map(value).join('')}`).join('&');
   } else if (sending.kind === 'text') {
     headers['content-type'] = 'text/plain';

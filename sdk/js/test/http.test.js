@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { Failed, key, OutcomeUnknown, Retryable } from '../jit-plugin/index.js';
+import { encode, Failed, key, OutcomeUnknown, Retryable } from '../jit-plugin/index.js';
 import { away, FakeHttp, lost, reply, secret } from '../jit-plugin/testing.js';
 
 const raises = (error) => () => {
@@ -83,6 +83,43 @@ test('what is kept runs out and gives way to what is valid for longer', () => {
   http.isFull = true;
   assert.throws(() => http.keep('token', first, 1), Failed);
   assert.throws(() => http.credential('third'), Failed);
+});
+
+test('the host writes basic and encodings, and the plugin sees none', () => {
+  const http = new FakeHttp((sent) => reply(200, { text: sent.body }), { admin: 'pw-of-admin', fresh: 'pw-of-new' });
+  const [admin, fresh] = [http.credential('admin'), http.credential('fresh')];
+  const hash = encode.saltedDigest(fresh, 'sha256', { salt: 'before', saltBytes: 4, notation: 'base64' });
+  const ldap = encode.joined('{SSHA}', encode.digest(fresh, 'sha1', { notation: 'hex' }));
+  const response = http.send('PUT', ['users', 'a'], {
+    headers: { authorization: encode.basic('root', admin) },
+    json: { hash, ldap, n: 1 },
+  });
+  assert.equal(http.sent[0].headers.authorization, 'Basic <root:pw-of-admin>');
+  const seen = { hash: '<sha256:pw-of-new>', ldap: '{SSHA}<sha1:pw-of-new>', n: 1 };
+  assert.deepEqual(JSON.parse(http.sent[0].body), seen);
+  assert.ok(!response.body.includes('pw-of-new'), response.body);
+  http.send('POST', ['a'], { form: { p: encode.bcrypt(fresh, { cost: 4 }) } });
+  assert.equal(http.sent[1].body, 'p=<bcrypt:pw-of-new>');
+  const parts = ['x ', encode.pbkdf2(fresh, 'sha512', { iterations: 1 }), encode.written(fresh, 'hex')];
+  http.send('POST', ['a'], { text: parts });
+  assert.equal(http.sent[2].body, 'x <sha512:pw-of-new><hex:pw-of-new>');
+});
+
+test('an encoding that there is not is refused where it is written', () => {
+  const fresh = secret('n');
+  for (const [wrong, told] of [
+    [() => encode.basic('a:b', fresh), /no colon/],
+    [() => encode.basic('a', 'text'), /what is encoded is a Secret/],
+    [() => encode.digest(fresh, 'md5', { notation: 'hex' }), /digest is "md5": it is one of sha1/],
+    [() => encode.written(fresh, 'base32'), /notation is "base32"/],
+    [() => encode.saltedDigest(fresh, 'sha1', { salt: 'before', saltBytes: 3, notation: 'hex' }), /4 to 64/],
+    [() => encode.bcrypt(fresh, { cost: 13 }), /4 to 12/],
+    [() => encode.pbkdf2(fresh, 'sha1', { iterations: 1 }), /digest is "sha1"/],
+    [() => encode.joined('a', 7), /parts\[1\]/],
+    [() => `${encode.bcrypt(fresh, { cost: 4 })}`, /has no text/],
+  ]) {
+    assert.throws(wrong, told);
+  }
 });
 
 test('keys are those of the other SDKs', () => {

@@ -28,7 +28,7 @@ as `Request.time`; what else it must know is in its configuration, in `Request.f
 `Request.usage`. A driver has the time as `Account.now`, and its requests (`jit_plugin.http`) are made by the host.
 """
 
-from . import log
+from . import encode, log
 from .config import Problem, Seconds
 from .context import Context, HttpContext, register_context
 from .driver import (
@@ -93,6 +93,7 @@ __all__ = [
     "Secret",
     "Target",
     "Uncounted",
+    "encode",
     "invalid_config",
     "log",
     "register_context",

@@ -5,6 +5,8 @@ secrets out of answers. A `Secret` may stand wherever a text may stand in a head
 within a JSON body::
 
     http.send("POST", ["users"], json={"name": name, "password": password}, headers={"x-token": token})
+
+HTTP Basic, other notations and hashes of secrets are in `jit_plugin.encode`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, Iterable, Mapping
 
 from .checks import pairs, texts, truth, whole
 from .checks import text as _text
+from .encode import Encoded, Joined
 from .errors import Failed, OutcomeUnknown, Retryable
 from .secret import Secret
 
@@ -36,8 +39,8 @@ class Sending:
     """`none`, `json`, `form` or `text`."""
     json: str
     """Of `json`: the text."""
-    secrets: list[tuple[str, Secret]]
-    """Of `json`: where in it secrets stand."""
+    secrets: list[tuple[str, list[Any]]]
+    """Of `json`: where in it secrets stand, and the parts that stand there."""
     form: list[tuple[str, list[Any]]]
     parts: list[Any]
     """Of `text`."""
@@ -164,7 +167,7 @@ def _checked(method, path, query, headers, json, form, text, withhold, changes) 
     bodies = [name for name, is_given in given.items() if is_given]
     if len(bodies) > 1:
         raise TypeError(f"a request has one body, not {' and '.join(bodies)}")
-    secrets: list[tuple[str, Secret]] = []
+    secrets: list[tuple[str, list[Any]]] = []
     body = "" if json is _NOTHING else _json.dumps(_without_secrets(json, "", secrets, 0), allow_nan=False)
     return Sending(
         method=method,
@@ -189,20 +192,25 @@ def _fields(what: str, fields: Mapping[str, Any]) -> list[tuple[str, list[Any]]]
 
 def _parts(what: str, value: Any) -> list[Any]:
     """One text or secret, or a list of them, which are written one after the other."""
-    parts = [value] if isinstance(value, (str, Secret)) else value
+    parts = [value] if isinstance(value, (str, Secret, Encoded)) else value
+    if isinstance(parts, Joined):
+        parts = parts.parts
     if not isinstance(parts, (list, tuple)):
         raise TypeError(f"{what} must be a str, a Secret or a list of them, not {type(value).__name__}")
-    return [part if isinstance(part, Secret) else _text(f"{what}[{index}]", part) for index, part in enumerate(parts)]
+    return [
+        part if isinstance(part, (Secret, Encoded)) else _text(f"{what}[{index}]", part)
+        for index, part in enumerate(parts)
+    ]
 
 
-def _without_secrets(value: Any, pointer: str, found: list[tuple[str, Secret]], depth: int) -> Any:
+def _without_secrets(value: Any, pointer: str, found: list[tuple[str, list[Any]]], depth: int) -> Any:
     """The value with an empty text in the place of each secret; which ones, and where, is added to the list."""
     if depth > _MOST_DEPTH:
         raise ValueError(f"json is deeper than {_MOST_DEPTH}")
-    if isinstance(value, Secret):
+    if isinstance(value, (Secret, Encoded, Joined)):
         if pointer == "":
             raise TypeError("json must not be a Secret as a whole: put it into a table, or send it as text")
-        found.append((pointer, value))
+        found.append((pointer, _parts(f"json{pointer}", value)))
         return ""
     if isinstance(value, Mapping):
         return {

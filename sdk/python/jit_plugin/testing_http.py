@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
 from urllib.parse import quote
 
+from .encode import Encoded
 from .errors import Failed
 from .http import Http, Response, Sending, Unsent
 from .secret import Secret
@@ -27,7 +28,8 @@ class Named:
 
 @dataclass(frozen=True)
 class Sent:
-    """A request as the server saw it. A placed secret is shown as `<name>`."""
+    """A request as the server saw it. A placed secret is shown as `<name>`, an encoded one as `<sha256:name>` and the
+    like, HTTP Basic as `Basic <user:name>`."""
 
     method: str
     path: list[str]
@@ -142,7 +144,13 @@ def _owned(name: str) -> Secret:
 def _seen(sending: Sending, placed: list[str]) -> Sent:
     """The request as it would go out. The names of the secrets that it places are added to the list."""
 
-    def shown(part: str | Secret) -> str:
+    def shown(part: str | Secret | Encoded) -> str:
+        if isinstance(part, Encoded):
+            name, given = part.secret._handle.name, part.settings
+            placed.append(name)
+            if part.how == "basic":
+                return f"Basic <{given['user']}:{name}>"
+            return f"<{given.get('digest', given.get('notation', part.how))}:{name}>"
         if not isinstance(part, Secret):
             return part
         placed.append(part._handle.name)
@@ -162,14 +170,14 @@ def _seen(sending: Sending, placed: list[str]) -> Sent:
     body = ""
     if sending.kind == "json":
         made = json.loads(sending.json)
-        for pointer, secret in sending.secrets:
-            made = _replaced(made, pointer, shown(secret))
+        for pointer, parts in sending.secrets:
+            made = _replaced(made, pointer, joined(parts))
         headers["content-type"], body = "application/json", json.dumps(made)
     elif sending.kind == "form":
         headers["content-type"] = "application/x-www-form-urlencoded"
         fields = []
         for name, parts in sending.form:
-            value = "".join(shown(part) if isinstance(part, Secret) else quote(part, "") for part in parts)
+            value = "".join(quote(part, "") if isinstance(part, str) else shown(part) for part in parts)
             fields.append(f"{quote(name, '')}={value}")
         body = "&".join(fields)
     elif sending.kind == "text":

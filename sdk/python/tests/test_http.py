@@ -1,6 +1,6 @@
 import unittest
 
-from jit_plugin import Failed, OutcomeUnknown, Retryable
+from jit_plugin import Failed, OutcomeUnknown, Retryable, encode
 from jit_plugin.http import key
 from jit_plugin.testing import FakeHttp, Reply, away, lost, secret
 
@@ -78,6 +78,44 @@ class HttpTest(unittest.TestCase):
             deep = [deep]
         with self.assertRaises(ValueError):
             FakeHttp(Reply()).send("POST", ["a"], json=deep)
+
+    def test_the_host_writes_basic_and_encodings_and_the_plugin_sees_none(self):
+        http = FakeHttp(lambda sent: Reply(200, text=sent.body), secrets={"admin": "pw-of-admin", "new": "pw-of-new"})
+        admin, new = http.credential("admin"), http.credential("new")
+        hashed = encode.salted_digest(new, "sha256", salt="before", salt_bytes=4, notation="base64")
+        response = http.send(
+            "PUT",
+            ["users", "a"],
+            headers={"authorization": encode.basic("root", admin)},
+            json={"hash": hashed, "ldap": encode.joined("{SSHA}", encode.digest(new, "sha1", notation="hex")), "n": 1},
+        )
+        self.assertEqual(http.sent[0].headers["authorization"], "Basic <root:pw-of-admin>")
+        self.assertEqual(
+            http.sent[0].json(), {"hash": "<sha256:pw-of-new>", "ldap": "{SSHA}<sha1:pw-of-new>", "n": 1}
+        )
+        self.assertNotIn("pw-of-new", response.body)
+        http.send("POST", ["a"], form={"p": encode.bcrypt(new, cost=4)})
+        self.assertEqual(http.sent[1].body, "p=<bcrypt:pw-of-new>")
+        http.send("POST", ["a"], text=["x ", encode.pbkdf2(new, "sha512", iterations=1), encode.written(new, "hex")])
+        self.assertEqual(http.sent[2].body, "x <sha512:pw-of-new><hex:pw-of-new>")
+
+    def test_an_encoding_that_there_is_not_is_refused_where_it_is_written(self):
+        new = FakeHttp(Reply(), secrets={"new": "n"}).credential("new")
+        for wrong, told in (
+            (lambda: encode.basic("a:b", new), "no colon"),
+            (lambda: encode.basic("a", "text"), "secret must be a Secret, not str"),
+            (lambda: encode.digest(new, "md5", notation="hex"), "digest is 'md5': it is one of sha1"),
+            (lambda: encode.written(new, "base32"), "notation is 'base32'"),
+            (lambda: encode.salted_digest(new, "sha1", salt="before", salt_bytes=3, notation="hex"), "4 to 64"),
+            (lambda: encode.bcrypt(new, cost=13), "4 to 12"),
+            (lambda: encode.pbkdf2(new, "sha1", iterations=1), "digest is 'sha1'"),
+            (lambda: encode.joined("a", 7), "parts[1] must be a str, not int"),
+        ):
+            with self.assertRaises((TypeError, ValueError)) as raised:
+                wrong()
+            self.assertIn(told, str(raised.exception))
+        with self.assertRaises(TypeError):
+            str(encode.bcrypt(new, cost=4))
 
     def test_what_is_kept_runs_out_and_gives_way_to_what_is_valid_for_longer(self):
         http = FakeHttp(Reply(), secrets={"first": "first", "second": "second"})

@@ -8,6 +8,7 @@ use jit_api::admin::PluginRow;
 
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
+use super::progress::Building;
 use super::{Format, Stop, block_on, conformance, plugin_check, plugin_new, signing};
 
 #[derive(clap::Subcommand)]
@@ -58,7 +59,7 @@ pub(super) fn run(command: PluginCommand) -> Result<(), Stop> {
         PluginCommand::Signing(command) => signing::run(command),
         PluginCommand::Build { folder, out } => {
             let options = BuildOptions { out_dir: out, ..BuildOptions::default() };
-            let built = build_plugin(&folder, &options, &|line: &str| eprintln!("{line}"))?;
+            let built = build_plugin(&folder, &options, &Building::default())?;
             println!("{}: {} KiB, sha256 {}", built.wasm_path.display(), built.size.div_ceil(1024), built.sha256);
             Ok(())
         }

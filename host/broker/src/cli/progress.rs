@@ -1,11 +1,13 @@
 //! What a person sees while a command works: one line on a terminal, which is gone when the work is done. It is shown
-//! from the second second on. In a pipe nothing is shown, and nothing where the output is for programs.
+//! from the second second on. Where standard error is no terminal, as in CI, a plain line is written every ten seconds.
+//! Nothing is shown where the output is for programs.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jit_plugin_build::{Heartbeat, Progress};
 use jit_runtime::CompileWatch;
 use parking_lot::Mutex;
 
@@ -13,6 +15,8 @@ use super::Format;
 
 /// What takes less than this is not worth a line.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
+/// The longest part of a line of a compiler's that is shown, in characters.
+const MOST_DETAIL: usize = 90;
 /// How often a line moves that has nothing to count.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -25,8 +29,16 @@ fn watched(format: Format) -> bool {
 #[derive(Debug)]
 pub(super) struct Line {
     bar: Option<ProgressBar>,
+    /// In a log, what it is about.
+    heart: Option<Heartbeat>,
+    what: &'static str,
     unit: &'static str,
     begun: Instant,
+}
+
+/// A plain line every few seconds, where somebody may read a log.
+fn heart(what: &str, format: Format) -> Option<Heartbeat> {
+    (format == Format::Table && !std::io::stderr().is_terminal()).then(|| Heartbeat::on_standard_error(what))
 }
 
 impl Line {
@@ -37,11 +49,15 @@ impl Line {
             style(&bar, &format!("{{spinner}} {{prefix}} {{human_pos}} {unit} {{msg}}"));
             bar
         });
-        Self { bar, unit, begun: Instant::now() }
+        Self { bar, heart: heart("at work", format), what, unit, begun: Instant::now() }
     }
 
     /// So much is done, `of` so much where that is known. `message` says more about it.
     pub(super) fn show(&self, done: u64, of: Option<u64>, message: &str) {
+        if let Some(heart) = &self.heart {
+            let of = of.map_or_else(String::new, |of| format!(" of {of}"));
+            heart.detail(&format!("{} {done}{of} {} {message}", self.what, self.unit));
+        }
         let Some(bar) = &self.bar else { return };
         if let Some(of) = of.filter(|of| bar.length() != Some(*of)) {
             bar.set_length(of);
@@ -72,6 +88,7 @@ pub(super) async fn waiting<T>(what: &str, format: Format, work: impl Future<Out
         () = tokio::time::sleep(WORTH_A_LINE) => {}
     }
     let bar = watched(format).then(|| spinner(what.to_owned()));
+    let _heart = heart(what, format);
     let done = work.await;
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -99,27 +116,71 @@ fn style(bar: &ProgressBar, template: &str) {
 pub(super) struct Compilations {
     format: Format,
     line: Mutex<Option<ProgressBar>>,
+    heart: Mutex<Option<Heartbeat>>,
 }
 
 impl Compilations {
     /// For output in that format: a person sees a line, a program sees nothing.
     pub(super) fn new(format: Format) -> std::sync::Arc<Self> {
-        std::sync::Arc::new(Self { format, line: Mutex::new(None) })
+        std::sync::Arc::new(Self { format, line: Mutex::default(), heart: Mutex::default() })
     }
 }
 
 impl CompileWatch for Compilations {
     fn is_slow(&self, component: &Path) {
-        if !watched(self.format) {
-            return;
-        }
         let name = component.file_name().unwrap_or(component.as_os_str()).to_string_lossy();
-        *self.line.lock() = Some(spinner(format!("compiling {name}: the first time; it is kept for the next")));
+        *self.heart.lock() = heart(&format!("compiling {name}"), self.format);
+        if watched(self.format) {
+            *self.line.lock() = Some(spinner(format!("compiling {name}: the first time; it is kept for the next")));
+        }
     }
 
     fn compiled(&self, _component: &Path, _took: Duration) {
+        drop(self.heart.lock().take());
         if let Some(bar) = self.line.lock().take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// The steps of a build, each a line that stays, and what shows that the current one goes on.
+#[derive(Debug, Default)]
+pub(super) struct Building {
+    line: Mutex<Option<ProgressBar>>,
+    heart: Mutex<Option<Heartbeat>>,
+}
+
+impl Building {
+    fn end_of_step(&self) {
+        drop(self.heart.lock().take());
+        if let Some(bar) = self.line.lock().take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Building {
+    fn step(&self, message: &str) {
+        self.end_of_step();
+        eprintln!("{message}");
+        *self.heart.lock() = heart(message, Format::Table);
+        if watched(Format::Table) {
+            *self.line.lock() = Some(spinner(String::new()));
+        }
+    }
+
+    fn detail(&self, line: &str) {
+        if let Some(heart) = &*self.heart.lock() {
+            heart.detail(line);
+        }
+        if let Some(bar) = &*self.line.lock() {
+            bar.set_message(line.chars().filter(|c| !c.is_control()).take(MOST_DETAIL).collect::<String>());
+        }
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        self.end_of_step();
     }
 }

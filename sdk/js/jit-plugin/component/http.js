@@ -1,15 +1,41 @@
 // The host's HTTP connection and session.
 
+import { Encoded } from '../encode.js';
 import { Failed } from '../errors.js';
 import { Http, Response, Unsent } from '../http.js';
 import { handleOf, Secret } from '../secret.js';
 
-const part = (given) => (given instanceof Secret ? { tag: 'secret', val: handleOf(given) } : { tag: 'text', val: given });
+const PREFIXES = { '2a': 'two-a', '2b': 'two-b', '2y': 'two-y' };
+
+function encoding({ how, settings }) {
+  const { digest, notation, salt, saltBytes, cost, prefix, iterations } = settings;
+  switch (how) {
+    case 'written':
+      return { tag: 'written', val: notation };
+    case 'digest':
+      return { tag: 'digest', val: [digest, notation] };
+    case 'salted-digest':
+      return { tag: 'salted-digest', val: { digest, saltPlace: salt, saltBytes, notation } };
+    case 'bcrypt':
+      return { tag: 'bcrypt', val: { prefix: PREFIXES[prefix], cost } };
+    default:
+      return { tag: 'pbkdf2', val: { digest, iterations } };
+  }
+}
+
+function part(given) {
+  if (given instanceof Secret) return { tag: 'secret', val: handleOf(given) };
+  if (!(given instanceof Encoded)) return { tag: 'text', val: given };
+  const handle = handleOf(given.secret);
+  if (given.how === 'basic') return { tag: 'basic', val: [given.settings.user, handle] };
+  return { tag: 'encoded', val: [handle, encoding(given)] };
+}
+
 const fields = (fields) => fields.map(([name, parts]) => ({ name, value: parts.map(part) }));
 
 function body({ kind, json, secrets, form, parts }) {
   if (kind === 'json') {
-    return { tag: 'json', val: { text: json, secrets: fields(secrets.map(([pointer, secret]) => [pointer, [secret]])) } };
+    return { tag: 'json', val: { text: json, secrets: fields(secrets) } };
   }
   if (kind === 'form') return { tag: 'form', val: fields(form) };
   if (kind === 'text') return { tag: 'text', val: parts.map(part) };

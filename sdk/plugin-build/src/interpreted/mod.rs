@@ -39,6 +39,12 @@ trait Tool: Sized {
     /// What of it, beside the sources, decides what comes out.
     fn inputs() -> Vec<&'static str>;
 
+    /// Looks for mistakes that show at once: a build takes half a minute or more.
+    fn look_over(project: &Project, sources: &Sources, progress: &dyn Progress) -> Result<(), Error> {
+        let _ = (project, sources, progress);
+        Ok(())
+    }
+
     /// The module that has the contract's exports.
     fn entry(project: &Project) -> String;
 
@@ -114,6 +120,7 @@ fn component<T: Tool>(project: &Project, progress: &dyn Progress) -> Result<Vec<
         progress.step(&format!("{}: nothing changed since it was built", project.name));
         return Ok(component);
     }
+    T::look_over(project, &sources, progress)?;
     let tool = T::prepare(&cache, progress)?;
     let scratch = tempfile::Builder::new()
         .prefix("jit-plugin-build-")

@@ -1,13 +1,14 @@
 //! Python: componentize-py of PyPI, pinned by digest, beside nothing of this machine but its interpreter.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::{
     COMPONENT_DEADLINE, INSTALL_DEADLINE, Tool, Work,
     program::{Wanted, isolated},
-    sources::ENTRY,
+    sources::{ENTRY, Sources},
     write,
 };
 use crate::{Error, Progress, cache, process::Run, project::Project};
@@ -22,6 +23,40 @@ const PYTHON: Wanted = Wanted {
 
 /// The tool's own command, without a script whose first line would name a folder that is renamed later.
 const START: &str = "import sys; from componentize_py import script; sys.exit(script())";
+
+/// Parses each file, and says where one cannot be parsed; at last, whether it knows all the syntax that the component's
+/// Python knows. It runs nothing of the files.
+const LOOK: &str = "\
+import sys
+for name in sys.argv[1:]:
+    try:
+        with open(name, 'rb') as file:
+            compile(file.read(), name, 'exec', dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        line, column = getattr(error, 'lineno', None) or 1, getattr(error, 'offset', None) or 1
+        print(f'{name}:{line}:{column}: {getattr(error, \"msg\", None) or error}')
+print('newest' if sys.version_info >= (3, 14) else 'older')
+";
+
+/// How long that may take.
+const LOOK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What it printed.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    /// `rule.py:3:14: '(' was never closed`.
+    mistakes: Vec<String>,
+    /// Whether this machine's Python knows what the component's does.
+    newest: bool,
+}
+
+impl Look {
+    fn read(said: &str) -> Self {
+        let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
+        let newest = lines.pop().is_some_and(|last| last == "newest");
+        Self { mistakes: lines, newest }
+    }
+}
 
 /// The folder into which pip installed it.
 pub(super) struct ComponentizePy(PathBuf);
@@ -55,6 +90,29 @@ impl Tool for ComponentizePy {
             }
         })
         .map(Self)
+    }
+
+    /// By this machine's Python. An older one than the component's may not know new syntax: what it finds is said, and
+    /// the build goes on.
+    fn look_over(project: &Project, sources: &Sources, progress: &dyn Progress) -> Result<(), Error> {
+        PYTHON.find()?;
+        let names: Vec<&str> = sources.files().map(|(name, _)| name).filter(|name| name.ends_with(".py")).collect();
+        let mut python = isolated(PYTHON.program, &project.folder);
+        python.current_dir(&project.folder).args(["-I", "-c", LOOK]).args(names);
+        let Ok(said) = Run::new("looking for syntax errors", LOOK_DEADLINE).output(&mut python) else {
+            return Ok(());
+        };
+        match Look::read(&said.stdout) {
+            Look { mistakes, .. } if mistakes.is_empty() => Ok(()),
+            Look { mistakes, newest: true } => {
+                Err(Error::Package { package: project.name.clone(), reason: mistakes.join("\n  ") })
+            }
+            Look { mistakes, .. } => {
+                let it = "is a syntax error for this machine's Python, and likely for the newer one of the component";
+                mistakes.iter().for_each(|mistake| progress.step(&format!("{mistake}: {it}")));
+                Ok(())
+            }
+        }
     }
 
     fn inputs() -> Vec<&'static str> {
@@ -122,6 +180,21 @@ mod tests {
         let lines = REQUIREMENTS.lines().filter(|line| !line.starts_with(['#', ' ']));
         assert!(lines.clone().count() > 0 && lines.into_iter().all(|line| line.contains("==")));
         assert!(REQUIREMENTS.matches("--hash=sha256:").count() >= 2);
+    }
+
+    #[test]
+    fn a_syntax_error_is_found_at_its_place_before_anything_is_built() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("rule.py"), "def decide(request):\n    return (1\n").unwrap();
+        std::fs::write(folder.path().join("other.py"), "x = 1\n").unwrap();
+        let mut python = isolated(PYTHON.program, folder.path());
+        python.current_dir(folder.path()).args(["-I", "-c", LOOK, "other.py", "rule.py"]);
+        let said = Run::new("looking", LOOK_DEADLINE).output(&mut python).unwrap().stdout;
+        let look = Look::read(&said);
+        assert_eq!(look.mistakes.len(), 1, "{said}");
+        assert!(look.mistakes[0].starts_with("rule.py:2:12: ") && look.mistakes[0].contains("never closed"), "{said}");
+        assert_eq!(Look::read("newest\n"), Look { mistakes: Vec::new(), newest: true });
+        assert_eq!(Look::read(""), Look { mistakes: Vec::new(), newest: false });
     }
 
     #[test]

@@ -6,8 +6,10 @@ from typing import Any
 
 from componentize_py_types import Err
 from wit_world.imports import http as wit
+from wit_world.imports import secrets as encodings
 from wit_world.imports import session
 
+from ..encode import Encoded
 from ..errors import Failed
 from ..http import Http, Response, Sending, Unsent
 from ..secret import Secret
@@ -15,8 +17,34 @@ from ..secret import Secret
 _UNSENT = {wit.HttpError_Unavailable: "unavailable", wit.HttpError_Unknown: "unknown", wit.HttpError_Denied: "denied"}
 
 
-def _part(part: str | Secret) -> wit.Part:
-    return wit.Part_Secret(part._handle) if isinstance(part, Secret) else wit.Part_Text(part)
+_PREFIXES = {"2a": "TWO_A", "2b": "TWO_B", "2y": "TWO_Y"}
+
+
+def _encoding(part: Encoded) -> encodings.Encoding:
+    how, given = part.how, part.settings
+    notation = encodings.Notation[given["notation"].upper()] if "notation" in given else None
+    digest = encodings.Digest[given["digest"].upper()] if "digest" in given else None
+    if how == "written":
+        return encodings.Encoding_Written(notation)
+    if how == "digest":
+        return encodings.Encoding_Digest((digest, notation))
+    if how == "salted-digest":
+        place = encodings.SaltPlace[given["salt"].upper()]
+        return encodings.Encoding_SaltedDigest(encodings.SaltedDigest(digest, place, given["salt_bytes"], notation))
+    if how == "bcrypt":
+        prefix = encodings.BcryptPrefix[_PREFIXES[given["prefix"]]]
+        return encodings.Encoding_Bcrypt(encodings.Bcrypt(prefix, given["cost"]))
+    return encodings.Encoding_Pbkdf2(encodings.Pbkdf2(digest, given["iterations"]))
+
+
+def _part(part: str | Secret | Encoded) -> wit.Part:
+    if isinstance(part, Secret):
+        return wit.Part_Secret(part._handle)
+    if isinstance(part, Encoded):
+        if part.how == "basic":
+            return wit.Part_Basic((part.settings["user"], part.secret._handle))
+        return wit.Part_Encoded((part.secret._handle, _encoding(part)))
+    return wit.Part_Text(part)
 
 
 def _fields(fields: list[tuple[str, list[Any]]]) -> list[wit.Field]:
@@ -25,7 +53,7 @@ def _fields(fields: list[tuple[str, list[Any]]]) -> list[wit.Field]:
 
 def _body(sending: Sending) -> wit.Body:
     if sending.kind == "json":
-        return wit.Body_Json(wit.JsonBody(sending.json, _fields([(at, [secret]) for at, secret in sending.secrets])))
+        return wit.Body_Json(wit.JsonBody(sending.json, _fields(sending.secrets)))
     if sending.kind == "form":
         return wit.Body_Form(_fields(sending.form))
     if sending.kind == "text":
