@@ -68,6 +68,7 @@ impl Drop for Heartbeat {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
