@@ -142,6 +142,7 @@ async fn a_removal_task_that_panics_is_seen_and_the_account_is_removed_neverthel
     let (task_label, panicked) = ("task=\"removal\"", "result=\"panicked\"");
     let count = async |name, labels: &[&str]| client.metric(name, labels).await.unwrap();
     assert!((count("jit_task_runs_total", &[task_label, panicked]).await - 1.0).abs() < 0.5);
+    assert!((count("jit_task_side_panics_total", &[task_label]).await - 1.0).abs() < 0.5);
     // The removal that panicked counts as one that failed.
     assert!((count("jit_revoke_failed_total", &["target=\"inventory_db\""]).await - 1.0).abs() < 0.5);
     let (_, after) = status(&world);
