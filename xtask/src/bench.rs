@@ -35,6 +35,9 @@ pub struct BenchArgs {
     /// Shorter rounds, and fewer: to see that it works.
     #[arg(long)]
     quick: bool,
+    /// Only the cost of a decision, for each policy.
+    #[arg(long)]
+    policies: bool,
     /// Only these of the four side by side: ceiling, broker, openbao, noop.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -65,6 +68,7 @@ pub struct BenchArgs {
 pub const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench --quick
+  cargo xtask bench --policies
   cargo xtask bench --only broker,noop --clients 16 --seconds 30 --accounts 5000     # to profile
   cargo xtask bench --json bench.json --report docs/measurements.md
 
@@ -114,6 +118,9 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
     command.arg("--connections").arg(args.connections.to_string());
     if args.quick {
         command.arg("--quick");
+    }
+    if args.policies {
+        command.arg("--policies");
     }
     for system in &args.only {
         command.arg("--only").arg(system);

@@ -1,8 +1,8 @@
 //! The figures that were asked for, and what was reached.
 
+use crate::decisions::{Evaluation, FLOOR, RULES};
 use crate::load::Measured;
 use crate::report::{Report, System, grouped};
-use crate::single::RULES;
 
 /// A replay of fewer decisions is mostly its start.
 const ENOUGH: u64 = 10_000;
@@ -17,6 +17,10 @@ pub(crate) struct Goal {
     pub(crate) got: Option<(String, bool)>,
     /// What the database alone reaches, without any broker in front of it.
     pub(crate) limit: Option<String>,
+}
+
+fn seconds(ms: f64, most: f64) -> (String, bool) {
+    (format!("{:.2} s", ms / 1e3), ms / 1e3 <= most)
 }
 
 impl Report {
@@ -43,13 +47,19 @@ impl Report {
                     (format!("{ms:.2} ms"), ms <= 1.0)
                 }),
             ),
+            self.to_floor("decision on a fresh copy, to the floor: allow-list of 20 rules", RULES, "≤ 1.5 ×", 1.5),
+            self.to_floor("the same: Cedar", "policy-cedar", "≤ 10 ×", 10.0),
+            self.to_floor("the same: JavaScript", "policy-javascript", "≤ 20 ×", 20.0),
+            self.to_floor("the same: Python", "policy-python", "≤ 100 ×", 100.0),
             goal(
-                "p50 of one policy evaluation with its fresh instance",
-                "≤ 50 µs",
-                self.evaluations
-                    .iter()
-                    .find(|of| of.policy == RULES)
-                    .map(|of| (format!("{:.1} µs", of.p50_us), of.p50_us <= 50.0)),
+                "first load of a Python policy",
+                "≤ 10 s",
+                self.policy("policy-python").map(|of| seconds(of.first_load_ms, 10.0)),
+            ),
+            goal(
+                "the same with another configuration, to its first answer",
+                "≤ 0.5 s",
+                self.policy("policy-python").map(|of| seconds(of.other_config_ms, 0.5)),
             ),
             goal(
                 "p50 of a remembered decision, the slowest of all policies",
@@ -100,6 +110,15 @@ impl Report {
                 }),
             ),
         ]
+    }
+
+    fn policy(&self, name: &str) -> Option<&Evaluation> {
+        self.evaluations.iter().find(|of| of.policy == name)
+    }
+
+    fn to_floor(&self, what: &'static str, policy: &str, wanted: &'static str, most: f64) -> Goal {
+        let ratio = self.policy(FLOOR).zip(self.policy(policy)).map(|(floor, of)| of.p50_us / floor.p50_us);
+        Goal { what, wanted, got: ratio.map(|ratio| (format!("{ratio:.1} ×"), ratio <= most)), limit: None }
     }
 
     fn to_database(&self) -> Goal {

@@ -8,6 +8,7 @@
 mod agent;
 mod broker;
 mod ceiling;
+mod decisions;
 mod goals;
 mod load;
 mod machine;
@@ -60,6 +61,9 @@ struct Args {
     /// OpenBao's binary; without it, there is nothing to compare with.
     #[arg(long)]
     openbao: Option<PathBuf>,
+    /// Only the cost of a decision, for each policy: no server is needed.
+    #[arg(long)]
+    policies: bool,
     /// Fewer and shorter rounds.
     #[arg(long)]
     quick: bool,
@@ -140,6 +144,13 @@ async fn run(args: Args) -> Result<()> {
     if let Some(accounts) = args.accounts {
         extent.accounts = accounts.into();
     }
+    if args.policies {
+        let folders: Vec<&Path> = std::iter::once(args.plugins.as_path()).chain(args.languages.as_deref()).collect();
+        let mut text = String::new();
+        decisions::table(&mut text, &decisions::evaluations(&folders, extent.evaluations)?);
+        println!("{text}");
+        return Ok(());
+    }
     // reqwest needs one, for tokens and set-up.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -176,7 +187,7 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
 
     steps.step("the cost of a decision, for each policy");
     let folders: Vec<&Path> = std::iter::once(args.plugins.as_path()).chain(args.languages.as_deref()).collect();
-    let evaluations = single::evaluations(&folders, extent.evaluations)?;
+    let evaluations = decisions::evaluations(&folders, extent.evaluations)?;
 
     steps.step("memory and start");
     let (memory, starts_ms) = single::memory_and_starts(&setting, extent.starts).await?;

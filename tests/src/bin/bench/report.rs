@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use crate::Args;
 use crate::agent::{AgentFigures, CLIENTS, Herd};
 use crate::broker::Replayed;
+use crate::decisions::{self, Evaluation};
 use crate::load::Measured;
 use crate::machine::{Machine, Party};
-use crate::single::{Evaluation, FLOOR, LEASES, Memory, PLUGINS};
+use crate::single::{LEASES, Memory, PLUGINS};
 
 /// What is measured side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -261,22 +262,7 @@ impl Report {
     }
 
     fn policies_table(&self, text: &mut String) {
-        text.push_str(
-            "## The cost of a decision, for each policy\n\nOne evaluation with its fresh instance, one at a time. \
-             The last column: one that agrees with an earlier one in all that the policy reads.\n\n\
-             | policy | p50 | p99 | p50, to the floor | remembered, p50 |\n|---|---|---|---|---|\n",
-        );
-        let floor = self.evaluations.iter().find(|of| of.policy == FLOOR).map_or(f64::NAN, |of| of.p50_us);
-        for evaluation in &self.evaluations {
-            let Evaluation { policy, config, p50_us, p99_us, remembered_us } = evaluation;
-            let remembered = remembered_us.map_or_else(|| "reads the time".to_owned(), |us| format!("{us:.1} µs"));
-            let ratio = p50_us / floor;
-            let _ = writeln!(
-                text,
-                "| {policy} ({config}) | {p50_us:.1} µs | {p99_us:.1} µs | {ratio:.1} × | {remembered} |"
-            );
-        }
-        text.push('\n');
+        decisions::table(text, &self.evaluations);
         if let Some(mean) = self.policy_seconds {
             let _ = writeln!(
                 text,
