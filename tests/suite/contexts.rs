@@ -300,7 +300,7 @@ async fn a_provider_that_misbehaves_denies_by_name_and_harms_nobody() {
         "[plugins.hostile]\npath = \"{plugins}/context-hostile.wasm\"\n[plugins.noop]\npath = \"{plugins}/driver-noop.wasm\""
     );
     let modes = super::hostile::variants(HOSTILE, "pub enum Mode {");
-    let at_load = |mode: &str| mode.ends_with("-validate");
+    let at_load = |mode: &str| mode.ends_with("-validate") || mode.ends_with("-prepare");
     for mode in modes.iter().filter(|mode| !at_load(mode)) {
         let _ = writeln!(
             more,

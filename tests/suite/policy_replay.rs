@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::Output;
 
+use jit_tests::world::eventually;
 use jit_tests::{Client, Settings, World, surroundings};
 use serde_json::{Value, json};
 
@@ -98,7 +99,7 @@ fn decisions(world: &World) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn answers_and_records_are_the_same_without_memory() {
+async fn answers_and_records_are_the_same_without_memory_and_from_snapshots() {
     let scripted = SCRIPTED.replace("[[rules]]", "[[policies.scripted.config.rules]]");
     let more = format!(
         "{}[policies.scripted]\nplugin = \"scripted\"\n{}",
@@ -120,6 +121,22 @@ async fn answers_and_records_are_the_same_without_memory() {
     assert_eq!(all.len(), 2 * remembering.len());
     assert_eq!(&all[remembering.len()..], &remembering[..]);
     assert_eq!(counted(&world).await.unwrap_or_default(), 0.0);
+
+    world.process().stop().unwrap();
+    world.start(&[("JIT_NO_MEMORY", "true"), ("JIT_SNAPSHOTS", "background")]).await;
+    let copied = async |policy: &str| {
+        let labels = [format!("policy=\"{policy}\"")];
+        let labels = labels.each_ref().map(String::as_str);
+        world.client().metric("jit_policy_copied_total", &labels).await.unwrap_or_default() > 0.5
+    };
+    eventually("both policies decide on copies", async || {
+        eight_decisions_of(&world, true).await;
+        copied("allow").await && copied("scripted").await
+    })
+    .await;
+    let before = decisions(&world).len();
+    eight_decisions_of(&world, true).await;
+    assert_eq!(&decisions(&world)[before..], &remembering[..]);
 }
 
 #[tokio::test]

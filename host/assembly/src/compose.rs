@@ -48,7 +48,7 @@ use jit_runtime::PluginSpec;
 use jit_runtime::Runtime;
 use jit_runtime::SessionStore;
 use jit_runtime::Terms;
-use jit_runtime::{CacheError, CompileWatch, RuntimeError, RuntimeOptions};
+use jit_runtime::{CacheError, CompileWatch, RuntimeError, RuntimeOptions, Snapshots};
 use jit_tlog::checkpoint::LogKey;
 use jit_tlog::checkpoint::Origin;
 use secrecy::ExposeSecret as _;
@@ -70,6 +70,8 @@ pub struct Mode {
     pub dev: bool,
     /// Ask the policies each time, also what they have decided already.
     pub no_memory: bool,
+    /// When snapshots of prepared policies and context providers are taken.
+    pub snapshots: Snapshots,
 }
 
 /// The broker and its store, which has to be closed in the end.
@@ -170,10 +172,10 @@ const NO_RUNTIME: &str = "the plugin runtime cannot start";
 pub fn runtime(config: &Config, mode: Mode, watch: Arc<dyn CompileWatch>) -> anyhow::Result<Runtime> {
     let limits = Some(&config.plugin_limits);
     if let Some(folder) = &config.plugin_limits.cache_dir {
-        return runtime_with(limits, folder.clone(), !mode.no_memory, watch).context(NO_RUNTIME);
+        return runtime_with(limits, folder.clone(), mode, watch).context(NO_RUNTIME);
     }
     if let Ok(folder) = compiled_by_user() {
-        match runtime_with(limits, folder, !mode.no_memory, Arc::clone(&watch)) {
+        match runtime_with(limits, folder, mode, Arc::clone(&watch)) {
             Err(RuntimeError::Cache(CacheError::Open { path, source })) => {
                 tracing::debug!(path = %path.display(), %source, "no cache of this user's; it is beside the store");
             }
@@ -183,7 +185,7 @@ pub fn runtime(config: &Config, mode: Mode, watch: Arc<dyn CompileWatch>) -> any
     let file = store::file(&config.store);
     let file = file.context("no cache for compiled plugins: name a folder with [runtime] cache_dir")?;
     let beside = file.parent().unwrap_or(Path::new(".")).join("plugin-cache");
-    runtime_with(limits, beside, !mode.no_memory, watch).context(NO_RUNTIME)
+    runtime_with(limits, beside, mode, watch).context(NO_RUNTIME)
 }
 
 /// The Wasm host of a command that asks plugins beside a broker: with the limits of the configuration, if
@@ -195,12 +197,12 @@ pub fn runtime(config: &Config, mode: Mode, watch: Arc<dyn CompileWatch>) -> any
 pub fn runtime_of_user(config: Option<&Config>, mode: Mode, watch: Arc<dyn CompileWatch>) -> anyhow::Result<Runtime> {
     let limits = config.map(|config| &config.plugin_limits);
     if let Some(folder) = limits.and_then(|limits| limits.cache_dir.as_ref()) {
-        match runtime_with(limits, folder.clone(), !mode.no_memory, Arc::clone(&watch)) {
+        match runtime_with(limits, folder.clone(), mode, Arc::clone(&watch)) {
             Err(RuntimeError::Cache(_)) => {}
             other => return other.context(NO_RUNTIME),
         }
     }
-    runtime_with(limits, compiled_by_user()?, !mode.no_memory, watch).context(NO_RUNTIME)
+    runtime_with(limits, compiled_by_user()?, mode, watch).context(NO_RUNTIME)
 }
 
 /// Where a user's commands and brokers keep compiled plugins: one with an interpreter in it takes many seconds to
@@ -218,11 +220,17 @@ pub fn compiled_by_user() -> anyhow::Result<PathBuf> {
 fn runtime_with(
     limits: Option<&jit_config::PluginLimits>,
     cache_dir: PathBuf,
-    remember: bool,
+    mode: Mode,
     watch: Arc<dyn CompileWatch>,
 ) -> Result<Runtime, RuntimeError> {
-    let mut options =
-        RuntimeOptions { cache_dir, limits: Limits::default(), max_concurrent_calls: DRIVER_CALLS, remember, watch };
+    let mut options = RuntimeOptions {
+        cache_dir,
+        limits: Limits::default(),
+        max_concurrent_calls: DRIVER_CALLS,
+        remember: !mode.no_memory,
+        snapshots: mode.snapshots,
+        watch,
+    };
     if let Some(limits) = limits {
         if let Some(calls) = limits.max_calls {
             options.max_concurrent_calls = calls as usize;

@@ -17,8 +17,8 @@ use jit_pipeline::ports::{
 use jit_pipeline::reach::Reach;
 use jit_pipeline::target::Serving;
 use jit_runtime::{
-    ConfiguredAnswer, ConfiguredPolicy, Connection, ContextPlugin, ContextScope, DriverPlugin, DriverScope, FaultKind,
-    Plugin,
+    ConfiguredAnswer, ConfiguredContext, ConfiguredPolicy, Connection, ContextScope, DriverPlugin, DriverScope,
+    FaultKind, Plugin,
 };
 use secrecy::SecretString;
 
@@ -189,21 +189,19 @@ impl Policy for BoundPolicy {
     }
 
     fn decide(&self, request: &PolicyRequest) -> PolicyReply {
-        let ConfiguredAnswer { answer, remembered } = self.policy.ask(request);
+        let ConfiguredAnswer { answer, by } = self.policy.ask(request);
         let verdict = answer.verdict.map_err(|fault| match fault.kind {
             FaultKind::Overloaded => PolicyFault::Overloaded,
             _ => PolicyFault::Failed(fault.to_string()),
         });
-        PolicyReply { verdict, looked_at: answer.looked_at, remembered }
+        PolicyReply { verdict, looked_at: answer.looked_at, by }
     }
 }
 
 /// A context plugin with its configuration and connection.
 pub struct BoundContext {
-    /// The plugin.
-    pub plugin: ContextPlugin,
-    /// Its configuration, as JSON.
-    pub config: String,
+    /// The plugin with its configuration.
+    pub provider: ConfiguredContext,
     /// Connection and deadline.
     pub scope: ContextScope,
 }
@@ -211,12 +209,14 @@ pub struct BoundContext {
 #[async_trait]
 impl Context for BoundContext {
     fn sha256(&self) -> &str {
-        self.plugin.sha256()
+        self.provider.plugin().sha256()
     }
 
-    #[tracing::instrument(level = "debug", name = "context.gather", skip_all, fields(plugin = self.plugin.name()))]
+    #[tracing::instrument(
+        level = "debug", name = "context.gather", skip_all, fields(plugin = self.provider.plugin().name())
+    )]
     async fn gather(&self, request: &PolicyRequest) -> Result<BTreeMap<String, String>, String> {
         let scope = ContextScope { on_behalf: telemetry::on_behalf(), ..self.scope.clone() };
-        self.plugin.gather(&scope, &self.config, request).await.map_err(|fault| fault.to_string())
+        self.provider.gather(&scope, request).await.map_err(|fault| fault.to_string())
     }
 }

@@ -22,10 +22,10 @@ use jit_pipeline::target::Endpoint;
 use jit_pipeline::target::Target;
 use jit_pipeline::target::TargetRole;
 use jit_runtime::ConfigFault;
-use jit_runtime::ConfiguredPolicy;
 use jit_runtime::ContextScope;
 use jit_runtime::Grant;
 use jit_runtime::Plugin;
+use jit_runtime::{ConfiguredContext, ConfiguredPolicy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -280,7 +280,7 @@ fn contexts(config: &Config, loaded: &Loaded, names: &[String]) -> Result<Vec<Co
         }
         let connection = connected.map(|connected| connected.connection.clone());
         let scope = ContextScope { connection, deadline: context.timeout, on_behalf: OnBehalf::default() };
-        let provider = BoundContext { plugin, config: json, scope };
+        let provider = BoundContext { provider: ConfiguredContext::new(plugin, &json), scope };
         links.push(ContextLink::new(name.clone(), Arc::new(provider), context.on_failure, context.fresh_for));
     }
     if problems.is_empty() { Ok(links) } else { Err(problems) }

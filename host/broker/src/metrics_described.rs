@@ -37,6 +37,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("jit_overloaded_total", Counter, "Requests that were refused because the broker was overloaded"),
     ("jit_place_changes_total", Counter, "Connections behind which another server answered than a moment before"),
     ("jit_plugin_faults_total", Counter, "Policies and context providers that failed"),
+    ("jit_policy_copied_total", Counter, "Decisions on a copy of the instance that was prepared once"),
     ("jit_policy_remembered_total", Counter, "Decisions that were remembered: no instance ran"),
     ("jit_policy_seconds", Histogram, "Duration of a decision"),
     ("jit_policy_shadow_diff_total", Counter, "Decisions that a shadow would have made differently"),

@@ -119,6 +119,17 @@ impl Requirement {
     }
 }
 
+/// How the host came to a policy's answer. The answer is the same each way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecidedBy {
+    /// It was remembered: an earlier request agreed in all that the policy read. No instance ran.
+    Memory,
+    /// A fresh copy of the prepared instance decided.
+    Copy,
+    /// An instance that was prepared for this decision.
+    Instance,
+}
+
 /// A policy's answer, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::ports::PolicyFault;
 use jit_core::name::RoleName;
-use jit_core::policy::{Answer, ChainVerdict, Mode, PolicyRecord, PolicyRequest, Verdict, add_up};
+use jit_core::policy::{Answer, ChainVerdict, DecidedBy, Mode, PolicyRecord, PolicyRequest, Verdict, add_up};
 use jit_core::ttl::Ttl;
 use tokio::time::Instant;
 
@@ -114,8 +114,12 @@ fn who_named(role: &RoleName, answers: &[Answer]) -> String {
 fn ask_one(link: &ChainLink, input: &PolicyRequest) -> Result<Answer, Refused> {
     let started = Instant::now();
     let answer = link.policy.decide(input);
-    if answer.remembered {
-        metrics::counter!("jit_policy_remembered_total", "policy" => link.name.clone()).increment(1);
+    match answer.by {
+        DecidedBy::Memory => {
+            metrics::counter!("jit_policy_remembered_total", "policy" => link.name.clone()).increment(1);
+        }
+        DecidedBy::Copy => metrics::counter!("jit_policy_copied_total", "policy" => link.name.clone()).increment(1),
+        DecidedBy::Instance => {}
     }
     let (verdict, failed) = match answer.verdict {
         Ok(verdict) => (verdict, false),

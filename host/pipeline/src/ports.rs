@@ -15,7 +15,7 @@ use jit_core::driver::{
 };
 use jit_core::looked_at::LookedAt;
 use jit_core::outcome::Outcome;
-use jit_core::policy::{PolicyRequest, Verdict};
+use jit_core::policy::{DecidedBy, PolicyRequest, Verdict};
 use secrecy::SecretString;
 use tokio::time::Instant;
 
@@ -150,8 +150,8 @@ pub struct PolicyReply {
     pub verdict: Result<Verdict, PolicyFault>,
     /// What of the request it read, until it answered or failed.
     pub looked_at: LookedAt,
-    /// Whether it is the answer to an earlier request that agreed in all that was read.
-    pub remembered: bool,
+    /// How it was found.
+    pub by: DecidedBy,
 }
 
 /// A policy with its configuration.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jit_core::looked_at::{Field, LookedAt};
-use jit_core::policy::{Mode, OnFailure, Verdict};
+use jit_core::policy::{DecidedBy, Mode, OnFailure, Verdict};
 use jit_ledger_memory::MemoryLedger;
 
 use super::*;
@@ -192,7 +192,7 @@ impl Policy for Looks {
     fn decide(&self, request: &PolicyRequest) -> PolicyReply {
         let mut looked_at = LookedAt::default();
         looked_at.note(Field::CallerAddress);
-        PolicyReply { verdict: Ok::<_, PolicyFault>(yes(request).unwrap()), looked_at, remembered: false }
+        PolicyReply { verdict: Ok::<_, PolicyFault>(yes(request).unwrap()), looked_at, by: DecidedBy::Instance }
     }
 }
 

@@ -8,14 +8,19 @@
 //! * each file ends in a SHA-256 over its name and content, so that a damaged or misplaced file is
 //!   compiled again. It is no defence against the broker's own user, who could replace the broker.
 //!
-//! The name of a file is the digest of the component and of everything in the engine that the code
-//! depends on (`precompile_compatibility_hash`: wasmtime's version, the processor, the settings).
+//! The name of a file is the digest of the component, the digest of a configuration
+//! where it is a snapshot ([`crate::snapshot`]), and the digest of everything in the engine
+//! that the code depends on (`precompile_compatibility_hash`: wasmtime's version, the processor, the settings).
 //! The limits of calls are not among these, so every configuration shares one file.
 //!
 //! The folder is bounded: whoever adds a file removes those that were used longest ago.
 
+mod functions;
+
+use std::fs::File;
 use std::hash::{Hash as _, Hasher};
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -39,6 +44,9 @@ const MOST: Room = Room { bytes: 1 << 30, files: 512 };
 
 /// Bytes of the digest at the end of a file.
 const DIGEST: usize = 32;
+
+/// How much of a file is read at once to check it, in bytes.
+const PIECE: usize = 256 << 10;
 
 /// Why the cache folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -124,30 +132,56 @@ impl CompileCache {
         &self,
         engine: &Engine,
         path: &Path,
-        sha256: &str,
+        key: &str,
         bytes: &[u8],
     ) -> wasmtime::Result<Component> {
-        let name = format!("{sha256}-{}.cwasm", self.engine);
-        if let Some(code) = self.read(&name) {
-            match deserialize(engine, &code) {
-                Ok(component) => return Ok(component),
-                Err(error) => {
-                    tracing::warn!(%error, name, "a compiled plugin does not load; recompiling it")
-                }
+        match self.kept(engine, key) {
+            Some(component) => Ok(component),
+            None => self.compile_and_keep(engine, key, || self.watched(path, || engine.precompile_component(bytes))),
+        }
+    }
+
+    /// The component that was kept under that key, if it is there and whole.
+    pub(crate) fn kept(&self, engine: &Engine, key: &str) -> Option<Component> {
+        let name = self.name(key);
+        let file = self.open_checked(&name)?;
+        match map(engine, &file) {
+            Ok(component) => Some(component),
+            Err(error) => {
+                tracing::warn!(%error, name, "a compiled plugin does not load; recompiling it");
+                None
             }
         }
-        let code = self.compile(engine, path, bytes)?;
+    }
+
+    /// Compiles and keeps the result under that key.
+    pub(crate) fn compile_and_keep(
+        &self,
+        engine: &Engine,
+        key: &str,
+        compile: impl FnOnce() -> wasmtime::Result<Vec<u8>>,
+    ) -> wasmtime::Result<Component> {
+        let code = compile()?;
+        let name = self.name(key);
         match self.write(&name, &code) {
             Ok(()) => self.make_room(),
             Err(error) => {
                 tracing::warn!(%error, name, "a compiled plugin cannot be kept; the next start compiles it again");
             }
         }
-        deserialize(engine, &code)
+        // The file rather than the bytes: what is mapped from a file takes memory only where it is used.
+        match self.kept(engine, key) {
+            Some(component) => Ok(component),
+            None => deserialize(engine, &code),
+        }
+    }
+
+    fn name(&self, key: &str) -> String {
+        format!("{key}-{}.cwasm", self.engine)
     }
 
     /// Compiles, and tells the watch when that takes a while.
-    fn compile(&self, engine: &Engine, path: &Path, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    pub(crate) fn watched<T>(&self, path: &Path, compile: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Result<T> {
         let began = Instant::now();
         let (done, ended) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
@@ -158,9 +192,9 @@ impl CompileCache {
                     self.watch.is_slow(path);
                 }
             });
-            let code = engine.precompile_component(bytes);
+            let compiled = compile();
             drop(done);
-            code
+            compiled
         })
         .inspect(|_| self.watch.compiled(path, began.elapsed()))
         .inspect_err(|_| self.watch.compiled(path, began.elapsed()))
@@ -188,10 +222,10 @@ impl CompileCache {
         }
     }
 
-    /// The content of a file, if it can be trusted.
-    fn read(&self, name: &str) -> Option<Vec<u8>> {
-        match self.read_checked(name) {
-            Ok(code) => Some(code),
+    /// An open file whose content can be trusted.
+    fn open_checked(&self, name: &str) -> Option<File> {
+        match self.check(name) {
+            Ok(file) => Some(file),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => {
                 tracing::warn!(%error, name, "a compiled plugin is not used; recompiling it");
@@ -200,12 +234,14 @@ impl CompileCache {
         }
     }
 
-    fn read_checked(&self, name: &str) -> std::io::Result<Vec<u8>> {
+    /// Opens a file and checks that it is ours and whole. What is checked and what is used is one open file:
+    /// a name that means another file later changes nothing.
+    fn check(&self, name: &str) -> std::io::Result<File> {
         let refuse = |reason: &str| std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason.to_owned());
         if let Some(reason) = self.folder_is_ours()? {
             return Err(refuse(&reason));
         }
-        let mut file = self.dir.open(name)?;
+        let file = self.dir.open(name)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(refuse("it is not a file"));
@@ -216,30 +252,33 @@ impl CompileCache {
         if metadata.len() > MAX_FILE {
             return Err(refuse("it is too large"));
         }
-        let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-        std::io::Read::take(&mut file, MAX_FILE).read_to_end(&mut content)?;
-        let Some(end) = content.len().checked_sub(DIGEST) else {
+        let Some(length) = metadata.len().checked_sub(DIGEST as u64) else {
             return Err(refuse("it is cut short"));
         };
-        if content[end..] != *file_digest(name, &content[..end]).as_ref() {
+        let mut file = file.into_std();
+        let mut content = digest_of_name(name);
+        let mut left = length;
+        let mut piece = vec![0; PIECE];
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            file.read_exact(&mut piece[..most])?;
+            content.update(&piece[..most]);
+            left -= most as u64;
+        }
+        let mut expected = [0; DIGEST];
+        file.read_exact(&mut expected)?;
+        if expected != *content.finish().as_ref() {
             return Err(refuse("its digest does not fit: it is damaged"));
         }
-        content.truncate(end);
         // In use, so that others go first. Where the time cannot be set, it only goes too early.
-        let _ = file.into_std().set_modified(SystemTime::now());
-        Ok(content)
+        let _ = file.set_modified(SystemTime::now());
+        Ok(file)
     }
 
     /// Writes beside and renames, so that a reader sees a whole file or none.
     fn write(&self, name: &str, code: &[u8]) -> std::io::Result<()> {
-        if let Some(reason) = self.folder_is_ours()? {
-            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason));
-        }
-        static WRITES: AtomicU64 = AtomicU64::new(0);
-        let beside = format!("{name}.{}-{}.new", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
-        // From a run with the same process id that did not finish.
-        let _ = self.dir.remove_file(&beside);
-        let mut file = self.dir.open_with(&beside, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
+        let beside = Self::beside(name);
+        let mut file = self.create(&beside)?;
         let written = file
             .write_all(code)
             .and_then(|()| file.write_all(file_digest(name, code).as_ref()))
@@ -249,6 +288,22 @@ impl CompileCache {
             let _ = self.dir.remove_file(&beside);
         }
         written
+    }
+
+    /// The name of a file until it is whole.
+    fn beside(name: &str) -> String {
+        static WRITES: AtomicU64 = AtomicU64::new(0);
+        format!("{name}.{}-{}.new", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A new file of ours alone.
+    fn create(&self, beside: &str) -> std::io::Result<cap_std::fs::File> {
+        if let Some(reason) = self.folder_is_ours()? {
+            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason));
+        }
+        // From a run with the same process id that did not finish.
+        let _ = self.dir.remove_file(beside);
+        self.dir.open_with(beside, OpenOptions::new().write(true).create_new(true).mode(0o600))
     }
 
     /// What is wrong with the folder, if something is.
@@ -270,19 +325,47 @@ fn not_ours(owner: u32, mode: u32) -> Option<String> {
 
 /// Over the name too: a whole file under another name is another plugin's code.
 fn file_digest(name: &str, code: &[u8]) -> digest::Digest {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(name.as_bytes());
-    context.update(&[0]);
+    let mut context = digest_of_name(name);
     context.update(code);
     context.finish()
 }
 
-/// Loads compiled code.
+fn digest_of_name(name: &str) -> digest::Context {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(name.as_bytes());
+    context.update(&[0]);
+    context
+}
+
+/// Loads compiled code from an open file that [`CompileCache::check`] gave. The file is mapped: pages that are not used
+/// take no memory, and the images of linear memories are copied on write from the file itself.
+fn map(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
+    // The same open file under a name, since there is no function that takes the file itself.
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    if !Path::new(&name).exists() {
+        // Without /proc.
+        let mut code = Vec::new();
+        let mut file = file;
+        file.seek(SeekFrom::Start(0))?;
+        file.take(MAX_FILE).read_to_end(&mut code)?;
+        return deserialize(engine, code.get(..code.len().saturating_sub(DIGEST)).unwrap_or_default());
+    }
+    map_named(engine, &name)
+}
+
 #[allow(
     unsafe_code,
-    reason = "the code was made by this engine, or read back by `read_checked`; the tests of this module tamper with it"
+    reason = "the file was read back and checked by `CompileCache::check`; the tests of this module tamper with it"
 )]
-fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+fn map_named(engine: &Engine, name: &str) -> wasmtime::Result<Component> {
+    // SAFETY: as with `deserialize`, and the file must not change while it is mapped: only our own user can write it,
+    // and the broker never writes a file under a name that is in use (it writes beside and renames).
+    unsafe { Component::deserialize_file(engine, name) }
+}
+
+/// Loads compiled code that an engine of this process has just made, or that was checked.
+#[allow(unsafe_code, reason = "the code was made by this engine, or is the content of a file that was checked")]
+pub(crate) fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: the contract is that the bytes come from `precompile_component` of a compatible
     // engine. They do: either directly, or from a file that only our own user can have written,
     // under a name that stands for this engine's settings, with a digest that shows it is whole.
@@ -307,196 +390,4 @@ fn engine_digest(engine: &Engine) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    /// The smallest component: a header without sections.
-    const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
-
-    fn cache(path: &Path) -> (Engine, Result<CompileCache, CacheError>) {
-        let engine = Engine::default();
-        let cache = CompileCache::open(path, &engine, Arc::new(LogCompilations));
-        (engine, cache)
-    }
-
-    fn component(cache: &CompileCache, engine: &Engine, sha256: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
-        cache.component(engine, Path::new("plugin.wasm"), sha256, bytes)
-    }
-
-    fn mode(path: &Path, mode: u32) {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn only_file(path: &Path) -> PathBuf {
-        let files: Vec<_> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(files.len(), 1, "{files:?}");
-        files[0].clone()
-    }
-
-    #[test]
-    fn a_folder_is_made_for_us_alone() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("a/b");
-        cache(&path).1.unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_folder_that_others_may_enter_is_refused() {
-        let temp = tempfile::tempdir().unwrap();
-        for open in [0o750, 0o702, 0o777] {
-            mode(temp.path(), open);
-            let error = cache(temp.path()).1.unwrap_err();
-            assert!(matches!(error, CacheError::Unsafe { .. }), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_folder_of_somebody_else_is_refused() {
-        let us = rustix::process::geteuid().as_raw();
-        assert!(not_ours(us, 0o40_700).is_none());
-        assert!(not_ours(us + 1, 0o40_700).unwrap().contains("belongs to user"));
-    }
-
-    #[test]
-    fn a_component_is_kept_and_read_back() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("cache");
-        let (engine, cache) = cache(&path);
-        let cache = cache.unwrap();
-        component(&cache, &engine, "00", EMPTY).unwrap();
-        let file = only_file(&path);
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        let name = file.file_name().unwrap().to_str().unwrap();
-        assert!(cache.read(name).is_some());
-        // Read back, not compiled: these bytes are no component.
-        component(&cache, &engine, "00", b"nothing").unwrap();
-    }
-
-    #[test]
-    fn a_file_that_was_touched_is_not_used() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("cache");
-        let (engine, cache) = cache(&path);
-        let cache = cache.unwrap();
-        component(&cache, &engine, "00", EMPTY).unwrap();
-        let file = only_file(&path);
-        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let whole = std::fs::read(&file).unwrap();
-
-        for at in [0, whole.len() / 2, whole.len() - 1] {
-            let mut touched = whole.clone();
-            touched[at] ^= 1;
-            std::fs::write(&file, &touched).unwrap();
-            assert!(cache.read(&name).is_none(), "byte {at}");
-        }
-        for length in [0, 10, whole.len() - 1] {
-            std::fs::write(&file, &whole[..length]).unwrap();
-            assert!(cache.read(&name).is_none(), "{length} bytes");
-        }
-        // Another plugin's code under this name.
-        std::fs::write(&file, &whole).unwrap();
-        std::fs::rename(&file, path.join(name.replacen("00", "11", 1))).unwrap();
-        assert!(cache.read(&name.replacen("00", "11", 1)).is_none());
-
-        // It is compiled again, and the file is good again.
-        std::fs::remove_file(path.join(name.replacen("00", "11", 1))).unwrap();
-        std::fs::write(&file, b"damaged").unwrap();
-        component(&cache, &engine, "00", EMPTY).unwrap();
-        assert!(cache.read(&name).is_some());
-    }
-
-    #[test]
-    fn a_file_or_folder_that_others_can_write_is_not_used() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("cache");
-        let (engine, cache) = cache(&path);
-        let cache = cache.unwrap();
-        component(&cache, &engine, "00", EMPTY).unwrap();
-        let file = only_file(&path);
-        let name = file.file_name().unwrap().to_str().unwrap();
-        mode(&file, 0o620);
-        assert!(cache.read(name).is_none());
-        mode(&file, 0o600);
-        assert!(cache.read(name).is_some());
-        mode(&path, 0o770);
-        assert!(cache.read(name).is_none(), "the folder was opened up after the start");
-        assert!(cache.write(name, b"x").is_err());
-    }
-
-    #[test]
-    fn a_link_out_of_the_folder_is_not_followed() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("cache");
-        let (engine, cache) = cache(&path);
-        let cache = cache.unwrap();
-        component(&cache, &engine, "00", EMPTY).unwrap();
-        let file = only_file(&path);
-        let name = file.file_name().unwrap().to_str().unwrap();
-        let outside = temp.path().join("outside");
-        std::fs::rename(&file, &outside).unwrap();
-        std::os::unix::fs::symlink(&outside, &file).unwrap();
-        assert!(cache.read(name).is_none());
-    }
-
-    /// Remembers what was compiled.
-    #[derive(Debug, Default)]
-    struct Seen(parking_lot::Mutex<Vec<PathBuf>>);
-
-    impl CompileWatch for Seen {
-        fn is_slow(&self, _component: &Path) {}
-
-        fn compiled(&self, component: &Path, _took: Duration) {
-            self.0.lock().push(component.to_owned());
-        }
-    }
-
-    #[test]
-    fn the_watch_hears_of_what_is_compiled_and_not_of_what_is_read_back() {
-        let temp = tempfile::tempdir().unwrap();
-        let engine = Engine::default();
-        let seen = Arc::new(Seen::default());
-        for _ in 0..3 {
-            let cache = CompileCache::open(&temp.path().join("cache"), &engine, Arc::clone(&seen) as _).unwrap();
-            component(&cache, &engine, "00", EMPTY).unwrap();
-        }
-        assert_eq!(*seen.0.lock(), [PathBuf::from("plugin.wasm")]);
-        let cache = CompileCache::open(&temp.path().join("cache"), &engine, Arc::clone(&seen) as _).unwrap();
-        component(&cache, &engine, "11", b"nothing").unwrap_err();
-        assert_eq!(seen.0.lock().len(), 2, "a failure is told of too");
-    }
-
-    #[test]
-    fn what_was_used_longest_ago_makes_room() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("cache");
-        let (engine, cache) = cache(&path);
-        let mut cache = cache.unwrap();
-        cache.most = Room { bytes: u64::MAX, files: 3 };
-        let name = |sha256: &str| format!("{sha256}-{}.cwasm", cache.engine);
-        let age = |sha256: &str, seconds: u64| {
-            let file = std::fs::File::options().write(true).open(path.join(name(sha256))).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
-        };
-        for (sha256, seconds) in [("00", 400), ("11", 300), ("22", 200)] {
-            component(&cache, &engine, sha256, EMPTY).unwrap();
-            age(sha256, seconds);
-        }
-        // The oldest is used now, so the second oldest is the one that goes.
-        component(&cache, &engine, "00", EMPTY).unwrap();
-        component(&cache, &engine, "33", EMPTY).unwrap();
-        let there = |sha256: &str| path.join(name(sha256)).exists();
-        assert_eq!(["00", "11", "22", "33"].map(there), [true, false, true, true]);
-
-        age("22", 100);
-        let one = std::fs::metadata(path.join(name("00"))).unwrap().len();
-        cache.most = Room { bytes: one * 2, files: usize::MAX };
-        component(&cache, &engine, "44", EMPTY).unwrap();
-        let name = |sha256: &str| format!("{sha256}-{}.cwasm", cache.engine);
-        assert!(path.join(name("44")).exists() && !path.join(name("22")).exists());
-        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2);
-    }
-}
+mod tests;

@@ -19,6 +19,7 @@ use crate::fault::{ConfigFault, Fault, FaultKind, join};
 use crate::loaded::Loaded;
 use crate::meter::millis;
 use crate::request::{Asked, handle};
+use crate::snapshot::{Pending, Snapshot};
 use jit_core::driver::Lane;
 use jit_core::trace::OnBehalf;
 
@@ -70,18 +71,30 @@ impl ContextPlugin {
     /// in it waits, since there is no connection; guest time is bounded as ever.
     ///
     /// # Errors
-    /// As [`Self::validate`].
+    /// As [`Self::validate`], or the fault of one that cannot be prepared with it.
     pub fn validate_blocking(&self, config: &str) -> Result<(), ConfigFault> {
+        self.told_blocking(&self.validate, config)?;
+        if self.told_blocking(&self.prepare, config)? {
+            return Err(self.loaded.fault(FaultKind::AskedInPrepare).into());
+        }
+        Ok(())
+    }
+
+    /// Gives it the configuration by that function, and tells whether it asked the host for something.
+    fn told_blocking(&self, function: &ComponentExportIndex, config: &str) -> Result<bool, ConfigFault> {
         let _one = self.loaded.core.trial.lock();
         let call = self.loaded.call();
         let track = Arc::clone(&call.meter.track);
         let calling = async {
             let mut store = call.into_store(&self.loaded.core.engine, Pace::Gathering);
-            let asked = self.configured(&mut store, &self.validate, config).await;
-            asked.map_err(|error| self.loaded.fault(store.data_mut().fault(&error)))
+            let asked = self.configured(&mut store, function, config).await;
+            let asked_host = store.data().meter.has_asked();
+            let (_, accepted) = asked.map_err(|error| self.loaded.fault(store.data_mut().fault(&error)))?;
+            Ok::<_, Fault>((accepted, asked_host))
         };
-        let (_, accepted) = drive(track.metered(calling))?;
-        self.accepted(accepted)
+        let (accepted, asked_host) = drive(track.metered(calling))?;
+        self.accepted(accepted)?;
+        Ok(asked_host)
     }
 
     fn accepted(&self, accepted: Accepted) -> Result<(), ConfigFault> {
@@ -116,14 +129,32 @@ impl ContextPlugin {
         config: &str,
         request: &PolicyRequest,
     ) -> Result<BTreeMap<String, String>, Fault> {
+        self.gather_on(scope, config, None, request).await
+    }
+
+    async fn gather_on(
+        &self,
+        scope: &ContextScope,
+        config: &str,
+        snapshot: Option<&Snapshot>,
+        request: &PolicyRequest,
+    ) -> Result<BTreeMap<String, String>, Fault> {
         let loaded = &self.loaded;
         let answer: Facts = self
             .call(scope.deadline, async |store| {
-                let (instance, (prepared,)) = self.configured(store, &self.prepare, config).await?;
-                if let Err(problems) = prepared {
-                    let problems = answer::problems(problems, &loaded.core.limits);
-                    return Ok(Err(format!("it does not accept its configuration: {}", join(&problems))));
-                }
+                let (instance, gather) = match snapshot {
+                    Some(snapshot) => (snapshot.pre.instantiate_async(&mut *store).await?, &snapshot.function),
+                    None => {
+                        store.data_mut().meter.mute();
+                        let (instance, (prepared,)) = self.configured(store, &self.prepare, config).await?;
+                        if let Err(problems) = prepared {
+                            let problems = answer::problems(problems, &loaded.core.limits);
+                            return Ok(Err(format!("it does not accept its configuration: {}", join(&problems))));
+                        }
+                        store.data_mut().meter.begin_call();
+                        (instance, &self.gather)
+                    }
+                };
                 // Only now: preparing depends on the configuration alone.
                 let call = store.data_mut();
                 call.asked = Some(Asked::new(request));
@@ -132,7 +163,7 @@ impl ContextPlugin {
                     // A context provider has no verb that changes anything, and declares nothing.
                     loaded.connect(call, connection, Lane::Live, &Declared::default());
                 }
-                let gather = instance.get_typed_func::<_, (Facts,)>(&mut *store, &self.gather)?;
+                let gather = instance.get_typed_func::<_, (Facts,)>(&mut *store, gather)?;
                 let (facts,) = gather.call_async(store, (handle(),)).await?;
                 Ok(facts)
             })
@@ -188,5 +219,48 @@ impl ContextPlugin {
             }
             Err(_) => Err(loaded.fault(FaultKind::CallDeadline { limit_ms: millis(deadline) })),
         }
+    }
+}
+
+/// A context provider with its configuration: what serving asks.
+///
+/// Calls start from a snapshot of the prepared instance where there is one ([`crate::Snapshots`]).
+#[derive(Debug, Clone)]
+pub struct ConfiguredContext {
+    plugin: ContextPlugin,
+    config: Arc<str>,
+    snapshot: Arc<Pending>,
+}
+
+impl ConfiguredContext {
+    /// `config` is JSON that [`ContextPlugin::validate_blocking`] accepted.
+    #[must_use]
+    pub fn new(plugin: ContextPlugin, config: &str) -> Self {
+        let snapshot = plugin.loaded.taken.of(&plugin.loaded, config);
+        Self { plugin, config: Arc::from(config), snapshot }
+    }
+
+    /// The provider without its configuration.
+    #[must_use]
+    pub fn plugin(&self) -> &ContextPlugin {
+        &self.plugin
+    }
+
+    /// Whether calls start from a snapshot now.
+    #[must_use]
+    pub fn has_snapshot(&self) -> bool {
+        self.snapshot.get().is_some()
+    }
+
+    /// As [`ContextPlugin::gather`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn gather(
+        &self,
+        scope: &ContextScope,
+        request: &PolicyRequest,
+    ) -> Result<BTreeMap<String, String>, Fault> {
+        self.plugin.gather_on(scope, &self.config, self.snapshot.get(), request).await
     }
 }

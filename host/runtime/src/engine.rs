@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{CacheStore, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::cache::{CacheError, CompileCache, CompileWatch};
 use crate::fault::FaultKind;
 use crate::limits::Limits;
+use crate::snapshot::{Snapshots, Worker};
 use jit_core::driver::Lane;
 
 /// How often guests are looked at: guest time is exact to one tick.
@@ -49,6 +50,8 @@ pub struct RuntimeOptions {
     pub max_concurrent_calls: usize,
     /// Whether policies remember what they decided ([`crate::ConfiguredPolicy`]). Answers are the same without.
     pub remember: bool,
+    /// When snapshots of prepared policies and context providers are taken. Answers are the same without.
+    pub snapshots: Snapshots,
     /// Who hears of compilations.
     pub watch: Arc<dyn CompileWatch>,
 }
@@ -77,6 +80,10 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) cache: CompileCache,
     pub(crate) remember: bool,
+    snapshots: Snapshots,
+    calls: u32,
+    /// Takes snapshots in the background.
+    pub(crate) worker: Worker,
     live: Semaphore,
     removal: Semaphore,
     policy: Semaphore,
@@ -105,6 +112,9 @@ impl Core {
             limits: options.limits,
             cache,
             remember: options.remember,
+            snapshots: options.snapshots,
+            calls,
+            worker: Worker::default(),
             live: Semaphore::new(options.max_concurrent_calls),
             removal: Semaphore::new(REMOVAL_CALLS as usize),
             policy: Semaphore::new(POLICY_CALLS as usize),
@@ -112,6 +122,23 @@ impl Core {
             trial: Mutex::new(()),
             left_behind: AtomicU64::new(0),
         })
+    }
+
+    /// Compiles a component with functions from there, and writes down there what was compiled.
+    ///
+    /// # Errors
+    /// As [`Engine::precompile_component`].
+    pub(crate) fn precompile_with(&self, store: Arc<dyn CacheStore>, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
+        self.compiler(store)?.precompile_component(bytes)
+    }
+
+    /// An engine that only compiles.
+    fn compiler(&self, store: Arc<dyn CacheStore>) -> wasmtime::Result<Engine> {
+        let mut config = config(&self.limits, self.calls);
+        // Nothing runs in this engine: it needs no pool.
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        config.enable_incremental_compilation(store)?;
+        Engine::new(&config)
     }
 
     /// Room for a policy call, now or not at all: its caller's thread must not block.
@@ -137,6 +164,11 @@ impl Core {
         };
         // Never closed, so this cannot fail but by a defect.
         semaphore.acquire().await.map_err(|_| FaultKind::Overloaded)
+    }
+
+    /// When snapshots are taken.
+    pub(crate) fn snapshots(&self) -> Snapshots {
+        self.snapshots
     }
 
     /// How many handles were still held after calls had ended well.
@@ -170,7 +202,7 @@ fn config(limits: &Limits, calls: u32) -> Config {
         .table_elements(limits.table_elements)
         // Kept in place for the next call, so that it costs no page faults; times the slots that
         // were in use at once, this is what bounds resident memory.
-        .linear_memory_keep_resident(64 << 10)
+        .linear_memory_keep_resident(kept_resident())
         .table_keep_resident(8 << 10)
         .async_stack_keep_resident(32 << 10)
         // Slots bound to a plugin that is not in use now are given to another early.
@@ -197,6 +229,15 @@ fn config(limits: &Limits, calls: u32) -> Config {
         .wasm_backtrace_max_frames(None)
         .generate_address_map(false);
     config
+}
+
+/// Bytes of a linear memory that stay with its slot between calls.
+///
+/// Where the kernel tells which pages were written (`PAGEMAP_SCAN`, Linux 6.7), only those are put back, and an
+/// interpreter that touches megabytes saves its page faults. Elsewhere all of it is put back at each call: a small
+/// part then costs less than the faults would, and a large part more.
+fn kept_resident() -> usize {
+    if PoolingAllocationConfig::is_pagemap_scan_available() { 32 << 20 } else { 64 << 10 }
 }
 
 /// Moves the epoch on until the engine is gone.
@@ -236,5 +277,36 @@ mod tests {
             ..usual
         };
         assert_eq!(hash(&usual, 128), hash(&other, 7));
+    }
+
+    /// What one engine compiles with kept functions, the other runs.
+    #[test]
+    fn compiled_code_does_not_depend_on_the_pool_or_the_store() {
+        #[derive(Debug)]
+        struct Nothing;
+        impl CacheStore for Nothing {
+            fn get(&self, _: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
+                None
+            }
+            fn insert(&self, _: &[u8], _: Vec<u8>) -> bool {
+                false
+            }
+        }
+        let hash = |engine: &Engine| {
+            let mut hasher = DefaultHasher::new();
+            engine.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let core = Core::new(RuntimeOptions {
+            cache_dir: folder.path().join("cache"),
+            limits: Limits::default(),
+            max_concurrent_calls: 8,
+            remember: false,
+            snapshots: Snapshots::Off,
+            watch: Arc::new(crate::cache::LogCompilations),
+        })
+        .unwrap();
+        assert_eq!(hash(&core.engine), hash(&core.compiler(Arc::new(Nothing)).unwrap()));
     }
 }

@@ -64,6 +64,12 @@ pub enum FaultKind {
         /// The limit.
         limit: usize,
     },
+    /// It asked the host for something while it was prepared: a copy of the prepared instance would not have it.
+    #[error(
+        "asked the host for something in `prepare`, where only `log` may be called: an instance is prepared once and \
+         copied for each call, so ask in the call itself"
+    )]
+    AskedInPrepare,
     /// Its answer does not hold water (UNTRUSTED-ANSWER).
     #[error("returned an answer that cannot be used: {0}")]
     Answer(String),

@@ -12,6 +12,7 @@
 //! | [`load`] | from a file to a [`Plugin`]: digest, kind, grant, types, compilation |
 //! | [`mod@file`] | a component's bytes, read once, and who vouches for them |
 //! | `cache` | compiled plugins between starts |
+//! | `snapshot` | copies of prepared instances: from which state a call starts |
 //! | `call` | the data of one call, and what stops it |
 //! | `loaded` | what plugins of all kinds have once they are loaded |
 //! | [`policy`], [`context`], [`driver`], [`plugin`] | the facades of each kind, and of any |
@@ -48,6 +49,7 @@ pub mod policy;
 mod remembered;
 mod request;
 pub mod runtime;
+mod snapshot;
 pub mod text;
 mod view;
 
@@ -59,7 +61,7 @@ pub use capability::http::{HttpConnection, HttpConnectionError, HttpConnectionOp
 pub use capability::ldap::{LdapConnection, LdapConnectionError, LdapConnectionOptions, directory_login};
 pub use capability::sql::connection::{SqlConnection, SqlConnectionError, SqlConnectionOptions, SqlKind};
 pub use catalog::Catalog;
-pub use context::{ContextPlugin, ContextScope};
+pub use context::{ConfiguredContext, ContextPlugin, ContextScope};
 pub use driver::{DriverPlugin, DriverScope};
 pub use engine::{EPOCH_TICK, RuntimeError, RuntimeOptions};
 pub use fault::{ConfigFault, ConfigProblem, Fault, FaultKind};
@@ -70,3 +72,4 @@ pub use load::{LoadError, LoadErrorKind, PluginSpec, Terms};
 pub use plugin::Plugin;
 pub use policy::{ConfiguredAnswer, ConfiguredPolicy, PolicyAnswer, PolicyPlugin};
 pub use runtime::Runtime;
+pub use snapshot::Snapshots;

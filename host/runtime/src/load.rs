@@ -13,7 +13,7 @@ use std::sync::Arc;
 use jit_files::signature_path;
 use jit_tlog::checkpoint::VerifierKey;
 use wasmtime::Engine;
-use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 
 use self::shape::{Shape, contract_interface, reads_requests};
 use self::trial::{Tried, try_out};
@@ -29,6 +29,7 @@ use crate::limits::Limits;
 use crate::loaded::Loaded;
 use crate::plugin::Plugin;
 use crate::policy::PolicyPlugin;
+use crate::snapshot::Taken;
 use crate::text::escape;
 use jit_contract::PluginKind;
 
@@ -232,7 +233,8 @@ fn load_kind(
     let grants = effective_grants(shape.kind, spec.grants.as_deref(), |grant| shape.imports(grant))?;
     shape.check_imports(&grants)?;
     check_resources(&component, &core.limits)?;
-    let pre = link(&core.engine, &component, &shape, &grants)?;
+    let linker = linker(&core.engine, &shape, &grants)?;
+    let pre = linker.instantiate_pre(&component).map_err(signature)?;
     // Pages of its memory image are shared by all of its instances from here on.
     component.initialize_copy_on_write_image().map_err(|e| LoadErrorKind::Compile(chain(&e)))?;
     let interface = component
@@ -257,8 +259,11 @@ fn load_kind(
         grants,
         signed_by,
         contract_version: shape.version.clone(),
+        linker,
         pre,
+        export: shape.export.clone(),
         interface,
+        taken: Taken::default(),
     });
     match described {
         Tried::Policy => PolicyPlugin::new(loaded, shape.usage_export.as_deref()).map(Plugin::Policy),
@@ -359,13 +364,8 @@ fn check_resources(component: &Component, limits: &Limits) -> Result<(), LoadErr
     Ok(())
 }
 
-/// Links what is granted, and the interfaces that are imported for their types.
-fn link(
-    engine: &Engine,
-    component: &Component,
-    shape: &Shape,
-    grants: &[Grant],
-) -> Result<InstancePre<Call>, LoadErrorKind> {
+/// Has what is granted, and the interfaces that are imported for their types.
+fn linker(engine: &Engine, shape: &Shape, grants: &[Grant]) -> Result<Linker<Call>, LoadErrorKind> {
     let mut linker = Linker::<Call>::new(engine);
     for grant in grants {
         grant.link(&mut linker).map_err(signature)?;
@@ -374,7 +374,7 @@ fn link(
         bindings::request::add_to_linker::<_, HasSelf<Call>>(&mut linker, |call| call).map_err(signature)?;
     }
     link_types(&mut linker, shape).map_err(signature)?;
-    linker.instantiate_pre(component).map_err(signature)
+    Ok(linker)
 }
 
 fn link_types(linker: &mut Linker<Call>, shape: &Shape) -> wasmtime::Result<()> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wasmtime::component::{ComponentExportIndex, InstancePre};
+use wasmtime::component::{ComponentExportIndex, InstancePre, Linker};
 
 use crate::backend::Connection;
 use crate::call::Call;
@@ -12,6 +12,7 @@ use crate::capability::Grant;
 use crate::declared::Declared;
 use crate::engine::Core;
 use crate::fault::{Fault, FaultKind};
+use crate::snapshot::Taken;
 use jit_contract::PluginKind;
 use jit_core::driver::Lane;
 
@@ -28,10 +29,16 @@ pub(crate) struct Loaded {
     pub(crate) grants: Vec<Grant>,
     pub(crate) signed_by: Vec<String>,
     pub(crate) contract_version: String,
-    /// Linked with what it is granted and nothing else.
+    /// What it is granted, and nothing else.
+    pub(crate) linker: Linker<Call>,
+    /// Linked with that.
     pub(crate) pre: InstancePre<Call>,
-    /// The instance that it exports as its kind.
+    /// The full name of the interface that makes it its kind.
+    pub(crate) export: String,
+    /// The instance that it exports under that name.
     pub(crate) interface: ComponentExportIndex,
+    /// The snapshots of it that somebody uses.
+    pub(crate) taken: Taken,
 }
 
 impl fmt::Debug for Loaded {
@@ -55,6 +62,15 @@ impl Loaded {
         let component = self.pre.component();
         let interface = component.get_export_index(None, interface)?;
         component.get_export_index(Some(&interface), name)
+    }
+
+    /// The function that is called on a prepared instance.
+    pub(crate) fn asked_by(&self) -> Option<&'static str> {
+        match self.kind {
+            PluginKind::Policy => Some("decide"),
+            PluginKind::Context => Some("gather"),
+            PluginKind::Driver => None,
+        }
     }
 
     /// A fault of this plugin.

@@ -28,6 +28,7 @@ pub(crate) struct Meter {
     host_calls: u32,
     host_bytes: usize,
     log_lines: u32,
+    muted: bool,
 }
 
 impl Meter {
@@ -43,6 +44,7 @@ impl Meter {
             host_calls: 0,
             host_bytes: 0,
             log_lines: 0,
+            muted: false,
         }
     }
 
@@ -98,6 +100,27 @@ impl Meter {
         self.log_lines > 0
     }
 
+    /// Keeps lines out of the log from now on: an instance is prepared again, and said the same before.
+    pub(crate) fn mute(&mut self) {
+        self.muted = true;
+    }
+
+    /// The instance is prepared. What comes now has the limits of a call to itself, as it has on a copy.
+    pub(crate) fn begin_call(&mut self) {
+        (self.muted, self.log_lines, self.host_calls, self.host_bytes) = (false, 0, 0, 0);
+        self.track.begin_call();
+    }
+
+    /// Whether lines stay out of the log.
+    pub(crate) fn is_muted(&self) -> bool {
+        self.muted
+    }
+
+    /// Whether it called the host for more than a line in the log.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.host_calls > self.log_lines
+    }
+
     /// Counts a line of the log. Returns its number, from 1.
     pub(crate) fn count_log_line(&mut self) -> u32 {
         self.log_lines = self.log_lines.saturating_add(1);
@@ -134,6 +157,13 @@ impl Track {
     /// Notes that the guest runs from now on.
     pub(crate) fn begin(&self) {
         self.poll_began.store(thread_time(), Ordering::Relaxed);
+    }
+
+    /// Notes that the guest's time counts from now on.
+    fn begin_call(&self) {
+        self.spent.store(0, Ordering::Relaxed);
+        self.host.store(0, Ordering::Relaxed);
+        self.begin();
     }
 
     fn end(&self) {

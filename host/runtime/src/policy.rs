@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use jit_core::looked_at::LookedAt;
-use jit_core::policy::{PolicyRequest, Verdict};
+use jit_core::policy::{DecidedBy, PolicyRequest, Verdict};
 use jit_core::usage::checked_windows;
 use tokio::sync::SemaphorePermit;
 use wasmtime::Store;
-use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Lower};
 
 use crate::answer;
 use crate::bindings::{policy, types};
@@ -16,6 +16,7 @@ use crate::fault::{ConfigFault, Fault, FaultKind, join};
 use crate::loaded::Loaded;
 use crate::remembered::{Memory, Reads};
 use crate::request::{Asked, handle};
+use crate::snapshot::{Pending, Snapshot};
 
 /// A loaded policy. Calls run on the caller's thread, without waiting, on a fresh instance each.
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ impl PolicyPlugin {
     pub fn windows(&self, config: &str) -> Result<Option<Vec<u64>>, Fault> {
         type Answer = (Result<Option<Vec<u64>>, String>,);
         let Some(windows) = &self.windows else { return Ok(None) };
-        let mut prepared = self.prepared(config).map_err(|fault| self.unprepared(fault))?;
+        let mut prepared = self.prepared(config, Lines::Muted).map_err(|fault| self.unprepared(fault))?;
         let (answer,): Answer = prepared.call(windows, ())?;
         let checked = match answer {
             Ok(windows) => windows.map(checked_windows).transpose().map_err(FaultKind::Answer),
@@ -79,9 +80,9 @@ impl PolicyPlugin {
     /// # Errors
     /// [`ConfigFault::Invalid`] with what to mend, or the fault of a plugin that could not tell.
     pub fn validate(&self, config: &str) -> Result<(), ConfigFault> {
-        let answer = self.instance()?.call(&self.validate, (config,))?;
+        let answer = self.instance(&self.loaded.pre)?.call(&self.validate, (config,))?;
         self.accepted(answer)?;
-        self.prepared(config).map(drop)
+        self.prepared(config, Lines::Written).map(drop)
     }
 
     /// Asks for a decision.
@@ -95,14 +96,19 @@ impl PolicyPlugin {
     /// Asks for a decision, and notes what of the request it depended on.
     #[must_use]
     pub fn ask(&self, config: &str, request: &PolicyRequest) -> PolicyAnswer {
-        self.ask_about(config, Asked::new(request)).0
+        self.ask_about(config, None, Asked::new(request)).0
     }
 
     /// As [`Self::ask`]; gives what was read in which order too, if that was to be taken down and the decision is one
     /// that can be remembered.
-    pub(crate) fn ask_about(&self, config: &str, asked: Asked) -> (PolicyAnswer, Option<Reads>) {
+    fn ask_about(&self, config: &str, snapshot: Option<&Snapshot>, asked: Asked) -> (PolicyAnswer, Option<Reads>) {
         type Answer = (Result<policy::Verdict, String>,);
-        let mut prepared = match self.prepared(config) {
+        let copy = match snapshot {
+            Some(snapshot) => self.instance(&snapshot.pre).map_err(ConfigFault::Fault),
+            None => self.prepared(config, Lines::Muted),
+        };
+        let decide = snapshot.map_or(&self.decide, |snapshot| &snapshot.function);
+        let mut prepared = match copy {
             Ok(prepared) => prepared,
             Err(fault) => {
                 let verdict = Err(self.unprepared(fault));
@@ -110,7 +116,7 @@ impl PolicyPlugin {
             }
         };
         prepared.store.data_mut().asked = Some(asked);
-        let called: Result<Answer, Fault> = prepared.call(&self.decide, (handle(),));
+        let called: Result<Answer, Fault> = prepared.call(decide, (handle(),));
         let call = prepared.store.data_mut();
         let logged = call.meter.has_logged();
         let (looked_at, reads) = call.asked.take().map(|asked| (asked.looked_at, asked.reads)).unwrap_or_default();
@@ -126,24 +132,26 @@ impl PolicyPlugin {
         (PolicyAnswer { verdict, looked_at }, reads.filter(|_| !logged))
     }
 
-    /// A fresh copy of the instance that is prepared with this configuration.
-    ///
-    /// The contract promises that each call gets one. This is the only place that makes it, by instantiating the
-    /// component and preparing the instance again. A policy imports nothing that could tell two instances
-    /// apart, so the result is the same as a copy; a snapshot of the prepared instance would only be faster.
-    fn prepared(&self, config: &str) -> Result<Prepared<'_>, ConfigFault> {
-        let mut prepared = self.instance()?;
+    /// A fresh copy of the instance that is prepared with this configuration, made without a snapshot: by instantiating
+    /// the component and preparing the instance again. A policy imports nothing that could tell two instances
+    /// apart, so the result is the same.
+    fn prepared(&self, config: &str, lines: Lines) -> Result<Prepared<'_>, ConfigFault> {
+        let mut prepared = self.instance(&self.loaded.pre)?;
+        if lines == Lines::Muted {
+            prepared.store.data_mut().meter.mute();
+        }
         let answer = prepared.call(&self.prepare, (config,))?;
         self.accepted(answer)?;
+        prepared.store.data_mut().meter.begin_call();
         Ok(prepared)
     }
 
     /// A fresh instance, in a slot of its own.
-    fn instance(&self) -> Result<Prepared<'_>, Fault> {
+    fn instance(&self, pre: &InstancePre<Call>) -> Result<Prepared<'_>, Fault> {
         let loaded = &*self.loaded;
         let slot = loaded.core.policy_slot().map_err(|kind| loaded.fault(kind))?;
         let mut store = loaded.call().into_store(&loaded.core.engine, Pace::Blocking);
-        match loaded.pre.instantiate(&mut store) {
+        match pre.instantiate(&mut store) {
             Ok(instance) => Ok(Prepared { loaded, store, instance, _slot: slot }),
             Err(error) => Err(loaded.fault(store.data_mut().fault(&error))),
         }
@@ -165,8 +173,18 @@ impl PolicyPlugin {
     }
 }
 
+/// What becomes of lines that a policy writes to the log while it is prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    /// They are written: at load, once.
+    Written,
+    /// They are left out: the instance is prepared again, and said the same before.
+    Muted,
+}
+
 /// A policy with its configuration: what serving and replays ask.
 ///
+/// Decisions start from a snapshot of the prepared instance where there is one ([`crate::Snapshots`]).
 /// It remembers what it decided, unless the runtime was told not to: a request that agrees with an earlier one in all
 /// that the policy read then has the same answer, without an instance. Clones share what is remembered.
 #[derive(Debug, Clone)]
@@ -174,6 +192,7 @@ pub struct ConfiguredPolicy {
     plugin: PolicyPlugin,
     config: Arc<str>,
     memory: Option<Arc<Memory>>,
+    snapshot: Arc<Pending>,
 }
 
 /// An answer of a [`ConfiguredPolicy`].
@@ -181,8 +200,8 @@ pub struct ConfiguredPolicy {
 pub struct ConfiguredAnswer {
     /// The answer.
     pub answer: PolicyAnswer,
-    /// Whether it was remembered: no instance ran.
-    pub remembered: bool,
+    /// How it was found.
+    pub by: DecidedBy,
 }
 
 impl ConfiguredPolicy {
@@ -190,7 +209,8 @@ impl ConfiguredPolicy {
     #[must_use]
     pub fn new(plugin: PolicyPlugin, config: &str) -> Self {
         let memory = plugin.loaded.core.remember.then(Arc::default);
-        Self { plugin, config: Arc::from(config), memory }
+        let snapshot = plugin.loaded.taken.of(&plugin.loaded, config);
+        Self { plugin, config: Arc::from(config), memory, snapshot }
     }
 
     /// The policy without its configuration.
@@ -199,24 +219,33 @@ impl ConfiguredPolicy {
         &self.plugin
     }
 
+    /// Whether decisions start from a snapshot now.
+    #[must_use]
+    pub fn has_snapshot(&self) -> bool {
+        self.snapshot.get().is_some()
+    }
+
     /// Asks for a decision, and notes what of the request it depended on.
     #[must_use]
     pub fn ask(&self, request: &PolicyRequest) -> ConfiguredAnswer {
+        let snapshot = self.snapshot.get();
+        let by = if snapshot.is_some() { DecidedBy::Copy } else { DecidedBy::Instance };
         let Some(memory) = &self.memory else {
-            return ConfiguredAnswer { answer: self.plugin.ask(&self.config, request), remembered: false };
+            let (answer, _) = self.plugin.ask_about(&self.config, snapshot, Asked::new(request));
+            return ConfiguredAnswer { answer, by };
         };
         if let Some(answer) = memory.recall(request) {
-            return ConfiguredAnswer { answer, remembered: true };
+            return ConfiguredAnswer { answer, by: DecidedBy::Memory };
         }
-        let (answer, reads) = self.plugin.ask_about(&self.config, Asked::in_order(request));
+        let (answer, reads) = self.plugin.ask_about(&self.config, snapshot, Asked::in_order(request));
         if let Some(reads) = reads {
             memory.learn(reads, request, &answer);
         }
-        ConfiguredAnswer { answer, remembered: false }
+        ConfiguredAnswer { answer, by }
     }
 }
 
-/// An instance for one call. Its limits hold for preparation and call together.
+/// An instance for one call.
 struct Prepared<'a> {
     loaded: &'a Loaded,
     store: Store<Call>,

@@ -11,7 +11,7 @@ use fixtures::{Bench, bench, bench_with, fixture, request, spec};
 use jit_core::driver::Feature;
 use jit_runtime::{
     Catalog, FaultKind, Grant, Limits, LoadErrorKind, LogCompilations, Plugin, PluginKind, PluginSpec, Runtime,
-    RuntimeError, RuntimeOptions,
+    RuntimeError, RuntimeOptions, Snapshots,
 };
 
 fn refusal(bench: &Bench, text: &str) -> LoadErrorKind {
@@ -339,6 +339,7 @@ fn options_out_of_range_are_refused() {
             limits: Limits::default(),
             max_concurrent_calls: calls,
             remember: true,
+            snapshots: Snapshots::Off,
             watch: Arc::new(LogCompilations),
         };
         assert!(matches!(Runtime::new(options), Err(RuntimeError::Options(_))));

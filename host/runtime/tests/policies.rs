@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use fixtures::{Bench, fixture, request};
-use jit_core::policy::{Allowance, Operation, PolicyRequest, Requirement, Verdict};
+use jit_core::policy::{Allowance, DecidedBy, Operation, PolicyRequest, Requirement, Verdict};
 use jit_core::trace::OnBehalf;
 use jit_runtime::{
     ConfigFault, ConfiguredAnswer, ConfiguredPolicy, ContextScope, Fault, Grant, HttpConnectionOptions, Plugin,
@@ -192,11 +192,15 @@ fn a_policy_that_remembers_answers_as_one_that_does_not() {
             let configured = ConfiguredPolicy::new(policy.clone(), &config);
             for request in requests() {
                 for request in std::iter::once(request.clone()).chain(changed(&request)) {
-                    let ConfiguredAnswer { answer, remembered: was } = configured.ask(&request);
+                    let ConfiguredAnswer { answer, by } = configured.ask(&request);
+                    let was = by == DecidedBy::Memory;
                     assert_eq!(answer, policy.ask(&config, &request), "{name}, {section}: {request:?}");
                     let by_time = answer.looked_at.words().contains(&"time".to_owned());
                     assert!(!(was && by_time), "{name}, {section}: the time is another one each time");
-                    assert!(by_time || configured.ask(&request).remembered, "{name}, {section}: {request:?}");
+                    assert!(
+                        by_time || configured.ask(&request).by == DecidedBy::Memory,
+                        "{name}, {section}: {request:?}"
+                    );
                     remembered += usize::from(was);
                     read_time += usize::from(by_time);
                 }
@@ -217,7 +221,7 @@ fn a_decision_that_logged_or_failed_is_made_again() {
         assert_eq!(first.answer.verdict.is_ok(), allows, "{mode}: {first:?}");
         let second = configured.ask(&request());
         assert_eq!(second.answer, first.answer, "{mode}");
-        assert_eq!(second.remembered, mode == "read-odd", "{mode}");
+        assert_eq!(second.by == DecidedBy::Memory, mode == "read-odd", "{mode}");
     }
 }
 
@@ -225,8 +229,8 @@ fn a_decision_that_logged_or_failed_is_made_again() {
 fn without_memory_each_decision_is_made() {
     let bench = fixtures::forgetful();
     let policy = ConfiguredPolicy::new(bench.policy("policy-allow"), "{}");
-    assert!(!policy.ask(&request()).remembered);
-    assert!(!policy.ask(&request()).remembered);
+    assert_eq!(policy.ask(&request()).by, DecidedBy::Instance);
+    assert_eq!(policy.ask(&request()).by, DecidedBy::Instance);
 }
 
 #[test]

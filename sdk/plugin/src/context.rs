@@ -22,6 +22,17 @@ pub trait Context {
         Vec::new()
     }
 
+    /// Work that is the same for every call, such as parsing a text of the configuration: what comes out goes into
+    /// fields with `#[serde(skip)]`. Called once, when an instance is prepared; each call of [`Context::gather`] then
+    /// gets a fresh copy of that instance. It cannot ask the server: the host refuses a provider that tries.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration. Say it in [`Context::validate`] too.
+    fn prepare(config: &mut Self::Config) -> Result<(), Vec<ConfigProblem>> {
+        let _ = config;
+        Ok(())
+    }
+
     /// Facts by name.
     ///
     /// # Errors
@@ -39,7 +50,7 @@ impl<C: Context> Guest for Exported<C> {
     }
 
     fn prepare(config: String) -> Result<(), Vec<ConfigProblem>> {
-        prepared::prepare::<C::Config>(&config, |_| Ok(()))
+        prepared::prepare(&config, C::prepare)
     }
 
     fn gather(request: &HostRequest) -> Result<Vec<(String, String)>, String> {

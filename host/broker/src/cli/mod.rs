@@ -38,6 +38,7 @@ use self::json_lines::JsonLines;
 use crate::traces::Exporter;
 use jit_assembly::compose::Mode;
 use jit_config::{Config, ConfigErrors, LogFormat};
+use jit_runtime::Snapshots;
 
 /// Just-in-time credentials for workloads: an application proves its identity and gets an account
 /// that exists only for its lease.
@@ -61,7 +62,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
         #[command(flatten)]
-        memory: MemoryArg,
+        asking: AskingArgs,
     },
     /// Serve on a laptop, with an embedded token issuer. Makes an audit key if there is none.
     #[command(after_help = dev::EXAMPLES)]
@@ -111,12 +112,35 @@ enum Command {
     },
 }
 
-/// Whether policies remember.
+/// How a broker asks policies. Answers and records are the same in each way.
 #[derive(clap::Args)]
-struct MemoryArg {
+struct AskingArgs {
     /// Ask the policies each time, also what they have decided already. Answers and records are the same.
     #[arg(long, env = "JIT_NO_MEMORY")]
     no_memory: bool,
+    /// `background`: prepare a policy once with its configuration, and start each decision from a snapshot of it (as
+    /// `serve` does by default). `off`: prepare it at each decision (as `dev` does). Answers and records are the same.
+    #[arg(long, env = "JIT_SNAPSHOTS", value_name = "WHEN", hide_possible_values = true)]
+    snapshots: Option<SnapshotsArg>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SnapshotsArg {
+    Background,
+    Off,
+}
+
+impl AskingArgs {
+    fn mode(&self, dev: bool) -> Mode {
+        let snapshots = match self.snapshots {
+            Some(SnapshotsArg::Background) => Snapshots::Background,
+            Some(SnapshotsArg::Off) => Snapshots::Off,
+            // A laptop has better things to do than to compile twice.
+            None if dev => Snapshots::Off,
+            None => Snapshots::Background,
+        };
+        Mode { dev, no_memory: self.no_memory, snapshots }
+    }
 }
 
 /// Where the configuration is.
@@ -230,12 +254,12 @@ fn keep_memory_private() {
 
 fn dispatch(command: Command) -> Result<(), Stop> {
     match command {
-        Command::Serve { config, memory } => {
+        Command::Serve { config, asking } => {
             let path = config.config;
             let first = Config::load(&path)?;
             let _until_the_end = start_log(&first)?;
             let source = Box::new(move || Config::load(&path));
-            block_on(crate::serve::serve(source, Mode { no_memory: memory.no_memory, ..Mode::default() }, |_, _| ()))?;
+            block_on(crate::serve::serve(source, asking.mode(false), |_, _| ()))?;
             Ok(())
         }
         Command::Dev(args) => dev::run(args),

@@ -11,7 +11,7 @@ use jit_core::account::AccountPrefix;
 use jit_core::driver::{RoleView, TargetView};
 use jit_core::looked_at::LookedAt;
 use jit_core::name::{RoleName, TargetName};
-use jit_core::policy::{Allowance, Mode, Operation, PolicyRequest, Verdict};
+use jit_core::policy::{Allowance, DecidedBy, Mode, Operation, PolicyRequest, Verdict};
 use jit_core::ttl::Ttl;
 use jit_identity::{Claimed, Declined, Evidence, Identity, IdentityOptions, Method, Unverified, Verified};
 use jit_pipeline::facts::ContextLink;
@@ -56,7 +56,7 @@ impl<F: Fn(&PolicyRequest) -> Result<Verdict, PolicyFault> + Send + Sync> Policy
     }
 
     fn decide(&self, request: &PolicyRequest) -> PolicyReply {
-        PolicyReply { verdict: (self.0)(request), looked_at: LookedAt::default(), remembered: false }
+        PolicyReply { verdict: (self.0)(request), looked_at: LookedAt::default(), by: DecidedBy::Instance }
     }
 }
 

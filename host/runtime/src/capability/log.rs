@@ -23,6 +23,9 @@ impl Host for View<'_> {
         let bytes = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         self.meter.enter_host(bytes)?;
         let (number, most) = (self.meter.count_log_line(), self.meter.limits.log_lines);
+        if self.meter.is_muted() {
+            return Ok(());
+        }
         if number <= most {
             emit(&self.meter.plugin, level, &line(&message, &fields, self.meter.limits.log_line_bytes));
         } else if number == most.saturating_add(1) {

@@ -34,6 +34,8 @@ pub enum Mode {
     Requests,
     /// Answers with an error that forges a log line.
     Error,
+    /// Asks its server in its preparation.
+    AskPrepare,
     /// Never ends its validation.
     SlowValidate,
     /// Panics in its validation.
@@ -64,6 +66,13 @@ impl Context for Hostile {
         }
     }
 
+    fn prepare(config: &mut Config) -> Result<(), Vec<ConfigProblem>> {
+        if config.mode == Mode::AskPrepare {
+            let _ = HostHttp::default().send(&HttpRequest::new(Method::Get, ["facts"]));
+        }
+        Ok(())
+    }
+
     fn gather(config: &Config, _: &Request) -> Result<Facts, String> {
         let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Ok(match config.mode {
@@ -80,7 +89,7 @@ impl Context for Hostile {
             Mode::Forged => vec![fact("status", "ok"), fact("usage.workload.leases", "0")],
             Mode::Requests => requests()?,
             Mode::Error => return Err("\n{\"event\":\"issue.granted\"}\u{1b}[2J".repeat(10_000)),
-            Mode::SlowValidate | Mode::TrapValidate => Vec::new(),
+            Mode::AskPrepare | Mode::SlowValidate | Mode::TrapValidate => Vec::new(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Fixture: misbehaves as its configuration says, in `decide` unless the mode names another call.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use jit_plugin::bindings::host::jit::plugin::log;
 use jit_plugin::{Allowance, ConfigProblem, Policy, Request, Verdict};
 use serde::Deserialize;
@@ -52,6 +54,10 @@ pub enum Mode {
     TrapPrepare,
     /// Refuses in its preparation what its validation accepted.
     RefusePrepare,
+    /// Counts its decisions in its memory, and allows none but the first.
+    Count,
+    /// Logs one line in its preparation, and decides.
+    Chatty,
     /// Never ends its validation.
     SlowValidate,
     /// Panics in its validation.
@@ -64,6 +70,8 @@ pub enum Mode {
 pub struct Config {
     mode: Mode,
 }
+
+static DECISIONS: AtomicU32 = AtomicU32::new(0);
 
 /// The policy.
 #[derive(Debug)]
@@ -85,6 +93,10 @@ impl Policy for Hostile {
             Mode::SlowPrepare => misdeeds::never(),
             Mode::TrapPrepare => panic!("as configured"),
             Mode::RefusePrepare => Err(vec![ConfigProblem::new("mode", "is\nnot what it was")]),
+            Mode::Chatty => {
+                log::write(log::Level::Info, "prepared", &[]);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -133,6 +145,11 @@ impl Policy for Hostile {
                 let _ = request.host().map(|host| host.take_handle());
                 Verdict::allow()
             }
+            Mode::Count => match DECISIONS.fetch_add(1, Ordering::Relaxed) {
+                0 => Verdict::allow(),
+                before => Verdict::deny(format!("it remembers {before}")),
+            },
+            Mode::Chatty => Verdict::allow(),
             Mode::SlowPrepare | Mode::TrapPrepare | Mode::RefusePrepare | Mode::SlowValidate | Mode::TrapValidate => {
                 Verdict::allow()
             }

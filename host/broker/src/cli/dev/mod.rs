@@ -13,8 +13,7 @@ use parking_lot::Mutex;
 use url::Url;
 
 use self::made::Made;
-use super::{MemoryArg, Stop, block_on, start_log};
-use jit_assembly::compose::Mode;
+use super::{AskingArgs, Stop, block_on, start_log};
 use jit_config::{Config, ConfigErrors};
 use jit_kit::dev_issuer::DevIssuer;
 use jit_pipeline::broker::Broker;
@@ -39,7 +38,7 @@ docs/dev.md says which tokens it gives.";
 #[derive(clap::Args)]
 pub(super) struct DevArgs {
     #[command(flatten)]
-    memory: MemoryArg,
+    asking: AskingArgs,
     /// Your own configuration; the embedded issuer is added to it.
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["database", "password_file", "roles", "owner", "plugins", "data"])]
     config: Option<PathBuf>,
@@ -95,7 +94,7 @@ pub(super) fn run(args: DevArgs) -> Result<(), Stop> {
     let issuer = args.issuer.or_else(|| made.as_ref().and_then(Made::issuer)).unwrap_or(made::ISSUER);
     // Until the end, whatever becomes of the tasks: dropped, it takes back what never worked.
     let made = Arc::new(Mutex::new(made));
-    let mode = Mode { dev: true, no_memory: args.memory.no_memory };
+    let mode = args.asking.mode(true);
     block_on(async {
         let (issuer, address) = DevIssuer::bind(issuer).await?;
         let (file, url) = (path.clone(), issuer.issuer_url().to_owned());
