@@ -264,7 +264,7 @@ async fn decides_by_counts(fixture: &str, sdk: &str) {
         ])
     );
     let renewed = &world.events("lease.renewed")[0];
-    assert_eq!(renewed["input"]["resource"], json!({"lease": lease}), "{renewed}");
+    assert_eq!(renewed["input"]["resource"], json!({"lease": lease, "credential": "password"}), "{renewed}");
     assert_eq!(few(renewed)["labels"]["about"], json!(lease));
     world.assert_log_is_intact();
 }

@@ -66,3 +66,4 @@ mod story; // needs: nothing else
 mod tasks; // needs: nothing else
 mod tls; // needs: nothing else
 mod tokens; // needs: nothing else
+mod verifiers; // needs: nothing else

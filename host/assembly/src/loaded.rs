@@ -11,6 +11,7 @@ use jit_core::driver::{
 };
 use jit_core::outcome::Outcome;
 use jit_core::policy::PolicyRequest;
+use jit_core::secret::AccountSecret;
 use jit_pipeline::ports::{
     Clock as _, Context, Driver, Drivers, FoundDriver, Policy, PolicyFault, PolicyReply, Scope, SystemClock,
 };
@@ -119,9 +120,9 @@ impl Driver for BoundDriver {
         target: &TargetView,
         role: &RoleView,
         account: &AccountView,
-        password: &SecretString,
+        secret: &AccountSecret,
     ) -> Outcome<Issued> {
-        self.noted(target, self.plugin.create(&self.scope(scope), target, role, account, password).await)
+        self.noted(target, self.plugin.create(&self.scope(scope), target, role, account, secret).await)
     }
 
     #[tracing::instrument(level = "debug", name = "driver.renew", skip_all, fields(plugin = self.plugin.name(), target = %target.name))]

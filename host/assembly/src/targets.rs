@@ -10,15 +10,18 @@ use crate::loaded::Loaded;
 use crate::rotation_setup;
 use jit_config::Config;
 use jit_core::causes::with_causes;
+use jit_core::driver::Description;
 use jit_core::driver::RoleView;
 use jit_core::driver::TargetView;
 use jit_core::policy::Mode as PolicyMode;
 use jit_core::rollout::ShareKey;
+use jit_core::secret::{least_iterations, most_iterations};
 use jit_core::trace::OnBehalf;
 use jit_core::usage::checked_windows;
 use jit_pipeline::facts::ContextLink;
 use jit_pipeline::target::ChainLink;
 use jit_pipeline::target::Endpoint;
+use jit_pipeline::target::OfferedVerifier;
 use jit_pipeline::target::Target;
 use jit_pipeline::target::TargetRole;
 use jit_runtime::ConfigFault;
@@ -72,6 +75,7 @@ pub(crate) fn resolve(
         );
         return Err(at(".driver", message));
     }
+    let verifiers = verifiers(driver.description(), target).map_err(|message| at(".driver", message))?;
     let chain = policy_chain(config, loaded, &target.policies)?;
     let usage_windows = usage_windows(config, loaded, &target.policies)?;
     let contexts = contexts(config, loaded, &target.contexts)?;
@@ -118,11 +122,22 @@ pub(crate) fn resolve(
         contexts: contexts.into(),
         usage_windows,
         chain: chain.into(),
+        verifiers,
         prefix,
         endpoint,
         timeout: target.timeout,
         site: connected.map(Connected::site).unwrap_or_default(),
     })
+}
+
+/// The verifiers of callers that the driver places in this target, with the least iterations.
+fn verifiers(driver: &Description, target: &jit_config::Target) -> Result<Vec<OfferedVerifier>, String> {
+    let placed = driver.verifiers(&target.config)?;
+    let offered = placed.into_iter().map(|(kind, asked)| {
+        let least = least_iterations(kind).max(target.verifier_iterations).max(asked.unwrap_or(0));
+        OfferedVerifier { kind, least_iterations: least.min(most_iterations(kind)) }
+    });
+    Ok(offered.collect())
 }
 
 /// Why the plugin cannot work on that connection.

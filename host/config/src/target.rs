@@ -39,6 +39,9 @@ pub struct Target {
     pub rotating: BTreeMap<RoleName, rotating::Rotating>,
     /// This target's own prefix of account names, in place of the server's.
     pub account_prefix: Option<AccountPrefix>,
+    /// The least iterations of a verifier that a caller sends, `4096` to `1000000`; by default 4096, or what the driver
+    /// asks for where that is more.
+    pub verifier_iterations: u32,
     /// What callers connect to, where it is not what the connection's URL says.
     pub endpoint: Option<Endpoint>,
     /// Deadline of one call of the driver, `1s` to `10m`, by default 30 s.
@@ -83,6 +86,8 @@ pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Op
     let config = section.json_table("config");
     let account_prefix = server::account_prefix(section);
     let endpoint = section.optional_section("endpoint", endpoint);
+    let iterations = section.count("verifier_iterations", 4_096..=1_000_000);
+    let verifier_iterations = iterations.and_then(|count| u32::try_from(count).ok()).unwrap_or(4_096);
     let timeout = section.wait("timeout", 30, 1..=600);
     Some(Target {
         driver: driver?,
@@ -96,6 +101,7 @@ pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Op
         roles,
         rotating,
         account_prefix,
+        verifier_iterations,
         endpoint,
         timeout,
     })

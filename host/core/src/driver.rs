@@ -7,6 +7,7 @@ use crate::id::LeaseId;
 use crate::name::{RoleName, TargetName};
 
 pub use jit_contract::Feature;
+use jit_contract::{VERIFIERS, VerifierKind, VerifierRule};
 
 /// What a driver says of itself, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,24 @@ impl Description {
     #[must_use]
     pub fn has(&self, feature: Feature) -> bool {
         self.features.contains(&feature)
+    }
+
+    /// The verifiers of callers that it places in a target with that `config`, each with the iterations that it asks
+    /// for where the configuration says so. None where the backend makes the secret, or what is handed out stands
+    /// before its lease.
+    ///
+    /// # Errors
+    /// What is wrong with its list, in words for its author.
+    pub fn verifiers(&self, config: &serde_json::Value) -> Result<Vec<(VerifierKind, Option<u32>)>, String> {
+        let made_here = !self.has(Feature::ExternalAccounts) && !self.has(Feature::StandingAccounts);
+        let said = self.properties.iter().find(|(name, _)| name == VERIFIERS).filter(|_| made_here);
+        let Some((_, said)) = said else { return Ok(Vec::new()) };
+        let text_of = |key: &str| {
+            let value = config.get(key)?;
+            let scalar = value.is_boolean() || value.is_number();
+            value.as_str().map(str::to_owned).or_else(|| scalar.then(|| value.to_string()))
+        };
+        Ok(VerifierRule::parse_all(said)?.iter().filter_map(|rule| rule.applies(text_of)).collect())
     }
 }
 

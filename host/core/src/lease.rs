@@ -31,6 +31,7 @@ use crate::ttl::Ttl;
 
 /// Where a lease stands: its words are the API's.
 pub use jit_api::LeaseState;
+pub use jit_contract::VerifierKind;
 
 /// Why an account is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -175,6 +176,19 @@ pub struct Idempotency {
     pub body: String,
 }
 
+/// That the caller made the password: the account has what the server stores of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallersVerifier {
+    /// What it is.
+    pub kind: VerifierKind,
+    /// A digest by which the store knows it again, in hexadecimal. The verifier itself is not stored.
+    pub digest: String,
+    /// The lease of an earlier attempt at the same request, which gave nothing to anybody. This one takes its
+    /// verifier over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_over: Option<LeaseId>,
+}
+
 /// One lease: who got what, until when, and how its account is to be removed. It never holds the
 /// secret (NO-STORED-SECRET).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +239,9 @@ pub struct Lease {
     pub metadata: BTreeMap<String, String>,
     /// The caller's Idempotency-Key.
     pub idempotency: Option<Idempotency>,
+    /// What the caller sent in place of a password that the broker would have made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifier: Option<CallersVerifier>,
     /// The removal, once it has begun.
     pub removal: Option<Removal>,
     /// Which password of a rotating account was handed out: such an account stands, and the

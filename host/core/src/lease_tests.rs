@@ -38,6 +38,7 @@ pub(crate) fn example() -> Lease {
         metadata: BTreeMap::new(),
         idempotency: None,
         removal: None,
+        verifier: None,
         rotating: None,
     }
 }

@@ -40,6 +40,8 @@ pub enum Refusal {
     Configuration(String),
     /// The plugin broke its contract or a limit before it had called the backend.
     Plugin(String),
+    /// The target does not take the verifier that the caller sent: why, fit for the caller.
+    Verifier(String),
 }
 
 impl Refusal {
@@ -47,7 +49,7 @@ impl Refusal {
     #[must_use]
     pub fn reason(&self) -> String {
         match self {
-            Self::Target(text) => text.clone(),
+            Self::Target(text) | Self::Verifier(text) => text.clone(),
             Self::NotFound => "the account does not exist".to_owned(),
             Self::Conflict(text) => format!("the name is taken: {text}"),
             Self::Unavailable { reason, answered: true, .. } => format!("not now: {reason}"),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use jit_api::CredentialType;
+use jit_contract::VerifierKind;
 use serde::{Deserialize, Serialize};
 
 use crate::name::RoleName;
@@ -42,13 +44,26 @@ pub struct PolicyRequest {
     /// earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller_address: Option<IpAddr>,
-    /// What the operation is about: the lease of a renewal. Empty for a new lease.
+    /// What the operation is about: the type of the credential, and the lease of a renewal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resource: BTreeMap<String, String>,
 }
 
 /// The property of a renewal's resource that holds the lease's id.
 pub const LEASE: &str = "lease";
+/// The property that holds the type of the credential: `password`, or `verifier` where the caller makes the password.
+pub const CREDENTIAL: &str = "credential";
+/// The property that holds the kind of a verifier (`scram_sha_256`).
+pub const VERIFIER: &str = "verifier";
+
+/// What an operation is about, as far as the credential goes: a password of the broker's, or a caller's verifier.
+#[must_use]
+pub fn about_credential(verifier: Option<VerifierKind>) -> BTreeMap<String, String> {
+    let kind = if verifier.is_some() { CredentialType::Verifier } else { CredentialType::Password };
+    let mut resource = BTreeMap::from([(CREDENTIAL.to_owned(), kind.to_string())]);
+    resource.extend(verifier.map(|kind| (VERIFIER.to_owned(), kind.to_string())));
+    resource
+}
 
 /// A policy's yes, checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

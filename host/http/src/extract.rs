@@ -13,6 +13,7 @@ use axum::response::Response;
 use futures_util::StreamExt as _;
 use jit_core::id::RequestId;
 use jit_identity::{Evidence, Rejected, Unverified, Verified};
+use secrecy::zeroize::Zeroizing;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
@@ -173,11 +174,13 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     }
 }
 
-/// The whole body, of at most [`MOST_BODY`] bytes.
-async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, HttpRefused> {
+/// The whole body, of at most [`MOST_BODY`] bytes. It may hold a verifier, so it is wiped afterwards.
+async fn read(headers: &HeaderMap, body: Body) -> Result<Zeroizing<Vec<u8>>, HttpRefused> {
     let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let mut chunks = body.into_data_stream();
-    let mut bytes = Vec::new();
+    // Reserved at once, so that no reallocation leaves a copy behind.
+    let room = told.and_then(|length| usize::try_from(length).ok()).unwrap_or(0).min(MOST_BODY);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     if told.is_none_or(|length| length <= MOST_BODY as u64) {
         loop {
             match chunks.next().await {

@@ -32,7 +32,7 @@ use jit_pipeline::trace::carried;
     responses(
         (status = 201, description = "The credential, once", body = IssueReply,
          headers(("Location" = String, description = "The lease"))),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-request"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-request, verifier-weak, not-offered"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "policy-denied, role-not-allowed, blocked"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown-target"),
@@ -114,7 +114,7 @@ fn disclose(undelivered: Undelivered) -> Response {
     security(("workload_token" = [])),
     responses(
         (status = 200, description = "The decision, policy by policy", body = SimulateReply),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-request"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-request, verifier-weak, not-offered"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "role-not-allowed"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown-target"),

@@ -21,6 +21,7 @@ pub mod problem;
 pub mod rotation;
 pub mod server;
 pub mod status;
+pub mod targets;
 pub mod told;
 pub mod trace;
 pub mod views;
@@ -106,6 +107,7 @@ fn asked_by_callers() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(issue::post_issue))
         .routes(routes!(issue::post_simulate))
+        .routes(routes!(targets::get_target))
         .routes(routes!(leases::list_leases))
         .routes(routes!(leases::get_lease))
         .routes(routes!(leases::renew_lease))
@@ -223,6 +225,7 @@ mod tests {
             "/issue",
             "/v1/issue",
             "/v1/simulate",
+            "/v1/targets/{name}",
             "/v1/leases",
             "/v1/leases/{id}",
             "/v1/leases/{id}/renew",

@@ -48,6 +48,8 @@ fn row(refused: &HttpRefused) -> (StatusCode, ProblemCode, &'static str, Option<
         H::Pipeline(refused) => {
             let (status, title, retry) = match refused {
                 Refused::InvalidRequest { .. } => (StatusCode::BAD_REQUEST, "Invalid request", None),
+                Refused::WeakVerifier(_) => (StatusCode::BAD_REQUEST, "Weak verifier", None),
+                Refused::NotOffered { .. } => (StatusCode::BAD_REQUEST, "Not offered", None),
                 Refused::Unauthenticated => (StatusCode::UNAUTHORIZED, "Unauthenticated", None),
                 Refused::PolicyDenied { .. } => (StatusCode::FORBIDDEN, "Denied by policy", None),
                 Refused::Blocked { .. } => (StatusCode::FORBIDDEN, "Blocked", None),
@@ -130,6 +132,9 @@ impl HttpRefused {
         };
         match &self {
             Self::Pipeline(Refused::InvalidRequest { field, .. }) => problem.field = field.map(str::to_owned),
+            Self::Pipeline(Refused::WeakVerifier(_) | Refused::NotOffered { .. }) => {
+                problem.field = Some("credential".to_owned());
+            }
             Self::Pipeline(Refused::PolicyDenied { policy, .. }) => problem.policy = Some(policy.clone()),
             Self::Pipeline(
                 Refused::IdempotencyConflict(id)
@@ -143,6 +148,7 @@ impl HttpRefused {
         let mut reply = (status, axum::Json(&problem)).into_response();
         let field = match &self {
             Self::Pipeline(Refused::InvalidRequest { field, .. }) => *field,
+            Self::Pipeline(Refused::WeakVerifier(_) | Refused::NotOffered { .. }) => Some("credential"),
             _ => None,
         };
         let reason = match &self {

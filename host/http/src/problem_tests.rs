@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use jit_core::id::LeaseId;
 use jit_core::lease::LeaseState;
+use jit_pipeline::refusal::WeakVerifier;
 use serde_json::{Value, json};
 
 use super::*;
@@ -13,6 +14,8 @@ fn all() -> Vec<(&'static str, HttpRefused)> {
     let pipeline = [
         ("invalid-request", Refused::InvalidRequest { field: None, detail: "the body must be a JSON object".into() }),
         ("invalid-request of a field", Refused::field("ttl", "ttl must be a duration")),
+        ("verifier-weak", Refused::WeakVerifier(WeakVerifier::Used)),
+        ("not-offered", Refused::NotOffered { target: "shop_db".into(), reason: "role app offers password".into() }),
         ("unauthenticated", Refused::Unauthenticated),
         ("policy-denied", Refused::PolicyDenied { policy: "business-hours".into(), reason: "it is night".into() }),
         ("blocked", Refused::Blocked { target: "shop_db".into(), most: 20 }),

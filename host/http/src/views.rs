@@ -2,8 +2,8 @@
 
 use jit_api::admin::AdminLease;
 use jit_api::url::encode;
-use jit_api::{Connection, Credential, IssueReply, LeaseView, Password, Term};
-use jit_core::lease::{Lease, LeaseState};
+use jit_api::{Connection, Credential, IssueReply, LeaseView, MadeByCaller, Password, Term};
+use jit_core::lease::{Lease, LeaseState, VerifierKind};
 use jit_core::policy::PolicyRecord;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -32,15 +32,22 @@ pub fn issue_reply(disclosure: &Disclosure) -> IssueReply {
         target: lease.target.to_string(),
         role: lease.role.to_string(),
         ephemeral_id: lease.login().to_owned(),
-        credential: Credential::Password(Password {
-            username: handover.username.clone(),
-            password: handover.secret.clone(),
-        }),
+        credential: match (&handover.secret, &lease.verifier) {
+            (Some(password), _) => {
+                Credential::Password(Password { username: handover.username.clone(), password: password.clone() })
+            }
+            (None, made) => Credential::Verifier(MadeByCaller {
+                username: handover.username.clone(),
+                // Only a lease with a verifier has no secret.
+                verifier: made.as_ref().map_or(VerifierKind::ScramSha256, |made| made.kind),
+            }),
+        },
         connection: endpoint.as_ref().map(|endpoint| Connection {
             host: endpoint.host.clone(),
             port: endpoint.port,
             database: endpoint.database.clone(),
-            uri: uri(endpoint, &handover.username, handover.secret.expose_secret()).into(),
+            uri: uri(endpoint, &handover.username, handover.secret.as_ref().map(|secret| secret.expose_secret()))
+                .into(),
         }),
         properties: handover.properties.iter().cloned().collect(),
         previous_valid_until: *previous_valid_until,
@@ -49,14 +56,17 @@ pub fn issue_reply(disclosure: &Disclosure) -> IssueReply {
     }
 }
 
-/// A connection URI, every part percent-encoded.
-fn uri(endpoint: &Endpoint, username: &str, password: &str) -> String {
+/// A connection URI, every part percent-encoded. Without a password it has the user name only.
+fn uri(endpoint: &Endpoint, username: &str, password: Option<&str>) -> String {
     let Endpoint { scheme, host, port, database } = endpoint;
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let user_info = match scheme.as_str() {
         // RFC 4516 has no place for it.
         "ldap" | "ldaps" => String::new(),
-        _ => format!("{}:{}@", encode(username), encode(password)),
+        _ => match password {
+            Some(password) => format!("{}:{}@", encode(username), encode(password)),
+            None => format!("{}@", encode(username)),
+        },
     };
     let path = database.as_ref().map_or_else(String::new, |database| format!("/{}", encode(database)));
     format!("{scheme}://{user_info}{host}:{port}{path}")
@@ -196,10 +206,11 @@ mod tests {
             database: database.map(Into::into),
         };
         let v6 = endpoint("postgres", "::1", 5432, Some("a b"));
-        assert_eq!(uri(&v6, "v-x", "p@:/"), "postgres://v-x:p%40%3A%2F@[::1]:5432/a%20b");
+        assert_eq!(uri(&v6, "v-x", Some("p@:/")), "postgres://v-x:p%40%3A%2F@[::1]:5432/a%20b");
         let none = endpoint("mysql", "db", 3306, None);
-        assert_eq!(uri(&none, "v-é%", "#?&"), "mysql://v-%C3%A9%25:%23%3F%26@db:3306");
+        assert_eq!(uri(&none, "v-é%", Some("#?&")), "mysql://v-%C3%A9%25:%23%3F%26@db:3306");
         let directory = endpoint("ldaps", "directory", 636, None);
-        assert_eq!(uri(&directory, "cn=v,dc=x", "p"), "ldaps://directory:636");
+        assert_eq!(uri(&directory, "cn=v,dc=x", Some("p")), "ldaps://directory:636");
+        assert_eq!(uri(&none, "v-x", None), "mysql://v-x@db:3306");
     }
 }

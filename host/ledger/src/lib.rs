@@ -36,6 +36,10 @@ pub const MAX_SEALED_NAME: usize = 1_024;
 /// The most sealed values of one purpose that are listed.
 pub const MAX_SEALED_LISTED: usize = 10_000;
 
+/// For how long after its use a verifier of a caller is known, beyond the time after which leases are forgotten. No
+/// lease lives that long.
+pub const VERIFIER_MEMORY: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
 /// What is to become durable together, or not at all.
 #[derive(Debug, Default)]
 pub struct Change {
@@ -196,6 +200,9 @@ pub enum StoreError {
     /// Another lease holds the Idempotency-Key.
     #[error("the idempotency key belongs to lease {0}")]
     KeyTaken(LeaseId),
+    /// The caller's verifier was used for another lease, this one.
+    #[error("the verifier was used for lease {0}")]
+    VerifierUsed(LeaseId),
     /// The store failed. A change may or may not have become durable: read before you act on it.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -274,7 +281,9 @@ pub struct Maker {
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Makes a change durable. When it returns `Ok`, the leases, the audit records and a signed
-    /// checkpoint over them are on disk, in one transaction.
+    /// checkpoint over them are on disk, in one transaction. No two new leases have the same verifier
+    /// ([`Lease::verifier`]), unless one takes it over from the other; how a verifier is known again outlives its lease
+    /// by [`VERIFIER_MEMORY`].
     async fn commit(&self, change: Change) -> Result<(), StoreError>;
 
     /// One lease.
@@ -320,7 +329,7 @@ pub trait Store: Send + Sync + 'static {
     async fn counts(&self, now: Timestamp) -> Result<Counts, StoreError>;
 
     /// Forgets revoked leases that ended before `before`, at most `limit`; gives how many. Audit
-    /// records stay.
+    /// records stay. Forgets as many verifiers that were used [`VERIFIER_MEMORY`] before `before`.
     async fn forget_revoked(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError>;
 
     /// Counts a request, itself included: one after the other, in whatever broker of this store, so that

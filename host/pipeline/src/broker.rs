@@ -39,6 +39,7 @@ use crate::tasks::reconcile::{Brake, Listings, ReconcileFlow};
 use crate::tasks::removal::SweepFlow;
 use crate::tasks::rotation::Beside;
 use crate::undo::UndoFlow;
+use crate::verifying::Verifying;
 use crate::work::{Wake, Work};
 
 /// The flows of one process, and the state that they share with what is around them.
@@ -206,6 +207,7 @@ impl Broker {
             ledger: ledger.clone(),
             clock: Arc::clone(&clock),
             decide: decide.clone(),
+            verifying: Verifying::default(),
             turns: Turns::default(),
             replay,
             hand_out,

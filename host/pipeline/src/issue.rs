@@ -11,7 +11,6 @@
 //!
 //! Wherever a step is lost, what is left is a lease that the removal knows ([`crate::removal`]).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -20,12 +19,12 @@ use jit_core::driver::Issued;
 use jit_core::driver::Lane;
 use jit_core::event::{AuditEvent, Denied, DeniedBy, Doubtful, Event, Failed, Granted};
 use jit_core::id::{LeaseId, RequestId};
-use jit_core::lease::{Cause, Idempotency, Lease, LeaseState};
+use jit_core::lease::{CallersVerifier, Cause, Idempotency, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
-use jit_core::policy::Operation;
-use jit_core::secret::generate_password;
+use jit_core::policy::{Operation, about_credential};
+use jit_core::secret::{AccountSecret, generate_password};
 use jit_identity::Verified;
-use secrecy::SecretString;
+use jit_password::{Verifier, WeakVerifier};
 
 use crate::birth::Birth;
 use crate::clock::LeaseClock;
@@ -40,6 +39,7 @@ use crate::request::{CheckedRequest, IdempotencyKey};
 use crate::rotation::issue::{HandOutFlow, hand_out};
 use crate::target::{Endpoint, Target, account_view};
 use crate::undo::{UndoFlow, Unsettled, abandon};
+use crate::verifying::{Verifying, earlier_attempt};
 use crate::work::Wake;
 use jit_ledger::{Change, StoreError};
 
@@ -50,6 +50,8 @@ pub struct IssueFlow {
     pub(crate) clock: Arc<LeaseClock>,
     /// Targets and policies.
     pub(crate) decide: DecideFlow,
+    /// Room for the costly check of a caller's verifier.
+    pub(crate) verifying: Verifying,
     /// Requests with the same Idempotency-Key.
     pub(crate) turns: Turns,
     /// The answer that such a key already has.
@@ -111,7 +113,12 @@ pub async fn issue(
     if let Err(blocked) = flow.leftovers.allow_one_more(&caller.principal, &asked.target.name) {
         return Err(not_offered(&flow.decide, &caller, &request, &request_id, blocked).await);
     }
+    if let Some(verifier) = &asked.request.verifier {
+        flow.verifying.check_not_empty(verifier).await?;
+    }
     let permit = permitted(&flow.decide, asked, Counting::Count).await?;
+    // A policy may have named another role.
+    permit.decision.asked.target.takes(&permit.role, permit.decision.asked.request.verifier.as_ref())?;
     let granted = permit.decision.asked.target.roles.get(&permit.role);
     if let Some(rotating) = granted.and_then(|role| role.rotating.clone()) {
         return hand_out(&flow.hand_out, permit, &rotating, idempotency).await;
@@ -146,7 +153,8 @@ pub fn resolve(
     operation: Operation,
 ) -> Result<Asked, Refused> {
     let (target, role, ttl) = flow.serving.load().find(&request)?;
-    let (at, resource) = (flow.clock.now(), BTreeMap::new());
+    let resource = about_credential(request.verifier.as_ref().map(Verifier::kind));
+    let at = flow.clock.now();
     Ok(Asked { caller, target, role, ttl, request, request_id, at, operation, resource })
 }
 
@@ -158,7 +166,14 @@ async fn not_offered(
     request_id: &RequestId,
     refused: Refused,
 ) -> Refused {
-    if !matches!(refused, Refused::RoleNotAllowed { .. } | Refused::UnknownTarget(_) | Refused::Blocked { .. }) {
+    let on_record = matches!(
+        refused,
+        Refused::RoleNotAllowed { .. }
+            | Refused::UnknownTarget(_)
+            | Refused::Blocked { .. }
+            | Refused::NotOffered { .. }
+    );
+    if !on_record {
         return refused;
     }
     let role = request.role.as_ref().map(ToString::to_string);
@@ -223,6 +238,11 @@ pub(crate) fn draft(permit: &Permit, account: AccountName, idempotency: Option<I
         metadata: asked.request.metadata.clone(),
         idempotency,
         removal: None,
+        verifier: asked.request.verifier.as_ref().map(|verifier| CallersVerifier {
+            kind: verifier.kind(),
+            digest: verifier.digest(),
+            takes_over: None,
+        }),
         rotating: None,
     }
 }
@@ -235,10 +255,20 @@ async fn intend(flow: &IssueFlow, permit: Permit, idempotency: Option<Idempotenc
     lease.driver.place = Some(flow.places.lately(&permit.decision.asked.target).await);
     let unsettled = Unsettled::new(&flow.undo, lease.clone());
     let settled = permit.decision.settles(true);
-    let change = Change::insert(lease.clone()).settling(settled);
-    let intended = jit_failpoint::step("issue.intend", StoreError::at_failpoint, flow.ledger.commit(change)).await;
+    let change = Change::insert(lease.clone()).settling(settled.clone());
+    let mut intended = jit_failpoint::step("issue.intend", StoreError::at_failpoint, flow.ledger.commit(change)).await;
+    if let Err(StoreError::VerifierUsed(before)) = &intended
+        && let Some(same_request) = earlier_attempt(flow.ledger.store(), &lease, before).await?
+    {
+        lease.verifier = lease.verifier.map(|used| CallersVerifier { takes_over: Some(same_request), ..used });
+        intended = flow.ledger.commit(Change::insert(lease.clone()).settling(settled)).await;
+    }
     match intended {
         Ok(()) => Ok(Intended { lease, permit, unsettled }),
+        Err(StoreError::VerifierUsed(_)) => {
+            unsettled.settled();
+            Err(WeakVerifier::Used.into())
+        }
         Err(StoreError::KeyTaken(id)) => {
             unsettled.settled();
             Err(Refused::IdempotencyConflict(id))
@@ -257,27 +287,30 @@ struct Created {
     permit: Permit,
     unsettled: Unsettled,
     issued: Issued,
-    password: SecretString,
+    secret: AccountSecret,
 }
 
 async fn create(flow: &IssueFlow, intended: Intended) -> Result<Created, Refused> {
     let Intended { lease, permit, unsettled } = intended;
     let target = Arc::clone(&permit.decision.asked.target);
-    let password = generate_password();
-    let outcome = match call_driver(&target, flow.clock.wall(), &lease, &password).await {
+    let secret = match permit.decision.asked.request.verifier.clone() {
+        Some(verifier) => AccountSecret::Verifier(verifier),
+        None => AccountSecret::Password(generate_password()),
+    };
+    let outcome = match call_driver(&target, flow.clock.wall(), &lease, &secret).await {
         // Nobody else makes such a name: it is our own call whose answer got lost on the way.
         Outcome::Refused(Refusal::Conflict(text)) => Outcome::Unknown(format!("the name exists: {text}")),
         outcome => outcome,
     };
     match outcome {
-        Outcome::Done(issued) => Ok(Created { lease, permit, unsettled, issued, password }),
+        Outcome::Done(issued) => Ok(Created { lease, permit, unsettled, issued, secret }),
         Outcome::Refused(refusal) => Err(refused(flow, &lease, unsettled, &permit, refusal).await),
         Outcome::Unknown(reason) => Err(doubtful(flow, &lease, unsettled, &permit, reason).await),
     }
 }
 
 /// The one call that makes an account, through the role's slots and with a deadline.
-async fn call_driver(target: &Target, now: Timestamp, lease: &Lease, password: &SecretString) -> Outcome<Issued> {
+async fn call_driver(target: &Target, now: Timestamp, lease: &Lease, secret: &AccountSecret) -> Outcome<Issued> {
     let Some(role) = target.roles.get(&lease.role) else {
         return Outcome::Refused(Refusal::Configuration(format!("role {} is gone", lease.role)));
     };
@@ -288,7 +321,7 @@ async fn call_driver(target: &Target, now: Timestamp, lease: &Lease, password: &
     let account = account_view(lease, now);
     let scope = target.scope(Lane::Live);
     let call = async {
-        match target.driver.create(&scope, &target.view, &role.view, &account, password).await {
+        match target.driver.create(&scope, &target.view, &role.view, &account, secret).await {
             Outcome::Unknown(reason) => Err(reason),
             known => Ok(known),
         }
@@ -320,6 +353,7 @@ async fn refused(flow: &IssueFlow, lease: &Lease, unsettled: Unsettled, permit: 
         // Nobody says of a backend that answered that it cannot be reached.
         Refusal::Unavailable { answered: true, .. } => Refused::TargetUnavailable(NOT_NOW.to_owned()),
         Refusal::Unavailable { reason, .. } => Refused::TargetAway(reason),
+        Refusal::Verifier(reason) => Refused::NotOffered { target: lease.target.to_string(), reason },
         other => Refused::TargetRefused(other.reason()),
     }
 }
@@ -351,7 +385,7 @@ async fn doubtful(flow: &IssueFlow, lease: &Lease, unsettled: Unsettled, permit:
 
 /// Active lease and audit record become durable together; only then may the secret leave.
 async fn settle(flow: &IssueFlow, created: Created) -> Result<Disclosure, Refused> {
-    let Created { lease, permit, mut unsettled, issued, password } = created;
+    let Created { lease, permit, mut unsettled, issued, secret } = created;
     let capped = issued.expires_at.and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
     // From here on also an undoing knows what the backend calls the account.
     let lease = lease.with_account(issued.username, issued.external_id);
@@ -361,7 +395,8 @@ async fn settle(flow: &IssueFlow, created: Created) -> Result<Disclosure, Refuse
         unsettled.undo(Cause::NotAudited);
         return Err(Refused::AuditUnavailable);
     };
-    let granted = Event::IssueGranted(Granted { decision: permit.decision.recorded(), generation: None });
+    let verifier = active.verifier.as_ref().map(|verifier| verifier.kind);
+    let granted = Event::IssueGranted(Granted { decision: permit.decision.recorded(), generation: None, verifier });
     let granted = permit.decision.event_of_lease(granted, flow.clock.wall(), &active);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events());
     let change = Change::step(active.clone()).with_events(events);
@@ -374,7 +409,10 @@ async fn settle(flow: &IssueFlow, created: Created) -> Result<Disclosure, Refuse
     flow.wake.expiry_at(active.expires_at);
     let handover = Handover {
         username: active.login().to_owned(),
-        secret: issued.secret.unwrap_or(password),
+        secret: match secret {
+            AccountSecret::Password(password) => Some(issued.secret.unwrap_or(password)),
+            AccountSecret::Verifier(_) => None,
+        },
         properties: issued.properties,
     };
     if active.idempotency.is_some() {

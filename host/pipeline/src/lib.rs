@@ -53,4 +53,5 @@ pub mod target_check;
 pub mod tasks;
 pub mod trace;
 pub mod undo;
+pub mod verifying;
 pub mod work;

@@ -23,6 +23,7 @@ async fn asked(target: Target, operation: Operation) -> Asked {
         reason: Some("a deploy".to_owned()),
         ticket: None,
         metadata: BTreeMap::new(),
+        credential: None,
     };
     Asked {
         caller: caller().await,

@@ -16,6 +16,7 @@ use jit_core::driver::{
 use jit_core::looked_at::LookedAt;
 use jit_core::outcome::Outcome;
 use jit_core::policy::{DecidedBy, PolicyRequest, Verdict};
+use jit_core::secret::AccountSecret;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
@@ -45,14 +46,14 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Checks a target's configuration, as far as the backend answers.
     async fn validate(&self, scope: &Scope, target: &TargetView, roles: &[RoleView]) -> Outcome<()>;
 
-    /// Makes the account with that password.
+    /// Makes the account with that secret.
     async fn create(
         &self,
         scope: &Scope,
         target: &TargetView,
         role: &RoleView,
         account: &AccountView,
-        password: &SecretString,
+        secret: &AccountSecret,
     ) -> Outcome<Issued>;
 
     /// Moves the account's own expiry. Returns what the backend set, in seconds since the Unix epoch.

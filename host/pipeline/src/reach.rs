@@ -42,8 +42,10 @@ impl Reach {
     pub fn noted<T>(&self, target: &TargetName, now: Timestamp, outcome: Outcome<T>) -> Outcome<T> {
         match &outcome {
             Outcome::Refused(Refusal::Unavailable { reason, answered: false, .. }) => self.misses(target, now, reason),
-            // Whoever finds a mistake in the configuration, or in the plugin, need not have asked the target.
-            Outcome::Refused(Refusal::Configuration(_) | Refusal::Plugin(_)) | Outcome::Unknown(_) => {}
+            // Whoever finds a mistake in the configuration, in the plugin, or in what the caller sent need not have
+            // asked the target.
+            Outcome::Refused(Refusal::Configuration(_) | Refusal::Plugin(_) | Refusal::Verifier(_))
+            | Outcome::Unknown(_) => {}
             Outcome::Done(_) | Outcome::Refused(_) => self.reaches(target, now),
         }
         outcome

@@ -7,6 +7,8 @@ use jit_api::ProblemCode;
 use jit_core::id::LeaseId;
 use jit_core::lease::LeaseState;
 
+pub use jit_password::WeakVerifier;
+
 use jit_ledger::StoreError;
 
 /// A request that is not fulfilled. Its text is fit for the caller: no secret, nothing of the
@@ -20,6 +22,17 @@ pub enum Refused {
         field: Option<&'static str>,
         /// What is wrong and what to send instead.
         detail: String,
+    },
+    /// The caller's verifier breaks a rule.
+    #[error(transparent)]
+    WeakVerifier(#[from] WeakVerifier),
+    /// The target does not take that type of credential.
+    #[error("target {target} does not take this credential: {reason}")]
+    NotOffered {
+        /// The target.
+        target: String,
+        /// What it offers, or what it takes instead.
+        reason: String,
     },
     /// The token does not prove an identity. The reason is in the log, not in the reply.
     #[error("the workload token was not accepted")]
@@ -136,6 +149,8 @@ impl Refused {
     pub fn code(&self) -> ProblemCode {
         match self {
             Self::InvalidRequest { .. } => ProblemCode::InvalidRequest,
+            Self::WeakVerifier(_) => ProblemCode::VerifierWeak,
+            Self::NotOffered { .. } => ProblemCode::NotOffered,
             Self::Unauthenticated => ProblemCode::Unauthenticated,
             Self::PolicyDenied { .. } => ProblemCode::PolicyDenied,
             Self::Blocked { .. } => ProblemCode::Blocked,

@@ -18,7 +18,7 @@ use jit_core::event::{AuditEvent, Basis, Denied, Event};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
-use jit_core::policy::{LEASE, Operation};
+use jit_core::policy::{LEASE, Operation, about_credential};
 use jit_core::ttl::Ttl;
 use jit_identity::Verified;
 
@@ -115,9 +115,12 @@ async fn judge(
         reason: lease.reason.clone(),
         ticket: lease.ticket.clone(),
         metadata: lease.metadata.clone(),
+        // The account has its secret; the policies hear below which type that is.
+        credential: None,
     };
     let request = CheckedRequest::check(request)?.from_address(caller_address);
     let mut asked = resolve(flow, caller, request, request_id.clone(), Operation::Renew)?;
+    asked.resource = about_credential(lease.verifier.as_ref().map(|verifier| verifier.kind));
     asked.resource.insert(LEASE.to_owned(), lease.id.to_string());
     let at = asked.at;
     if !asked.target.driver_ref().same_maker(&lease.driver) {

@@ -3,7 +3,8 @@
 //! Requests with one key take turns ([`Turns`]). The one that comes second finds the lease in the
 //! store: while its secret is still in memory ([`Handovers`]) it gets the very same reply; after a
 //! restart the policies are asked again, the account's password is reset, and the new one handed out. Each
-//! reply is on record. Of a rotating account only the password that the lease handed out is given again.
+//! reply is on record. Of a rotating account only the password that the lease handed out is given again. Where the
+//! caller made the password, the reply has no secret, and is given again without more ado.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,8 +60,8 @@ pub struct ReplayFlow {
 pub struct Handover {
     /// The account's name, as the backend knows it.
     pub username: String,
-    /// The secret.
-    pub secret: SecretString,
+    /// The secret; none where the caller made it.
+    pub secret: Option<SecretString>,
     /// What else the driver said.
     pub properties: Vec<(String, String)>,
 }
@@ -185,6 +186,12 @@ pub async fn same_answer(
             record(flow, replayed(again, &lease, request_id, flow.clock.wall())).await?;
             handover
         }
+        // Nothing secret is given, now or then.
+        None if lease.verifier.is_some() => {
+            let again = Replayed::Own { password_reset: false, decision: None };
+            record(flow, replayed(again, &lease, request_id, flow.clock.wall())).await?;
+            Handover { username: lease.login().to_owned(), secret: None, properties: Vec::new() }
+        }
         None => {
             let permit = permitted_again(flow, caller, request, &lease, request_id).await?;
             reset_password(flow, &lease, &permit, request_id).await?
@@ -270,7 +277,7 @@ async fn reset_password(
     let again = Replayed::Own { password_reset: true, decision: Some(permit.decision.recorded()) };
     let event = replayed(again, lease, request_id, flow.clock.wall());
     record(flow, AuditEvent { policies: permit.decision.policies.clone(), ..event }).await?;
-    let handover = Handover { username: lease.login().to_owned(), secret, properties: Vec::new() };
+    let handover = Handover { username: lease.login().to_owned(), secret: Some(secret), properties: Vec::new() };
     flow.handovers.keep(&lease.id, handover.clone());
     Ok(handover)
 }
@@ -348,7 +355,7 @@ mod tests {
     fn a_kept_secret_is_forgotten_on_demand() {
         let handovers = Handovers::default();
         let lease = LeaseId::generate(Timestamp::now());
-        let handover = Handover { username: "u".into(), secret: "s".into(), properties: vec![] };
+        let handover = Handover { username: "u".into(), secret: Some("s".into()), properties: vec![] };
         handovers.keep(&lease, handover);
         assert!(handovers.get(&lease).is_some());
         handovers.forget(&lease);

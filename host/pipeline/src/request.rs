@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use jit_api::{GiveBackRequest, IssueRequest, MAX_NAMED};
+use jit_api::{CredentialRequest, CredentialType, GiveBackRequest, IssueRequest, MAX_NAMED};
 use jit_core::name::{RoleName, TargetName};
 use jit_core::ttl::Ttl;
+use jit_password::{Verifier, VerifierKind};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -60,6 +61,8 @@ pub struct CheckedRequest {
     pub ticket: Option<String>,
     /// The rest.
     pub metadata: BTreeMap<String, String>,
+    /// What the target shall store of a password that the caller made. None where the broker makes the password.
+    pub verifier: Option<Verifier>,
     /// SHA-256 over the request's meaning: what an Idempotency-Key is bound to.
     pub digest: String,
     /// Not public: what makes this type unforgeable outside of this module.
@@ -72,9 +75,10 @@ impl CheckedRequest {
     /// # Errors
     /// [`Refused::InvalidRequest`] naming the first field that is wrong.
     pub fn check(request: IssueRequest) -> Result<Self, Refused> {
-        let IssueRequest { target, role, ttl, reason, ticket, metadata } = request;
+        let IssueRequest { target, role, ttl, reason, ticket, metadata, credential } = request;
         let ttl =
             ttl.map(|ttl| ttl.read()).transpose().map_err(|error| Refused::field("ttl", format!("ttl {error}")))?;
+        let verifier = credential.map(verifier).transpose()?.flatten();
         let digest = digest(&Meaning {
             target: &target,
             role: role.as_deref(),
@@ -82,6 +86,7 @@ impl CheckedRequest {
             reason: reason.as_deref(),
             ticket: ticket.as_deref(),
             metadata: &metadata,
+            verifier: verifier.as_ref().map(Verifier::digest),
         });
         let target = TargetName::new(target).map_err(|error| Refused::field("target", format!("target {error}")))?;
         let role =
@@ -96,7 +101,7 @@ impl CheckedRequest {
                 .map_err(|error| Refused::field("metadata", format!("a metadata key {error}")))?;
             text("metadata", Some(value.clone()), 256)?;
         }
-        Ok(Self { caller_address: None, target, role, ttl, reason, ticket, metadata, digest, _proof: Proof })
+        Ok(Self { caller_address: None, target, role, ttl, reason, ticket, metadata, verifier, digest, _proof: Proof })
     }
 
     /// The same request, from that address.
@@ -121,6 +126,25 @@ struct Meaning<'a> {
     reason: Option<&'a str>,
     ticket: Option<&'a str>,
     metadata: &'a BTreeMap<String, String>,
+    /// Its digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verifier: Option<String>,
+}
+
+/// What the caller made, if it made something.
+fn verifier(asked: CredentialRequest) -> Result<Option<Verifier>, Refused> {
+    let mut verifiers = asked.verifiers();
+    match (asked.kind, verifiers.next(), verifiers.next()) {
+        (CredentialType::Password, None, _) => Ok(None),
+        (CredentialType::Password, Some(_), _) => {
+            Err(Refused::field("credential", "a credential of type password has no verifier"))
+        }
+        (CredentialType::Verifier, Some((kind, text)), None) => Ok(Some(Verifier::parse(kind, &text.0)?)),
+        (CredentialType::Verifier, _, _) => {
+            let kinds = VerifierKind::ALL.map(VerifierKind::as_str).join(", ");
+            Err(Refused::field("credential", format!("a credential of type verifier has exactly one of {kinds}")))
+        }
+    }
 }
 
 fn digest(meaning: &Meaning<'_>) -> String {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jit_api::IssueRequest;
 use jit_core::id::RequestId;
 use jit_core::name::{Principal, RoleName};
-use jit_core::policy::{ContextRecord, LEASE, Operation, PolicyRecord, PolicyRequest};
+use jit_core::policy::{ContextRecord, LEASE, Operation, PolicyRecord, PolicyRequest, about_credential};
 use jit_core::ttl::Ttl;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,7 @@ use crate::target::{Serving, Target};
 use jit_core::spelling;
 use jit_identity::KnownIssuer;
 use jit_ledger::Store;
+use jit_password::Verifier;
 
 /// The most attributes or facts of a question.
 const MOST_PAIRS: usize = 64;
@@ -174,8 +175,9 @@ pub async fn explain(
         metadata: request.metadata,
         facts: BTreeMap::new(),
         caller_address: question.caller_address,
-        resource: question.resource.clone(),
+        resource: about_credential(request.verifier.as_ref().map(Verifier::kind)),
     };
+    input.resource.extend(question.resource.clone());
     let asked = target.contexts.iter().filter(|link| !question.gives(&link.name));
     let gathered = facts::gather(asked, &input).await;
     if let (Some(store), false) = (store, question.gives("usage")) {

@@ -3,6 +3,7 @@
 //! request sees half of each.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use jit_core::account::AccountPrefix;
 use jit_core::driver::Lane;
 use jit_core::driver::{AccountView, Feature, RoleView, TargetView};
 use jit_core::id::RequestId;
-use jit_core::lease::{DriverRef, Lease};
+use jit_core::lease::{DriverRef, Lease, VerifierKind};
 use jit_core::name::{Principal, RoleName, TargetName};
 use jit_core::policy::{Mode, Operation, PolicyRequest};
 use jit_core::rollout::{Rollout, ShareKey};
 use jit_core::ttl::Ttl;
+use jit_password::Verifier;
 use tokio::sync::Semaphore;
 
 use crate::facts::ContextLink;
@@ -104,6 +106,8 @@ pub struct Target {
     pub usage_windows: Option<Vec<u64>>,
     /// The policies, in order.
     pub chain: Arc<[ChainLink]>,
+    /// The verifiers of callers that its driver places, in the order in which clients should prefer them.
+    pub verifiers: Vec<OfferedVerifier>,
     /// How the names of its accounts begin.
     pub prefix: AccountPrefix,
     /// Where applications connect, if the target has such a place.
@@ -112,6 +116,24 @@ pub struct Target {
     pub timeout: Duration,
     /// What the host knows of where its server is.
     pub site: Site,
+}
+
+/// A kind of verifier that a target takes from callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfferedVerifier {
+    /// Its kind.
+    pub kind: VerifierKind,
+    /// The least iterations; 0 where the kind has none.
+    pub least_iterations: u32,
+}
+
+impl fmt::Display for OfferedVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.least_iterations {
+            0 => write!(f, "verifier ({})", self.kind),
+            least => write!(f, "verifier ({} with {least} iterations or more)", self.kind),
+        }
+    }
 }
 
 /// A role of a target.
@@ -126,6 +148,28 @@ pub struct TargetRole {
 }
 
 impl Target {
+    /// The verifiers that a role takes: none where it hands out a standing account, whose password the broker knows.
+    #[must_use]
+    pub fn verifiers(&self, role: &RoleName) -> &[OfferedVerifier] {
+        let made = self.roles.get(role).is_some_and(|role| role.rotating.is_none());
+        if made { &self.verifiers } else { &[] }
+    }
+
+    /// The role takes what the caller made, if it made something.
+    ///
+    /// # Errors
+    /// [`Refused::NotOffered`], or [`Refused::WeakVerifier`] where it has too few iterations for this target.
+    pub fn takes(&self, role: &RoleName, verifier: Option<&Verifier>) -> Result<(), Refused> {
+        let Some(verifier) = verifier else { return Ok(()) };
+        let offered = self.verifiers(role);
+        if let Some(offered) = offered.iter().find(|offered| offered.kind == verifier.kind()) {
+            return Ok(verifier.check_iterations(offered.least_iterations)?);
+        }
+        let offers: Vec<_> = offered.iter().map(ToString::to_string).collect();
+        let offers = std::iter::once("password".to_owned()).chain(offers).collect::<Vec<_>>().join(", ");
+        Err(Refused::NotOffered { target: self.name.to_string(), reason: format!("role {role} offers {offers}") })
+    }
+
     /// The scope of a call for a caller that waits.
     #[must_use]
     pub fn scope(&self, lane: Lane) -> Scope {
@@ -213,7 +257,7 @@ impl Serving {
     /// The target that is asked for, its role, and the length within its cap.
     ///
     /// # Errors
-    /// [`Refused::UnknownTarget`], [`Refused::RoleNotAllowed`], or a missing role.
+    /// [`Refused::UnknownTarget`], [`Refused::RoleNotAllowed`], a missing role, or a verifier that is not taken.
     pub fn find(&self, request: &CheckedRequest) -> Result<(Arc<Target>, RoleName, Ttl), Refused> {
         let target = self.targets.get(&request.target).cloned();
         let target = target.ok_or_else(|| Refused::UnknownTarget(request.target.to_string()))?;
@@ -222,6 +266,7 @@ impl Serving {
         if !target.roles.contains_key(&role) {
             return Err(Refused::RoleNotAllowed { target: target.name.to_string(), role: role.to_string() });
         }
+        target.takes(&role, request.verifier.as_ref())?;
         let ttl = request.ttl.unwrap_or(target.default_ttl).min(target.max_ttl);
         Ok((target, role, ttl))
     }

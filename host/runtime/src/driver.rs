@@ -11,6 +11,7 @@ use jit_core::driver::{
     AccountPage, AccountState, AccountView, Description, Feature, Issued, RoleView, RotationStep, TargetView,
 };
 use jit_core::outcome::{Outcome, Refusal};
+use jit_core::secret::AccountSecret;
 use secrecy::SecretString;
 use tokio::time::Instant;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower, Resource};
@@ -156,21 +157,21 @@ impl DriverPlugin {
         self.run(scope, Verb::Reads, &self.shared.validate, None, |_| params, |(), _| Ok(())).await
     }
 
-    /// Makes the account with that password.
+    /// Makes the account with that password, or with the verifier of one that the caller made.
     pub async fn create(
         &self,
         scope: &DriverScope,
         target: &TargetView,
         role: &RoleView,
         account: &AccountView,
-        password: &SecretString,
+        secret: impl Into<AccountSecret> + Send,
     ) -> Outcome<Issued> {
         let params = (target_to_wire(target), role_to_wire(role), account_to_wire(account));
         self.run(
             scope,
             Verb::Changes,
             &self.shared.create,
-            Some(password),
+            Some(secret.into()),
             |secret| (params.0, params.1, params.2, secret.unwrap_or_else(no_secret)),
             |issued, call| self.issued(issued, account, call),
         )
@@ -223,7 +224,7 @@ impl DriverPlugin {
             scope,
             Verb::Changes,
             &self.shared.rotate,
-            password,
+            password.map(AccountSecret::from),
             |secret| (params.0, params.1, step, secret),
             |(), _| Ok(()),
         )
@@ -310,7 +311,10 @@ impl DriverPlugin {
     /// What creation gave, checked.
     fn issued(&self, issued: driver::Issued, account: &AccountView, call: &mut Call) -> Result<Issued, FaultKind> {
         let secret = match issued.secret {
-            Some(handle) => Some(call.table.delete(handle).map_err(|_| refuse("a secret that it does not own"))?.0),
+            Some(handle) => {
+                let secret = call.table.delete(handle).map_err(|_| refuse("a secret that it does not own"))?;
+                Some(secret.into_password().map_err(refuse)?)
+            }
             None => None,
         };
         let external = self.shared.description.has(Feature::ExternalAccounts);
@@ -350,7 +354,7 @@ impl DriverPlugin {
         scope: &DriverScope,
         verb: Verb,
         function: &ComponentExportIndex,
-        secret: Option<&SecretString>,
+        secret: Option<AccountSecret>,
         params: impl FnOnce(Option<Resource<GuestSecret>>) -> P + Send,
         check: impl FnOnce(R, &mut Call) -> Result<T, FaultKind> + Send,
     ) -> Outcome<T>
@@ -372,7 +376,7 @@ impl DriverPlugin {
             self.loaded.connect(&mut call, connection, scope.lane, &self.shared.declared);
         }
         // Only a full table refuses one.
-        let pushed = secret.map(|secret| call.table.push(GuestSecret(secret.clone()))).transpose();
+        let pushed = secret.map(|secret| call.table.push(GuestSecret::from(secret))).transpose();
         let Ok(handle) = pushed else {
             let limit = call.meter.limits.resources;
             return self.failed(FaultKind::Resources { limit }, verb, &Track::default());
@@ -448,6 +452,11 @@ impl DriverPlugin {
             // The capability knows better than the driver: a change was sent, and no answer says that it
             // was not made.
             return Outcome::Unknown(reason(text, limits));
+        }
+        if let Some(unfit) = track.unfit()
+            && !track.effect_possible()
+        {
+            return Outcome::Refused(Refusal::Verifier(unfit.to_owned()));
         }
         let refusal = match error {
             types::Error::NotFound => Refusal::NotFound,

@@ -7,8 +7,8 @@
 use jit_core::trace::OnBehalf;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::fault::FaultKind;
@@ -144,9 +144,21 @@ pub(crate) struct Track {
     in_doubt: AtomicBool,
     /// The backend answered the last that was sent to it: it is there.
     answered: AtomicBool,
+    /// Why the caller's verifier could not be placed.
+    unfit: OnceLock<String>,
 }
 
 impl Track {
+    /// Notes why the caller's verifier could not be placed, in words fit for the caller. The first reason stays.
+    pub(crate) fn set_unfit(&self, reason: String) {
+        let _first_stays = self.unfit.set(reason);
+    }
+
+    /// Why the caller's verifier could not be placed, if it could not.
+    pub(crate) fn unfit(&self) -> Option<&str> {
+        self.unfit.get().map(String::as_str)
+    }
+
     /// Guest time so far, as seen by the thread that runs the guest now.
     pub(crate) fn used(&self) -> Duration {
         let began = self.poll_began.load(Ordering::Relaxed);

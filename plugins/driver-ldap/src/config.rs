@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jit_plugin::http::{Digest, Notation, SaltPlace, SaltedDigest};
 use jit_plugin::{ConfigProblem, Encoding};
 use serde::Deserialize;
 
@@ -13,6 +14,10 @@ const MAX_GROUPS: usize = 64;
 const MAX_PRIVILEGED: usize = 256;
 /// More than this is no template of an entry.
 const MAX_ATTRIBUTES: usize = 64;
+
+/// What `{SSHA512}` holds; the host writes the scheme before it.
+const SSHA512: SaltedDigest =
+    SaltedDigest { digest: Digest::Sha512, salt_place: SaltPlace::After, salt_bytes: 16, notation: Notation::Base64 };
 
 /// Which directory it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -32,6 +37,8 @@ pub enum PasswordForm {
     /// As `{SSHA}`: the server never sees the password itself.
     #[default]
     Ssha,
+    /// As `{SSHA512}`, for servers with OpenLDAP's module `pw-sha2`.
+    Ssha512,
     /// As it is, over TLS, for servers that hash it themselves (`ppolicy_hash_cleartext`) or check
     /// its quality.
     Plain,
@@ -168,6 +175,7 @@ impl TargetConfig {
         match (self.flavour, self.password) {
             (Flavour::ActiveDirectory, _) => Encoding::Utf16leQuoted,
             (Flavour::OpenLdap, PasswordForm::Ssha) => Encoding::SaltedSha1,
+            (Flavour::OpenLdap, PasswordForm::Ssha512) => Encoding::SaltedDigest(SSHA512),
             (Flavour::OpenLdap, PasswordForm::Plain) => Encoding::Plain,
         }
     }

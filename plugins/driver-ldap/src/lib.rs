@@ -49,6 +49,10 @@ impl LdapDriver for Directory {
         );
         let servers = "OpenLDAP 2.5 and later, Active Directory, Samba 4".to_owned();
         description.properties.push(("servers".to_owned(), servers));
+        // The host reads it: what a caller may send in place of a password. Active Directory needs the password itself.
+        let verifiers = "ssha when:flavour=openldap unless:password=plain unless:password=ssha512; \
+                         ssha512 when:flavour=openldap when:password=ssha512";
+        description.properties.push(("verifiers".to_owned(), verifiers.to_owned()));
         description
     }
 

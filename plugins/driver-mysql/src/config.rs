@@ -4,6 +4,7 @@ use jit_plugin::ConfigProblem;
 use serde::Deserialize;
 
 use crate::MAX_NAME_LENGTH;
+use crate::flavour::Flavour;
 
 /// More roles than this are a role that should exist on the server.
 const MAX_ROLES: usize = 64;
@@ -24,6 +25,9 @@ pub struct TargetConfig {
     /// Whether revocation ends the account's sessions. A session outlives its account otherwise.
     #[serde(default = "default_terminate")]
     pub terminate_sessions: bool,
+    /// Which server it is. Validation holds the real one against it. Only where it says `mysql` may callers make their
+    /// passwords: the broker has to know before it asks the server.
+    pub server: Option<Flavour>,
 }
 
 fn default_host() -> String {

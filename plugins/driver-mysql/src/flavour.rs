@@ -1,6 +1,7 @@
 //! Which server answers.
 
 use jit_plugin::{Error, Sql};
+use serde::Deserialize;
 
 use crate::{failure, statements};
 
@@ -19,10 +20,23 @@ pub(crate) struct Server {
 }
 
 /// Two servers that have grown apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flavour {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flavour {
+    /// MySQL and Percona Server.
     MySql,
+    /// MariaDB.
     MariaDb,
+}
+
+impl Flavour {
+    /// The configuration's word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::MySql => "mysql",
+            Self::MariaDb => "mariadb",
+        }
+    }
 }
 
 impl Server {

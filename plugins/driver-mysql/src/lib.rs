@@ -29,6 +29,7 @@ use jit_plugin::{
 };
 
 pub use config::{RoleConfig, Rotating, TargetConfig};
+pub use flavour::Flavour;
 
 /// Longest user name of MySQL. MariaDB takes longer ones.
 const MAX_NAME_LENGTH: usize = 32;
@@ -52,6 +53,8 @@ impl SqlDriver for MySql {
             ("dialect", "mysql"),
             ("servers", "MySQL 8.0.14 and later, MariaDB 10.6 and later"),
             ("overlap", "MySQL only"),
+            // The host reads it. What MariaDB stores has no salt, so it is not taken from callers.
+            ("verifiers", "caching_sha2 when:server=mysql"),
         ] {
             description.properties.push((name.to_owned(), value.to_owned()));
         }

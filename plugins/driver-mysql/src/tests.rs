@@ -498,3 +498,20 @@ fn a_server_that_is_down_is_no_mistake_in_the_configuration() {
     let result = MySql::validate(&mut down, &a_target(), &[a_role()]);
     assert!(matches!(result, Err(Error::Retryable(_))));
 }
+
+#[test]
+fn a_configuration_that_names_the_other_server_is_told_so() {
+    let named = |server: &str| target(config::parse(&format!(r#"{{"server": "{server}"}}"#)).unwrap());
+    for (version, server, is_wrong) in
+        [(MYSQL, "mysql", false), (MYSQL, "mariadb", true), (MARIADB, "mariadb", false), (MARIADB, "mysql", true)]
+    {
+        let mut fake = self::server(version, |_| Ok(vec![]));
+        // The scripted server has no privileges to show: of the problems, this one is asked for.
+        let told = match MySql::validate(&mut fake, &named(server), &[]) {
+            Err(Error::InvalidConfig(problems)) => problems.iter().any(|problem| problem.path == "server"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told, is_wrong, "{version} {server}");
+    }
+    assert!(config::parse::<TargetConfig>(r#"{"server": "postgres"}"#).is_err());
+}

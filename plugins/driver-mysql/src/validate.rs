@@ -59,6 +59,7 @@ pub(crate) fn validate(
         broker.warn(&target.name);
         prepared::warn(sql, ("target", &target.name));
         problems = broker.problems(sql)?;
+        problems.extend(other_server(&target.config, &broker.server));
         // Without these the rest cannot be asked.
         if problems.is_empty() {
             let known = Known::ask(sql, &broker, roles)?;
@@ -72,6 +73,13 @@ pub(crate) fn validate(
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidConfig(problems)) }
+}
+
+/// The configuration names another server than the one that answers.
+fn other_server(target: &TargetConfig, server: &Server) -> Option<ConfigProblem> {
+    let said = target.server.filter(|said| *said != server.flavour)?;
+    let message = format!("says {}, and the server is {}", said.as_str(), server.shown);
+    Some(ConfigProblem::new("server", message))
 }
 
 /// The account that the broker's connection has.

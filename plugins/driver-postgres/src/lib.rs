@@ -47,6 +47,9 @@ impl SqlDriver for Postgres {
         );
         let servers = ("servers".to_owned(), "PostgreSQL 14 and later".to_owned());
         description.properties.push(servers);
+        // The host reads it: this driver places a caller's verifier as it places the host's own.
+        let verifiers = ("verifiers".to_owned(), "scram_sha_256 iterations:scram_iterations".to_owned());
+        description.properties.push(verifiers);
         description
     }
 

@@ -15,6 +15,8 @@ pub(crate) enum Progress {
     OtherRole,
     /// All but this attribute.
     Attribute(String),
+    /// All but the type of the credential.
+    Credential,
     /// All.
     Fits,
 }
@@ -48,6 +50,10 @@ pub(crate) fn why_not(furthest: &Progress, request: &Request) -> String {
                 shown(name)
             ),
         },
+        Progress::Credential => format!(
+            "the allow-list gives workload {workload} role {role} on target {target} only where the caller makes the \
+             password: send \"credential\" of type \"verifier\""
+        ),
         Progress::Fits => "a rule fits".to_owned(),
     }
 }

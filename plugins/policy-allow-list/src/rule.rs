@@ -37,6 +37,9 @@ pub(crate) struct Rule {
     /// The request must name a ticket.
     #[serde(default)]
     pub(crate) require_ticket: bool,
+    /// The caller must make the password itself, and send a verifier of it.
+    #[serde(default)]
+    require_verifier: bool,
 }
 
 impl Rule {
@@ -78,6 +81,7 @@ impl Rule {
         }
         match unmet {
             Some((name, _)) => Progress::Attribute(name.clone()),
+            None if self.require_verifier && request.resource("credential") != Some("verifier") => Progress::Credential,
             None => Progress::Fits,
         }
     }

@@ -175,3 +175,16 @@ fn mistakes_are_told_with_their_place() {
         assert!(problems[0].message.contains(word), "{problems:?}");
     }
 }
+
+#[test]
+fn a_rule_may_require_that_the_caller_makes_the_password() {
+    let json = r#"{"rules": [{"workload": "*", "target": "*", "roles": ["*"], "require_verifier": true}]}"#;
+    let config: Config = jit_plugin::config::parse(json).unwrap();
+    assert_eq!(AllowList::validate(&config), []);
+    let with = |credential: &str| AllowList::decide(&config, &request().with_resource("credential", credential));
+    assert!(matches!(with("verifier"), Verdict::Allow(_)));
+    for verdict in [with("password"), with(""), AllowList::decide(&config, &request())] {
+        let Verdict::Deny(reason) = verdict else { panic!("{verdict:?}") };
+        assert!(reason.contains("\"verifier\""), "{reason}");
+    }
+}

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jit_client::Length;
+use jit_client::{CredentialChoice, Length};
 use jit_contract::{DurationError, Seconds};
 
 use crate::error::EXIT_CODES;
@@ -114,6 +114,10 @@ pub(crate) struct BrokerArgs {
     /// Allow http:// to another machine, because something on this machine does the TLS.
     #[arg(long, env = "JIT_ALLOW_PLAINTEXT")]
     pub(crate) allow_plaintext: bool,
+    /// Who makes the password: auto (the agent where the target takes a verifier, else the broker), password (the
+    /// broker), verifier (the agent, or there is no credential) [default: auto].
+    #[arg(long, env = "JIT_CREDENTIAL", value_name = "TYPE")]
+    pub(crate) credential: Option<CredentialChoice>,
     /// A TOML file with these settings, for one or several credentials.
     #[arg(long, env = "JIT_AGENT_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jit_client::{Client, Length, Request, Rotation, TokenSource};
+use jit_client::{Client, CredentialChoice, Length, Request, Rotation, TokenSource};
 use jit_contract::Seconds;
 use serde::Deserialize;
 
@@ -35,6 +35,7 @@ pub(crate) struct ConfigFile {
     ca_file: Option<PathBuf>,
     #[serde(default)]
     allow_plaintext: bool,
+    credential: Option<CredentialChoice>,
     health: Option<SocketAddr>,
     interval: Option<Seconds>,
     #[serde(default)]
@@ -117,6 +118,7 @@ impl ConfigFile {
         let mut builder = Client::builder(broker)
             .token(self.token(args))
             .allow_plaintext(args.allow_plaintext || self.allow_plaintext)
+            .credential(args.credential.or(self.credential).unwrap_or_default())
             .timeout(deadline.unwrap_or(ATTEMPT).min(ATTEMPT));
         if let Some(ca) = args.ca_file.as_ref().or(self.ca_file.as_ref()) {
             builder = builder.ca_file(ca);
@@ -188,6 +190,7 @@ impl CredentialSection {
             reason: self.reason.clone(),
             ticket: self.ticket.clone(),
             metadata: self.metadata.clone(),
+            credential: None,
         };
         let form = Form {
             format: format(self.format, self.template.as_deref(), self.out.as_deref()),
@@ -225,6 +228,7 @@ fn single(args: &CredentialArgs, on_rotate: &[OnRotate], adopt: bool) -> Result<
         reason: given(&args.reason, before.map(|request| &request.reason)),
         ticket: given(&args.ticket, before.map(|request| &request.ticket)),
         metadata: before.map(|request| request.metadata.clone()).unwrap_or_default(),
+        credential: None,
         target,
     };
     let left = state.map(|state| state.form);

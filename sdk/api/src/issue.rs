@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Length;
+use crate::credential::{CredentialRequest, MadeByCaller};
 
 /// The body of `POST /issue` and `POST /v1/simulate`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,13 +36,24 @@ pub struct IssueRequest {
     /// Anything else worth recording; at most 16 entries.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// Which type of credential; a password that the broker makes, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialRequest>,
 }
 
 impl IssueRequest {
     /// A credential of a target, with its default role and term.
     #[must_use]
     pub fn new(target: impl Into<String>) -> Self {
-        Self { target: target.into(), role: None, ttl: None, reason: None, ticket: None, metadata: BTreeMap::new() }
+        Self {
+            target: target.into(),
+            role: None,
+            ttl: None,
+            reason: None,
+            ticket: None,
+            metadata: BTreeMap::new(),
+            credential: None,
+        }
     }
 
     /// With this role.
@@ -116,14 +128,16 @@ pub struct IssueReply {
     pub term: Term,
 }
 
-/// What to log in with, by the word in `type`. The broker hands out passwords today; certificates, tokens and
-/// what else the API names will be further variants, so that no program takes one kind for another.
+/// What to log in with, by the word in `type`. Certificates, tokens and what else the API names will be further
+/// variants, so that no program takes one kind for another.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Credential {
     /// A user name and password.
     Password(Password),
+    /// A user name. The caller made the password, and the broker does not know it.
+    Verifier(MadeByCaller),
 }
 
 /// A user name and password.
@@ -147,7 +161,8 @@ pub struct Connection {
     /// The database, if the target has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// All of it with the credential, as one URI. An `ldap` URI holds no credential (RFC 4516).
+    /// All of it with the credential, as one URI. An `ldap` URI holds no credential (RFC 4516), and where the caller
+    /// made the password, the URI has the user name only.
     #[serde(serialize_with = "disclosed")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = Password))]
     pub uri: SecretString,
@@ -183,18 +198,21 @@ fn disclosed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::O
 /// Schemas whose Rust type is another one.
 #[cfg(feature = "openapi")]
 mod schema {
-    /// A user name and password.
+    /// A user name, and its password unless the caller made it.
     #[derive(utoipa::ToSchema)]
     #[allow(dead_code, reason = "only its schema is used")]
     pub(super) struct Credential {
-        /// `password`.
+        /// `password` or `verifier`.
         #[schema(rename = "type", example = "password")]
         kind: String,
         /// The account's name.
         username: String,
-        /// Its password.
+        /// With `password`: its password.
         #[schema(format = Password)]
-        password: String,
+        password: Option<String>,
+        /// With `verifier`: which kind of verifier the caller sent.
+        #[schema(example = "scram_sha_256")]
+        verifier: Option<String>,
     }
 }
 
@@ -208,7 +226,7 @@ mod tests {
     fn a_reply_is_written_as_it_was_read() {
         let reply: IssueReply = serde_json::from_str(REPLY).unwrap();
         assert_eq!(serde_json::to_string(&reply).unwrap(), REPLY);
-        let Credential::Password(password) = &reply.credential;
+        let Credential::Password(password) = &reply.credential else { panic!("{reply:?}") };
         assert_eq!(password.password.expose_secret(), "geheim");
     }
 

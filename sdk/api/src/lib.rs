@@ -6,12 +6,14 @@
 //! Out of scope: checking a request (the broker does), asking (`jit-client` does), and how a lease works
 //! (`jit-core`). A field is added here, never renamed: programs are written against these names.
 //!
-//! A secret is a [`secrecy::SecretString`] on both sides. It is written out by one private function,
-//! `issue::disclosed`, which only the two secret fields of [`IssueReply`] use.
+//! A secret is a [`secrecy::SecretString`] on both sides. A reply's is written out by one private function,
+//! `issue::disclosed`, which only the two secret fields of [`IssueReply`] use; a request's verifier by
+//! [`VerifierText`].
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`issue`] | `POST /issue`: [`IssueRequest`], [`IssueReply`], [`Credential`], [`Connection`], [`Term`] |
+//! | [`credential`] | [`CredentialRequest`]: the type of credential that is asked for; [`TargetView`]: what is offered |
 //! | [`lease`] | [`LeaseView`], [`LeaseState`], renewing and giving back |
 //! | [`length`] | [`Length`]: a duration in a request, before the broker has checked it |
 //! | [`problem`] | [`Problem`] and its [`ProblemCode`]s |
@@ -24,6 +26,7 @@
 
 pub mod admin;
 pub mod certificate;
+pub mod credential;
 pub mod issue;
 pub mod lease;
 pub mod length;
@@ -31,6 +34,7 @@ pub mod problem;
 pub mod status;
 pub mod url;
 
+pub use credential::{CredentialRequest, CredentialType, MadeByCaller, OfferedCredential, TargetView, VerifierText};
 pub use issue::{Connection, Credential, IssueReply, IssueRequest, Password, Term};
 pub use lease::{
     GiveBackRequest, GivenBackLease, GivenBackReply, LeasePage, LeaseState, LeaseView, MAX_NAMED, RenewRequest,

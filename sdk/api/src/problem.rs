@@ -12,6 +12,10 @@ jit_contract::words! {
     pub enum ProblemCode {
         /// 400: the request itself is wrong; `field` names the field, where one is to blame.
         InvalidRequest = "invalid-request",
+        /// 400: the caller's verifier breaks a rule; the detail says which.
+        VerifierWeak = "verifier-weak",
+        /// 400: the target does not offer that type of credential; the detail says what it offers.
+        NotOffered = "not-offered",
         /// 401: the token does not prove an identity.
         Unauthenticated = "unauthenticated",
         /// 403: a policy said no; `policy` names it.

@@ -1,12 +1,15 @@
 //! The broker's HTTP API, as an application needs it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use jit_api::{Code, IssueReply, IssueRequest, LeaseView, Length, Problem, ProblemCode, RenewRequest};
+use jit_api::{
+    Code, CredentialType, IssueReply, IssueRequest, LeaseView, Length, Problem, ProblemCode, RenewRequest, TargetView,
+};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use secrecy::zeroize::Zeroizing;
@@ -18,6 +21,7 @@ use crate::backoff::{Bursts, Schedule};
 use crate::clock::{Clock, SystemClock, broker_time};
 use crate::credential::{Credential, Lease, Seen, credential};
 use crate::error::{Error, chain};
+use crate::own::{Asked, CredentialChoice, Known, Offer, may_ask_for_a_password};
 use crate::token::{TokenSource, bearer};
 
 /// The most bytes of an answer that are read.
@@ -36,23 +40,53 @@ struct Inner {
     base: Url,
     token: TokenSource,
     clock: Arc<dyn Clock>,
+    choice: CredentialChoice,
+    /// What targets offer.
+    known: Known,
 }
 
-/// Ties attempts together: all with the same key get the same account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey(String);
+/// Ties attempts together: all with the same key get the same account, with the same password.
+#[derive(Clone)]
+pub struct IdempotencyKey {
+    text: String,
+    /// What the attempts ask for, once the first has found out what the target takes.
+    asked: Arc<Mutex<Option<Asked>>>,
+}
+
+impl fmt::Debug for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("IdempotencyKey").field(&self.text).finish()
+    }
+}
+
+impl PartialEq for IdempotencyKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for IdempotencyKey {}
 
 impl IdempotencyKey {
     /// A new one, of 128 random bits.
     #[must_use]
     pub fn generate() -> Self {
-        Self(format!("jit-client-{:032x}", rand::random::<u128>()))
+        Self { text: format!("jit-client-{:032x}", rand::random::<u128>()), asked: Arc::default() }
     }
 
     /// As it is sent.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    fn asked(&self) -> Option<Asked> {
+        self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn ask_for(&self, asked: Asked) -> Asked {
+        *self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(asked.clone());
+        asked
     }
 }
 
@@ -82,6 +116,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     timeout: Duration,
     clock: Arc<dyn Clock>,
+    choice: CredentialChoice,
 }
 
 impl ClientBuilder {
@@ -120,6 +155,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Which type of credential is asked for; by default the client makes passwords where it can.
+    #[must_use]
+    pub fn credential(mut self, choice: CredentialChoice) -> Self {
+        self.choice = choice;
+        self
+    }
+
     /// Another clock than the machine's.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -154,7 +196,8 @@ impl ClientBuilder {
             http = http.tls_certs_only([]);
         }
         let http = http.build().map_err(|error| Error::Config(format!("no HTTP client: {}", chain(&error))))?;
-        Ok(Client { inner: Arc::new(Inner { http, base, token, clock: self.clock }) })
+        let (clock, choice, known) = (self.clock, self.choice, Known::default());
+        Ok(Client { inner: Arc::new(Inner { http, base, token, clock, choice, known }) })
     }
 }
 
@@ -207,6 +250,7 @@ impl Client {
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
             clock: Arc::new(SystemClock),
+            choice: CredentialChoice::default(),
         }
     }
 
@@ -303,13 +347,86 @@ impl Client {
         }
     }
 
-    /// One attempt at `POST /issue`.
+    /// One attempt at `POST /issue`. Where the client makes the password, the first attempt asks before what the target
+    /// takes, unless that is known from a request of the last minutes.
     ///
     /// # Errors
     /// [`Error`]; [`Error::is_transient`] tells whether to try again, with the same key.
     pub async fn issue(&self, request: &IssueRequest, key: &IdempotencyKey) -> Result<Credential, Error> {
-        let (seen, reply): (_, IssueReply) = self.ask(Method::POST, &["issue"], Some(key), Some(request)).await?;
-        credential(reply, seen).map_err(|reason| Error::Answer { broker: self.inner.base.to_string(), reason })
+        let asked = match key.asked() {
+            Some(asked) => asked,
+            None => key.ask_for(self.choose(request).await?),
+        };
+        match self.issue_as(request, key, asked.clone()).await {
+            Err(error)
+                if asked.is_own() && self.inner.choice == CredentialChoice::Auto && may_ask_for_a_password(&error) =>
+            {
+                self.inner.known.put(request, self.inner.clock.steady(), None);
+                tells_fallback(request, &error.chain());
+                self.issue_as(request, key, key.ask_for(Asked::Password)).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn issue_as(&self, request: &IssueRequest, key: &IdempotencyKey, asked: Asked) -> Result<Credential, Error> {
+        let body = asked.request(request);
+        let (seen, reply): (_, IssueReply) = self.ask(Method::POST, &["issue"], Some(key), Some(&body)).await?;
+        let credential = credential(reply, seen, asked.password());
+        credential.map_err(|reason| Error::Answer { broker: self.inner.base.to_string(), reason })
+    }
+
+    /// Whether the client makes the password.
+    async fn choose(&self, request: &IssueRequest) -> Result<Asked, Error> {
+        let Inner { choice, known, clock, .. } = &*self.inner;
+        match &request.credential {
+            Some(asked) if asked.kind == CredentialType::Password => return Ok(Asked::Password),
+            Some(_) => {
+                let reason = "the client makes verifiers itself: leave `credential` out of the request";
+                return Err(Error::Config(reason.to_owned()));
+            }
+            None if *choice == CredentialChoice::Password => return Ok(Asked::Password),
+            None => {}
+        }
+        let offer = match known.get(request, clock.steady()) {
+            Some(offer) => offer,
+            None => match self.target(request).await {
+                Ok(view) => {
+                    let offer = Offer::of(&view);
+                    known.put(request, clock.steady(), offer);
+                    if offer.is_none() && *choice == CredentialChoice::Auto {
+                        tells_fallback(request, "the target takes no verifier that this client makes");
+                    }
+                    offer
+                }
+                // The request itself will be refused for the same reason, or it says more than was asked here.
+                Err(error) if *choice == CredentialChoice::Auto && !error.is_transient() && is_of_request(&error) => {
+                    tells_fallback(request, &error.chain());
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        match offer {
+            Some(offer) => Asked::made(offer).await,
+            None if *choice == CredentialChoice::Verifier => {
+                let reason = format!("{} takes no verifier that this client makes", request.target);
+                Err(Error::Config(reason))
+            }
+            None => Ok(Asked::Password),
+        }
+    }
+
+    /// What may be asked of the request's target in its role.
+    ///
+    /// # Errors
+    /// [`Error`]; whoever would get nothing is refused as the request would be.
+    pub async fn target(&self, request: &IssueRequest) -> Result<TargetView, Error> {
+        let given = [("role", &request.role), ("reason", &request.reason), ("ticket", &request.ticket)];
+        let query: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
+        let path = ["v1", "targets", &request.target];
+        let (_, view) = self.ask_with(Method::GET, &path, &query, None, None::<&()>).await?;
+        Ok(view)
     }
 
     /// One attempt at a later expiry of the same account.
@@ -341,7 +458,18 @@ impl Client {
         key: Option<&IdempotencyKey>,
         body: Option<&B>,
     ) -> Result<(Seen, A), Error> {
-        let Inner { http, base, token, clock } = &*self.inner;
+        self.ask_with(method, path, &[], key, body).await
+    }
+
+    async fn ask_with<B: Serialize, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        key: Option<&IdempotencyKey>,
+        body: Option<&B>,
+    ) -> Result<(Seen, A), Error> {
+        let Inner { http, base, token, clock, .. } = &*self.inner;
         let token = bearer(&token.token().await?)?;
         let mut url = base.clone();
         // Segment by segment: an id from a file cannot become another path.
@@ -349,6 +477,9 @@ impl Client {
             .map_err(|()| Error::Config("the broker's URL has no path".into()))?
             .clear()
             .extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
         let mut request = http.request(method, url).header(reqwest::header::AUTHORIZATION, token);
         if let Some(key) = key {
             request = request.header("idempotency-key", key.as_str());
@@ -374,6 +505,16 @@ impl Client {
         })?;
         Ok((seen, answer))
     }
+}
+
+/// Whether the broker refused for what stands in the request.
+fn is_of_request(error: &Error) -> bool {
+    error.problem().is_some_and(|problem| matches!(problem.status, 400 | 403 | 404 | 405))
+}
+
+/// The log says whenever the broker knows a password that it need not know.
+fn tells_fallback(request: &IssueRequest, reason: &str) {
+    tracing::info!(target_db = request.target, reason, "the broker makes the password, not this client");
 }
 
 async fn bounded(mut response: reqwest::Response, base: &Url) -> Result<Zeroizing<Vec<u8>>, Error> {

@@ -6,11 +6,12 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jit_api::{Connection, IssueReply, LeaseState, LeaseView, Password};
+use jit_api::{Connection, IssueReply, LeaseState, LeaseView, MadeByCaller, Password};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, until};
+use crate::own::with_password;
 
 /// A lease without its secret, as the broker described it last: its fields are those of [`LeaseView`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,10 +96,18 @@ impl fmt::Debug for Credential {
 /// The credential of a reply.
 ///
 /// # Errors
-/// In words, when it is of a kind that this client does not know.
-pub(crate) fn credential(reply: IssueReply, seen: Seen) -> Result<Credential, String> {
-    let jit_api::Credential::Password(Password { username, password }) = reply.credential else {
-        return Err("its credential is of a kind that this client does not know".to_owned());
+/// In words, when it is of another type than was asked for.
+pub(crate) fn credential(reply: IssueReply, seen: Seen, own: Option<SecretString>) -> Result<Credential, String> {
+    let mut connection = reply.connection;
+    let (username, password) = match (reply.credential, own) {
+        (jit_api::Credential::Password(Password { username, password }), None) => (username, password),
+        (jit_api::Credential::Verifier(MadeByCaller { username, .. }), Some(own)) => {
+            if let Some(connection) = &mut connection {
+                connection.uri = with_password(&connection.uri, &username, &own);
+            }
+            (username, own)
+        }
+        _ => return Err("its credential is of another type than was asked for".to_owned()),
     };
     let view = LeaseView {
         lease_id: reply.lease_id,
@@ -119,7 +128,7 @@ pub(crate) fn credential(reply: IssueReply, seen: Seen) -> Result<Credential, St
         lease: Lease { view, seen: Some(seen) },
         username,
         password,
-        connection: reply.connection,
+        connection,
         properties: reply.properties,
         revocable: reply.revocable.unwrap_or(true),
         previous_valid_until: reply.previous_valid_until,

@@ -32,6 +32,8 @@
 //!   beyond the expiry. `Retry-After` is honoured. One Idempotency-Key goes with all attempts at one new
 //!   account, so that a lost answer does not make two.
 //! - **The clock jumps**: times are counted from the broker's answer by a clock that cannot be set.
+//! - **The password**: the client makes it where the target takes a verifier, so that the broker never holds it
+//!   ([`CredentialChoice`]). Elsewhere the broker makes it, and the log says so.
 //! - **The end**: [`CredentialWatch::close`] gives its leases back in one request; dropped, it does so in the background
 //!   as far as the runtime lets it.
 
@@ -42,6 +44,7 @@ mod clock;
 mod credential;
 mod error;
 mod give_back;
+mod own;
 pub mod token;
 mod watch;
 
@@ -57,5 +60,6 @@ pub use jit_api::{
     Code, Connection, GivenBackLease as GivenBack, IssueRequest as Request, LeaseState, LeaseView, Length, Problem,
     ProblemCode, Term,
 };
+pub use own::CredentialChoice;
 pub use token::{TokenError, TokenSource};
 pub use watch::{Alert, AlertKind, CredentialWatch, LeaseWatch, Retire, Rotation, Snapshot, State, WatchBuilder};

@@ -14,6 +14,7 @@
 //! | [`words!`] | an enum whose variants stand for words |
 //! | [`capability`] | [`Capability`] and [`PluginKind`]: what a plugin is and what it may import |
 //! | [`feature`] | [`Feature`]: what a driver can do beyond creating and revoking |
+//! | [`verifier`] | [`VerifierKind`] and [`VerifierRule`]: which verifiers of callers a driver places |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
@@ -21,9 +22,11 @@ pub mod capability;
 pub mod duration;
 pub mod feature;
 pub mod glob;
+pub mod verifier;
 mod words;
 
 pub use capability::{Capability, PluginKind, UnknownWord};
 pub use duration::{DurationError, Seconds};
 pub use feature::Feature;
 pub use glob::{Glob, GlobError};
+pub use verifier::{VERIFIERS, VerifierKind, VerifierRule};

@@ -130,6 +130,7 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
             reason: args.reason,
             ticket: args.ticket,
             metadata: map(args.metadata),
+            credential: None,
         },
         caller_address: args.caller_address,
         resource: map(args.resource),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jit_api::problem::ProblemCode;
+use jit_contract::VerifierKind;
 use serde::Serialize;
 
 use crate::lease::Cause;
@@ -48,6 +49,9 @@ pub struct Granted {
     /// Which password, for a rotating account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
+    /// What the caller sent in place of a password. Absent where the broker made the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verifier: Option<VerifierKind>,
 }
 
 /// A request was denied. One record may stand for many denials.

@@ -9,7 +9,7 @@ use jit_api::problem::ProblemCode;
 
 use super::*;
 use crate::account::AccountName;
-use crate::lease::Cause;
+use crate::lease::{Cause, VerifierKind};
 use crate::policy::{ContextOutcome, ContextRecord, Mode};
 use crate::rotation::Generation;
 
@@ -163,12 +163,17 @@ fn examples() -> Vec<AuditEvent> {
     let full = || Some(Basis::Decision(decided()));
     let many = |counted| Some(Basis::Counted(counted));
     let mut examples = vec![
-        with_policies(of_lease(Event::IssueGranted(Granted { decision: brief(), generation: None }))),
+        with_policies(of_lease(Event::IssueGranted(Granted { decision: brief(), generation: None, verifier: None }))),
         with_policies(of_lease(Event::IssueGranted(Granted {
             decision: decided(),
             generation: Some(Generation::from_number(3)),
+            verifier: None,
         }))),
-        with_policies(of_pod(Event::IssueGranted(Granted { decision: brief(), generation: None }))),
+        with_policies(of_pod(Event::IssueGranted(Granted {
+            decision: brief(),
+            generation: None,
+            verifier: Some(VerifierKind::ScramSha256),
+        }))),
         plain(Event::IssueDenied(denied(DeniedBy::Code(ProblemCode::RoleNotAllowed)))).with_error("no"),
         with_policies(plain(Event::IssueDenied(Denied { basis: full(), ..denied(policy()) }))).with_error("no"),
         plain(Event::IssueDenied(Denied { basis: many(counted.clone()), ..denied(policy()) })).with_error("no"),

@@ -9,7 +9,7 @@ use jit_core::account::{AccountName, AccountPrefix, Mark};
 use jit_core::driver::{AccountState, AccountView, Feature, Issued, RoleView, RotationStep, TargetView};
 use jit_core::id::LeaseId;
 use jit_core::outcome::{Outcome, Refusal};
-use jit_core::secret::generate_password;
+use jit_core::secret::{AccountSecret, generate_password};
 use jit_runtime::{Connection, DriverPlugin, DriverScope, Lane};
 use parking_lot::Mutex;
 use secrecy::SecretString;
@@ -229,8 +229,20 @@ impl Stand {
     ) -> (Outcome<Issued>, SecretString) {
         let password = generate_password();
         self.keep_secret(&password);
+        let outcome = self.try_create_with(scope, role, account, AccountSecret::from(&password)).await;
+        (outcome, password)
+    }
+
+    /// Creates with that secret, whatever comes of it. What may have been made is remembered.
+    pub async fn try_create_with(
+        &self,
+        scope: &DriverScope,
+        role: &RoleView,
+        account: &AccountView,
+        secret: AccountSecret,
+    ) -> Outcome<Issued> {
         self.seen.made.lock().push(account.clone());
-        let outcome = self.driver.create(scope, &self.target, role, account, &password).await;
+        let outcome = self.driver.create(scope, &self.target, role, account, secret).await;
         self.note(&outcome);
         if let Outcome::Done(issued) = &outcome {
             let mut made = self.seen.made.lock();
@@ -241,7 +253,7 @@ impl Stand {
                 self.keep_secret(secret);
             }
         }
-        (outcome, password)
+        outcome
     }
 
     /// Creates an account.

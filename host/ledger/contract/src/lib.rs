@@ -15,13 +15,13 @@ use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::event::{Attempted, AuditEvent, Decided, Event, Granted, Process};
 use jit_core::id::{LeaseId, RequestId};
-use jit_core::lease::{Cause, DriverRef, Idempotency, Lease, LeaseState};
+use jit_core::lease::{CallersVerifier, Cause, DriverRef, Idempotency, Lease, LeaseState, VerifierKind};
 use jit_core::name::{Principal, RoleName, TargetName};
 use jit_core::policy::{Operation, PolicyRequest};
 use jit_tlog::checkpoint::{Checkpoint, VerifierKey};
 use jit_tlog::merkle::{CompactRange, Hash, root};
 
-use jit_ledger::{Change, Frontier, LeaseFilter, LeaseWrite, SealedWrite, Store, StoreError};
+use jit_ledger::{Change, Frontier, LeaseFilter, LeaseWrite, SealedWrite, Store, StoreError, VERIFIER_MEMORY};
 
 mod lasting;
 mod usage;
@@ -93,6 +93,7 @@ pub fn lease_at(second: i64) -> Lease {
         metadata: BTreeMap::new(),
         idempotency: None,
         removal: None,
+        verifier: None,
         rotating: None,
     }
 }
@@ -147,7 +148,7 @@ pub fn granted(lease: &Lease) -> AuditEvent {
         resource: BTreeMap::new(),
     };
     let decision = Decided { input: Box::new(input), labels: BTreeMap::new(), contexts: Vec::new(), narrowed: None };
-    let granted = Event::IssueGranted(Granted { decision, generation: None });
+    let granted = Event::IssueGranted(Granted { decision, generation: None, verifier: None });
     AuditEvent::of_lease(granted, lease.issued_at, lease)
 }
 
@@ -329,6 +330,50 @@ pub async fn guards_idempotency_keys<H: Harness>(harness: H) {
         store.commit(update(step)).await.unwrap();
     }
     assert!(matches!(store.commit(insert(&with_key("k'1"))).await, Err(StoreError::KeyTaken(id)) if id == second.id));
+    harness.close(store).await;
+}
+
+/// A verifier is used for one lease, also after that lease was forgotten; only a lease that takes it over from the one
+/// that used it may have it, too.
+pub async fn uses_a_verifier_once<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let with = |second: i64, digit: &str, takes_over: Option<&Lease>| Lease {
+        verifier: Some(CallersVerifier {
+            kind: VerifierKind::ScramSha256,
+            digest: digit.repeat(64),
+            takes_over: takes_over.map(|lease| lease.id.clone()),
+        }),
+        ..lease_at(second)
+    };
+    let first = with(0, "a", None);
+    store.commit(insert(&first)).await.unwrap();
+    assert_eq!(store.lease(&first.id).await.unwrap().as_ref(), Some(&first));
+    let used = |result: Result<(), StoreError>, by: &Lease| {
+        assert!(matches!(&result, Err(StoreError::VerifierUsed(id)) if *id == by.id), "{result:?}");
+    };
+    used(store.commit(insert(&with(1, "a", None))).await, &first);
+    // Twice in one change: nothing of it is made.
+    let (one, other) = (with(2, "b", None), with(3, "b", None));
+    let both = Change {
+        leases: vec![LeaseWrite::Insert(one.clone()), LeaseWrite::Insert(other.clone())],
+        ..Change::default()
+    };
+    used(store.commit(both).await, &one);
+    assert_eq!(store.lease(&one.id).await.unwrap(), None);
+    store.commit(insert(&other)).await.unwrap();
+    used(store.commit(insert(&with(4, "a", Some(&other)))).await, &first);
+    // The lease goes through its life with the verifier, and another takes that over.
+    let doubtful = first.doubt(Cause::Doubtful, time(1)).unwrap();
+    store.commit(update(&doubtful)).await.unwrap();
+    let second = with(5, "a", Some(&first));
+    store.commit(insert(&second)).await.unwrap();
+    used(store.commit(insert(&with(6, "a", Some(&first)))).await, &second);
+    let ended = doubtful.removed().unwrap();
+    store.commit(update(&ended)).await.unwrap();
+    assert_eq!(store.forget_revoked(time(9_999), 10).await.unwrap(), 1);
+    used(store.commit(insert(&with(7, "a", None))).await, &second);
+    assert_eq!(store.forget_revoked(time(9_999) + VERIFIER_MEMORY, 10).await.unwrap(), 0);
+    store.commit(insert(&with(8, "a", None))).await.unwrap();
     harness.close(store).await;
 }
 
@@ -530,7 +575,7 @@ macro_rules! for_store {
     ($harness:ty) => {
         $crate::for_store!(
             $harness: keeps_what_it_was_given, keeps_sealed_values, refuses_a_stale_step_whole, takes_several_steps_at_once,
-            guards_idempotency_keys, a_removal_never_fails_for_a_key, tells_what_is_due, knows_its_accounts,
+            guards_idempotency_keys, uses_a_verifier_once, a_removal_never_fails_for_a_key, tells_what_is_due, knows_its_accounts,
             knows_what_backends_named_and_who_made_it, lists_page_by_page, forgets_only_what_is_over, lets_go_of_what_was_archived, serves_many_at_once, opens_where_it_was_closed,
             keeps_hostile_texts,
             counts_each_request_once,

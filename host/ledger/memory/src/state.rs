@@ -10,7 +10,7 @@ use jit_core::id::LeaseId;
 use jit_core::lease::{Lease, LeaseState};
 use jit_ledger::{
     Change, Counts, Frontier, LeaseWrite, MAX_DOCUMENT, MAX_SEALED_NAME, MAX_SEALED_VALUE, Maker, SealedWrite,
-    StoreError, StoredRecord,
+    StoreError, StoredRecord, VERIFIER_MEMORY,
 };
 use jit_tlog::checkpoint::{Checkpoint, LogKey, Origin};
 use jit_tlog::merkle::{CompactRange, Hash};
@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     /// Idempotency-Key digest to the lease that holds it.
     pub(crate) holders: HashMap<String, LeaseId>,
+    /// Digest of a verifier to the lease that used it, and when.
+    verifiers: HashMap<String, (LeaseId, Timestamp)>,
     pub(crate) sealed: BTreeMap<(String, String), Vec<u8>>,
     pub(crate) usage: UsageTable,
     pub(crate) records: BTreeMap<u64, StoredRecord>,
@@ -48,6 +50,7 @@ pub(crate) struct State {
 struct Admitted {
     leases: BTreeMap<LeaseId, Lease>,
     holders: HashMap<String, Option<LeaseId>>,
+    verifiers: HashMap<String, (LeaseId, Timestamp)>,
 }
 
 impl State {
@@ -62,6 +65,7 @@ impl State {
         let admitted = self.admit(&change.leases)?;
 
         self.leases.extend(admitted.leases);
+        self.verifiers.extend(admitted.verifiers);
         for (digest, holder) in admitted.holders {
             match holder {
                 Some(holder) => drop(self.holders.insert(digest, holder)),
@@ -107,7 +111,7 @@ impl State {
 
     /// Checks each lease's version and key, in the order of the change.
     fn admit(&self, writes: &[LeaseWrite]) -> Result<Admitted, StoreError> {
-        let mut admitted = Admitted { leases: BTreeMap::new(), holders: HashMap::new() };
+        let mut admitted = Admitted { leases: BTreeMap::new(), holders: HashMap::new(), verifiers: HashMap::new() };
         for write in writes {
             let (lease, over) = match write {
                 LeaseWrite::Insert(lease) => (lease, None),
@@ -121,6 +125,12 @@ impl State {
             let standing = admitted.leases.get(&lease.id).or_else(|| self.leases.get(&lease.id));
             if standing.map(|lease| lease.version) != over {
                 return Err(StoreError::Stale(lease.id.clone()));
+            }
+            if let Some(verifier) = lease.verifier.as_ref().filter(|_| over.is_none()) {
+                let used = admitted.verifiers.get(&verifier.digest).or_else(|| self.verifiers.get(&verifier.digest));
+                if let Some((used, _)) = used.filter(|(used, _)| verifier.takes_over.as_ref() != Some(used)) {
+                    return Err(StoreError::VerifierUsed(used.clone()));
+                }
             }
             let holder = |digest: &str| match admitted.holders.get(digest) {
                 Some(holder) => holder.clone(),
@@ -139,6 +149,9 @@ impl State {
             if held != taken {
                 admitted.holders.extend(held.map(|digest| (digest, None)));
                 admitted.holders.extend(taken.map(|digest| (digest, Some(lease.id.clone()))));
+            }
+            if let Some(verifier) = lease.verifier.as_ref().filter(|_| over.is_none()) {
+                admitted.verifiers.insert(verifier.digest.clone(), (lease.id.clone(), lease.issued_at));
             }
             admitted.leases.insert(lease.id.clone(), lease.clone());
         }
@@ -226,6 +239,7 @@ impl State {
             self.leases.remove(id);
             self.holders.retain(|_, holder| holder != id);
         }
+        self.verifiers.retain(|_, (_, used_at)| *used_at >= before - VERIFIER_MEMORY);
         over.len() as u64
     }
 }

@@ -28,12 +28,23 @@ pub(super) struct Ground<'g> {
     leases: HashMap<String, Standing<'g>>,
     /// Idempotency-Key digest to the id of the lease that holds it.
     holders: HashMap<String, String>,
+    /// Digest of a verifier to who used it.
+    verifiers: HashMap<String, Used>,
+}
+
+/// Who used a verifier.
+#[derive(Clone)]
+struct Used {
+    lease: String,
+    /// When, where that is to be written.
+    write: Option<i64>,
 }
 
 /// What to restore when a later lease of the same change is refused.
 enum Undo<'g> {
     Lease(String, Option<Standing<'g>>),
     Holder(String, Option<String>),
+    Verifier(String, Option<Used>),
 }
 
 impl<'g> Ground<'g> {
@@ -43,6 +54,11 @@ impl<'g> Ground<'g> {
             self.holders.insert(key.clone(), id.clone());
         }
         self.leases.insert(id, Standing { version, key, write: None });
+    }
+
+    /// A verifier that the file knows, and the lease that used it.
+    pub(super) fn found_verifier(&mut self, digest: String, lease: String) {
+        self.verifiers.insert(digest, Used { lease, write: None });
     }
 
     /// Takes all leases of one change, or none.
@@ -65,6 +81,12 @@ impl<'g> Ground<'g> {
         if standing.map(|lease| lease.version) != row.over {
             return Err(StoreError::Stale(row.id.clone()));
         }
+        if let Some(verifier) = &row.verifier {
+            let used = self.verifiers.get(&verifier.digest).map(|used| used.lease.as_str());
+            if let Some(used) = used.filter(|used| verifier.takes_over.as_deref() != Some(used)) {
+                return Err(StoreError::VerifierUsed(used.parse().map_err(|_| unreadable(used))?));
+            }
+        }
         let other = row.key.as_ref().and_then(|key| self.holders.get(key)).filter(|holder| *holder != id);
         let key = match (other, row.over) {
             (None, _) => row.key.clone(),
@@ -85,6 +107,10 @@ impl<'g> Ground<'g> {
                 undo.push(Undo::Holder(held.clone(), self.holders.insert(held, id.to_owned())));
             }
         }
+        if let Some(verifier) = &row.verifier {
+            let used = Used { lease: id.to_owned(), write: Some(verifier.used_at) };
+            undo.push(Undo::Verifier(verifier.digest.clone(), self.verifiers.insert(verifier.digest.clone(), used)));
+        }
         let now = Standing { version: row.version, key, write: Some(row) };
         undo.push(Undo::Lease(id.to_owned(), self.leases.insert(id.to_owned(), now)));
         Ok(())
@@ -96,7 +122,16 @@ impl<'g> Ground<'g> {
             Undo::Lease(id, None) => drop(self.leases.remove(&id)),
             Undo::Holder(key, Some(id)) => drop(self.holders.insert(key, id)),
             Undo::Holder(key, None) => drop(self.holders.remove(&key)),
+            Undo::Verifier(digest, Some(used)) => drop(self.verifiers.insert(digest, used)),
+            Undo::Verifier(digest, None) => drop(self.verifiers.remove(&digest)),
         }
+    }
+
+    /// The verifiers to write, as a JSON array of digest, lease and time; empty when there is none.
+    pub(super) fn verifiers(&self) -> String {
+        let writes = self.verifiers.iter().filter_map(|(digest, used)| Some((digest, &used.lease, used.write?)));
+        let rows: Vec<_> = writes.collect();
+        if rows.is_empty() { String::new() } else { serde_json::json!(rows).to_string() }
     }
 
     /// The rows to write, as a JSON array; empty when there is nothing to write. Leases without a

@@ -36,8 +36,20 @@ pub(super) struct LeaseRow {
     pub(super) version: i64,
     /// The digest of the Idempotency-Key that it holds.
     pub(super) key: Option<String>,
+    /// The verifier that a new lease uses.
+    pub(super) verifier: Option<VerifierRow>,
     /// All columns but the last (`idem_key`) as the beginning of a JSON array.
     columns: String,
+}
+
+/// A verifier of a caller.
+#[derive(Debug)]
+pub(super) struct VerifierRow {
+    /// Its digest, in hexadecimal.
+    pub(super) digest: String,
+    /// The lease from which this one takes it over.
+    pub(super) takes_over: Option<String>,
+    pub(super) used_at: i64,
 }
 
 /// One event, which gets its number later.
@@ -124,7 +136,12 @@ impl LeaseRow {
         .map_err(|e| failed("a lease as JSON", e))?;
         columns.pop();
         let key = lease.idempotency.as_ref().filter(|_| lease.holds_key()).map(|held| column(&held.key).into_owned());
-        Ok(Self { id: lease.id.clone(), over, version, key, columns })
+        let verifier = lease.verifier.as_ref().filter(|_| over.is_none()).map(|used| VerifierRow {
+            digest: used.digest.clone(),
+            takes_over: used.takes_over.as_ref().map(ToString::to_string),
+            used_at: nanos(lease.issued_at),
+        });
+        Ok(Self { id: lease.id.clone(), over, version, key, verifier, columns })
     }
 
     /// Adds the row to the group's array. Whether the lease holds its key is the writer's to say.

@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Executor as _};
 
 /// The version of the tables that this program writes (`PRAGMA user_version`).
-pub(crate) const VERSION: i64 = 5;
+pub(crate) const VERSION: i64 = 6;
 /// "JITB" in the file's header (`PRAGMA application_id`): another program's file is not touched.
 pub(crate) const APPLICATION_ID: i64 = 0x4a49_5442;
 
@@ -140,6 +140,15 @@ DROP TRIGGER audit_keeps_records;
 CREATE TRIGGER audit_keeps_records BEFORE DELETE ON audit
     WHEN old.seq >= coalesce((SELECT size FROM archived), 0)
     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+",
+    // 6: verifiers that callers sent, by their digests: each is used for one lease. `used_at` is in nanoseconds.
+    "
+CREATE TABLE verifiers (
+    digest BLOB NOT NULL PRIMARY KEY,
+    lease TEXT NOT NULL,
+    used_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX verifiers_used ON verifiers (used_at);
 ",
 ];
 

@@ -340,7 +340,7 @@ async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
     store.commit(insert(&lease).with(granted(&lease))).await.unwrap();
     file.close(store).await;
     // As that release left it.
-    tamper(&file.path(), "DROP TABLE sealed; DROP TABLE usage; DROP TABLE usage_holds").await;
+    tamper(&file.path(), "DROP TABLE sealed; DROP TABLE usage; DROP TABLE usage_holds; DROP TABLE verifiers").await;
     tamper(&file.path(), "DROP INDEX leases_live_of; DROP INDEX leases_live_in").await;
     tamper(
         &file.path(),

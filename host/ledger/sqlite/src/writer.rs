@@ -25,7 +25,7 @@ use super::schema;
 use super::sealed::{self, SealedGroup};
 use super::usage;
 use jit_ledger::Counted;
-use jit_ledger::StoreError;
+use jit_ledger::{StoreError, VERIFIER_MEMORY};
 
 /// The most changes in one transaction.
 const GROUP: usize = 256;
@@ -199,7 +199,7 @@ impl Writer {
             }
             verdicts.push(verdict);
         }
-        let leases = ground.array();
+        let (leases, verifiers) = (ground.array(), ground.verifiers());
         let signed = (!records.is_empty()).then(|| {
             records.push(']');
             log.sign(&self.key, &self.origin, Timestamp::now())
@@ -207,7 +207,7 @@ impl Writer {
         if leases.is_empty() && signed.is_none() && sealed.is_empty() && settled.is_empty() && archived.is_none() {
             return Ok(verdicts);
         }
-        put(connection, leases, &sealed, &settled, records, signed).await?;
+        put(connection, leases, verifiers, &sealed, &settled, records, signed).await?;
         if let Some((size, nodes)) = archived {
             archive(connection, *size, nodes).await?;
         }
@@ -275,7 +275,13 @@ impl Writer {
             let Some(connection) = self.connection.as_mut() else { return Err(sqlx::Error::WorkerCrashed.into()) };
             let forget = "DELETE FROM leases WHERE id IN
                 (SELECT id FROM leases WHERE ended_at < ? AND ended_at IS NOT NULL ORDER BY ended_at LIMIT ?)";
-            Ok(sqlx::query(forget).bind(before).bind(limit).execute(connection).await?.rows_affected())
+            let forgotten =
+                sqlx::query(forget).bind(before).bind(limit).execute(&mut *connection).await?.rows_affected();
+            let verifiers = "DELETE FROM verifiers WHERE digest IN
+                (SELECT digest FROM verifiers WHERE used_at < ? ORDER BY used_at LIMIT ?)";
+            let memory = i64::try_from(VERIFIER_MEMORY.as_nanos()).unwrap_or(i64::MAX);
+            sqlx::query(verifiers).bind(before.saturating_sub(memory)).bind(limit).execute(connection).await?;
+            Ok(forgotten)
         })
         .await
         .unwrap_or(Err(WriteError::Deadline));
@@ -397,8 +403,17 @@ async fn stand<'g>(
     // UNION, not OR: each half uses its own index.
     let statement = "SELECT id, version, idem_key FROM leases WHERE id IN (SELECT value FROM json_each(?))
         UNION SELECT id, version, idem_key FROM leases WHERE idem_key IN (SELECT value FROM json_each(?))";
-    for row in sqlx::query(statement).bind(json(&ids)).bind(json(&keys)).fetch_all(connection).await? {
+    for row in sqlx::query(statement).bind(json(&ids)).bind(json(&keys)).fetch_all(&mut *connection).await? {
         ground.found(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    }
+    let digests: Vec<&str> = rows().filter_map(|row| Some(row.verifier.as_ref()?.digest.as_str())).collect();
+    if digests.is_empty() {
+        return Ok(());
+    }
+    let statement = "SELECT lower(hex(digest)), lease FROM verifiers
+        WHERE digest IN (SELECT unhex(value) FROM json_each(?))";
+    for row in sqlx::query(statement).bind(json(&digests)).fetch_all(connection).await? {
+        ground.found_verifier(row.try_get(0)?, row.try_get(1)?);
     }
     Ok(())
 }
@@ -422,6 +437,7 @@ async fn archive(connection: &mut SqliteConnection, size: i64, nodes: &[u8]) -> 
 async fn put(
     connection: &mut SqliteConnection,
     leases: String,
+    verifiers: String,
     sealed: &SealedGroup<'_>,
     settled: &[&(String, bool)],
     records: String,
@@ -436,6 +452,10 @@ async fn put(
         ON CONFLICT (id) DO UPDATE SET version = excluded.version, state = excluded.state, account = excluded.account,
             due_at = excluded.due_at, owed_since = excluded.owed_since, ended_at = excluded.ended_at,
             doc = excluded.doc, idem_key = excluded.idem_key;";
+    const VERIFIERS: &str = "
+        INSERT INTO verifiers (digest, lease, used_at) SELECT unhex(value->>0), value->>1, value->>2
+            FROM jsonb_each(?) WHERE true
+            ON CONFLICT (digest) DO UPDATE SET lease = excluded.lease, used_at = excluded.used_at;";
     const SETTLED: &str = "
         INSERT INTO usage (issuer, workload, subject, target, at, requests, granted)
             SELECT held.issuer, held.workload, held.subject, held.target, held.at, 0, 1
@@ -453,6 +473,7 @@ async fn put(
     let history_at = signed.as_ref().and_then(|signed| signed.history_at);
     for (wanted, statement) in [
         (!leases.is_empty(), LEASES),
+        (!verifiers.is_empty(), VERIFIERS),
         (!sealed.is_empty(), sealed::STATEMENTS),
         (!settled.is_empty(), SETTLED),
         (signed.is_some(), RECORDS),
@@ -462,10 +483,13 @@ async fn put(
             text.push_str(statement);
         }
     }
-    // Made of constants only: at most twenty-four texts, so each is prepared once.
+    // Made of constants only: at most forty-eight texts, so each is prepared once.
     let mut query = sqlx::query(AssertSqlSafe(text));
     if !leases.is_empty() {
         query = query.bind(leases);
+    }
+    if !verifiers.is_empty() {
+        query = query.bind(verifiers);
     }
     if !sealed.is_empty() {
         let array = sealed.array();

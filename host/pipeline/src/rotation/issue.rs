@@ -73,7 +73,8 @@ pub async fn hand_out(
         ..drafted
     };
     let Ok(active) = pending.settle(None, end) else { return Err(Refused::AuditUnavailable) };
-    let granted = Granted { decision: permit.decision.recorded(), generation: Some(current.generation) };
+    let granted =
+        Granted { decision: permit.decision.recorded(), generation: Some(current.generation), verifier: None };
     let granted = permit.decision.event_of_lease(Event::IssueGranted(granted), flow.rotation.clock.wall(), &active);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events());
     let unsettled = Unsettled::new(&flow.undo, pending);
@@ -97,7 +98,7 @@ pub async fn hand_out(
 }
 
 fn handover(account: &AccountName, secret: SecretString) -> Handover {
-    Handover { username: account.to_string(), secret, properties: Vec::new() }
+    Handover { username: account.to_string(), secret: Some(secret), properties: Vec::new() }
 }
 
 /// The current password; before the first rotation has ended, it is waited for.

@@ -402,6 +402,7 @@ async fn haunt(
         metadata: std::collections::BTreeMap::new(),
         idempotency: None,
         removal: None,
+        verifier: None,
         rotating: None,
     };
     tracing::warn!(account = pending.login(), target = %target.name, "removing an account that has no lease");

@@ -25,7 +25,7 @@ fn whatever_is_lost_in_an_issue_no_account_is_left_that_nobody_may_use() {
                 go_on(&world, broker, cell, Duration::from_secs(60)).await;
                 let accounts = world.backend.accounts();
                 let account = &accounts[disclosure.lease.account.as_str()];
-                assert_eq!(account.password, disclosure.handover.secret.expose_secret(), "{cell:?}");
+                assert_eq!(account.password, disclosure.handover.secret.as_ref().unwrap().expose_secret(), "{cell:?}");
                 let lease = &world.leases().await[0];
                 assert_eq!((lease.state, accounts.len()), (LeaseState::Active, 1), "{cell:?}");
                 // It ends at its time.

@@ -27,7 +27,7 @@ struct Holder {
 
 impl Holder {
     fn of(disclosure: &Disclosure) -> Self {
-        Self { password: disclosure.handover.secret.clone(), until: disclosure.lease.expires_at }
+        Self { password: disclosure.handover.secret.clone().unwrap(), until: disclosure.lease.expires_at }
     }
 
     /// Their password works until the time that they were told.

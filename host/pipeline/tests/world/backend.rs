@@ -8,6 +8,7 @@ use jit_core::driver::{
     AccountPage, AccountState, AccountView, Description, Feature, Issued, RoleView, RotationStep, TargetView,
 };
 use jit_core::outcome::{Outcome, Refusal};
+use jit_core::secret::AccountSecret;
 use jit_pipeline::ports::{Driver, Scope};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -198,11 +199,15 @@ impl Driver for Backend {
         _: &TargetView,
         _: &RoleView,
         account: &AccountView,
-        password: &SecretString,
+        secret: &AccountSecret,
     ) -> Outcome<Issued> {
         let answer = self.next(Verb::Create);
         if answer.has_effect() {
-            let made = Account { password: password.expose_secret().to_owned(), expires_at: account.expires_at };
+            let stored = match secret {
+                AccountSecret::Password(password) => password.expose_secret().to_owned(),
+                AccountSecret::Verifier(verifier) => verifier.stored().expose_secret().to_owned(),
+            };
+            let made = Account { password: stored, expires_at: account.expires_at };
             let before = self.accounts.lock().insert(account.name.to_string(), made);
             assert!(before.is_none(), "an account was made twice");
         }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use jit_core::account::AccountPrefix;
 use jit_core::driver::{RoleView, TargetView};
+use jit_core::lease::VerifierKind;
 use jit_core::looked_at::LookedAt;
 use jit_core::name::{RoleName, TargetName};
 use jit_core::policy::{Allowance, DecidedBy, Mode, Operation, PolicyRequest, Verdict};
@@ -17,7 +18,7 @@ use jit_identity::{Claimed, Declined, Evidence, Identity, IdentityOptions, Metho
 use jit_pipeline::facts::ContextLink;
 use jit_pipeline::places::Site;
 use jit_pipeline::ports::{Clock, Driver, Policy, PolicyFault, PolicyReply, SystemClock};
-use jit_pipeline::target::{ChainLink, Target, TargetRole};
+use jit_pipeline::target::{ChainLink, OfferedVerifier, Target, TargetRole};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -188,6 +189,7 @@ pub(crate) fn target(driver: Arc<dyn Driver>, chain: Vec<ChainLink>, contexts: V
         contexts: contexts.into(),
         usage_windows: None,
         chain: chain.into(),
+        verifiers: vec![OfferedVerifier { kind: VerifierKind::ScramSha256, least_iterations: 4_096 }],
         prefix: AccountPrefix::default(),
         endpoint: None,
         timeout: Duration::from_secs(10),

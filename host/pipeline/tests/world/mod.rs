@@ -35,7 +35,7 @@ use jit_pipeline::places::Site;
 use jit_pipeline::ports::{Driver, Drivers, FoundDriver};
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::renew::renew;
-use jit_pipeline::request::CheckedRequest;
+use jit_pipeline::request::{CheckedRequest, IdempotencyKey};
 use jit_pipeline::revoke::revoke_own;
 use jit_pipeline::rotation::RotatingAccount;
 use jit_pipeline::sealing::Sealer;
@@ -186,9 +186,21 @@ impl World {
             reason: None,
             ticket: None,
             metadata: BTreeMap::new(),
+            credential: None,
         };
-        let request = CheckedRequest::check(request).unwrap();
-        issue(&broker.issue, Arc::clone(&self.caller), request, None, RequestId::generate(self.now())).await
+        self.issue_asking(broker, request, None).await
+    }
+
+    /// Any request, with an Idempotency-Key if one is given.
+    pub(crate) async fn issue_asking(
+        &self,
+        broker: &Arc<Broker>,
+        request: IssueRequest,
+        key: Option<&str>,
+    ) -> Result<Disclosure, Refused> {
+        let request = CheckedRequest::check(request)?;
+        let key = key.map(|key| IdempotencyKey::new(key.as_bytes()).unwrap());
+        issue(&broker.issue, Arc::clone(&self.caller), request, key, RequestId::generate(self.now())).await
     }
 
     pub(crate) async fn renew(&self, broker: &Arc<Broker>, lease: &LeaseId) -> Result<Lease, Refused> {

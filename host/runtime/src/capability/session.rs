@@ -53,7 +53,10 @@ impl Host for View<'_> {
         unless: u64,
     ) -> wasmtime::Result<Result<Resource<GuestSecret>, String>> {
         self.meter.enter_host(key.len())?;
-        let mut secret: SecretString = self.table.get(&secret)?.0.clone();
+        let mut secret: SecretString = match self.table.get(&secret)?.password() {
+            Ok(password) => password.clone(),
+            Err(reason) => return Ok(Err(reason)),
+        };
         let (track, plugin) = self.who();
         if let Some(credentials) = self.credentials() {
             match track.unmetered(credentials.keep(&plugin, &key, secret, valid, unless)).await {
@@ -69,7 +72,7 @@ impl Host for View<'_> {
 
     async fn forget(&mut self, key: String, secret: Resource<GuestSecret>) -> wasmtime::Result<bool> {
         self.meter.enter_host(key.len())?;
-        let secret = self.table.get(&secret)?.0.clone();
+        let Ok(secret) = self.table.get(&secret)?.password().cloned() else { return Ok(false) };
         let (track, plugin) = self.who();
         let Some(credentials) = self.credentials() else { return Ok(false) };
         Ok(track.unmetered(credentials.forget(&plugin, &key, &secret)).await)

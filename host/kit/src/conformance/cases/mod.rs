@@ -8,6 +8,7 @@ mod names;
 mod outage;
 mod refusals;
 mod rotation;
+mod verifiers;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
@@ -49,6 +50,8 @@ cases! {
     hostile::one_that_comes_back_stays_out: "an account that logs in again and again while it is removed has no session left and cannot log in";
     hostile::one_that_holds_all_it_may_is_gone: "an account that holds what it may against its removal is gone, with its sessions";
     hostile::one_that_changes_its_password_is_gone: "an account that changed its own password is gone, whichever password is tried";
+    verifiers::the_callers_password_logs_in: "an account made with a caller's verifier takes the caller's password and no other, and no secret comes back";
+    verifiers::another_kind_is_refused: "a verifier of a kind that the backend does not store is refused, and no account is left";
     rotation::a_new_password_replaces_the_old: "after a rotation the new password works and the old one ends";
     rotation::each_step_can_be_repeated: "a step of a rotation that is done again changes nothing";
     names::the_longest_name_works: "a name of the length that the driver claims works";

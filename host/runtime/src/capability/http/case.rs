@@ -29,6 +29,6 @@ impl Case {
 
     /// A handle of a secret.
     pub(super) fn secret(&mut self, secret: &str) -> Resource<GuestSecret> {
-        self.handles.push(GuestSecret(SecretString::from(secret))).unwrap()
+        self.handles.push(GuestSecret::from(SecretString::from(secret))).unwrap()
     }
 }

@@ -205,7 +205,10 @@ impl Placing<'_> {
         &mut self,
         handle: &wasmtime::component::Resource<crate::capability::secrets::GuestSecret>,
     ) -> Result<SecretString, Unfit> {
-        let secret = self.handles.get(handle)?.0.clone();
+        let secret = match self.handles.get(handle)?.password() {
+            Ok(secret) => secret.clone(),
+            Err(reason) => return deny(reason),
+        };
         if !self.placed.iter().any(|placed| placed.expose_secret() == secret.expose_secret()) {
             if self.placed.len() >= SECRETS {
                 return deny(format!("more than {SECRETS} secrets in one request"));

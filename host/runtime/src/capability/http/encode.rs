@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::compose::Unfit;
 use crate::bindings::http::{Body, Part, Request};
 use crate::bindings::secrets::{Bcrypt, BcryptPrefix, Digest, Encoding, Notation, Pbkdf2, SaltPlace, SaltedDigest};
+use crate::capability::secrets::GuestSecret;
 use crate::capability::secrets::{Home, foreign};
 
 /// Most encoded secrets of a request, and how many of them may be stretched hashes.
@@ -56,10 +57,10 @@ pub(super) fn wanted(request: &Request, handles: &ResourceTable) -> Result<Vec<W
     for part in parts(request) {
         let one = match part {
             Part::Text(_) | Part::Secret(_) => continue,
-            Part::Basic((user, handle)) => Wanted::Basic(user.clone(), handles.get(handle)?.0.clone()),
+            Part::Basic((user, handle)) => Wanted::Basic(user.clone(), known(handles.get(handle)?)?),
             Part::Encoded((handle, encoding)) => {
                 stretched += usize::from(is_stretched(*encoding));
-                Wanted::Encoded(handles.get(handle)?.0.clone(), *encoding)
+                Wanted::Encoded(known(handles.get(handle)?)?, *encoding)
             }
         };
         if wanted.len() == MAX_ENCODED {
@@ -71,6 +72,11 @@ pub(super) fn wanted(request: &Request, handles: &ResourceTable) -> Result<Vec<W
         wanted.push(one);
     }
     Ok(wanted)
+}
+
+/// A secret that can be written.
+fn known(secret: &GuestSecret) -> Result<SecretString, Unfit> {
+    secret.password().cloned().map_err(Unfit::Denied)
 }
 
 /// The parts of headers and body, in the order in which they are placed.

@@ -22,12 +22,13 @@ use crate::bindings::ldap::{
 use crate::bindings::secrets::Encoding;
 use crate::capability::Capability;
 use crate::capability::Grant;
-use crate::capability::secrets::GuestSecret;
+use crate::capability::secrets::{self, GuestSecret, Home};
 use crate::declared::Declared;
 use crate::meter::{Track, millis};
 use crate::text::escape;
 use crate::view::{HasView, View, ViewOf};
 use jit_core::driver::Lane;
+use jit_core::secret::AccountSecret;
 
 mod binary;
 mod client;
@@ -161,7 +162,10 @@ impl Host for View<'_, LdapSession> {
         password: Resource<GuestSecret>,
     ) -> wasmtime::Result<Result<bool, LdapError>> {
         self.meter.enter_host(size_of_name(&name))?;
-        let secret = self.table.get(&password)?.0.clone();
+        let secret = match self.table.get(&password)?.password() {
+            Ok(secret) => secret.clone(),
+            Err(reason) => return self.answered(Err(LdapError::Denied(reason))),
+        };
         let Some(session) = self.session.as_deref_mut() else {
             return self.answered(Err(no_directory()));
         };
@@ -263,7 +267,7 @@ impl View<'_, LdapSession> {
         for value in &attribute.values {
             let prepared = match value {
                 Value::Secret((handle, encoding)) => {
-                    let secret = self.table.get(handle)?.0.clone();
+                    let secret = self.table.get(handle)?.account_secret().clone();
                     self.place(&attribute.name, &secret, *encoding)
                 }
                 other => plain(other).map(|text| Zeroizing::new(text.into_bytes())),
@@ -277,7 +281,7 @@ impl View<'_, LdapSession> {
     }
 
     /// A secret as the value of an attribute.
-    fn place(&mut self, attribute: &str, secret: &SecretString, encoding: Encoding) -> Result<Octets, String> {
+    fn place(&mut self, attribute: &str, secret: &AccountSecret, encoding: Encoding) -> Result<Octets, String> {
         let Some(session) = self.session.as_deref_mut() else {
             return Err("this call has no directory".to_owned());
         };
@@ -285,9 +289,18 @@ impl View<'_, LdapSession> {
             let shown = escape(attribute, 64);
             return Err(format!("{shown} can be read: a secret goes into attributes that hold passwords only"));
         }
-        let value = value::secret(secret, encoding, session.connection.is_encrypted())?;
-        session.remember(secret, Some(&value));
-        Ok(value)
+        match secret {
+            AccountSecret::Password(secret) => {
+                let value = value::secret(secret, encoding, session.connection.is_encrypted())?;
+                session.remember(secret, Some(&value));
+                Ok(value)
+            }
+            AccountSecret::Verifier(verifier) => {
+                let text = secrets::place(verifier, encoding, Home::Ldap, &self.meter.track)?;
+                session.remember(verifier.stored(), None);
+                Ok(Zeroizing::new(text.as_bytes().to_vec()))
+            }
+        }
     }
 
     fn prepare_search(&self, query: &Query, most: u32) -> Result<Search, String> {

@@ -37,7 +37,7 @@ fn call(plaintext: bool) -> (Bench, Resource<GuestSecret>) {
     let connection = Arc::new(LdapConnection::new(options).unwrap());
     let session = LdapSession::new(connection, Lane::Live);
     let mut call = Bench { meter: Meter::new("test".into(), Limits::default()), table: ResourceTable::new(), session };
-    let secret = call.table.push(GuestSecret(SecretString::from("x7Kq2mPz"))).unwrap();
+    let secret = call.table.push(GuestSecret::from(SecretString::from("x7Kq2mPz"))).unwrap();
     (call, secret)
 }
 

@@ -1,15 +1,12 @@
 //! Values as a directory stores them.
 
-use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use rand::Rng as _;
+use jit_password::salted::{ssha, ssha512};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use super::request::Octets;
 use crate::bindings::secrets::Encoding;
-use crate::capability::secrets::{Home, foreign};
+use crate::capability::secrets::{Home, foreign, is_ssha512};
 
 /// The latest time that is written: the last of `jiff`, on the 30th of December 9999, in seconds since
 /// the Unix epoch.
@@ -17,9 +14,6 @@ const LATEST: u64 = 253_402_207_200;
 
 /// Seconds from 1601 to 1970.
 const FILE_TIME_EPOCH: u64 = 11_644_473_600;
-
-/// Bytes of salt of an `{SSHA}`.
-const SALT: usize = 16;
 
 /// GeneralizedTime in UTC (RFC 4517, section 3.3.13).
 ///
@@ -65,24 +59,10 @@ pub(crate) fn secret(secret: &SecretString, encoding: Encoding, is_encrypted: bo
             }
             Ok(out)
         }
-        Encoding::SaltedSha1 => {
-            let mut salt = [0; SALT];
-            rand::rng().fill_bytes(&mut salt);
-            Ok(salted_sha1(bytes.as_bytes(), &salt))
-        }
+        Encoding::SaltedSha1 => Ok(Zeroizing::new(ssha(secret).as_bytes().to_vec())),
+        Encoding::SaltedDigest(form) if is_ssha512(form) => Ok(Zeroizing::new(ssha512(secret).as_bytes().to_vec())),
         other => Err(foreign(other, Home::Ldap)),
     }
-}
-
-/// `{SSHA}`, as OpenLDAP and others verify it. Broken for collisions, which nobody gains from here:
-/// the password is random and longer than what a hash can be searched for.
-fn salted_sha1(password: &[u8], salt: &[u8]) -> Octets {
-    let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(password);
-    context.update(salt);
-    let mut stored = context.finish().as_ref().to_vec();
-    stored.extend_from_slice(salt);
-    Zeroizing::new(format!("{{SSHA}}{}", STANDARD.encode(stored)).into_bytes())
 }
 
 #[cfg(test)]
@@ -107,11 +87,6 @@ mod tests {
         let utf16 = secret(&password, Encoding::Utf16leQuoted, true).unwrap();
         assert_eq!(&utf16[..], [0x22, 0, 0x61, 0, 0x22, 0, 0xe9, 0, 0x22, 0]);
         assert_eq!(&secret(&password, Encoding::Plain, true).unwrap()[..], "a\"é".as_bytes());
-        let stored = salted_sha1(b"secret", b"saltsalt");
-        let decoded = STANDARD.decode(stored.strip_prefix(b"{SSHA}").unwrap()).unwrap();
-        // sha1sum of "secretsaltsalt".
-        assert_eq!(hex::encode(&decoded[..20]), "d46f74e272e44e41968ca36742e07f8695970bf8");
-        assert_eq!(&decoded[20..], b"saltsalt");
         let twice = [(), ()].map(|()| secret(&password, Encoding::SaltedSha1, true).unwrap());
         assert_ne!(twice[0], twice[1]);
     }

@@ -11,6 +11,7 @@ use super::{RowBounds, StatementText, mysql, postgres};
 use crate::backend::Endpoint;
 use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Rows, ServerError};
+use crate::capability::secrets::Home;
 use jit_core::driver::Lane;
 
 /// Which dialect the server speaks.
@@ -65,6 +66,14 @@ impl SqlKind {
         match self {
             Self::Postgres => postgres::quote::timestamp(out, seconds),
             Self::MySql => mysql::quote::timestamp(out, seconds),
+        }
+    }
+
+    /// Whose encodings it takes.
+    pub(crate) fn home(self) -> Home {
+        match self {
+            Self::Postgres => Home::Postgres,
+            Self::MySql => Home::Mysql,
         }
     }
 

@@ -28,11 +28,12 @@ use crate::backend::{Session, Unavailable};
 use crate::bindings::secrets::Encoding;
 use crate::bindings::sql::{Host, Param, Rows, SqlError, Statement, add_to_linker};
 use crate::capability::Capability;
-use crate::capability::secrets::GuestSecret;
+use crate::capability::secrets::{self, GuestSecret};
 use crate::declared::{Reading, Said, Undeclared};
 use crate::meter::Track;
 use crate::view::{HasView, View, ViewOf};
 use jit_core::driver::Lane;
+use jit_core::secret::AccountSecret;
 use jit_core::trace::OnBehalf;
 
 pub(crate) mod bounds;
@@ -203,7 +204,10 @@ impl Host for View<'_, SqlSession> {
         if user.is_empty() || user.len() > LOGIN || user.contains('\0') {
             return Ok(Err(SqlError::Denied(format!("a login has 1 to {LOGIN} bytes, none of them NUL"))));
         }
-        let password = self.table.get(&password)?.0.clone();
+        let password = match self.table.get(&password)?.password() {
+            Ok(password) => password.clone(),
+            Err(reason) => return Ok(Err(SqlError::Denied(reason))),
+        };
         let Some(session) = self.session.as_deref() else {
             return Ok(Err(no_connection()));
         };
@@ -253,10 +257,15 @@ impl View<'_, SqlSession> {
         for (statement, template) in batch.iter().zip(&found) {
             for (place, param) in statement.params.iter().enumerate() {
                 if let Param::Secret((handle, encoding)) = param {
-                    let secret = self.table.get(handle)?.0.clone();
                     is_plain |= matches!(encoding, Encoding::Plain);
                     let sets_password = template.sets_password(place) && names_an_account(statement);
-                    match kind.encode(secret, *encoding, sets_password).await {
+                    let encoded = match self.table.get(handle)?.account_secret().clone() {
+                        AccountSecret::Password(secret) => kind.encode(secret, *encoding, sets_password).await,
+                        AccountSecret::Verifier(verifier) => {
+                            secrets::place(&verifier, *encoding, kind.home(), &self.meter.track)
+                        }
+                    };
+                    match encoded {
                         Ok(text) => placed.push(text),
                         Err(reason) => return Ok(Err(SqlError::Denied(reason))),
                     }

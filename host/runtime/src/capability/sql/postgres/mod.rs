@@ -23,7 +23,6 @@ use jit_core::transport::{self, Security, Spoken};
 pub(crate) mod bounds;
 pub(crate) mod lexer;
 pub mod quote;
-pub mod scram;
 pub(crate) mod session;
 
 /// Above that many iterations a verifier is computed on a thread for blocking work.
@@ -173,10 +172,11 @@ pub(crate) async fn encode(secret: SecretString, encoding: Encoding) -> Result<Z
         // then show the password to anybody.
         Encoding::Plain => Err("PostgreSQL gets passwords as scram-sha-256 verifiers only".to_owned()),
         Encoding::ScramSha256(iterations) if iterations <= INLINE_ITERATIONS => {
-            scram::verifier(&secret, iterations).map_err(|e| e.to_string())
+            jit_password::scram::verifier(&secret, iterations).map_err(|e| e.to_string())
         }
         Encoding::ScramSha256(iterations) => {
-            let computed = tokio::task::spawn_blocking(move || scram::verifier(&secret, iterations)).await;
+            let computed =
+                tokio::task::spawn_blocking(move || jit_password::scram::verifier(&secret, iterations)).await;
             computed.map_err(|_| "the verifier was not computed".to_owned())?.map_err(|e| e.to_string())
         }
         other => Err(foreign(other, Home::Postgres)),

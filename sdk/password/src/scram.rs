@@ -10,7 +10,7 @@ use rand::Rng as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-/// The most iterations that a plugin can ask for. More would keep a processor busy for seconds.
+/// The most iterations that a plugin or a caller can ask for. More would keep a processor busy for seconds.
 pub const MAX_ITERATIONS: u32 = 1_000_000;
 
 /// Bytes of salt, as PostgreSQL itself uses.
@@ -40,6 +40,11 @@ fn with_salt(password: &SecretString, iterations: u32, salt: &[u8]) -> Result<Ze
     if password.is_empty() || !password.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return Err(ScramError::NotAscii);
     }
+    Ok(unchecked(password, iterations, salt))
+}
+
+/// Of any password, also of one that no server takes.
+pub(crate) fn unchecked(password: &str, iterations: u32, salt: &[u8]) -> Zeroizing<String> {
     let iterations = NonZeroU32::new(iterations.min(MAX_ITERATIONS)).unwrap_or(NonZeroU32::MIN);
     let mut salted = Zeroizing::new([0_u8; 32]);
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password.as_bytes(), salted.as_mut_slice());
@@ -47,12 +52,12 @@ fn with_salt(password: &SecretString, iterations: u32, salt: &[u8]) -> Result<Ze
     let client_key = hmac::sign(&key, b"Client Key");
     let stored_key = digest::digest(&digest::SHA256, client_key.as_ref());
     let server_key = hmac::sign(&key, b"Server Key");
-    Ok(Zeroizing::new(format!(
+    Zeroizing::new(format!(
         "SCRAM-SHA-256${iterations}:{}${}:{}",
         STANDARD.encode(salt),
         STANDARD.encode(stored_key),
         STANDARD.encode(server_key)
-    )))
+    ))
 }
 
 #[cfg(test)]
