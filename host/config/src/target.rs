@@ -86,8 +86,7 @@ pub(super) fn target(name: &str, section: &Section<'_>, known: &Known<'_>) -> Op
     let config = section.json_table("config");
     let account_prefix = server::account_prefix(section);
     let endpoint = section.optional_section("endpoint", endpoint);
-    let iterations = section.count("verifier_iterations", 4_096..=1_000_000);
-    let verifier_iterations = iterations.and_then(|count| u32::try_from(count).ok()).unwrap_or(4_096);
+    let verifier_iterations = section.count("verifier_iterations", 4_096..=1_000_000).unwrap_or(4_096);
     let timeout = section.wait("timeout", 30, 1..=600);
     Some(Target {
         driver: driver?,

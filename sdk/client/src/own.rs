@@ -180,6 +180,7 @@ pub(crate) fn with_password(uri: &SecretString, username: &str, password: &Secre
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn offered(kind: &str, verifier: Option<&str>, least: Option<u32>) -> OfferedCredential {

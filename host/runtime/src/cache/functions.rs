@@ -243,7 +243,6 @@ mod tests {
 
         let recorded = Arc::new(cache.recorded("00").unwrap());
         let code = compiled_by(Arc::clone(&recorded) as _, &component("after"));
-        assert_eq!(recorded.given(), recorded.entries.len() as u64);
         assert!(recorded.given() > 0);
         assert_eq!(code, engine.precompile_component(&component("after")).unwrap(), "it is the same code");
     }

@@ -15,7 +15,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`instrument`] | which components can be copied so; the component with functions that tell its state |
-//! | [`take`] | from a prepared instance to the snapshot of it |
+//! | [`mod@take`] | from a prepared instance to the snapshot of it |
 //! | [`worker`] | the thread in the background |
 
 pub(crate) mod instrument;
