@@ -17,6 +17,9 @@ use tokio::task::spawn_blocking;
 const HELD: [&str; 2] =
     ["hostile::one_that_holds_all_it_may_is_gone", "hostile::one_that_changes_its_password_is_gone"];
 
+/// A driver that places no verifier of a caller's.
+const VERIFIERS: [&str; 2] = ["verifiers::the_callers_password_logs_in", "verifiers::another_kind_is_refused"];
+
 /// Every case of the kit, but those that cannot apply.
 async fn conforms(driver: &'static str, fixture: KitFixture, not_applicable: &[&str]) {
     let report = spawn_blocking(move || fixture.run(driver, &[])).await.unwrap().unwrap();
@@ -42,7 +45,7 @@ async fn the_mysql_driver_conforms_on_mysql() {
 #[tokio::test]
 async fn the_mysql_driver_conforms_on_mariadb() {
     let fixture = KitFixture::mysql(Server::MariaDb).await.unwrap();
-    conforms("driver-mysql", fixture, &["lifecycle::it_expires_by_itself"]).await;
+    conforms("driver-mysql", fixture, &["lifecycle::it_expires_by_itself", VERIFIERS[0], VERIFIERS[1]]).await;
 }
 
 #[tokio::test]
@@ -61,6 +64,8 @@ async fn the_ldap_driver_conforms_on_active_directory() {
         "lifecycle::a_session_ends_with_it",
         HELD[0],
         HELD[1],
+        VERIFIERS[0],
+        VERIFIERS[1],
         "rotation::a_new_password_replaces_the_old",
         "rotation::each_step_can_be_repeated",
         "refusals::missing_permission_is_told",
@@ -80,9 +85,8 @@ async fn the_vault_driver_conforms_on_openbao() {
         "rotation::each_step_can_be_repeated",
         "crash::rotate_can_be_cut_off_anywhere",
     ];
-    let mut left_out =
-        vec!["lifecycle::a_session_ends_with_it", EXTERNAL[0], HELD[0], rotation[0], rotation[1], EXTERNAL[1]];
-    left_out.push(rotation[2]);
+    let mut left_out = vec!["lifecycle::a_session_ends_with_it", EXTERNAL[0], HELD[0], VERIFIERS[0], VERIFIERS[1]];
+    left_out.extend([rotation[0], rotation[1], EXTERNAL[1], rotation[2]]);
     conforms("driver-vault", fixture, &left_out).await;
 }
 
@@ -98,6 +102,8 @@ async fn the_conjur_driver_conforms() {
         "hostile::one_that_comes_back_stays_out",
         HELD[0],
         HELD[1],
+        VERIFIERS[0],
+        VERIFIERS[1],
         "rotation::a_new_password_replaces_the_old",
         "rotation::each_step_can_be_repeated",
         EXTERNAL[1],
@@ -220,6 +226,8 @@ async fn an_http_driver_without_a_mistake_conforms_and_its_accounts_log_in() {
     let left_out = [
         "lifecycle::a_session_ends_with_it",
         "hostile::one_that_holds_all_it_may_is_gone",
+        VERIFIERS[0],
+        VERIFIERS[1],
         "rotation::a_new_password_replaces_the_old",
         "rotation::each_step_can_be_repeated",
         "refusals::a_strange_authority_is_not_trusted",
@@ -241,6 +249,8 @@ async fn the_example_driver_of_an_awkward_api_conforms() {
         "lifecycle::it_expires_by_itself",
         "hostile::one_that_holds_all_it_may_is_gone",
         "hostile::one_that_changes_its_password_is_gone",
+        VERIFIERS[0],
+        VERIFIERS[1],
         "rotation::a_new_password_replaces_the_old",
         "rotation::each_step_can_be_repeated",
         "refusals::a_strange_authority_is_not_trusted",

@@ -343,14 +343,18 @@ fn map(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
     // The same open file under a name, since there is no function that takes the file itself.
     let name = format!("/proc/self/fd/{}", file.as_raw_fd());
     if !Path::new(&name).exists() {
-        // Without /proc.
-        let mut code = Vec::new();
-        let mut file = file;
-        file.seek(SeekFrom::Start(0))?;
-        file.take(MAX_FILE).read_to_end(&mut code)?;
-        return deserialize(engine, code.get(..code.len().saturating_sub(DIGEST)).unwrap_or_default());
+        return read_back(engine, file);
     }
     map_named(engine, &name)
+}
+
+/// As [`map`], by reading. Without /proc, and where a process may not look into its own: one that is not root and not
+/// dumpable, as the broker is.
+fn read_back(engine: &Engine, mut file: &File) -> wasmtime::Result<Component> {
+    let mut code = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.take(MAX_FILE).read_to_end(&mut code)?;
+    deserialize(engine, code.get(..code.len().saturating_sub(DIGEST)).unwrap_or_default())
 }
 
 #[allow(

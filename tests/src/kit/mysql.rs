@@ -119,9 +119,9 @@ impl KitFixture {
         }
         session.close().await?;
         let without = if server == Server::MariaDb { "[\"overlap\"]" } else { "[]" };
-        let (change, end) = match server {
-            Server::MySql => ("ALTER USER USER() IDENTIFIED BY", ""),
-            Server::MariaDb => ("SET PASSWORD = PASSWORD(", ")"),
+        let (kind, change, end) = match server {
+            Server::MySql => ("mysql", "ALTER USER USER() IDENTIFIED BY", ""),
+            Server::MariaDb => ("mariadb", "SET PASSWORD = PASSWORD(", ")"),
         };
         let fixture = Self::new()?;
         fixture.secret("broker.password", &password)?;
@@ -140,7 +140,7 @@ ca = "{ca}"
 [targets.inventory]
 connection = "backend"
 default_role = "app_read_only"
-config = {{ host = "%" }}
+config = {{ host = "%", server = "{kind}" }}
 roles.app_read_only = {{ roles = ["{role}"] }}
 roles.missing = {{ roles = ["no_such_role"] }}
 roles.hostile = {{ roles = ["{role}`; DROP TABLE items; --"] }}

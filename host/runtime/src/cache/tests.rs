@@ -69,6 +69,18 @@ fn a_component_is_kept_and_read_back() {
 }
 
 #[test]
+fn what_cannot_be_mapped_is_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("cache");
+    let (engine, cache) = cache(&path);
+    let cache = cache.unwrap();
+    component(&cache, &engine, "00", EMPTY).unwrap();
+    let file = cache.open_checked(only_file(&path).file_name().unwrap().to_str().unwrap()).unwrap();
+    read_back(&engine, &file).unwrap();
+    map(&engine, &file).unwrap();
+}
+
+#[test]
 fn a_file_that_was_touched_is_not_used() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("cache");

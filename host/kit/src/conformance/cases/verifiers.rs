@@ -6,14 +6,14 @@ use jit_core::outcome::{Outcome, Refusal};
 use jit_core::secret::{AccountSecret, Verifier, generate_password, least_iterations, most_iterations};
 use secrecy::SecretString;
 
-use crate::conformance::stand::{Stand, made, shown, skip};
+use crate::conformance::stand::{Stand, leave_out, made, shown};
 
 /// What the driver says that it places in this target.
 fn placed(stand: &Stand) -> Result<Vec<(VerifierKind, u32)>> {
     let config = serde_json::from_str(&stand.target.config).context("the target's config")?;
     let placed = stand.driver.description().verifiers(&config).map_err(anyhow::Error::msg)?;
     if placed.is_empty() {
-        return skip("the driver places no verifier in this target");
+        return leave_out("the driver places no verifier in this target");
     }
     let asked = |kind, asked: Option<u32>| least_iterations(kind).max(asked.unwrap_or(0)).min(most_iterations(kind));
     Ok(placed.into_iter().map(|(kind, iterations)| (kind, asked(kind, iterations))).collect())
