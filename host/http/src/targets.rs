@@ -37,8 +37,7 @@ pub struct TargetQuery {
 
 /// What the caller may ask a target for.
 ///
-/// The target's policies are asked for each type of credential, without any effect. Whoever would get none of them
-/// gets the answer that a request would get.
+/// Asks the policies about each type of credential. If they allow none, the answer is that of `POST /issue`.
 #[utoipa::path(
     get, path = "/v1/targets/{name}", tag = "issue",
     params(("name" = String, Path, description = "The target"), TargetQuery),
