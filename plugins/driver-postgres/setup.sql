@@ -21,7 +21,7 @@ GRANT USAGE, CREATE ON SCHEMA public TO inventory_owner;
 
 -- The broker: it may make roles, and nothing else.
 CREATE ROLE jit_broker LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOREPLICATION NOBYPASSRLS PASSWORD '…';
--- Whatever else logs in as this role calls no function that somebody made in a schema of theirs.
+-- Sessions of this role call no function from a schema that others can write to.
 ALTER ROLE jit_broker SET search_path = pg_catalog;
 -- It may hand these roles out.
 GRANT app_read_only, app_read_write TO jit_broker WITH ADMIN OPTION;

@@ -23,6 +23,9 @@ const ROTATION: [&str; 3] = [
     "crash::rotate_can_be_cut_off_anywhere",
 ];
 
+/// A driver that places no verifier of a caller's.
+const VERIFIERS: [&str; 2] = ["verifiers::the_callers_password_logs_in", "verifiers::another_kind_is_refused"];
+
 /// The blocks of the page that say that they are run here.
 fn blocks() -> Vec<String> {
     let blocks = commands("docs/drivers/conformance.md", "new_drivers");
@@ -137,7 +140,8 @@ async fn a_driver_of_a_database_from_nothing_to_a_green_kit() {
         ("/inventory\"", &format!("/{database}\"")),
         ("group = \"readers\"", &format!("group = \"{readers}\"")),
     ]);
-    project.turns_green(&[ROTATION[0], ROTATION[1], "refusals::a_strange_authority_is_not_trusted", ROTATION[2]]).await;
+    let strange = "refusals::a_strange_authority_is_not_trusted";
+    project.turns_green(&[VERIFIERS[0], VERIFIERS[1], ROTATION[0], ROTATION[1], strange, ROTATION[2]]).await;
 }
 
 #[tokio::test]
@@ -165,6 +169,8 @@ async fn a_driver_of_a_directory_from_nothing_to_a_green_kit() {
         "lifecycle::it_expires_by_itself",
         "hostile::one_that_holds_all_it_may_is_gone",
         "hostile::one_that_changes_its_password_is_gone",
+        VERIFIERS[0],
+        VERIFIERS[1],
         ROTATION[0],
         ROTATION[1],
         "crash::renew_can_be_cut_off_anywhere",
@@ -182,6 +188,8 @@ async fn a_driver_of_an_api_from_nothing_to_a_green_kit() {
     let left_out = [
         "lifecycle::a_session_ends_with_it",
         "hostile::one_that_holds_all_it_may_is_gone",
+        VERIFIERS[0],
+        VERIFIERS[1],
         ROTATION[0],
         ROTATION[1],
         "refusals::a_strange_authority_is_not_trusted",

@@ -195,7 +195,7 @@ fn in_files<'n>(folder: &Path, needles: &'n [(&'static str, Vec<u8>)]) -> Vec<&'
     found
 }
 
-/// The promise NEVER-HELD: whoever takes over the broker, its store, its log or its memory has no password that a
+/// The promise NEVER-HELD: an attacker who reads the broker's store, log and memory finds no password that a
 /// caller made. The same search finds one that the broker made, so it can find.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_broker_has_no_password_that_a_caller_made() {

@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{binaries, plugins, steps::Steps};
 
-/// What is written into the folder for whoever unpacks it.
+/// What is written into the folder, for the person who unpacks it.
 const README: &str = include_str!("dist_readme.md");
 /// The packages whose programs are shipped.
 const PROGRAMS: [&str; 2] = ["jit-broker", "jit-agent"];

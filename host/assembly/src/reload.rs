@@ -395,7 +395,7 @@ fn difference(old: &Active, new: &Active, before: &Config, after: &Config) -> Re
 }
 
 /// The sections beside the plugins that are not what they were. Of targets those that stay: new ones and those that
-/// are gone are told apart.
+/// are gone can be told apart.
 fn changed_sections(before: &Config, after: &Config) -> Vec<String> {
     let mut changed = Vec::new();
     if before.identity != after.identity {

@@ -9,8 +9,8 @@ use jit_core::outcome::{Outcome, Refusal};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// So many calls in a row that reached nobody, and a target counts as away: one may be an accident of a moment. The
-/// first wakes the probe, whose call is the second.
+/// After this number of calls in a row that reached nobody, a target counts as away: a single one may be an accident.
+/// The first wakes the probe, whose call is the second.
 const CALLS: u32 = 2;
 
 /// What the calls of all targets found. It outlives a reload.
@@ -42,8 +42,8 @@ impl Reach {
     pub fn noted<T>(&self, target: &TargetName, now: Timestamp, outcome: Outcome<T>) -> Outcome<T> {
         match &outcome {
             Outcome::Refused(Refusal::Unavailable { reason, answered: false, .. }) => self.misses(target, now, reason),
-            // Whoever finds a mistake in the configuration, in the plugin, or in what the caller sent need not have
-            // asked the target.
+            // A mistake in the configuration, in the plugin or in what the caller sent can be found without asking the
+            // target.
             Outcome::Refused(Refusal::Configuration(_) | Refusal::Plugin(_) | Refusal::Verifier(_))
             | Outcome::Unknown(_) => {}
             Outcome::Done(_) | Outcome::Refused(_) => self.reaches(target, now),

@@ -16,7 +16,7 @@ use crate::refusal::Refused;
 const AT_ONCE: usize = 2;
 /// How long a request waits for its check.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Up to so many iterations the check is done at once; it takes less than a millisecond.
+/// Up to this number of iterations, the check runs on the request's own thread: it takes less than a millisecond.
 const INLINE_ITERATIONS: u32 = 5_000;
 
 /// Room for checks that compute a password's hash.

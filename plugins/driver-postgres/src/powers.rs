@@ -86,7 +86,8 @@ pub(crate) fn keeper_problems(
 
 /// Tells who could have people's programs run functions of theirs. The broker's own sessions look
 /// names up in the server's schema only.
-/// A role whose own setting leaves such schemas out of its search path is safe from them in other programs too.
+/// A role whose own setting leaves such schemas out of its search path is safe from them in other programs too, unless
+/// a setting for one database says something else.
 pub(crate) fn warn_of_planters(sql: &mut dyn Sql, target: &str, broker: &str) -> Result<(), Error> {
     let answer = sql.query(None, &statements::PLANTERS.with([]), NAMED).map_err(failure::of_read)?;
     for row in answer.rows {

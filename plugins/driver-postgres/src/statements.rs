@@ -244,6 +244,9 @@ jit_plugin::statements! {
                 AND a.privilege_type OPERATOR(pg_catalog.=) 'CREATE' AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner \
                 AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles r \
                 WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER AND r.rolconfig OPERATOR(pg_catalog.&&) \
-                ARRAY['search_path=pg_catalog', 'search_path=\"\"', 'search_path=pg_catalog, pg_temp']::pg_catalog.text[]) \
+                ARRAY['search_path=pg_catalog', 'search_path=\"\"', 'search_path=pg_catalog, pg_temp']::pg_catalog.text[] \
+                AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c \
+                WHERE s.setrole OPERATOR(pg_catalog.=) r.oid AND s.setdatabase OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
+                AND pg_catalog.starts_with(c, 'search_path='::pg_catalog.text))) \
                 GROUP BY n.nspname ORDER BY n.nspname LIMIT 10";
 }

@@ -19,7 +19,7 @@
 //! | [`problem`] | [`Problem`] and its [`ProblemCode`]s |
 //! | [`admin`] | the admin socket |
 //! | [`status`] | the admin socket: what a running broker says of itself |
-//! | [`certificate`] | what is wrong with a server's certificate, in words for whoever has to mend it |
+//! | [`certificate`] | what is wrong with a server's certificate, in words for the person who mends it |
 //! | [`url`] | percent-encoding of one part of a URL |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]

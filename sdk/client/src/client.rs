@@ -420,7 +420,7 @@ impl Client {
     /// What may be asked of the request's target in its role.
     ///
     /// # Errors
-    /// [`Error`]; whoever would get nothing is refused as the request would be.
+    /// [`Error`]; a caller that would get nothing is refused as its request would be.
     pub async fn target(&self, request: &IssueRequest) -> Result<TargetView, Error> {
         let given = [("role", &request.role), ("reason", &request.reason), ("ticket", &request.ticket)];
         let query: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();

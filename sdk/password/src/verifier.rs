@@ -193,7 +193,7 @@ impl Verifier {
         }
     }
 
-    /// It has at least so many iterations, and no more than are taken of its kind.
+    /// Checks that it has at least `least` iterations, and no more than the broker takes of its kind.
     ///
     /// # Errors
     /// [`WeakVerifier::Iterations`].

@@ -1,4 +1,4 @@
-//! A line every few seconds for long work whose output is no terminal: whoever reads a log sees that it goes on.
+//! A line every few seconds for long work whose output is no terminal, so that a log shows that it is still at work.
 
 use std::io::Write as _;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};

@@ -161,7 +161,7 @@ impl LogArg {
         self.store.as_deref().map_or_else(|| store::log(&config.store), store::log_in)
     }
 
-    /// The configuration. Whoever cannot read it hears how to do without.
+    /// The configuration. If it cannot be read, the error names `--store`.
     fn load(&self) -> anyhow::Result<Config> {
         Config::load(&self.config.config).map_err(|problems| {
             eprintln!(

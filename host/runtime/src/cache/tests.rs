@@ -170,7 +170,7 @@ fn the_watch_hears_of_what_is_compiled_and_not_of_what_is_read_back() {
     assert_eq!(*seen.0.lock(), [PathBuf::from("plugin.wasm")]);
     let cache = CompileCache::open(&temp.path().join("cache"), &engine, Arc::clone(&seen) as _).unwrap();
     component(&cache, &engine, "11", b"nothing").unwrap_err();
-    assert_eq!(seen.0.lock().len(), 2, "a failure is told of too");
+    assert_eq!(seen.0.lock().len(), 2, "the watch hears of a failure too");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn what_was_used_longest_ago_makes_room() {
         component(&cache, &engine, sha256, EMPTY).unwrap();
         age(sha256, seconds);
     }
-    // The oldest is used now, so the second oldest is the one that goes.
+    // The oldest is used now, so the second oldest is removed.
     component(&cache, &engine, "00", EMPTY).unwrap();
     component(&cache, &engine, "33", EMPTY).unwrap();
     let there = |sha256: &str| path.join(name(sha256)).exists();

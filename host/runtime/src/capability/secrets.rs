@@ -23,7 +23,7 @@ impl Capability for SecretsCapability {
         add_to_linker::<T, ViewOf>(linker, T::view)
     }
 
-    /// A list of verifiers that cannot be read is refused at load. Whoever serves the driver reads the list again.
+    /// A list of verifiers that cannot be read is refused at load. The host that serves the driver reads it again.
     fn declare(said: &Said<'_>) -> Result<Option<Reading>, Undeclared> {
         said.property(VERIFIERS).map(VerifierRule::parse_all).transpose().map_err(Undeclared::Description)?;
         Ok(None)
@@ -104,7 +104,7 @@ fn stored_as(encoding: Encoding) -> Option<(VerifierKind, u32)> {
         Encoding::CachingSha2 => Some((VerifierKind::CachingSha2, 0)),
         Encoding::SaltedSha1 => Some((VerifierKind::Ssha, 0)),
         Encoding::SaltedDigest(form) if is_ssha512(form) => Some((VerifierKind::Ssha512, 0)),
-        // It has no salt: whoever sees two accounts knows whether they have one password.
+        // It has no salt: two accounts with one password can be told by their hashes.
         Encoding::MysqlNative
         | Encoding::Plain
         | Encoding::Utf16leQuoted
