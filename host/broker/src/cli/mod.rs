@@ -322,16 +322,16 @@ fn start_log(config: &Config) -> anyhow::Result<Option<Exporter>> {
     Ok(exporter)
 }
 
-/// What the log contains. A level alone that is below `info` holds for the broker and its plugins: the libraries say
-/// thousands of lines there, and are heard when they are named (`debug,rustls=debug`).
+/// What the log contains. `debug` alone holds for the broker and its plugins: the libraries write thousands of lines
+/// there, and do so when they are named (`debug,rustls=debug`). `trace` is everything.
 fn log_filter(wanted: Option<&str>) -> EnvFilter {
     let wanted = wanted.unwrap_or("").trim();
     let mut directives = Vec::new();
     for directive in wanted.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
         match directive.parse::<Level>() {
-            Ok(level) if level > Level::INFO => {
+            Ok(Level::DEBUG) => {
                 directives.push("info".to_owned());
-                directives.extend(OURS.map(|ours| format!("{ours}={level}")));
+                directives.extend(OURS.map(|ours| format!("{ours}=debug")));
             }
             _ => directives.push(directive.to_owned()),
         }
@@ -351,7 +351,7 @@ const OURS: [&str; 2] = ["jit_", "plugin"];
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_level_below_info_is_for_the_brokers_own_lines() {
+    fn debug_alone_is_for_the_brokers_own_lines() {
         let shown = |wanted: Option<&str>| {
             let mut directives: Vec<String> =
                 super::log_filter(wanted).to_string().split(',').map(str::to_owned).collect();
@@ -362,6 +362,7 @@ mod tests {
         assert_eq!(shown(Some("warn")), "warn");
         assert_eq!(shown(Some("debug")), "info,jit_=debug,plugin=debug");
         assert_eq!(shown(Some("debug,rustls=debug")), "info,jit_=debug,plugin=debug,rustls=debug");
+        assert_eq!(shown(Some("trace")), "trace");
         assert_eq!(shown(Some("jit_http=debug,info")), "info,jit_http=debug");
         assert_eq!(shown(Some("a=b=c")), "info", "what cannot be read");
     }
