@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`connection`] | lanes, pools, deadlines, abandoned statements |
 //! | [`dialect`] | what is asked of a dialect |
+//! | [`message`] | from statements to the texts that are sent |
 //! | [`postgres`], [`mysql`] | the dialects: connecting, quoting, lexical rules, errors, encodings |
 //! | [`statements`] | what a driver lists at load |
 //! | [`template`], [`quote`] | templates and values, as far as dialects agree |
@@ -22,7 +23,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{Linker, Resource};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::backend::{Session, Unavailable};
 use crate::bindings::secrets::Encoding;
@@ -34,11 +35,11 @@ use crate::meter::Track;
 use crate::view::{HasView, View, ViewOf};
 use jit_core::driver::Lane;
 use jit_core::secret::AccountSecret;
-use jit_core::trace::OnBehalf;
 
 pub(crate) mod bounds;
 pub mod connection;
 pub mod dialect;
+mod message;
 pub mod mysql;
 pub mod postgres;
 pub mod quote;
@@ -48,9 +49,9 @@ pub mod template;
 use bounds::{Purpose, RowBounds};
 use connection::{Open, SqlConnection, SqlLease, describe};
 use dialect::{Backend, QueryEnd, SqlKind, definite};
-use quote::QuoteError;
+pub(crate) use message::StatementText;
+use message::{message_each, one_message, withheld};
 use statements::Templates;
-use template::{Output, Template};
 
 /// Attempts after the first when the server reports a lost race.
 const RETRIES: u32 = 5;
@@ -60,9 +61,6 @@ const MESSAGE: usize = 500;
 
 /// Longest name of a login that is tried, in bytes.
 const LOGIN: usize = 256;
-
-/// So many bytes of a secret in a row are a part of it.
-const PART: usize = 4;
 
 /// Registers it.
 pub(crate) struct SqlCapability;
@@ -99,33 +97,6 @@ struct Elsewhere {
     database: String,
     session: Open,
     _permit: OwnedSemaphorePermit,
-}
-
-/// A message to the server; wiped when nobody needs it any more, since it may hold a secret.
-pub(crate) struct StatementText(Arc<String>);
-
-impl StatementText {
-    pub(crate) fn new(text: String) -> Self {
-        Self(Arc::new(text))
-    }
-
-    /// For sqlx, which wants to own it.
-    pub(crate) fn shared(&self) -> Arc<String> {
-        Arc::clone(&self.0)
-    }
-
-    pub(crate) fn text(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Drop for StatementText {
-    fn drop(&mut self) {
-        // sqlx has dropped its share by then; when not, wiping is its memory's turn.
-        if let Some(text) = Arc::get_mut(&mut self.0) {
-            text.zeroize();
-        }
-    }
 }
 
 /// A batch, ready to be sent.
@@ -286,83 +257,6 @@ fn names_an_account(statement: &Statement) -> bool {
     statement.params.iter().all(|param| matches!(param, Param::Literal(_) | Param::Secret(_)))
 }
 
-/// All statements as one message, which PostgreSQL runs as one transaction.
-fn one_message<'a>(
-    statements: impl Iterator<Item = (&'a Statement, &'a Template)> + Clone,
-    placed: &[Zeroizing<String>],
-    purpose: Purpose,
-    lane: Lane,
-    on_behalf: &OnBehalf,
-) -> Result<Vec<StatementText>, String> {
-    let prelude = postgres::session::prelude(purpose, lane, on_behalf);
-    // Reserved at once, so that no reallocation leaves a copy of a secret behind.
-    let room = statements.clone().map(|(statement, _)| room_for(statement) + AROUND).sum::<usize>();
-    let mut text = Zeroizing::new(String::with_capacity(prelude.len() + room + room_for_secrets(placed)));
-    text.push_str(&prelude);
-    let mut next_secret = placed.iter();
-    for (number, (statement, template)) in statements.enumerate() {
-        if number > 0 {
-            // On a line of its own: a template may end in a comment.
-            text.push_str("\n;\n");
-        }
-        let around = postgres::bounds::around(purpose, template);
-        let (before, after) = around.map_err(|reason| format!("statement {number} {reason}"))?;
-        text.push_str(before);
-        fill(&mut text, number, statement, template, &mut next_secret)?;
-        text.push_str(&after);
-    }
-    Ok(vec![StatementText::new(std::mem::take(&mut *text))])
-}
-
-/// Each statement as a message: what changes accounts commits by itself in MySQL.
-fn message_each<'a>(
-    statements: impl Iterator<Item = (&'a Statement, &'a Template)>,
-    placed: &[Zeroizing<String>],
-    purpose: Purpose,
-) -> Result<Vec<StatementText>, String> {
-    let mut next_secret = placed.iter();
-    let mut messages = Vec::new();
-    for (number, (statement, template)) in statements.enumerate() {
-        match (purpose, template.output()) {
-            (Purpose::Execute, Output::Nothing) | (Purpose::Query(_), Output::Rows) => {}
-            (Purpose::Execute, _) => return Err(format!("statement {number} gives rows: use query")),
-            (Purpose::Query(_), _) => return Err(format!("statement {number} is no SELECT: use execute")),
-        }
-        let room = room_for(statement) + room_for_secrets(placed);
-        let mut text = Zeroizing::new(String::with_capacity(room));
-        fill(&mut text, number, statement, template, &mut next_secret)?;
-        messages.push(StatementText::new(std::mem::take(&mut *text)));
-    }
-    Ok(messages)
-}
-
-/// Writes one statement. One secret was prepared for each that it takes, in this order.
-fn fill<'a>(
-    out: &mut String,
-    number: usize,
-    statement: &Statement,
-    template: &Template,
-    secrets: &mut impl Iterator<Item = &'a Zeroizing<String>>,
-) -> Result<(), String> {
-    let kind = template.kind();
-    let filled = template.render(out, |out, place| match &statement.params[place] {
-        Param::Ident(name) => kind.ident(out, name),
-        Param::Idents(names) => quote::list(out, names, |out, name| kind.ident(out, name)),
-        Param::Literal(value) => kind.literal(out, value),
-        Param::Literals(values) => quote::list(out, values, |out, value| kind.literal(out, value)),
-        Param::Number(number) => {
-            out.push_str(&number.to_string());
-            Ok(())
-        }
-        Param::Timestamp(seconds) => kind.timestamp(out, *seconds),
-        Param::Secret(_) => {
-            let secret = secrets.next().ok_or(QuoteError::Secret)?;
-            kind.literal(out, secret)
-        }
-    });
-    filled.map_err(|error| format!("statement {number}: {error}"))
-}
-
 impl SqlSession {
     /// Runs a batch; again, from the message that was taken back, when the server lost a race.
     async fn execute(&mut self, track: &Track, database: Option<&str>, batch: &Rendered) -> Result<(), SqlError> {
@@ -516,19 +410,6 @@ impl Drop for InUse<'_> {
     }
 }
 
-/// What to say instead of a message that holds a secret.
-fn withheld(message: &str, placed: &[Zeroizing<String>]) -> Option<String> {
-    let quoted = placed.iter().any(|secret| quotes(message, secret));
-    quoted.then(|| "(message withheld: it quotes a secret)".to_owned())
-}
-
-/// Whether a message holds the secret or a part of it.
-fn quotes(message: &str, secret: &str) -> bool {
-    let message = message.as_bytes();
-    let part = secret.len().min(PART);
-    part > 0 && secret.as_bytes().windows(part).any(|part| message.windows(part.len()).any(|w| w == part))
-}
-
 fn describe_lost(error: &sqlx::Error, placed: &[Zeroizing<String>]) -> String {
     let said = describe(error);
     let said = withheld(&said, placed).unwrap_or(said);
@@ -556,54 +437,4 @@ fn size_of(database: &Option<String>, batch: &[Statement]) -> usize {
 
 fn bytes_of_rows(rows: &Rows) -> usize {
     rows.rows.iter().map(|row| row.iter().map(|text| 8 + text.as_ref().map_or(0, String::len)).sum::<usize>()).sum()
-}
-
-/// Room for what stands around one statement.
-const AROUND: usize = 320;
-
-/// More than enough room for the statement's text without its secrets: every character doubled,
-/// quotes and separators.
-fn room_for(statement: &Statement) -> usize {
-    let params = statement.params.iter().map(|param| match param {
-        Param::Ident(text) | Param::Literal(text) => 2 * text.len() + 8,
-        Param::Idents(list) | Param::Literals(list) => list.iter().map(|text| 2 * text.len() + 8).sum(),
-        Param::Number(_) | Param::Timestamp(_) | Param::Secret(_) => 40,
-    });
-    statement.template.len() + params.sum::<usize>()
-}
-
-fn room_for_secrets(placed: &[Zeroizing<String>]) -> usize {
-    placed.iter().map(|secret| 2 * secret.len() + 8).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn a_message_with_a_part_of_a_secret_is_told() {
-        let secret = "x7Kq2mPz";
-        for message in ["x7Kq2mPz", "invalid input: \"q2mP\"", "a x7Kq"] {
-            assert!(quotes(message, secret), "{message}");
-        }
-        for message in ["", "x7K", "role \"app\" does not exist"] {
-            assert!(!quotes(message, secret), "{message}");
-        }
-        assert!(quotes("pw", "pw"));
-        assert!(!quotes("anything", ""));
-    }
-
-    #[test]
-    fn a_statement_is_wiped_when_nobody_else_holds_it() {
-        let text = Arc::new("CREATE ROLE x PASSWORD 'secret'".to_owned());
-        let shared = Arc::clone(&text);
-        let statement = StatementText(text);
-        drop(statement);
-        // Held here, as sqlx would in a call that is cut off: it is left alone.
-        assert!(shared.contains("secret"));
-        let mut statement = StatementText(shared);
-        Arc::get_mut(&mut statement.0).unwrap().zeroize();
-        assert!(statement.0.is_empty());
-    }
 }
