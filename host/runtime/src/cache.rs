@@ -164,15 +164,15 @@ impl CompileCache {
         let code = compile()?;
         let name = self.name(key);
         match self.write(&name, &code) {
-            Ok(()) => self.make_room(),
+            Ok(file) => {
+                self.make_room();
+                // The file rather than the bytes: what is mapped takes memory only where it is used.
+                map(engine, &file).or_else(|_| deserialize(engine, &code))
+            }
             Err(error) => {
                 tracing::warn!(%error, name, "a compiled plugin cannot be kept; the next start compiles it again");
+                deserialize(engine, &code)
             }
-        }
-        // The file rather than the bytes: what is mapped from a file takes memory only where it is used.
-        match self.kept(engine, key) {
-            Some(component) => Ok(component),
-            None => deserialize(engine, &code),
         }
     }
 
@@ -275,8 +275,8 @@ impl CompileCache {
         Ok(file)
     }
 
-    /// Writes beside and renames, so that a reader sees a whole file or none.
-    fn write(&self, name: &str, code: &[u8]) -> std::io::Result<()> {
+    /// Writes beside and renames, so that a reader sees a whole file or none. Gives the file that was written.
+    fn write(&self, name: &str, code: &[u8]) -> std::io::Result<File> {
         let beside = Self::beside(name);
         let mut file = self.create(&beside)?;
         let written = file
@@ -287,7 +287,7 @@ impl CompileCache {
         if written.is_err() {
             let _ = self.dir.remove_file(&beside);
         }
-        written
+        written.map(|()| file.into_std())
     }
 
     /// The name of a file until it is whole.
@@ -303,7 +303,7 @@ impl CompileCache {
         }
         // From a run with the same process id that did not finish.
         let _ = self.dir.remove_file(beside);
-        self.dir.open_with(beside, OpenOptions::new().write(true).create_new(true).mode(0o600))
+        self.dir.open_with(beside, OpenOptions::new().read(true).write(true).create_new(true).mode(0o600))
     }
 
     /// What is wrong with the folder, if something is.
@@ -337,7 +337,7 @@ fn digest_of_name(name: &str) -> digest::Context {
     context
 }
 
-/// Loads compiled code from an open file that [`CompileCache::check`] gave. The file is mapped: pages that are not used
+/// Loads compiled code from an open file that [`CompileCache`] has checked or just written. The file is mapped: pages that are not used
 /// take no memory, and the images of linear memories are copied on write from the file itself.
 fn map(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
     // The same open file under a name, since there is no function that takes the file itself.
@@ -359,17 +359,17 @@ fn read_back(engine: &Engine, mut file: &File) -> wasmtime::Result<Component> {
 
 #[allow(
     unsafe_code,
-    reason = "the file was read back and checked by `CompileCache::check`; the tests of this module tamper with it"
+    reason = "the file was checked by `CompileCache::check` or just written; the tests of this module tamper with it"
 )]
 fn map_named(engine: &Engine, name: &str) -> wasmtime::Result<Component> {
     // SAFETY: as with `deserialize`, and the file must not change while it is mapped: only our own user can write it,
-    // and the broker never writes a file under a name that is in use (it writes beside and renames).
+    // and the broker writes no file that has its final name (it writes beside and renames).
     unsafe { Component::deserialize_file(engine, name) }
 }
 
 /// Loads compiled code that an engine of this process has just made, or that was checked.
 #[allow(unsafe_code, reason = "the code was made by this engine, or is the content of a file that was checked")]
-pub(crate) fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: the contract is that the bytes come from `precompile_component` of a compatible
     // engine. They do: either directly, or from a file that only our own user can have written,
     // under a name that stands for this engine's settings, with a digest that shows it is whole.

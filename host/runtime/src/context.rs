@@ -7,16 +7,15 @@ use std::time::Duration;
 use jit_core::policy::PolicyRequest;
 use tokio::time;
 use wasmtime::Store;
-use wasmtime::component::{ComponentExportIndex, Instance};
+use wasmtime::component::ComponentExportIndex;
 
 use crate::answer;
 use crate::backend::Connection;
-use crate::bindings::types;
 use crate::call::{Call, Pace, drive};
 use crate::capability::Grant;
 use crate::declared::Declared;
 use crate::fault::{ConfigFault, Fault, FaultKind, join};
-use crate::loaded::Loaded;
+use crate::loaded::{Accepted, Loaded, configured};
 use crate::meter::millis;
 use crate::request::{Asked, handle};
 use crate::snapshot::{Pending, Snapshot};
@@ -46,7 +45,6 @@ pub struct ContextPlugin {
     gather: ComponentExportIndex,
 }
 
-type Accepted = (Result<(), Vec<types::ConfigProblem>>,);
 type Facts = Result<Vec<(String, String)>, String>;
 
 impl ContextPlugin {
@@ -63,7 +61,8 @@ impl ContextPlugin {
     /// # Errors
     /// [`ConfigFault::Invalid`] with what to mend, or the fault of a plugin that could not tell.
     pub async fn validate(&self, config: &str) -> Result<(), ConfigFault> {
-        let asked = self.call(VALIDATE, async |store| Ok(self.configured(store, &self.validate, config).await?.1));
+        let asked =
+            self.call(VALIDATE, async |store| Ok(configured(&self.loaded.pre, store, &self.validate, config).await?.1));
         self.accepted(asked.await?)
     }
 
@@ -87,7 +86,7 @@ impl ContextPlugin {
         let track = Arc::clone(&call.meter.track);
         let calling = async {
             let mut store = call.into_store(&self.loaded.core.engine, Pace::Gathering);
-            let asked = self.configured(&mut store, function, config).await;
+            let asked = configured(&self.loaded.pre, &mut store, function, config).await;
             let asked_host = store.data().meter.has_asked();
             let (_, accepted) = asked.map_err(|error| self.loaded.fault(store.data_mut().fault(&error)))?;
             Ok::<_, Fault>((accepted, asked_host))
@@ -146,7 +145,7 @@ impl ContextPlugin {
                     Some(snapshot) => (snapshot.pre.instantiate_async(&mut *store).await?, &snapshot.function),
                     None => {
                         store.data_mut().meter.mute();
-                        let (instance, (prepared,)) = self.configured(store, &self.prepare, config).await?;
+                        let (instance, (prepared,)) = configured(&loaded.pre, store, &self.prepare, config).await?;
                         if let Err(problems) = prepared {
                             let problems = answer::problems(problems, &loaded.core.limits);
                             return Ok(Err(format!("it does not accept its configuration: {}", join(&problems))));
@@ -174,20 +173,6 @@ impl ContextPlugin {
             Err(text) => Err(FaultKind::Failed(answer::reason(&text, limits))),
         }
         .map_err(|kind| loaded.fault(kind))
-    }
-
-    /// A fresh instance that was given the configuration by that function. To prepare one is to copy the
-    /// prepared instance, as with [`crate::PolicyPlugin`].
-    async fn configured(
-        &self,
-        store: &mut Store<Call>,
-        function: &ComponentExportIndex,
-        config: &str,
-    ) -> wasmtime::Result<(Instance, Accepted)> {
-        let instance = self.loaded.pre.instantiate_async(&mut *store).await?;
-        let function = instance.get_typed_func::<(String,), Accepted>(&mut *store, function)?;
-        let accepted = function.call_async(store, (config.to_owned(),)).await?;
-        Ok((instance, accepted))
     }
 
     /// One call, from the wait for a slot to the answer.

@@ -80,7 +80,7 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) cache: CompileCache,
     pub(crate) remember: bool,
-    snapshots: Snapshots,
+    pub(crate) snapshots: Snapshots,
     calls: u32,
     /// Takes snapshots in the background.
     pub(crate) worker: Worker,
@@ -164,11 +164,6 @@ impl Core {
         };
         // Never closed, so this cannot fail but by a defect.
         semaphore.acquire().await.map_err(|_| FaultKind::Overloaded)
-    }
-
-    /// When snapshots are taken.
-    pub(crate) fn snapshots(&self) -> Snapshots {
-        self.snapshots
     }
 
     /// How many handles were still held after calls had ended well.

@@ -237,10 +237,6 @@ fn load_kind(
     let pre = linker.instantiate_pre(&component).map_err(signature)?;
     // Pages of its memory image are shared by all of its instances from here on.
     component.initialize_copy_on_write_image().map_err(|e| LoadErrorKind::Compile(chain(&e)))?;
-    let interface = component
-        .get_export_index(None, &shape.export)
-        .ok_or_else(|| LoadErrorKind::Signature(format!("{} is not exported", shape.export)))?;
-
     let name: Arc<str> = Arc::from(spec.name.as_str());
     let described = {
         // One at a time: the pool has a few slots for this, and loading is no hot path.
@@ -262,7 +258,6 @@ fn load_kind(
         linker,
         pre,
         export: shape.export.clone(),
-        interface,
         taken: Taken::default(),
     });
     match described {

@@ -4,9 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wasmtime::component::{ComponentExportIndex, InstancePre, Linker};
+use wasmtime::Store;
+use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre, Linker};
 
 use crate::backend::Connection;
+use crate::bindings::types;
 use crate::call::Call;
 use crate::capability::Grant;
 use crate::declared::Declared;
@@ -35,8 +37,6 @@ pub(crate) struct Loaded {
     pub(crate) pre: InstancePre<Call>,
     /// The full name of the interface that makes it its kind.
     pub(crate) export: String,
-    /// The instance that it exports under that name.
-    pub(crate) interface: ComponentExportIndex,
     /// The snapshots of it that somebody uses.
     pub(crate) taken: Taken,
 }
@@ -54,14 +54,12 @@ impl fmt::Debug for Loaded {
 impl Loaded {
     /// A function of the interface, for calls.
     pub(crate) fn function(&self, name: &str) -> Option<ComponentExportIndex> {
-        self.pre.component().get_export_index(Some(&self.interface), name)
+        self.function_of(&self.export, name)
     }
 
     /// A function of another interface that it exports.
     pub(crate) fn function_of(&self, interface: &str, name: &str) -> Option<ComponentExportIndex> {
-        let component = self.pre.component();
-        let interface = component.get_export_index(None, interface)?;
-        component.get_export_index(Some(&interface), name)
+        exported(self.pre.component(), interface, name)
     }
 
     /// The function that is called on a prepared instance.
@@ -89,4 +87,26 @@ impl Loaded {
             call.session = Some(Arc::clone(connection).session(lane, declared));
         }
     }
+}
+
+/// A function of an interface that a component exports.
+pub(crate) fn exported(component: &Component, interface: &str, name: &str) -> Option<ComponentExportIndex> {
+    let interface = component.get_export_index(None, interface)?;
+    component.get_export_index(Some(&interface), name)
+}
+
+/// What a plugin says of a configuration.
+pub(crate) type Accepted = (Result<(), Vec<types::ConfigProblem>>,);
+
+/// A fresh instance that was given the configuration by that function.
+pub(crate) async fn configured(
+    pre: &InstancePre<Call>,
+    store: &mut Store<Call>,
+    function: &ComponentExportIndex,
+    config: &str,
+) -> wasmtime::Result<(Instance, Accepted)> {
+    let instance = pre.instantiate_async(&mut *store).await?;
+    let function = instance.get_typed_func::<(&str,), Accepted>(&mut *store, function)?;
+    let accepted = function.call_async(store, (config,)).await?;
+    Ok((instance, accepted))
 }

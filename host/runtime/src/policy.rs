@@ -10,10 +10,10 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Lower};
 
 use crate::answer;
-use crate::bindings::{policy, types};
+use crate::bindings::policy;
 use crate::call::{Call, Pace};
 use crate::fault::{ConfigFault, Fault, FaultKind, join};
-use crate::loaded::Loaded;
+use crate::loaded::{Accepted, Loaded};
 use crate::remembered::{Memory, Reads};
 use crate::request::{Asked, handle};
 use crate::snapshot::{Pending, Snapshot};
@@ -157,7 +157,7 @@ impl PolicyPlugin {
         }
     }
 
-    fn accepted(&self, answer: (Result<(), Vec<types::ConfigProblem>>,)) -> Result<(), ConfigFault> {
+    fn accepted(&self, answer: Accepted) -> Result<(), ConfigFault> {
         answer.0.map_err(|list| ConfigFault::Invalid(answer::problems(list, &self.loaded.core.limits)))
     }
 

@@ -28,6 +28,28 @@ fn only_file(path: &Path) -> PathBuf {
     files[0].clone()
 }
 
+/// A cache with one component in it.
+struct Kept {
+    temp: tempfile::TempDir,
+    engine: Engine,
+    cache: CompileCache,
+    /// The component's file.
+    file: PathBuf,
+    /// The name of that file.
+    name: String,
+}
+
+fn kept() -> Kept {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("cache");
+    let (engine, cache) = cache(&path);
+    let cache = cache.unwrap();
+    component(&cache, &engine, "00", EMPTY).unwrap();
+    let file = only_file(&path);
+    let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+    Kept { temp, engine, cache, file, name }
+}
+
 #[test]
 fn a_folder_is_made_for_us_alone() {
     let temp = tempfile::tempdir().unwrap();
@@ -55,40 +77,25 @@ fn a_folder_of_somebody_else_is_refused() {
 
 #[test]
 fn a_component_is_kept_and_read_back() {
-    let temp = tempfile::tempdir().unwrap();
-    let path = temp.path().join("cache");
-    let (engine, cache) = cache(&path);
-    let cache = cache.unwrap();
-    component(&cache, &engine, "00", EMPTY).unwrap();
-    let file = only_file(&path);
+    let Kept { engine, cache, file, name, temp: _temp } = kept();
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    let name = file.file_name().unwrap().to_str().unwrap();
-    assert!(cache.open_checked(name).is_some());
+    assert!(cache.open_checked(&name).is_some());
     // Read back, not compiled: these bytes are no component.
     component(&cache, &engine, "00", b"nothing").unwrap();
 }
 
 #[test]
 fn what_cannot_be_mapped_is_read() {
-    let temp = tempfile::tempdir().unwrap();
-    let path = temp.path().join("cache");
-    let (engine, cache) = cache(&path);
-    let cache = cache.unwrap();
-    component(&cache, &engine, "00", EMPTY).unwrap();
-    let file = cache.open_checked(only_file(&path).file_name().unwrap().to_str().unwrap()).unwrap();
+    let Kept { engine, cache, name, temp: _temp, .. } = kept();
+    let file = cache.open_checked(&name).unwrap();
     read_back(&engine, &file).unwrap();
     map(&engine, &file).unwrap();
 }
 
 #[test]
 fn a_file_that_was_touched_is_not_used() {
-    let temp = tempfile::tempdir().unwrap();
+    let Kept { temp, engine, cache, file, name } = kept();
     let path = temp.path().join("cache");
-    let (engine, cache) = cache(&path);
-    let cache = cache.unwrap();
-    component(&cache, &engine, "00", EMPTY).unwrap();
-    let file = only_file(&path);
-    let name = file.file_name().unwrap().to_str().unwrap().to_owned();
     let whole = std::fs::read(&file).unwrap();
 
     for at in [0, whole.len() / 2, whole.len() - 1] {
@@ -115,35 +122,24 @@ fn a_file_that_was_touched_is_not_used() {
 
 #[test]
 fn a_file_or_folder_that_others_can_write_is_not_used() {
-    let temp = tempfile::tempdir().unwrap();
+    let Kept { temp, cache, file, name, .. } = kept();
     let path = temp.path().join("cache");
-    let (engine, cache) = cache(&path);
-    let cache = cache.unwrap();
-    component(&cache, &engine, "00", EMPTY).unwrap();
-    let file = only_file(&path);
-    let name = file.file_name().unwrap().to_str().unwrap();
     mode(&file, 0o620);
-    assert!(cache.open_checked(name).is_none());
+    assert!(cache.open_checked(&name).is_none());
     mode(&file, 0o600);
-    assert!(cache.open_checked(name).is_some());
+    assert!(cache.open_checked(&name).is_some());
     mode(&path, 0o770);
-    assert!(cache.open_checked(name).is_none(), "the folder was opened up after the start");
-    assert!(cache.write(name, b"x").is_err());
+    assert!(cache.open_checked(&name).is_none(), "the folder was opened up after the start");
+    assert!(cache.write(&name, b"x").is_err());
 }
 
 #[test]
 fn a_link_out_of_the_folder_is_not_followed() {
-    let temp = tempfile::tempdir().unwrap();
-    let path = temp.path().join("cache");
-    let (engine, cache) = cache(&path);
-    let cache = cache.unwrap();
-    component(&cache, &engine, "00", EMPTY).unwrap();
-    let file = only_file(&path);
-    let name = file.file_name().unwrap().to_str().unwrap();
+    let Kept { temp, cache, file, name, .. } = kept();
     let outside = temp.path().join("outside");
     std::fs::rename(&file, &outside).unwrap();
     std::os::unix::fs::symlink(&outside, &file).unwrap();
-    assert!(cache.open_checked(name).is_none());
+    assert!(cache.open_checked(&name).is_none());
 }
 
 /// Remembers what was compiled.

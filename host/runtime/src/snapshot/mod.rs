@@ -120,7 +120,7 @@ impl Taken {
                 }
             }
         };
-        match loaded.core.snapshots() {
+        match loaded.core.snapshots {
             Snapshots::Off => {}
             Snapshots::AtOnce => pending.fill(loaded, config),
             Snapshots::Background if is_new => loaded.core.worker.enqueue(loaded, config, &pending),

@@ -9,29 +9,33 @@ use wasmtime_wizer::ComponentInstanceState;
 use super::instrument::{guarded, instrumented, reason, wizer};
 use super::{Snapshot, digest_of};
 use crate::answer;
-use crate::bindings::types;
-use crate::cache::deserialize;
 use crate::call::{Call, Pace, drive};
 use crate::fault::join;
 use crate::file::ComponentFile;
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, configured, exported};
 
 /// Takes the snapshot of a plugin that is prepared with a configuration, or reads it from the compile cache.
 ///
 /// # Errors
-/// Why there is none. Calls then prepare their own instances.
+/// The reason for which there is no snapshot.
 pub(super) fn take(loaded: &Arc<Loaded>, config: &str) -> Result<Snapshot, String> {
     let core = &loaded.core;
     let key = format!("{}.prepared-{}", loaded.sha256, &hex::encode(digest_of(config))[..32]);
     let component = match core.cache.kept(&core.engine, &key) {
         Some(component) => component,
-        None => {
-            let prepared = guarded(|| prepared_component(loaded, config))?;
-            let compile = || compile(loaded, &prepared);
-            core.cache.compile_and_keep(&core.engine, &key, compile).map_err(|error| reason(&error))?
-        }
+        None => compiled(loaded, &key, &guarded(|| prepared_component(loaded, config))?)?,
     };
     link(loaded, &component).map_err(|error| reason(&error))
+}
+
+/// A component that has the code of the loaded one, from the compile cache or compiled and kept there.
+fn compiled(loaded: &Loaded, key: &str, bytes: &[u8]) -> Result<Component, String> {
+    let core = &loaded.core;
+    let compile = || compile(loaded, bytes);
+    match core.cache.kept(&core.engine, key) {
+        Some(component) => Ok(component),
+        None => core.cache.compile_and_keep(&core.engine, key, compile).map_err(|error| reason(&error)),
+    }
 }
 
 /// Compiles what has the code of the loaded component. Its functions are taken from the cache, or kept there.
@@ -59,9 +63,7 @@ fn link(loaded: &Loaded, component: &Component) -> wasmtime::Result<Snapshot> {
 
 /// A function of the interface that makes the plugin its kind.
 fn function(loaded: &Loaded, component: &Component, name: &str) -> wasmtime::Result<ComponentExportIndex> {
-    let interface = component.get_export_index(None, &loaded.export);
-    let function = interface.and_then(|interface| component.get_export_index(Some(&interface), name));
-    function.ok_or_else(|| wasmtime::Error::msg(format!("there is no {name}")))
+    exported(component, &loaded.export, name).ok_or_else(|| wasmtime::Error::msg(format!("there is no {name}")))
 }
 
 /// The component whose initial state is that of the prepared instance.
@@ -74,10 +76,9 @@ fn prepared_component(loaded: &Loaded, config: &str) -> Result<Vec<u8>, String> 
     let core = &loaded.core;
     let wizer = wizer();
     let (context, telling) = instrumented(&wizer, &file.bytes)?;
-    let code = compile(loaded, &telling).map_err(|error| reason(&error))?;
+    // Kept too: further configurations need it.
+    let component = compiled(loaded, &format!("{}.telling", loaded.sha256), &telling)?;
     drop(telling);
-    let component = deserialize(&core.engine, &code).map_err(|error| reason(&error))?;
-    drop(code);
     let pre = loaded.linker.instantiate_pre(&component).map_err(|error| reason(&error))?;
 
     // One at a time: the pool has a few slots for this.
@@ -107,14 +108,8 @@ async fn prepare(
     store: &mut Store<Call>,
     config: &str,
 ) -> Result<Instance, String> {
-    type Answer = (Result<(), Vec<types::ConfigProblem>>,);
-    let called = async {
-        let instance = pre.instantiate_async(&mut *store).await?;
-        let prepare = function(loaded, pre.component(), "prepare")?;
-        let prepare = instance.get_typed_func::<(&str,), Answer>(&mut *store, prepare)?;
-        store.data_mut().meter.mute();
-        Ok::<_, wasmtime::Error>((instance, prepare.call_async(&mut *store, (config,)).await?))
-    };
+    store.data_mut().meter.mute();
+    let called = async { configured(pre, store, &function(loaded, pre.component(), "prepare")?, config).await };
     match called.await {
         Ok((instance, (Ok(()),))) => Ok(instance),
         Ok((_, (Err(problems),))) => Err(join(&answer::problems(problems, &loaded.core.limits))),
