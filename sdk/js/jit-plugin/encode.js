@@ -13,35 +13,20 @@
 // that the backend accepts. A request has at most two of them.
 
 import { text, whole } from './checks.js';
-import { Secret } from './secret.js';
+import { Secret, textless } from './secret.js';
 
 const DIGESTS = ['sha1', 'sha256', 'sha384', 'sha512'];
 const NOTATIONS = ['hex', 'base64', 'base64url'];
 
-const unreadable = () => {
-  throw new TypeError('an encoded secret has no text: give it as a part');
-};
-
 /** A secret, and how the host writes it. */
-export class Encoded {
+export class Encoded extends textless('an encoded secret has no text: give it as a part') {
   constructor(secret, how, settings) {
+    super();
     if (!(secret instanceof Secret)) throw new TypeError('what is encoded is a Secret');
     this.secret = secret;
     this.how = how;
     this.settings = Object.freeze(settings);
     Object.freeze(this);
-  }
-
-  toString() {
-    return unreadable();
-  }
-
-  toJSON() {
-    return unreadable();
-  }
-
-  [Symbol.toPrimitive]() {
-    return unreadable();
   }
 }
 
