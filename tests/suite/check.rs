@@ -162,7 +162,7 @@ async fn the_check_asks_each_issuer_and_each_target_and_ends_with_a_verdict() {
     }
     // The set-up on the driver's page leaves nothing to warn of.
     assert!(!told.contains("inventory_db: warning"), "{told}");
-    // What is wrong with a certificate is told in words that say where to mend it.
+    // The message about a certificate says where to mend it.
     pair_for(folder, "other", 4000, &["elsewhere.example"]);
     let other = TlsIssuer::start_with(folder, "other", &[&key]).await;
     let by_name = good.replace("https://issuer.invalid\"", &format!("{}\"\nca = \"other.pem\"", other.url));

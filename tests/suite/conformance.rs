@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use jit_tests::database::Database;
-use jit_tests::kit::KitFixture;
 use jit_tests::kit::conjur::StoredAccount;
 use jit_tests::kit::mysql::Server;
 use jit_tests::kit::people::{BY_REQUESTS, People};
 use jit_tests::kit::queues::Queues;
+use jit_tests::kit::{KitFixture, VERIFIERS};
 use jit_tests::surroundings;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::task::spawn_blocking;
@@ -16,9 +16,6 @@ use tokio::task::spawn_blocking;
 /// A login that does nothing more, and keeps no session, cannot try these.
 const HELD: [&str; 2] =
     ["hostile::one_that_holds_all_it_may_is_gone", "hostile::one_that_changes_its_password_is_gone"];
-
-/// A driver that places no verifier of a caller's.
-const VERIFIERS: [&str; 2] = ["verifiers::the_callers_password_logs_in", "verifiers::another_kind_is_refused"];
 
 /// Every case of the kit, but those that cannot apply.
 async fn conforms(driver: &'static str, fixture: KitFixture, not_applicable: &[&str]) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use jit_tests::kit::people::{BY_REQUESTS, People};
 use jit_tests::kit::userpass::Mount;
-use jit_tests::kit::{KitFixture, KitReport};
+use jit_tests::kit::{KitFixture, KitReport, VERIFIERS};
 use jit_tests::{Settings, World};
 use serde_json::json;
 use tempfile::TempDir;
@@ -15,9 +15,6 @@ use super::languages::{broker, built, run};
 
 /// A login without a session, and a connection without an authority of its own, cannot try these.
 const NOT_TRIED: [&str; 2] = ["lifecycle::a_session_ends_with_it", "hostile::one_that_holds_all_it_may_is_gone"];
-
-/// A driver that places no verifier of a caller's.
-const VERIFIERS: [&str; 2] = ["verifiers::the_callers_password_logs_in", "verifiers::another_kind_is_refused"];
 
 async fn kit(component: PathBuf, fixture: KitFixture, only: &'static [&'static str]) -> KitReport {
     spawn_blocking(move || fixture.run_component(&component, only)).await.unwrap().unwrap()

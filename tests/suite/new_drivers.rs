@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jit_tests::database::Database;
+use jit_tests::kit::VERIFIERS;
 use jit_tests::kit::directory::Administered;
 use jit_tests::kit::people::People;
 use jit_tests::page::commands;
@@ -22,9 +23,6 @@ const ROTATION: [&str; 3] = [
     "rotation::each_step_can_be_repeated",
     "crash::rotate_can_be_cut_off_anywhere",
 ];
-
-/// A driver that places no verifier of a caller's.
-const VERIFIERS: [&str; 2] = ["verifiers::the_callers_password_logs_in", "verifiers::another_kind_is_refused"];
 
 /// The blocks of the page that say that they are run here.
 fn blocks() -> Vec<String> {

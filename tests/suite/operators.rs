@@ -172,7 +172,7 @@ async fn records_are_found_by_lease_event_and_workload_and_an_export_overwrites_
     let table = expect(&world.cli(&["audit", "show", "--lease", &first]), 0);
     assert!(table.contains("payment-service") && table.contains("app_read_only"), "{table}");
     assert!(table.contains(&first) && table.contains(request.as_str().unwrap()), "{table}");
-    // Without a configuration that can be read: the store's file is enough, and whoever does not name it hears of it.
+    // Without a readable configuration, the store's file is enough. The error names the flag for it.
     let broken = world.folder.path().join("broken.toml").display().to_string();
     std::fs::write(&broken, "[store").unwrap();
     let told = world.cli(&["audit", "show", "--config", &broken]);

@@ -18,6 +18,9 @@ pub mod queues;
 pub mod userpass;
 pub mod vault;
 
+/// The cases that a driver leaves out which places no verifier of a caller's.
+pub const VERIFIERS: [&str; 2] = ["verifiers::the_callers_password_logs_in", "verifiers::another_kind_is_refused"];
+
 /// A fixture, its folder and what stands behind it.
 pub struct KitFixture {
     folder: TempDir,
