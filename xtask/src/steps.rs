@@ -1,5 +1,5 @@
-//! Shows what a long command is doing: a spinner for a person, plain lines for a log, where one every ten seconds says
-//! that it goes on.
+//! Shows what a long command is doing: a spinner for a person, plain lines for a log. In a log, a line every ten
+//! seconds shows that the command is still at work.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // this is what prints
 
 use std::io::IsTerminal;

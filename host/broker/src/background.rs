@@ -129,7 +129,7 @@ impl TargetCheck {
     fn note(&mut self, target: String, result: Result<(), Wrong>) {
         let wrong = matches!(result, Err(Wrong::Configuration(_)));
         metrics::gauge!("jit_target_wrong", "target" => target.clone()).set(f64::from(u8::from(wrong)));
-        // The same answer is no news. That a target is away is told where its calls are noted.
+        // The same answer is not logged again. `Reach` logs that a target is away.
         if self.before.get(&target) != Some(&result) {
             match &result {
                 Ok(()) => tracing::info!(target, "target checked"),

@@ -68,8 +68,8 @@ impl Reach {
 
     fn reaches(&self, target: &TargetName, now: Timestamp) {
         let missed = self.missed.lock().remove(target);
-        metrics::gauge!("jit_target_away", "target" => target.to_string()).set(0.0);
         if let Some(missed) = missed.filter(|missed| missed.calls >= CALLS) {
+            metrics::gauge!("jit_target_away", "target" => target.to_string()).set(0.0);
             let seconds = now.as_second().saturating_sub(missed.since.as_second());
             tracing::info!(%target, away_seconds = seconds, "the target is back");
         }

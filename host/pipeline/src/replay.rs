@@ -4,7 +4,7 @@
 //! store: while its secret is still in memory ([`Handovers`]) it gets the very same reply; after a
 //! restart the policies are asked again, the account's password is reset, and the new one handed out. Each
 //! reply is on record. Of a rotating account only the password that the lease handed out is given again. Where the
-//! caller made the password, the reply has no secret, and is given again without more ado.
+//! caller made the password, the reply has no secret, and is simply given again.
 
 use std::collections::HashMap;
 use std::sync::Arc;

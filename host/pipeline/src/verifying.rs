@@ -41,7 +41,7 @@ impl Verifying {
         let room = tokio::time::timeout(PATIENCE, Arc::clone(&self.0).acquire_owned()).await;
         let Ok(Ok(room)) = room else { return Err(Refused::Overloaded) };
         let verifier = verifier.clone();
-        // The thread keeps its place: it goes on when the request is cut off.
+        // The thread holds the permit: it keeps computing when the request is cut off.
         let checked = tokio::task::spawn_blocking(move || {
             let _room = room;
             verifier.check_not_empty()

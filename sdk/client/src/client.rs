@@ -347,8 +347,8 @@ impl Client {
         }
     }
 
-    /// One attempt at `POST /issue`. Where the client makes the password, the first attempt asks before what the target
-    /// takes, unless that is known from a request of the last minutes.
+    /// One attempt at `POST /issue`. Where the client makes the password, the first attempt asks the broker beforehand what
+    /// the target takes, unless it knows that from a request of the last minutes.
     ///
     /// # Errors
     /// [`Error`]; [`Error::is_transient`] tells whether to try again, with the same key.

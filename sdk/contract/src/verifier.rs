@@ -74,7 +74,7 @@ impl VerifierRule {
         let word = words.next().ok_or_else(|| format!("`{VERIFIERS}` has an empty place"))?;
         let known = || VerifierKind::ALL.map(VerifierKind::as_str).join(", ");
         let kind = VerifierKind::from_word(word)
-            .ok_or_else(|| format!("`{VERIFIERS}` names a kind that is none of {}", known()))?;
+            .ok_or_else(|| format!("`{VERIFIERS}` names an unknown kind; the known ones are {}", known()))?;
         let mut rule = Self { kind, conditions: Vec::new(), iterations: None };
         for word in words {
             let condition = |rest: &str| {

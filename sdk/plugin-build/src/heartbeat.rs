@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often a line says that the work goes on.
+/// How often it prints a line.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// The longest part of somebody else's line that is repeated, in characters.

@@ -229,7 +229,8 @@ async fn ask_targets(config: &Config, serving: &Serving) -> usize {
     bad
 }
 
-/// Prints the mistakes that each target's driver finds without its server, and gives how many targets have some.
+/// Asks each target's driver without its server, and prints the mistakes that it finds. Returns how many targets have
+/// mistakes.
 async fn without_targets(config: &Config, serving: &Serving) -> usize {
     let mut bad = 0;
     for (target, result) in check_unconnected(serving).await {

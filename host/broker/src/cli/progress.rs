@@ -143,7 +143,7 @@ impl CompileWatch for Compilations {
     }
 }
 
-/// The steps of a build, each a line that stays, and what shows that the current one goes on.
+/// Prints a line for each step of a build, and shows that the current step is still at work.
 #[derive(Debug, Default)]
 pub(super) struct Building {
     line: Mutex<Option<ProgressBar>>,

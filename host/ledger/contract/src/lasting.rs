@@ -27,7 +27,7 @@ pub async fn forgets_only_what_is_over<H: Harness>(harness: H) {
     harness.close(store).await;
 }
 
-/// Records that were archived leave, those after them stay, and the log goes on as one log.
+/// The store removes archived records and keeps those after them. New records continue the same log.
 pub async fn lets_go_of_what_was_archived<H: Harness>(harness: H) {
     let store = harness.open().await;
     let mut leaves = Vec::new();
@@ -111,7 +111,7 @@ pub async fn serves_many_at_once<H: Harness>(harness: H) {
     harness.close(store).await;
 }
 
-/// What was there when it was closed is there when it is opened, and the log goes on.
+/// A store that is opened again has all that it had when it was closed. New records continue the same log.
 pub async fn opens_where_it_was_closed<H: Harness>(harness: H) {
     let mut written = Vec::new();
     for round in 0..3_i64 {

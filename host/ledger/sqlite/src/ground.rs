@@ -127,7 +127,7 @@ impl<'g> Ground<'g> {
         }
     }
 
-    /// The verifiers to write, as a JSON array of digest, lease and time; empty when there is none.
+    /// The verifiers to write, as a JSON array of digest, lease and time. An empty text when none is to be written.
     pub(super) fn verifiers(&self) -> String {
         let writes = self.verifiers.iter().filter_map(|(digest, used)| Some((digest, &used.lease, used.write?)));
         let rows: Vec<_> = writes.collect();

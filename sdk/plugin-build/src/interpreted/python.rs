@@ -92,8 +92,8 @@ impl Tool for ComponentizePy {
         .map(Self)
     }
 
-    /// By this machine's Python. An older one than the component's may not know new syntax: what it finds is said, and
-    /// the build goes on.
+    /// Looks for syntax errors with this machine's Python. One that is older than the component's may not know new
+    /// syntax: what it finds is printed, and the build continues.
     fn look_over(project: &Project, sources: &Sources, progress: &dyn Progress) -> Result<(), Error> {
         PYTHON.find()?;
         let names: Vec<&str> = sources.files().map(|(name, _)| name).filter(|name| name.ends_with(".py")).collect();
