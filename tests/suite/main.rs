@@ -54,6 +54,7 @@ mod policies; // needs: nothing else
 mod policy_replay; // needs: nothing else
 mod policy_story; // needs: languages
 mod readme; // needs: nothing else
+mod ready; // needs: nothing else
 mod reload; // needs: nothing else
 mod removal; // needs: nothing else
 mod rotating; // needs: mysql

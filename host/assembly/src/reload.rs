@@ -303,6 +303,7 @@ impl Reloader {
         self.broker.ledger.commit(Change::events(events(&report, trigger, &old.loaded, &new.loaded))).await?;
         self.loader.loaded.store(new.loaded);
         self.broker.serving.store(new.serving);
+        self.broker.ready.forget();
         if let Some(identity) = identity {
             self.broker.identity.store(Arc::new(identity));
         }

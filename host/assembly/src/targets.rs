@@ -19,6 +19,7 @@ use jit_core::secret::{least_iterations, most_iterations};
 use jit_core::trace::OnBehalf;
 use jit_core::usage::checked_windows;
 use jit_pipeline::facts::ContextLink;
+use jit_pipeline::ready::LastForm;
 use jit_pipeline::target::ChainLink;
 use jit_pipeline::target::Endpoint;
 use jit_pipeline::target::OfferedVerifier;
@@ -89,7 +90,10 @@ pub(crate) fn resolve(
         let rotating = rotation_setup::account(config, target, role, &driver)
             .map_err(|message| at(&format!(".roles.{role}.rotating"), message))?;
         let slots = Arc::new(Semaphore::new(slots));
-        roles.insert(role.clone(), TargetRole { view, slots, rotating: rotating.map(Arc::new) });
+        roles.insert(
+            role.clone(),
+            TargetRole { view, slots, form: LastForm::default(), rotating: rotating.map(Arc::new) },
+        );
     }
     let connected = target.connection.as_ref().and_then(|name| loaded.connections.get(name));
     if let Some(wrong) = connected.and_then(|connected| unfit(&loaded.plugins[&target.driver], connected)) {

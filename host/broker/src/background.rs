@@ -3,7 +3,8 @@
 //!
 //! What is not here and runs beside the requests nevertheless: the fetch of an issuer's keys (`jit-identity`) and the
 //! write of a connection's kept login (`jit-runtime`). Each is begun by the request that needs it, ends with its own
-//! deadline, and its failure is that request's.
+//! deadline, and its failure is that request's. Passwords are made ahead on a thread of its own priority
+//! (`pipeline/ready.rs`); where it fails, requests make their own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) struct Parts<'p> {
 /// Starts every task.
 pub(crate) fn start(broker: &Arc<Broker>, parts: Parts<'_>) -> Driver {
     let Parts { config, recovered, metrics, reloader, hangup } = parts;
+    broker.ready.start();
     let mut driver = Driver::new(Arc::clone(&broker.board), broker.work.stopping.clone());
     driver.start(tasks::removal::Removal::new(Arc::clone(&broker.sweep)));
     let interval = config.reconcile_interval;

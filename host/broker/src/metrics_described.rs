@@ -41,6 +41,8 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("jit_policy_remembered_total", Counter, "Decisions that were remembered: no instance ran"),
     ("jit_policy_seconds", Histogram, "Duration of a decision"),
     ("jit_policy_shadow_diff_total", Counter, "Decisions that a shadow would have made differently"),
+    ("jit_ready_passwords", Gauge, "Passwords whose hash is computed and that wait for a request"),
+    ("jit_ready_passwords_total", Counter, "Passwords that the broker made: hash ready, or computed during the request"),
     ("jit_reconcile_ghosts", Gauge, "Accounts without a lease that the last comparison found and removed"),
     ("jit_reload_total", Counter, "Reloads: done, or refused, after which the old configuration stays in force"),
     ("jit_removals_braked", Gauge, "Accounts and leases without each other that wait for an operator"),

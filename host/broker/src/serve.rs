@@ -295,6 +295,7 @@ async fn stop(broker: &Arc<Broker>, background: &mut Driver, grace: Duration) {
         tracing::warn!(%error, "the store failed; the next start removes accounts whose reply nobody collected");
     }
     broker.work.stopping.cancel();
+    broker.ready.close();
     broker.work.tasks.close();
     if tokio::time::timeout(grace, broker.work.tasks.wait()).await.is_err() {
         tracing::warn!("work in flight did not end in time; the next start continues it");

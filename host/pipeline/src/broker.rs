@@ -21,6 +21,7 @@ use crate::limits::RateLimits;
 use crate::permit::DecideFlow;
 use crate::places::Places;
 use crate::ports::Clock;
+use crate::ready::Ready;
 use crate::removal::RemovalFlow;
 use crate::renew::RenewFlow;
 use crate::replay::{Abandoned, Handovers, ReplayFlow, Turns};
@@ -89,6 +90,8 @@ pub struct Broker {
     pub birth: Arc<Birth>,
     /// How far each export is.
     pub exported: Vec<Arc<Exported>>,
+    /// Passwords that are made ahead.
+    pub ready: Arc<Ready>,
     /// What wakes the background tasks.
     pub wake: Arc<Wake>,
     /// What the background tasks do and did.
@@ -142,6 +145,7 @@ impl Broker {
         let (handovers, abandoned) = (Arc::new(Handovers::default()), Arc::new(Abandoned::default()));
         let limits = Arc::new(parts.limits);
         let exported: Vec<Arc<Exported>> = (0..parts.exports).map(|_| Arc::default()).collect();
+        let ready = Arc::new(Ready::default());
         let (wake, work) = (Arc::new(Wake::default()), Work::default());
 
         let end = EndFlow { ledger: ledger.clone(), clock: Arc::clone(&clock), handovers: Arc::clone(&handovers) };
@@ -208,6 +212,7 @@ impl Broker {
             clock: Arc::clone(&clock),
             decide: decide.clone(),
             verifying: Verifying::default(),
+            ready: Arc::clone(&ready),
             turns: Turns::default(),
             replay,
             hand_out,
@@ -266,6 +271,7 @@ impl Broker {
             clock,
             birth,
             exported,
+            ready,
             wake,
             board,
             work,

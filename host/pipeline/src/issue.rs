@@ -22,7 +22,7 @@ use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{CallersVerifier, Cause, Idempotency, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
 use jit_core::policy::{Operation, about_credential};
-use jit_core::secret::{AccountSecret, generate_password};
+use jit_core::secret::AccountSecret;
 use jit_identity::Verified;
 use jit_password::{Verifier, WeakVerifier};
 
@@ -33,6 +33,7 @@ use crate::ledger::Ledger;
 use crate::leftover::Leftovers;
 use crate::permit::{Asked, Counting, DecideFlow, Permit, decide, request_event};
 use crate::places::Places;
+use crate::ready::Ready;
 use crate::refusal::Refused;
 use crate::replay::{self, Handover, Handovers, ReplayFlow, Turns};
 use crate::request::{CheckedRequest, IdempotencyKey};
@@ -52,6 +53,8 @@ pub struct IssueFlow {
     pub(crate) decide: DecideFlow,
     /// Room for the costly check of a caller's verifier.
     pub(crate) verifying: Verifying,
+    /// Passwords that are made ahead.
+    pub(crate) ready: Arc<Ready>,
     /// Requests with the same Idempotency-Key.
     pub(crate) turns: Turns,
     /// The answer that such a key already has.
@@ -97,6 +100,7 @@ pub async fn issue(
     request_id: RequestId,
 ) -> Result<Disclosure, Refused> {
     flow.gate.may_hand_out()?;
+    let _busy = flow.ready.busy();
     let idempotency = key.map(|key| Idempotency { key: key.digest(&caller.principal), body: request.digest.clone() });
     let _turn = match &idempotency {
         Some(idempotency) => Some(flow.turns.take(&idempotency.key).await?),
@@ -295,9 +299,13 @@ async fn create(flow: &IssueFlow, intended: Intended) -> Result<Created, Refused
     let target = Arc::clone(&permit.decision.asked.target);
     let secret = match permit.decision.asked.request.verifier.clone() {
         Some(verifier) => AccountSecret::Verifier(verifier),
-        None => AccountSecret::Password(generate_password()),
+        None => AccountSecret::from(flow.ready.take(target.roles.get(&lease.role).and_then(|role| role.form.last()))),
     };
-    let outcome = match call_driver(&target, flow.clock.wall(), &lease, &secret).await {
+    let called = call_driver(&target, flow.clock.wall(), &lease, &secret).await;
+    if let (AccountSecret::Password(password), Some(role)) = (&secret, target.roles.get(&lease.role)) {
+        role.form.note(flow.ready.placed(password));
+    }
+    let outcome = match called {
         // Nobody else makes such a name: it is our own call whose answer got lost on the way.
         Outcome::Refused(Refusal::Conflict(text)) => Outcome::Unknown(format!("the name exists: {text}")),
         outcome => outcome,
@@ -410,7 +418,7 @@ async fn settle(flow: &IssueFlow, created: Created) -> Result<Disclosure, Refuse
     let handover = Handover {
         username: active.login().to_owned(),
         secret: match secret {
-            AccountSecret::Password(password) => Some(issued.secret.unwrap_or(password)),
+            AccountSecret::Password(password) => Some(issued.secret.unwrap_or_else(|| password.text().clone())),
             AccountSecret::Verifier(_) => None,
         },
         properties: issued.properties,

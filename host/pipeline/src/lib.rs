@@ -38,6 +38,7 @@ pub mod permit;
 pub mod places;
 pub mod ports;
 pub mod reach;
+pub mod ready;
 pub mod refusal;
 pub mod removal;
 pub mod renew;

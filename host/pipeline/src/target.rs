@@ -24,6 +24,7 @@ use crate::facts::ContextLink;
 use crate::places::{Site, with_recorded_place};
 use crate::ports::{Driver, Drivers, FoundDriver, NoDrivers, Policy, Scope};
 use crate::reach::Reach;
+use crate::ready::LastForm;
 use crate::refusal::Refused;
 use crate::request::CheckedRequest;
 use crate::rotation::RotatingAccount;
@@ -143,6 +144,8 @@ pub struct TargetRole {
     /// At most half of the connection's sessions at once: a role that is slow to create leaves the
     /// other half to the rest.
     pub slots: Arc<Semaphore>,
+    /// The form in which its driver placed a password last.
+    pub form: LastForm,
     /// Where the role hands out one standing account whose password changes.
     pub rotating: Option<Arc<RotatingAccount>>,
 }

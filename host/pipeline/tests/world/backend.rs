@@ -204,7 +204,7 @@ impl Driver for Backend {
         let answer = self.next(Verb::Create);
         if answer.has_effect() {
             let stored = match secret {
-                AccountSecret::Password(password) => password.expose_secret().to_owned(),
+                AccountSecret::Password(password) => password.text().expose_secret().to_owned(),
                 AccountSecret::Verifier(verifier) => verifier.stored().expose_secret().to_owned(),
             };
             let made = Account { password: stored, expires_at: account.expires_at };

@@ -18,6 +18,7 @@ use jit_identity::{Claimed, Declined, Evidence, Identity, IdentityOptions, Metho
 use jit_pipeline::facts::ContextLink;
 use jit_pipeline::places::Site;
 use jit_pipeline::ports::{Clock, Driver, Policy, PolicyFault, PolicyReply, SystemClock};
+use jit_pipeline::ready::LastForm;
 use jit_pipeline::target::{ChainLink, OfferedVerifier, Target, TargetRole};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -173,7 +174,7 @@ pub(crate) fn target(driver: Arc<dyn Driver>, chain: Vec<ChainLink>, contexts: V
     let roles = [APP, READ_ONLY].map(|name| {
         let name = RoleName::new(name).unwrap();
         let view = RoleView { name: name.clone(), config: "{}".to_owned() };
-        (name, TargetRole { view, slots: Arc::new(Semaphore::new(8)), rotating: None })
+        (name, TargetRole { view, slots: Arc::new(Semaphore::new(8)), form: LastForm::default(), rotating: None })
     });
     Target {
         name: name.clone(),

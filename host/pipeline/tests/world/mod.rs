@@ -33,6 +33,7 @@ use jit_pipeline::issue::{Disclosure, issue};
 use jit_pipeline::limits::RateLimits;
 use jit_pipeline::places::Site;
 use jit_pipeline::ports::{Driver, Drivers, FoundDriver};
+use jit_pipeline::ready::LastForm;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::renew::renew;
 use jit_pipeline::request::{CheckedRequest, IdempotencyKey};
@@ -272,5 +273,13 @@ fn standing_role() -> (RoleName, TargetRole) {
     let schedule = Schedule::new(ttl(PERIOD), ttl(OVERLAP)).unwrap();
     let rotating = RotatingAccount { account: AccountName::from_backend(STANDING_ACCOUNT), schedule };
     let view = RoleView { name: name.clone(), config: "{}".to_owned() };
-    (name, TargetRole { view, slots: Arc::new(Semaphore::new(8)), rotating: Some(Arc::new(rotating)) })
+    (
+        name,
+        TargetRole {
+            view,
+            slots: Arc::new(Semaphore::new(8)),
+            form: LastForm::default(),
+            rotating: Some(Arc::new(rotating)),
+        },
+    )
 }

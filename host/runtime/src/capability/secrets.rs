@@ -2,8 +2,9 @@
 //! function that gives its bytes. Every capability that takes or makes secrets builds on this one.
 
 use jit_contract::{VERIFIERS, VerifierKind, VerifierRule};
-use jit_core::secret::AccountSecret;
+use jit_core::secret::{AccountSecret, Form, NewPassword};
 use jit_password::Verifier;
+use jit_password::scram::MAX_ITERATIONS;
 use secrecy::{ExposeSecret as _, SecretString};
 use wasmtime::component::{Linker, Resource};
 use zeroize::Zeroizing;
@@ -48,7 +49,7 @@ impl GuestSecret {
     /// In words for the driver's author, when the caller made the password and nobody here knows it.
     pub(crate) fn password(&self) -> Result<&SecretString, String> {
         match &self.0 {
-            AccountSecret::Password(password) => Ok(password),
+            AccountSecret::Password(password) => Ok(password.text()),
             AccountSecret::Verifier(_) => Err(NOT_KNOWN.to_owned()),
         }
     }
@@ -94,6 +95,20 @@ pub(crate) fn place(
     };
     track.set_unfit(refused.clone());
     Err(refused)
+}
+
+/// What the server stores of the host's own password, where it was computed before the call; none where it has to be
+/// computed now. What was placed in which form is noted, so that the next one can be ready.
+pub(crate) fn ready(password: &NewPassword, encoding: Encoding, here: Home) -> Option<Zeroizing<String>> {
+    let form = match encoding {
+        _ if Home::of(encoding) != Some(here) => None,
+        Encoding::ScramSha256(iterations) => {
+            (1..=MAX_ITERATIONS).contains(&iterations).then_some(Form::ScramSha256 { iterations })
+        }
+        Encoding::CachingSha2 => Some(Form::CachingSha2),
+        _ => None,
+    };
+    password.place_in(form?)
 }
 
 /// The kind of verifier that an encoding writes, and the iterations that it asks for; none where it writes no verifier

@@ -290,7 +290,8 @@ impl View<'_, LdapSession> {
             return Err(format!("{shown} can be read: a secret goes into attributes that hold passwords only"));
         }
         match secret {
-            AccountSecret::Password(secret) => {
+            AccountSecret::Password(password) => {
+                let secret = password.text();
                 let value = value::secret(secret, encoding, session.connection.is_encrypted())?;
                 session.remember(secret, Some(&value));
                 Ok(value)

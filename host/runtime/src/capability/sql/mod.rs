@@ -231,7 +231,10 @@ impl View<'_, SqlSession> {
                     is_plain |= matches!(encoding, Encoding::Plain);
                     let sets_password = template.sets_password(place) && names_an_account(statement);
                     let encoded = match self.table.get(handle)?.account_secret().clone() {
-                        AccountSecret::Password(secret) => kind.encode(secret, *encoding, sets_password).await,
+                        AccountSecret::Password(password) => match secrets::ready(&password, *encoding, kind.home()) {
+                            Some(stored) => Ok(stored),
+                            None => kind.encode(password.text().clone(), *encoding, sets_password).await,
+                        },
                         AccountSecret::Verifier(verifier) => {
                             secrets::place(&verifier, *encoding, kind.home(), &self.meter.track)
                         }
