@@ -30,7 +30,7 @@ fn taken_from_the_shelf(bencher: Bencher<'_, '_>, form: Form) {
     ready.start();
     let one_is_ready = || {
         let asked = NewPassword::generate();
-        asked.place_in(form);
+        drop(asked.place_in(form));
         ready.placed(&asked);
         drop(ready.busy());
         while ready.how_many() == 0 {
