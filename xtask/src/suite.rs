@@ -136,7 +136,7 @@ fn put_aside(program: &Path, to: &Path) -> Result<()> {
 }
 
 /// Tests that start or ask a server, by the name of their binary: [`fast`] leaves them out.
-const WITH_SERVERS: [&str; 4] = ["suite", "sql", "mysql", "ldap"];
+const WITH_SERVERS: [&str; 5] = ["suite", "sql", "mysql", "ldap", "postgres_store"];
 /// xtask's own tests of the servers that it starts, and a test that asks PostgreSQL's client: [`fast`] leaves them out.
 const ASK_SERVERS: [&str; 4] = ["--skip", "servers::", "--skip", "format::judges::libpq"];
 

@@ -54,6 +54,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("jit_rotation_last_timestamp_seconds", Gauge, "When the last rotation succeeded, as seconds since the Unix epoch"),
     ("jit_rotation_overdue_seconds", Gauge, "How late a rotation is"),
     ("jit_rotation_total", Counter, "Steps of rotations"),
+    ("jit_store_fenced_writes_total", Counter, "Transactions that were refused because another broker took the store over"),
     ("jit_store_set_back", Gauge, "1 while leases may be alive that the store lacks, since it was set back"),
     ("jit_target_away", Gauge, "1 while calls to the target reach nobody, or its server refuses the broker's login"),
     ("jit_target_wrong", Gauge, "1 while the driver finds mistakes in the target's configuration"),

@@ -4,13 +4,16 @@
 //! password of a dynamic lease, and others only sealed (NO-STORED-SECRET). Who can write to it can make the broker forget an account, or hand
 //! a lease to another identity; who changes a record is found by `audit verify`.
 //!
-//! In scope: [`Store`], which is the contract; [`audit`], what is done with the log outside the store.
+//! In scope: [`Store`], which is the contract; [`audit`], what is done with the log outside the store; [`ground`]
+//! and [`columns`], what stores share that keep leases in columns and group their commits.
 //! Out of scope: how a store keeps things. Each store is a crate of its own, and passes the suite of
 //! `jit-ledger-contract`. When to commit what is the pipeline's to decide.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 pub mod audit;
+pub mod columns;
+pub mod ground;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -8,7 +8,6 @@
 //! |---|---|
 //! | `store` | the store's handle: questions by readers, changes to the writer |
 //! | `writer` | the one task that writes, a group of changes in one transaction |
-//! | `ground` | which changes of a group may be made |
 //! | `rows`, `sealed`, `usage` | what the writer's statements take |
 //! | `log` | the log's state, and its signed checkpoint |
 //! | `schema`, `files` | the tables and their version; the file and its lock |
@@ -17,7 +16,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 mod files;
-mod ground;
 mod log;
 mod offline;
 mod rows;

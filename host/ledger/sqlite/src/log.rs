@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 use jit_tlog::checkpoint::{Checkpoint, LogKey, NoteError, Origin, VerifierKey};
-use jit_tlog::merkle::{CompactRange, Hash};
+use jit_tlog::merkle::CompactRange;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::rows::nanos;
+use jit_ledger::columns::{nanos, nodes_of, range_of};
 
 /// A checkpoint is kept in the history at most so often, in nanoseconds.
 const HISTORY_INTERVAL: i64 = 60 * 1_000_000_000;
@@ -33,14 +33,7 @@ pub(crate) async fn frontier(connection: &mut SqliteConnection) -> Result<Compac
     let row = sqlx::query("SELECT size, nodes FROM archived").fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(CompactRange::new()) };
     let (size, nodes): (i64, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
-    let nodes = nodes.chunks(Hash::BYTES).map(Hash::from_slice).collect::<Option<Vec<_>>>();
-    let range = nodes.and_then(|nodes| CompactRange::from_parts(u64::try_from(size).ok()?, nodes).ok());
-    range.ok_or(LogError::Changed("the tree over its archived records is unreadable"))
-}
-
-/// The nodes of a tree as a column has them.
-pub(super) fn nodes_of(range: &CompactRange) -> Vec<u8> {
-    range.nodes().iter().flat_map(|node| *node.as_bytes()).collect()
+    range_of(size, &nodes).ok_or(LogError::Changed("the tree over its archived records is unreadable"))
 }
 
 /// The log as of the last commit.
@@ -81,9 +74,7 @@ impl LogState {
                 if size != records || i64::try_from(checkpoint.size) != Ok(size) {
                     return Err(LogError::Changed("it has more or fewer records than its checkpoint says"));
                 }
-                let nodes = nodes.chunks(Hash::BYTES).map(Hash::from_slice).collect::<Option<Vec<_>>>();
-                let range = nodes.and_then(|nodes| CompactRange::from_parts(checkpoint.size, nodes).ok());
-                range
+                range_of(size, &nodes)
                     .filter(|range| range.root() == checkpoint.root)
                     .ok_or(LogError::Changed("its remembered tree is not the signed one"))?
             }

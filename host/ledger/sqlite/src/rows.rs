@@ -4,16 +4,14 @@
 //! leases and events into JSON, with its quotes escaped for the one array that a whole group of
 //! changes is written from.
 
-use std::borrow::Cow;
-
-use jiff::Timestamp;
 use jit_core::event::AuditEvent;
-use jit_core::id::LeaseId;
 
 use jit_tlog::merkle::Hash;
 
 use super::sealed::SealedRow;
-use jit_ledger::{Change, Frontier, LeaseWrite, MAX_DOCUMENT, StoreError};
+use jit_ledger::columns::{self, column, nanos};
+use jit_ledger::ground::{Row, Step, VerifierWrite, Write};
+use jit_ledger::{Change, Frontier, LeaseWrite, StoreError};
 
 /// A change, ready for the writer.
 #[derive(Debug)]
@@ -30,26 +28,15 @@ pub(super) struct Prepared {
 /// One lease, new or stepped on.
 #[derive(Debug)]
 pub(super) struct LeaseRow {
-    pub(super) id: LeaseId,
-    /// The version that must be there now; `None` for a new lease.
-    pub(super) over: Option<i64>,
-    pub(super) version: i64,
-    /// The digest of the Idempotency-Key that it holds.
-    pub(super) key: Option<String>,
-    /// The verifier that a new lease uses.
-    pub(super) verifier: Option<VerifierRow>,
+    pub(super) step: Step,
     /// All columns but the last (`idem_key`) as the beginning of a JSON array.
     columns: String,
 }
 
-/// A verifier of a caller.
-#[derive(Debug)]
-pub(super) struct VerifierRow {
-    /// Its digest, in hexadecimal.
-    pub(super) digest: String,
-    /// The lease from which this one takes it over.
-    pub(super) takes_over: Option<String>,
-    pub(super) used_at: i64,
+impl Row for LeaseRow {
+    fn step(&self) -> &Step {
+        &self.step
+    }
 }
 
 /// One event, which gets its number later.
@@ -59,26 +46,6 @@ pub(super) struct EventRow {
     plain: String,
     /// The same, escaped to stand within a JSON string.
     escaped: String,
-}
-
-/// A time as the store's columns have it. Beyond the year 2262 it is cut, which is no expiry that
-/// the broker gives.
-pub(super) fn nanos(time: Timestamp) -> i64 {
-    i64::try_from(time.as_nanosecond()).unwrap_or(if time < Timestamp::UNIX_EPOCH { i64::MIN } else { i64::MAX })
-}
-
-/// A text as the searched columns have it. SQLite ends a text at NUL in some places and not in
-/// others; a column is only for finding, the document has the text as it is.
-pub(super) fn column(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
-}
-
-fn failed(what: &str, error: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("{what}: {error}"))
-}
-
-fn version(of: u64) -> Result<i64, StoreError> {
-    i64::try_from(of).map_err(|e| failed("a lease's version", e))
 }
 
 impl Prepared {
@@ -91,7 +58,7 @@ impl Prepared {
             archived: change
                 .archived
                 .as_ref()
-                .map(|Frontier(range)| (i64::try_from(range.size()).unwrap_or(i64::MAX), super::log::nodes_of(range))),
+                .map(|Frontier(range)| (i64::try_from(range.size()).unwrap_or(i64::MAX), columns::nodes_of(range))),
         })
     }
 
@@ -106,21 +73,10 @@ impl Prepared {
 
 impl LeaseRow {
     fn new(write: &LeaseWrite) -> Result<Self, StoreError> {
-        let (lease, over) = match write {
-            LeaseWrite::Insert(lease) => (lease, None),
-            LeaseWrite::Update(lease) => {
-                let over = lease.version.checked_sub(1).ok_or_else(|| StoreError::Stale(lease.id.clone()))?;
-                (lease, Some(version(over)?))
-            }
-        };
-        let document = serde_json::to_string(lease).map_err(|e| failed("a lease as JSON", e))?;
-        if document.len() > MAX_DOCUMENT {
-            return Err(failed("a lease", "it is too large"));
-        }
-        let version = version(lease.version)?;
+        let (lease, step, document) = columns::lease(write)?;
         let mut columns = serde_json::to_string(&(
             lease.id.as_str(),
-            version,
+            step.version,
             lease.state.as_str(),
             column(&lease.principal.issuer),
             column(&lease.principal.workload),
@@ -133,23 +89,17 @@ impl LeaseRow {
             lease.ended_at().map(nanos),
             document,
         ))
-        .map_err(|e| failed("a lease as JSON", e))?;
+        .map_err(StoreError::failed)?;
         columns.pop();
-        let key = lease.idempotency.as_ref().filter(|_| lease.holds_key()).map(|held| column(&held.key).into_owned());
-        let verifier = lease.verifier.as_ref().filter(|_| over.is_none()).map(|used| VerifierRow {
-            digest: used.digest.clone(),
-            takes_over: used.takes_over.as_ref().map(ToString::to_string),
-            used_at: nanos(lease.issued_at),
-        });
-        Ok(Self { id: lease.id.clone(), over, version, key, verifier, columns })
+        Ok(Self { step, columns })
     }
 
     /// Adds the row to the group's array. Whether the lease holds its key is the writer's to say.
-    pub(super) fn append_to(&self, array: &mut String, holds_key: bool) {
+    fn append_to(&self, array: &mut String, holds_key: bool) {
         separate(array);
         array.push_str(&self.columns);
         array.push(',');
-        match self.key.as_ref().filter(|_| holds_key) {
+        match self.step.key.as_ref().filter(|_| holds_key) {
             Some(key) => append_quoted(array, key),
             None => array.push_str("null"),
         }
@@ -159,12 +109,7 @@ impl LeaseRow {
 
 impl EventRow {
     fn new(event: &AuditEvent) -> Result<Self, StoreError> {
-        let json = serde_json::to_string(event).map_err(|e| failed("an event as JSON", e))?;
-        if json.len() > MAX_DOCUMENT {
-            return Err(failed("an event", "it is too large"));
-        }
-        // `{` becomes the comma after the number; an event is never empty.
-        let plain = format!(",{}", &json[1..]);
+        let plain = columns::record(event)?;
         let mut escaped = String::with_capacity(plain.len() + plain.len() / 4);
         append_quoted(&mut escaped, &plain);
         escaped.remove(0);
@@ -179,6 +124,24 @@ impl EventRow {
         array.push_str(&format!("[{seq},\"{{\\\"seq\\\":{seq}{}\",\"{leaf}\"]", self.escaped));
         leaf
     }
+}
+
+/// The leases to write, as a JSON array; empty when there is nothing to write.
+pub(super) fn lease_array(writes: &[Write<'_, LeaseRow>]) -> String {
+    let mut array = String::new();
+    for write in writes {
+        write.row.append_to(&mut array, write.holds_key);
+    }
+    if !array.is_empty() {
+        array.push(']');
+    }
+    array
+}
+
+/// The verifiers to write, as a JSON array of digest, lease and time; empty when none is to be written.
+pub(super) fn verifier_array(writes: &[VerifierWrite<'_>]) -> String {
+    let rows: Vec<_> = writes.iter().map(|write| (write.digest, write.lease, write.used_at)).collect();
+    if rows.is_empty() { String::new() } else { serde_json::json!(rows).to_string() }
 }
 
 /// The array opens with its first element.

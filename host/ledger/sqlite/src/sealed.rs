@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use sqlx::sqlite::SqlitePool;
 
-use jit_ledger::{MAX_SEALED_LISTED, MAX_SEALED_NAME, MAX_SEALED_VALUE, SealedWrite, StoreError};
+use jit_ledger::columns;
+use jit_ledger::{MAX_SEALED_LISTED, SealedWrite, StoreError};
 
 /// One write, ready for the writer.
 #[derive(Debug)]
@@ -18,10 +19,7 @@ pub(super) struct SealedRow {
 impl SealedRow {
     pub(super) fn new(write: &SealedWrite) -> Result<Self, StoreError> {
         let SealedWrite { purpose, name, value } = write;
-        let fits = (1..=MAX_SEALED_NAME).contains(&name.len()) && !name.contains('\0');
-        if !fits || value.as_ref().is_some_and(|value| value.len() > MAX_SEALED_VALUE) {
-            return Err(StoreError::Failed("a sealed value or its name is too large".to_owned()));
-        }
+        columns::sealed_fits(write)?;
         Ok(Self { purpose, name: name.clone(), value: value.as_ref().map(hex::encode) })
     }
 

@@ -19,11 +19,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::files::{self, Prepared};
-use super::rows::{self, column, nanos};
+use super::rows;
 use super::schema;
 use super::sealed;
 use super::usage;
 use super::writer::{Job, OpenFailure, Writer};
+use jit_ledger::columns::{MAX_ROWS, column, decode, decode_all, moment, most, nanos};
 use jit_ledger::{Change, Counted, Counts, LeaseFilter, Maker, Store, StoreError, StoredRecord};
 
 use super::log::LogError;
@@ -37,8 +38,6 @@ const READERS: u32 = 4;
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Handles of a backend that are looked for at once.
 const HANDLES_AT_ONCE: usize = 10_000;
-/// The most rows of one answer.
-const MAX_ROWS: usize = 1_000;
 
 /// What the store is opened with.
 #[derive(Debug)]
@@ -182,26 +181,6 @@ impl SqliteStore {
             .await
             .unwrap_or_else(|_| Err(StoreError::Failed(format!("no answer within {} s", DEADLINE.as_secs()))))
     }
-}
-
-fn decode(document: &str) -> Result<Lease, StoreError> {
-    serde_json::from_str(document).map_err(|error| StoreError::Failed(format!("a lease in it is unreadable: {error}")))
-}
-
-/// Leases of a list. One that cannot be read does not hide the others (NO-GHOST), but is reported.
-fn decode_all(documents: Vec<String>) -> Vec<Lease> {
-    let readable = documents.iter().filter_map(|document| match decode(document) {
-        Ok(lease) => Some(lease),
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a lease in the store is left out");
-            None
-        }
-    });
-    readable.collect()
-}
-
-fn most(limit: usize) -> i64 {
-    i64::try_from(limit.clamp(1, MAX_ROWS)).unwrap_or(1)
 }
 
 fn list<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
@@ -503,11 +482,6 @@ impl Store for SqliteStore {
         }
         self.readers.close().await;
     }
-}
-
-/// A column's time.
-fn moment(nanos: i64) -> Timestamp {
-    Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use jit_core::usage::{Scoped, Usage};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row as _, SqliteExecutor};
 
-use super::rows::column;
 use jit_ledger::Counted;
+use jit_ledger::columns::column;
 
 /// Of one request and each of its windows: the numbers. `?1` issuer, `?2` workload, `?3` target, `?4` now,
 /// `?5` the windows as a JSON array, `?6` the subject; the row without a window has the live leases. What has

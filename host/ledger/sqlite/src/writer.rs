@@ -18,13 +18,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::files::Lock;
-use super::ground::Ground;
 use super::log::{LogError, LogState, Signed};
-use super::rows::{LeaseRow, Prepared};
+use super::rows::{LeaseRow, Prepared, lease_array, verifier_array};
 use super::schema;
 use super::sealed::{self, SealedGroup};
 use super::usage;
 use jit_ledger::Counted;
+use jit_ledger::ground::{Ground, Row as _};
 use jit_ledger::{StoreError, VERIFIER_MEMORY};
 
 /// The most changes in one transaction.
@@ -199,7 +199,7 @@ impl Writer {
             }
             verdicts.push(verdict);
         }
-        let (leases, verifiers) = (ground.array(), ground.verifiers());
+        let (leases, verifiers) = (lease_array(&ground.writes()), verifier_array(&ground.verifiers()));
         let signed = (!records.is_empty()).then(|| {
             records.push(']');
             log.sign(&self.key, &self.origin, Timestamp::now())
@@ -330,7 +330,7 @@ impl Writer {
         if let Some(connection) = self.connection.as_mut().filter(|_| self.log.history_lags()) {
             let keep =
                 "INSERT OR IGNORE INTO checkpoint_history (size, taken_at, note) SELECT size, ?, note FROM checkpoint";
-            let now = super::rows::nanos(Timestamp::now());
+            let now = jit_ledger::columns::nanos(Timestamp::now());
             if let Err(error) = sqlx::query(keep).bind(now).execute(connection).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -391,16 +391,17 @@ fn gather_counts(first: ToCount, jobs: &mut mpsc::Receiver<Job>) -> (Vec<ToCount
 async fn stand<'g>(
     connection: &mut SqliteConnection,
     group: &'g [Prepared],
-    ground: &mut Ground<'g>,
+    ground: &mut Ground<'g, LeaseRow>,
 ) -> Result<(), sqlx::Error> {
-    let rows = || group.iter().flat_map(|change| &change.leases);
+    let rows = || group.iter().flat_map(|change| &change.leases).map(LeaseRow::step);
     let ids: Vec<&str> = rows().map(|row| row.id.as_str()).collect();
     if ids.is_empty() {
         return Ok(());
     }
-    let keys: Vec<&str> = rows().filter_map(|row: &LeaseRow| row.key.as_deref()).collect();
+    let keys: Vec<&str> = rows().filter_map(|row| row.key.as_deref()).collect();
     let json = |list: &[&str]| serde_json::Value::from(list).to_string();
-    // UNION, not OR: each half uses its own index.
+    // This task is the only one that writes (the file is locked), so what is read before the transaction still holds
+    // in it. UNION, not OR: each half uses its own index.
     let statement = "SELECT id, version, idem_key FROM leases WHERE id IN (SELECT value FROM json_each(?))
         UNION SELECT id, version, idem_key FROM leases WHERE idem_key IN (SELECT value FROM json_each(?))";
     for row in sqlx::query(statement).bind(json(&ids)).bind(json(&keys)).fetch_all(&mut *connection).await? {
