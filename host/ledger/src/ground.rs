@@ -2,9 +2,7 @@
 //! Idempotency-Keys, in the order in which the changes came.
 //!
 //! A store tells how the leases of the group stand, in the transaction or where nobody else writes, asks for each
-//! change whether it may be made, and writes what is then to be written. The versions are read again for each group:
-//! a cache would save about 20 µs of a group that waits for the disk ten times as long, and could be wrong after a
-//! failed commit.
+//! change whether it may be made, and writes what is then to be written.
 
 use std::collections::HashMap;
 

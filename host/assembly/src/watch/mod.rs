@@ -9,6 +9,7 @@
 
 pub mod contents;
 mod places;
+mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -17,14 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
 use jit_pipeline::tasks::driver::{Next, Pace, Pass, Task};
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use self::places::Places;
+use self::system::Reports;
 use crate::reload::{RELOADS, Reloader};
 
 /// So long nothing must change before a change is acted on.
@@ -98,15 +95,14 @@ type Look = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
 /// Sees that files may have changed.
 struct Watch {
     /// None where the system does not tell of changes.
-    watcher: Option<RecommendedWatcher>,
+    reports: Option<Reports>,
     /// How often the files are looked at in any case.
     pace: Duration,
     /// The folders that are watched, each by its inode: another folder may take the path.
     folders: BTreeMap<PathBuf, Option<(u64, u64)>>,
     /// The paths whose changes matter, among all that happens in those folders.
-    wanted: Arc<Mutex<BTreeSet<PathBuf>>>,
-    wake: Arc<Notify>,
-    /// Something has changed and nobody was told yet.
+    wanted: BTreeSet<PathBuf>,
+    /// Something has changed, and [`Watch::changed`] has not said so yet.
     woken: bool,
     /// The files at the last look.
     looks: Vec<Look>,
@@ -115,17 +111,8 @@ struct Watch {
 impl Watch {
     fn new() -> Self {
         let mut watch = Self::without_system();
-        let (wanted, wake) = (Arc::clone(&watch.wanted), Arc::clone(&watch.wake));
-        let told = move |event: notify::Result<Event>| {
-            let wanted = wanted.lock();
-            // An error is a reason to look as well.
-            if event.is_ok_and(|event| !matters(&event, &wanted)) {
-                return;
-            }
-            wake.notify_one();
-        };
-        match notify::recommended_watcher(told) {
-            Ok(watcher) => (watch.watcher, watch.pace) = (Some(watcher), PACE_IN_ANY_CASE),
+        match Reports::new() {
+            Ok(reports) => (watch.reports, watch.pace) = (Some(reports), PACE_IN_ANY_CASE),
             Err(error) => watch.do_without(&error),
         }
         watch
@@ -134,18 +121,17 @@ impl Watch {
     /// Looks at the files itself.
     fn without_system() -> Self {
         Self {
-            watcher: None,
+            reports: None,
             pace: PACE,
             folders: BTreeMap::new(),
-            wanted: Arc::default(),
-            wake: Arc::default(),
+            wanted: BTreeSet::new(),
             woken: false,
             looks: Vec::new(),
         }
     }
 
-    fn do_without(&mut self, error: &notify::Error) {
-        (self.watcher, self.pace) = (None, PACE);
+    fn do_without(&mut self, error: &std::io::Error) {
+        (self.reports, self.pace) = (None, PACE);
         tracing::warn!(
             %error,
             "the system does not report changed files (fs.inotify.max_user_watches or max_user_instances may be too \
@@ -156,7 +142,7 @@ impl Watch {
     /// Follows these files from now on. Whether that is another set of places than before.
     fn follow(&mut self, files: &BTreeSet<PathBuf>) -> bool {
         let places = Places::of(files);
-        *self.wanted.lock() = places.wanted();
+        self.wanted = places.wanted();
         let folders: BTreeMap<_, _> =
             places.folders().into_iter().map(|folder| (folder.clone(), inode(&folder))).collect();
         if folders == self.folders {
@@ -170,19 +156,14 @@ impl Watch {
         true
     }
 
-    fn watch_folders(&mut self, folders: &BTreeMap<PathBuf, Option<(u64, u64)>>) -> notify::Result<()> {
-        let Some(watcher) = &mut self.watcher else { return Ok(()) };
+    fn watch_folders(&mut self, folders: &BTreeMap<PathBuf, Option<(u64, u64)>>) -> std::io::Result<()> {
+        let Some(reports) = &mut self.reports else { return Ok(()) };
         // First: the same folder may be watched by its new path.
         for (path, _) in self.folders.iter().filter(|(path, id)| folders.get(*path) != Some(*id)) {
-            // Where the folder itself is gone, the system has forgotten it already.
-            let _forgotten = watcher.unwatch(path);
+            reports.end(path);
         }
         for (path, _) in folders.iter().filter(|(path, id)| self.folders.get(*path) != Some(*id)) {
-            match watcher.watch(path, RecursiveMode::NonRecursive) {
-                // It was removed just now, which was seen from above.
-                Err(error) if is_missing(&error) => {}
-                watched => watched?,
-            }
+            reports.begin(path)?;
         }
         Ok(())
     }
@@ -191,8 +172,19 @@ impl Watch {
     /// when this was dropped before its end is told by the next call.
     async fn changed(&mut self, files: &BTreeSet<PathBuf>) {
         while !self.woken {
+            let reported = async {
+                match &mut self.reports {
+                    Some(reports) => reports.change_of(&self.wanted).await,
+                    None => std::future::pending().await,
+                }
+            };
             self.woken = tokio::select! {
-                () = self.wake.notified() => true,
+                reported = reported => {
+                    if let Err(error) = reported {
+                        self.do_without(&error);
+                    }
+                    true
+                }
                 () = tokio::time::sleep(self.pace) => looks(files) != self.looks,
             };
         }
@@ -200,35 +192,15 @@ impl Watch {
         loop {
             let before = looks(files);
             tokio::time::sleep(QUIET).await;
-            let told = self.wake.notified().now_or_never().is_some();
+            // An error is a reason to look as well; the next wait finds it again.
+            let reported = self.reports.as_mut().is_some_and(|reports| reports.changed(&self.wanted).unwrap_or(true));
             let now = looks(files);
-            if (!told && now == before) || begun.elapsed() >= MOST_UNREST {
+            if (!reported && now == before) || begun.elapsed() >= MOST_UNREST {
                 self.looks = now;
                 self.woken = false;
                 return;
             }
         }
-    }
-}
-
-/// Whether an event is about one of these paths, and not only about their being read.
-fn matters(event: &Event, wanted: &BTreeSet<PathBuf>) -> bool {
-    // The system lost some: anything may have happened.
-    if event.need_rescan() {
-        return true;
-    }
-    let read_only = match event.kind {
-        EventKind::Access(access) => access != AccessKind::Close(AccessMode::Write),
-        _ => false,
-    };
-    !read_only && event.paths.iter().any(|path| wanted.contains(path))
-}
-
-fn is_missing(error: &notify::Error) -> bool {
-    match &error.kind {
-        notify::ErrorKind::PathNotFound => true,
-        notify::ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
-        _ => false,
     }
 }
 
@@ -249,7 +221,6 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use notify::event::{CreateKind, Flag, ModifyKind};
 
     /// A change that is not seen fails the test; none waits for this otherwise.
     const PATIENCE: Duration = Duration::from_secs(50);
@@ -321,7 +292,7 @@ mod tests {
     /// What the system does not tell is not found by a look.
     fn by_the_system() -> Watch {
         let watch = Watch { pace: PATIENCE * 2, ..Watch::new() };
-        assert!(watch.watcher.is_some());
+        assert!(watch.reports.is_some());
         watch
     }
 
@@ -354,20 +325,5 @@ mod tests {
                 })
                 .await;
         }
-    }
-
-    #[test]
-    fn reading_and_other_files_are_no_changes() {
-        let wanted = BTreeSet::from([PathBuf::from("/a/broker.toml"), PathBuf::from("/a")]);
-        let event = |kind, path: &str| Event::new(kind).add_path(path.into());
-        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
-        for kind in [EventKind::Modify(ModifyKind::Any), EventKind::Create(CreateKind::Any), written] {
-            assert!(matters(&event(kind, "/a/broker.toml"), &wanted));
-            assert!(!matters(&event(kind, "/a/broker.db-wal"), &wanted));
-        }
-        for access in [AccessKind::Open(AccessMode::Any), AccessKind::Read, AccessKind::Close(AccessMode::Read)] {
-            assert!(!matters(&event(EventKind::Access(access), "/a/broker.toml"), &wanted));
-        }
-        assert!(matters(&Event::new(EventKind::Other).set_flag(Flag::Rescan), &wanted));
     }
 }

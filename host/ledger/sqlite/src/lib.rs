@@ -8,6 +8,8 @@
 //! |---|---|
 //! | `store` | the store's handle: questions by readers, changes to the writer |
 //! | `writer` | the one task that writes, a group of changes in one transaction |
+//! | `recent` | what was written last |
+//! | `statements` | the statements of the writer's transaction |
 //! | `rows`, `sealed`, `usage` | what the writer's statements take |
 //! | `log` | the log's state, and its signed checkpoint |
 //! | `schema`, `files` | the tables and their version; the file and its lock |
@@ -18,9 +20,11 @@
 mod files;
 mod log;
 mod offline;
+mod recent;
 mod rows;
 mod schema;
 mod sealed;
+mod statements;
 mod store;
 mod usage;
 mod writer;

@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Executor as _};
 
 /// The version of the tables that this program writes (`PRAGMA user_version`).
-pub(crate) const VERSION: i64 = 6;
+pub(crate) const VERSION: i64 = 7;
 /// "JITB" in the file's header (`PRAGMA application_id`): another program's file is not touched.
 pub(crate) const APPLICATION_ID: i64 = 0x4a49_5442;
 
@@ -149,6 +149,11 @@ CREATE TABLE verifiers (
     used_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX verifiers_used ON verifiers (used_at);
+",
+    // 7: a lease only steps on. The writer relies on it for leases that it takes as new.
+    "
+CREATE TRIGGER leases_step_on BEFORE UPDATE ON leases WHEN new.version <= old.version
+    BEGIN SELECT RAISE(ABORT, 'the lease was changed by somebody else'); END;
 ",
 ];
 

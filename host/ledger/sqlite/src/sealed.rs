@@ -49,14 +49,6 @@ impl<'g> SealedGroup<'g> {
     }
 }
 
-/// Written by one statement each, of the same array.
-pub(super) const STATEMENTS: &str = "
-    INSERT INTO sealed (purpose, name, value)
-    SELECT value->>0, value->>1, unhex(value->>2) FROM jsonb_each(?) WHERE value->>2 IS NOT NULL
-    ON CONFLICT (purpose, name) DO UPDATE SET value = excluded.value;
-    DELETE FROM sealed WHERE (purpose, name) IN
-        (SELECT value->>0, value->>1 FROM jsonb_each(?) WHERE value->>2 IS NULL);";
-
 pub(super) async fn one(readers: &SqlitePool, purpose: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let query = sqlx::query_scalar("SELECT value FROM sealed WHERE purpose = ? AND name = ?");
     query.bind(purpose).bind(name).fetch_optional(readers).await.map_err(StoreError::failed)

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::files::{self, Prepared};
+use super::recent::Recent;
 use super::rows;
 use super::schema;
 use super::sealed;
@@ -149,6 +150,7 @@ impl SqliteStore {
             connection: Some(connection),
             log,
             size: size_sender,
+            recent: Recent::default(),
             lock,
             #[cfg(test)]
             fault: fault.clone(),

@@ -125,6 +125,35 @@ async fn a_broken_commit_is_told_and_gone_on_from() {
     file.close(store).await;
 }
 
+/// What the writer does not remember, the file refuses: a lease and a key that are there already. The changes of the same
+/// group that are in order are made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_there_already_is_refused_without_a_memory_of_it() {
+    let file = File::new();
+    let store = file.open().await;
+    let held = jit_ledger_contract::with_key("held");
+    store.commit(insert(&held).with(granted(&held))).await.unwrap();
+    for round in 0..8 {
+        // The first round has a writer that remembers, the others have one that was just opened.
+        let store = if round == 0 { Arc::clone(&store) } else { file.open().await };
+        let (taker, fresh) = (jit_ledger_contract::with_key("held"), lease_at(round));
+        let (again, key, new) = tokio::join!(
+            store.commit(insert(&held).with(granted(&held))),
+            store.commit(insert(&taker).with(granted(&taker))),
+            store.commit(insert(&fresh).with(granted(&fresh))),
+        );
+        assert!(matches!(again, Err(StoreError::Stale(id)) if id == held.id));
+        assert!(matches!(key, Err(StoreError::KeyTaken(holder)) if holder == held.id));
+        new.unwrap();
+        store.commit(settled(&active(&fresh))).await.unwrap();
+        assert!(matches!(store.commit(settled(&active(&fresh))).await, Err(StoreError::Stale(_))));
+        assert_eq!(store.lease(&held.id).await.unwrap().as_ref(), Some(&held));
+        let records = u64::try_from(round).unwrap() * 2 + 3;
+        assert_eq!(check_log(&*store, &file.verifier()).await, records, "a refused change left its record");
+        file.close(store).await;
+    }
+}
+
 /// A statement that fails in the middle of the transaction leaves nothing of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_fails_leaves_nothing() {
@@ -344,7 +373,7 @@ async fn a_file_of_the_release_before_is_brought_up_and_loses_nothing() {
     tamper(&file.path(), "DROP INDEX leases_live_of; DROP INDEX leases_live_in").await;
     tamper(
         &file.path(),
-        "DROP TRIGGER audit_keeps_records; DROP TABLE archived; ALTER TABLE leases DROP COLUMN subject;
+        "DROP TRIGGER audit_keeps_records; DROP TRIGGER leases_step_on; DROP TABLE archived; ALTER TABLE leases DROP COLUMN subject;
         CREATE TRIGGER audit_keeps_records BEFORE DELETE ON audit
             BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;",
     )
@@ -526,10 +555,10 @@ async fn an_unreadable_lease_hides_nothing() {
     }
     tamper(
         &file.path(),
-        "UPDATE leases SET doc = substr(doc, 1, 40) WHERE issued_at = (SELECT max(issued_at) FROM leases)",
+        "UPDATE leases SET version = version + 1, doc = substr(doc, 1, 40) WHERE issued_at = (SELECT max(issued_at) FROM leases)",
     )
     .await;
-    tamper(&file.path(), "UPDATE leases SET doc = '{}' WHERE issued_at NOT IN (SELECT max(issued_at) FROM leases UNION SELECT min(issued_at) FROM leases)").await;
+    tamper(&file.path(), "UPDATE leases SET version = version + 1, doc = '{}' WHERE issued_at NOT IN (SELECT max(issued_at) FROM leases UNION SELECT min(issued_at) FROM leases)").await;
     let names: Vec<String> = [&good, &torn, &strange].map(|lease| lease.account.to_string()).to_vec();
     assert_eq!(store.known_accounts(&names).await.unwrap(), std::slice::from_ref(&good.account));
     assert!(store.known_external_ids(&["x".to_owned()]).await.unwrap().is_empty());

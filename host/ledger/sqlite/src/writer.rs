@@ -13,18 +13,20 @@ use jiff::Timestamp;
 use jit_core::usage::Usage;
 use jit_tlog::checkpoint::{LogKey, Origin, VerifierKey};
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::files::Lock;
-use super::log::{LogError, LogState, Signed};
+use super::log::{LogError, LogState};
+use super::recent::Recent;
 use super::rows::{LeaseRow, Prepared, lease_array, verifier_array};
 use super::schema;
-use super::sealed::{self, SealedGroup};
+use super::sealed::SealedGroup;
+use super::statements::{self, Writes, stand};
 use super::usage;
 use jit_ledger::Counted;
-use jit_ledger::ground::{Ground, Row as _};
+use jit_ledger::ground::Ground;
 use jit_ledger::{StoreError, VERIFIER_MEMORY};
 
 /// The most changes in one transaction.
@@ -75,6 +77,8 @@ pub(super) struct Writer {
     pub(super) log: LogState,
     /// How many records the log has.
     pub(super) size: watch::Sender<u64>,
+    /// What it wrote last.
+    pub(super) recent: Recent,
     /// Held as long as the file is written to.
     pub(super) lock: Lock,
     #[cfg(test)]
@@ -89,6 +93,7 @@ impl Writer {
     ) -> Result<(SqliteConnection, LogState), OpenFailure> {
         let mut connection = schema::writing(path).connect().await?;
         schema::prepare(&mut connection).await?;
+        statements::prepare(&mut connection).await?;
         let log = LogState::load(&mut connection, verifier).await?;
         Ok((connection, log))
     }
@@ -175,11 +180,28 @@ impl Writer {
     }
 
     /// One transaction with all changes of the group that are admitted; each one's verdict.
+    ///
+    /// How the leases stand is read first, unless this writer remembers it. What it cannot remember (that an id or a key
+    /// is in nobody's use) the file's own constraints refuse; then nothing was written, and it is read after all.
     async fn write(&mut self, group: &[Prepared]) -> Result<Vec<Result<(), StoreError>>, WriteError> {
         self.ensure_connection().await?;
-        let Some(connection) = self.connection.as_mut() else { return Err(sqlx::Error::WorkerCrashed.into()) };
+        if let Some(ground) = self.recent.ground(group) {
+            match self.write_on(ground, group).await {
+                Err(WriteError::Database(error)) if is_constraint(&error) => self.recent = Recent::default(),
+                done => return done,
+            }
+        }
         let mut ground = Ground::default();
-        stand(connection, group, &mut ground).await?;
+        stand(self.connection()?, group, &mut ground).await?;
+        self.write_on(ground, group).await
+    }
+
+    /// Does it, where the leases stand like this.
+    async fn write_on<'g>(
+        &mut self,
+        mut ground: Ground<'g, LeaseRow>,
+        group: &'g [Prepared],
+    ) -> Result<Vec<Result<(), StoreError>>, WriteError> {
         let mut log = self.log.clone();
         let mut records = String::new();
         let mut sealed = SealedGroup::default();
@@ -199,22 +221,23 @@ impl Writer {
             }
             verdicts.push(verdict);
         }
-        let (leases, verifiers) = (lease_array(&ground.writes()), verifier_array(&ground.verifiers()));
+        let stepped = ground.writes();
+        let (leases, verifiers) = (lease_array(&stepped), verifier_array(&ground.verifiers()));
         let signed = (!records.is_empty()).then(|| {
             records.push(']');
             log.sign(&self.key, &self.origin, Timestamp::now())
         });
-        if leases.is_empty() && signed.is_none() && sealed.is_empty() && settled.is_empty() && archived.is_none() {
+        let writes = Writes { leases, verifiers, sealed, settled, records, signed, archived };
+        if writes.is_empty() {
             return Ok(verdicts);
         }
-        put(connection, leases, verifiers, &sealed, &settled, records, signed).await?;
-        if let Some((size, nodes)) = archived {
-            archive(connection, *size, nodes).await?;
-        }
-        let end = async { sqlx::query("COMMIT").execute(connection).await.map(|_| ()) };
         #[cfg(test)]
-        let end = self.fault.around(end);
-        jit_failpoint::step("store.commit", || sqlx::Error::Protocol("failpoint store.commit".into()), end).await?;
+        let fault = self.fault.clone();
+        let commit = writes.commit(self.connection()?);
+        #[cfg(test)]
+        let commit = fault.around(commit);
+        jit_failpoint::step("store.commit", || sqlx::Error::Protocol("failpoint store.commit".into()), commit).await?;
+        self.recent.keep(&stepped);
         self.log = log;
         self.size.send_if_modified(|size| {
             let grown = *size != self.log.range.size();
@@ -224,12 +247,15 @@ impl Writer {
         Ok(verdicts)
     }
 
+    fn connection(&mut self) -> Result<&mut SqliteConnection, WriteError> {
+        Ok(self.connection.as_mut().ok_or(sqlx::Error::WorkerCrashed)?)
+    }
+
     /// Counts a group of requests, one after the other, in one transaction.
     async fn count(&mut self, group: Vec<ToCount>) {
         let counting = async {
             self.ensure_connection().await?;
-            let Some(connection) = self.connection.as_mut() else { return Err(sqlx::Error::WorkerCrashed.into()) };
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            let mut transaction = self.connection()?.begin_with("BEGIN IMMEDIATE").await?;
             let mut counted = Vec::with_capacity(group.len());
             for (request, _) in &group {
                 counted.push(usage::count(&mut transaction, request).await?);
@@ -258,8 +284,7 @@ impl Writer {
     async fn forget_usage(&mut self, before: i64) -> Result<(), StoreError> {
         let forgetting = async {
             self.ensure_connection().await?;
-            let Some(connection) = self.connection.as_mut() else { return Err(sqlx::Error::WorkerCrashed.into()) };
-            usage::forget(connection, before, Timestamp::now().as_second()).await?;
+            usage::forget(self.connection()?, before, Timestamp::now().as_second()).await?;
             Ok::<_, WriteError>(())
         };
         let result = timeout(DEADLINE, forgetting).await.unwrap_or(Err(WriteError::Deadline));
@@ -272,7 +297,9 @@ impl Writer {
     async fn forget(&mut self, before: i64, limit: i64) -> Result<u64, StoreError> {
         let result = timeout(DEADLINE, async {
             self.ensure_connection().await?;
-            let Some(connection) = self.connection.as_mut() else { return Err(sqlx::Error::WorkerCrashed.into()) };
+            // A lease that is forgotten is not remembered either.
+            self.recent = Recent::default();
+            let connection = self.connection()?;
             let forget = "DELETE FROM leases WHERE id IN
                 (SELECT id FROM leases WHERE ended_at < ? AND ended_at IS NOT NULL ORDER BY ended_at LIMIT ?)";
             let forgotten =
@@ -298,6 +325,7 @@ impl Writer {
         }
         let verifier = self.key.verifier(&self.origin);
         let mut connection = schema::writing(&self.path).connect().await?;
+        statements::prepare(&mut connection).await?;
         self.log = LogState::load(&mut connection, &verifier).await?;
         self.size.send_replace(self.log.range.size());
         self.connection = Some(connection);
@@ -305,6 +333,7 @@ impl Writer {
     }
 
     async fn give_up_connection(&mut self) {
+        self.recent = Recent::default();
         let Some(mut connection) = self.connection.take() else { return };
         // Closing rolls back too; this frees the lock earlier where the thread is slow to end.
         let _open_or_not = timeout(DEADLINE, async {
@@ -387,124 +416,10 @@ fn gather_counts(first: ToCount, jobs: &mut mpsc::Receiver<Job>) -> (Vec<ToCount
     (group, None)
 }
 
-/// Reads how the leases of the group stand, and who holds the keys that it asks for.
-async fn stand<'g>(
-    connection: &mut SqliteConnection,
-    group: &'g [Prepared],
-    ground: &mut Ground<'g, LeaseRow>,
-) -> Result<(), sqlx::Error> {
-    let rows = || group.iter().flat_map(|change| &change.leases).map(LeaseRow::step);
-    let ids: Vec<&str> = rows().map(|row| row.id.as_str()).collect();
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let keys: Vec<&str> = rows().filter_map(|row| row.key.as_deref()).collect();
-    let json = |list: &[&str]| serde_json::Value::from(list).to_string();
-    // This task is the only one that writes (the file is locked), so what is read before the transaction still holds
-    // in it. UNION, not OR: each half uses its own index.
-    let statement = "SELECT id, version, idem_key FROM leases WHERE id IN (SELECT value FROM json_each(?))
-        UNION SELECT id, version, idem_key FROM leases WHERE idem_key IN (SELECT value FROM json_each(?))";
-    for row in sqlx::query(statement).bind(json(&ids)).bind(json(&keys)).fetch_all(&mut *connection).await? {
-        ground.found(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    }
-    let digests: Vec<&str> = rows().filter_map(|row| Some(row.verifier.as_ref()?.digest.as_str())).collect();
-    if digests.is_empty() {
-        return Ok(());
-    }
-    let statement = "SELECT lower(hex(digest)), lease FROM verifiers
-        WHERE digest IN (SELECT unhex(value) FROM json_each(?))";
-    for row in sqlx::query(statement).bind(json(&digests)).fetch_all(connection).await? {
-        ground.found_verifier(row.try_get(0)?, row.try_get(1)?);
-    }
-    Ok(())
-}
-
-/// Lets go of the records that are in an archive, and of the checkpoints over less. The frontier goes first:
-/// it is what the table's guard against slips looks at. It only moves forward, and never past the log's end.
-async fn archive(connection: &mut SqliteConnection, size: i64, nodes: &[u8]) -> Result<(), sqlx::Error> {
-    let forward = "INSERT INTO archived (one, size, nodes) SELECT 1, ?1, ?2
-            WHERE ?1 > coalesce((SELECT size FROM archived), 0) AND ?1 <= (SELECT size FROM checkpoint)
-        ON CONFLICT (one) DO UPDATE SET size = excluded.size, nodes = excluded.nodes";
-    if sqlx::query(forward).bind(size).bind(nodes).execute(&mut *connection).await?.rows_affected() == 0 {
-        return Ok(());
-    }
-    sqlx::query("DELETE FROM audit WHERE seq < ?").bind(size).execute(&mut *connection).await?;
-    sqlx::query("DELETE FROM checkpoint_history WHERE size < ?").bind(size).execute(connection).await?;
-    Ok(())
-}
-
-/// Begins the transaction and writes everything, all leases by one statement and all records by
-/// one. Sent as one text: each statement of its own would be a hop to SQLite's thread and back.
-async fn put(
-    connection: &mut SqliteConnection,
-    leases: String,
-    verifiers: String,
-    sealed: &SealedGroup<'_>,
-    settled: &[&(String, bool)],
-    records: String,
-    signed: Option<Signed>,
-) -> Result<(), sqlx::Error> {
-    const BEGIN: &str = "BEGIN IMMEDIATE;";
-    const LEASES: &str = "
-        INSERT INTO leases (id, version, state, issuer, workload, subject, target, account, issued_at, due_at, owed_since, ended_at, doc, idem_key)
-        SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, value->>9,
-            value->>10, value->>11, value->>12, value->>13
-        FROM jsonb_each(?) WHERE true
-        ON CONFLICT (id) DO UPDATE SET version = excluded.version, state = excluded.state, account = excluded.account,
-            due_at = excluded.due_at, owed_since = excluded.owed_since, ended_at = excluded.ended_at,
-            doc = excluded.doc, idem_key = excluded.idem_key;";
-    const VERIFIERS: &str = "
-        INSERT INTO verifiers (digest, lease, used_at) SELECT unhex(value->>0), value->>1, value->>2
-            FROM jsonb_each(?) WHERE true
-            ON CONFLICT (digest) DO UPDATE SET lease = excluded.lease, used_at = excluded.used_at;";
-    const SETTLED: &str = "
-        INSERT INTO usage (issuer, workload, subject, target, at, requests, granted)
-            SELECT held.issuer, held.workload, held.subject, held.target, held.at, 0, 1
-            FROM jsonb_each(?) AS settled JOIN usage_holds AS held ON held.request_id = settled.value->>0
-            WHERE settled.value->>1
-            ON CONFLICT DO UPDATE SET granted = granted + 1;
-        DELETE FROM usage_holds WHERE request_id IN (SELECT value->>0 FROM jsonb_each(?));";
-    const RECORDS: &str = "
-        INSERT INTO audit (seq, record, leaf) SELECT value->>0, value->>1, unhex(value->>2) FROM jsonb_each(?);
-        INSERT INTO checkpoint (one, size, note, nodes) VALUES (1, ?, ?, ?)
-            ON CONFLICT (one) DO UPDATE SET size = excluded.size, note = excluded.note, nodes = excluded.nodes;";
-    const HISTORY: &str = "INSERT INTO checkpoint_history (size, taken_at, note) VALUES (?, ?, ?);";
-
-    let mut text = BEGIN.to_owned();
-    let history_at = signed.as_ref().and_then(|signed| signed.history_at);
-    for (wanted, statement) in [
-        (!leases.is_empty(), LEASES),
-        (!verifiers.is_empty(), VERIFIERS),
-        (!sealed.is_empty(), sealed::STATEMENTS),
-        (!settled.is_empty(), SETTLED),
-        (signed.is_some(), RECORDS),
-        (history_at.is_some(), HISTORY),
-    ] {
-        if wanted {
-            text.push_str(statement);
-        }
-    }
-    // Made of constants only: at most forty-eight texts, so each is prepared once.
-    let mut query = sqlx::query(AssertSqlSafe(text));
-    if !leases.is_empty() {
-        query = query.bind(leases);
-    }
-    if !verifiers.is_empty() {
-        query = query.bind(verifiers);
-    }
-    if !sealed.is_empty() {
-        let array = sealed.array();
-        query = query.bind(array.clone()).bind(array);
-    }
-    if !settled.is_empty() {
-        let settled = serde_json::json!(settled).to_string();
-        query = query.bind(settled.clone()).bind(settled);
-    }
-    if let Some(Signed { size, note, nodes, .. }) = signed {
-        query = query.bind(records).bind(size).bind(note.clone()).bind(nodes);
-        if let Some(at) = history_at {
-            query = query.bind(size).bind(at).bind(note);
-        }
-    }
-    query.execute(connection).await.map(|_| ())
+/// Whether a constraint of the file refused a statement: a key that is taken, or a lease that stepped on.
+fn is_constraint(error: &sqlx::Error) -> bool {
+    /// `SQLITE_CONSTRAINT_TRIGGER`, what `RAISE(ABORT)` in a trigger gives.
+    const TRIGGER: &str = "1811";
+    let sqlx::Error::Database(error) = error else { return false };
+    error.is_unique_violation() || error.code().as_deref() == Some(TRIGGER)
 }
