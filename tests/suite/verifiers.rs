@@ -8,6 +8,8 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jit_client::{Client, Credential, CredentialChoice, IdempotencyKey, Request, TokenSource};
+use jit_core::lease::VerifierKind;
+use jit_core::secret::Verifier;
 use jit_tests::agent::variable;
 use jit_tests::{Settings, World};
 use secrecy::ExposeSecret as _;
@@ -102,6 +104,31 @@ async fn the_api_says_what_is_offered_and_which_rule_a_verifier_breaks() {
     assert_eq!(client.issue_with_key(&token, "k", &good).await.unwrap().lease(), first.lease(), "a retry");
     client.issue(&token, &good).await.unwrap().assert_problem(400, "verifier-weak");
     assert_eq!(world.accounts().await.len(), 1);
+}
+
+/// PostgreSQL checks by itself that a verifier is not one of the empty password, so the broker need not. The end of the
+/// test shows that the check is needed: where the verifier stands in its table, the server lets anybody in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_verifier_of_an_empty_password_lets_nobody_in() {
+    let world = World::with(Settings::default()).await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let verifier = Verifier::of_empty_password(VerifierKind::ScramSha256, 4_096).unwrap();
+    let text = verifier.text();
+    let body =
+        json!({"target": "inventory_db", "credential": {"type": "verifier", "scram_sha_256": text.expose_secret()}});
+    let reply = client.issue(&token, &body).await.unwrap();
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    let name = reply.username();
+    let stored = format!("SELECT coalesce(rolpassword, 'none') FROM pg_authid WHERE rolname = '{name}'");
+    assert_eq!(world.database.value(&stored).await.unwrap(), "none", "the server set no password");
+    let refused = world.database.login(name, "").await.err().unwrap();
+    assert!(refused.to_string().contains("password authentication failed"), "{refused}");
+
+    let text = text.expose_secret();
+    let placed = format!("UPDATE pg_authid SET rolpassword = '{text}' WHERE rolname = '{name}'");
+    world.database.execute(&placed).await.unwrap();
+    world.database.login(name, "").await.unwrap();
 }
 
 /// A password in every way in which a program may hold it for a moment.

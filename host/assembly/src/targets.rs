@@ -11,6 +11,7 @@ use crate::rotation_setup;
 use jit_config::Config;
 use jit_core::causes::with_causes;
 use jit_core::driver::Description;
+use jit_core::driver::PlacedVerifier;
 use jit_core::driver::RoleView;
 use jit_core::driver::TargetView;
 use jit_core::policy::Mode as PolicyMode;
@@ -137,9 +138,10 @@ pub(crate) fn resolve(
 /// The verifiers of callers that the driver places in this target, with the least iterations.
 fn verifiers(driver: &Description, target: &jit_config::Target) -> Result<Vec<OfferedVerifier>, String> {
     let placed = driver.verifiers(&target.config)?;
-    let offered = placed.into_iter().map(|(kind, asked)| {
-        let least = least_iterations(kind).max(target.verifier_iterations).max(asked.unwrap_or(0));
-        OfferedVerifier { kind, least_iterations: least.min(most_iterations(kind)) }
+    let offered = placed.into_iter().map(|placed| {
+        let PlacedVerifier { kind, iterations, never_empty } = placed;
+        let least = least_iterations(kind).max(target.verifier_iterations).max(iterations.unwrap_or(0));
+        OfferedVerifier { kind, least_iterations: least.min(most_iterations(kind)), never_empty }
     });
     Ok(offered.collect())
 }

@@ -6,8 +6,8 @@ use crate::account::AccountName;
 use crate::id::LeaseId;
 use crate::name::{RoleName, TargetName};
 
-pub use jit_contract::Feature;
-use jit_contract::{VERIFIERS, VerifierKind, VerifierRule};
+pub use jit_contract::{Feature, PlacedVerifier};
+use jit_contract::{VERIFIERS, VerifierRule};
 
 /// What a driver says of itself, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +31,12 @@ impl Description {
         self.features.contains(&feature)
     }
 
-    /// The verifiers of callers that it places in a target with that `config`, each with the iterations that it asks
-    /// for where the configuration says so. None where the backend makes the secret, or what is handed out stands
+    /// The verifiers of callers that it places in a target with that `config`. None where the backend makes the secret, or what is handed out stands
     /// before its lease.
     ///
     /// # Errors
     /// What is wrong with its list, in words for its author.
-    pub fn verifiers(&self, config: &serde_json::Value) -> Result<Vec<(VerifierKind, Option<u32>)>, String> {
+    pub fn verifiers(&self, config: &serde_json::Value) -> Result<Vec<PlacedVerifier>, String> {
         let made_here = !self.has(Feature::ExternalAccounts) && !self.has(Feature::StandingAccounts);
         let said = self.properties.iter().find(|(name, _)| name == VERIFIERS).filter(|_| made_here);
         let Some((_, said)) = said else { return Ok(Vec::new()) };

@@ -108,7 +108,7 @@ async fn offered(
 }
 
 fn credential(offered: Option<&OfferedVerifier>) -> OfferedCredential {
-    let Some(OfferedVerifier { kind, least_iterations }) = offered else {
+    let Some(OfferedVerifier { kind, least_iterations, .. }) = offered else {
         let kind = CredentialType::Password.to_string();
         return OfferedCredential { kind, verifier: None, least_iterations: None, most_iterations: None };
     };

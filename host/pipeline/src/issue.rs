@@ -117,7 +117,7 @@ pub async fn issue(
     if let Err(blocked) = flow.leftovers.allow_one_more(&caller.principal, &asked.target.name) {
         return Err(not_offered(&flow.decide, &caller, &request, &request_id, blocked).await);
     }
-    if let Some(verifier) = &asked.request.verifier {
+    if let Some(verifier) = asked.request.verifier.as_ref().filter(|verifier| asked.target.may_be_empty(verifier)) {
         flow.verifying.check_not_empty(verifier).await?;
     }
     let permit = permitted(&flow.decide, asked, Counting::Count).await?;

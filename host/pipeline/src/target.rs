@@ -126,6 +126,8 @@ pub struct OfferedVerifier {
     pub kind: VerifierKind,
     /// The least iterations; 0 where the kind has none.
     pub least_iterations: u32,
+    /// The target's server itself lets nobody in with an empty password.
+    pub never_empty: bool,
 }
 
 impl fmt::Display for OfferedVerifier {
@@ -168,9 +170,21 @@ impl Target {
         if let Some(offered) = offered.iter().find(|offered| offered.kind == verifier.kind()) {
             return Ok(verifier.check_iterations(offered.least_iterations)?);
         }
-        let offers: Vec<_> = offered.iter().map(ToString::to_string).collect();
-        let offers = std::iter::once("password".to_owned()).chain(offers).collect::<Vec<_>>().join(", ");
+        let offers = self.offers(role);
         Err(Refused::NotOffered { target: self.name.to_string(), reason: format!("role {role} offers {offers}") })
+    }
+
+    /// What a role offers, in words for the caller.
+    #[must_use]
+    pub fn offers(&self, role: &RoleName) -> String {
+        let offers: Vec<_> = self.verifiers(role).iter().map(ToString::to_string).collect();
+        std::iter::once("password".to_owned()).chain(offers).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether the host has to look whether that verifier is one of an empty password: its server does not.
+    #[must_use]
+    pub fn may_be_empty(&self, verifier: &Verifier) -> bool {
+        !self.verifiers.iter().any(|offered| offered.kind == verifier.kind() && offered.never_empty)
     }
 
     /// The scope of a call for a caller that waits.

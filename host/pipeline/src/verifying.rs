@@ -30,7 +30,8 @@ impl Default for Verifying {
 }
 
 impl Verifying {
-    /// The verifier is not that of an empty password: somebody who knows only the account's name could log in.
+    /// The verifier is not that of an empty password: somebody who knows only the account's name could log in. Not
+    /// needed where the server makes the same check ([`crate::target::Target::may_be_empty`]).
     ///
     /// # Errors
     /// [`Refused::WeakVerifier`] when it is; [`Refused::Overloaded`] when others take all the room.

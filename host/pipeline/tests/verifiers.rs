@@ -112,17 +112,13 @@ async fn what_breaks_a_rule_makes_no_account() {
     let (salt, key) = ("W22ZaJ0SNY7soEsUEjb6gQ==", "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=");
     let world = World::rotating().await;
     let broker = world.broker();
-    let empty = "SCRAM-SHA-256$4096:AQEBAQEBAQEBAQEBAQEBAQ==$";
-    let empty = {
-        let keys = scram_keys_of_the_empty_password();
-        format!("{empty}{keys}")
-    };
+    let empty = Verifier::of_empty_password(VerifierKind::ScramSha256, 4_096).unwrap();
     let iterations = WeakVerifier::Iterations { least: 4_096, most: 1_000_000 };
     for (text, rule) in [
         (format!("SCRAM-SHA-256$4095:{salt}${key}:{key}"), iterations),
         (format!("SCRAM-SHA-256$1000001:{salt}${key}:{key}"), iterations),
         ("pencil".to_owned(), WeakVerifier::Form(VerifierKind::ScramSha256)),
-        (empty, WeakVerifier::Empty),
+        (empty.text().expose_secret().to_owned(), WeakVerifier::Empty),
     ] {
         let refused = world.issue_asking(&broker, of_text(&text), None).await.err().unwrap();
         assert!(matches!(&refused, Refused::WeakVerifier(broken) if *broken == rule), "{refused}");
@@ -149,18 +145,21 @@ async fn what_breaks_a_rule_makes_no_account() {
     }
 }
 
-/// StoredKey and ServerKey of the empty password with a salt of sixteen ones and 4096 iterations.
-fn scram_keys_of_the_empty_password() -> String {
-    use aws_lc_rs::{digest, hmac, pbkdf2};
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    let mut salted = [0_u8; 32];
-    let iterations = std::num::NonZeroU32::new(4_096).unwrap();
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &[1; 16], b"", &mut salted);
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &salted);
-    let stored = digest::digest(&digest::SHA256, hmac::sign(&key, b"Client Key").as_ref());
-    let server = hmac::sign(&key, b"Server Key");
-    format!("{}:{}", STANDARD.encode(stored), STANDARD.encode(server))
+/// The broker leaves that check to a server that makes it, and makes it itself everywhere else.
+#[tokio::test(start_paused = true)]
+async fn the_verifier_of_an_empty_password_is_left_to_a_server_that_looks_itself() {
+    let empty = Verifier::of_empty_password(VerifierKind::ScramSha256, 4_096).unwrap();
+    let world = World::new().await;
+    let refused = world.issue_asking(&world.broker(), request(&empty), None).await.err().unwrap();
+    assert!(matches!(refused, Refused::WeakVerifier(WeakVerifier::Empty)), "{refused}");
+    assert_eq!(world.backend.called(Verb::Create), 0);
+    let world = World::new().await.never_empty();
+    world.issue_asking(&world.broker(), request(&empty), None).await.unwrap();
+    assert_eq!(world.backend.called(Verb::Create), 1);
+    // All other rules are still the broker's.
+    let few = "SCRAM-SHA-256$4095:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=";
+    let refused = world.issue_asking(&world.broker(), of_text(few), None).await.err().unwrap();
+    assert!(matches!(refused, Refused::WeakVerifier(WeakVerifier::Iterations { .. })), "{refused}");
 }
 
 fn only_verifiers(request: &PolicyRequest) -> Result<Verdict, jit_pipeline::ports::PolicyFault> {

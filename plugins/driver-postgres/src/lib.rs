@@ -47,8 +47,10 @@ impl SqlDriver for Postgres {
         );
         let servers = ("servers".to_owned(), "PostgreSQL 14 and later".to_owned());
         description.properties.push(servers);
-        // The host reads it: this driver places a caller's verifier as it places the host's own.
-        let verifiers = ("verifiers".to_owned(), "scram_sha_256 iterations:scram_iterations".to_owned());
+        // The host reads it: this driver places a caller's verifier as it places the host's own. PostgreSQL sets no
+        // password from the verifier of an empty one ("empty string is not a valid password, clearing password").
+        let verifiers = "scram_sha_256 iterations:scram_iterations never-empty";
+        let verifiers = ("verifiers".to_owned(), verifiers.to_owned());
         description.properties.push(verifiers);
         description
     }

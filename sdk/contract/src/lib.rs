@@ -29,4 +29,4 @@ pub use capability::{Capability, PluginKind, UnknownWord};
 pub use duration::{DurationError, Seconds};
 pub use feature::Feature;
 pub use glob::{Glob, GlobError};
-pub use verifier::{VERIFIERS, VerifierKind, VerifierRule};
+pub use verifier::{PlacedVerifier, VERIFIERS, VerifierKind, VerifierRule};

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 pub const VERIFIERS: &str = "verifiers";
 /// The most kinds that a driver lists.
 const MOST: usize = 8;
+/// What may follow a kind.
+const WORDS: &str = "write when:KEY=VALUE, unless:KEY=VALUE, iterations:KEY or never-empty, the last two once";
 /// The longest list, in bytes.
 const LONGEST: usize = 1_024;
 
@@ -24,18 +26,30 @@ crate::words! {
     }
 }
 
+/// A kind of verifier that a driver places in one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlacedVerifier {
+    /// The kind.
+    pub kind: VerifierKind,
+    /// The iterations that the driver asks for, where the target's configuration says so.
+    pub iterations: Option<u32>,
+    /// The server itself lets nobody in with an empty password, also not where the verifier is that of one.
+    pub never_empty: bool,
+}
+
 /// One kind that a driver places, and for which configurations of a target.
 ///
 /// In the property [`VERIFIERS`], kinds are separated by `;`, and what belongs to a kind by blanks:
-/// `when:KEY=VALUE` (the target's `config` has that key with that value), `unless:KEY=VALUE` (it has not), and
-/// `iterations:KEY` (that key has how many iterations the driver asks for).
+/// `when:KEY=VALUE` (the target's `config` has that key with that value), `unless:KEY=VALUE` (it has not),
+/// `iterations:KEY` (that key has how many iterations the driver asks for), and `never-empty` (the server itself lets
+/// nobody in with an empty password, so that the host need not check the verifier for it).
 ///
 /// ```
 /// use jit_contract::{VerifierKind, VerifierRule};
 ///
 /// let rules = VerifierRule::parse_all("ssha when:flavour=openldap unless:password=plain").unwrap();
 /// let config = |key: &str| (key == "flavour").then(|| "openldap".to_owned());
-/// assert_eq!(rules[0].applies(config), Some((VerifierKind::Ssha, None)));
+/// assert_eq!(rules[0].applies(config).unwrap().kind, VerifierKind::Ssha);
 /// assert_eq!(rules[0].applies(|_| None), None);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +58,7 @@ pub struct VerifierRule {
     /// Key and value, and whether it must have that value.
     conditions: Vec<(String, String, bool)>,
     iterations: Option<String>,
+    never_empty: bool,
 }
 
 impl VerifierRule {
@@ -75,7 +90,7 @@ impl VerifierRule {
         let known = || VerifierKind::ALL.map(VerifierKind::as_str).join(", ");
         let kind = VerifierKind::from_word(word)
             .ok_or_else(|| format!("`{VERIFIERS}` names an unknown kind; the known ones are {}", known()))?;
-        let mut rule = Self { kind, conditions: Vec::new(), iterations: None };
+        let mut rule = Self { kind, conditions: Vec::new(), iterations: None, never_empty: false };
         for word in words {
             let condition = |rest: &str| {
                 let (key, value) = rest.split_once('=')?;
@@ -91,21 +106,22 @@ impl VerifierRule {
                 Some(("iterations", key)) if !key.is_empty() && rule.iterations.is_none() => {
                     rule.iterations = Some(key.to_owned());
                 }
-                _ => return Err(format!("`{VERIFIERS}`: write when:KEY=VALUE, unless:KEY=VALUE or iterations:KEY")),
+                None if word == "never-empty" && !rule.never_empty => rule.never_empty = true,
+                _ => return Err(format!("`{VERIFIERS}`: {WORDS}")),
             }
         }
         Ok(rule)
     }
 
-    /// The kind, and the iterations that the driver asks for where the target's configuration says so; none where the
-    /// driver does not place it in that target. `config` returns the text of a key's value.
-    pub fn applies(&self, config: impl Fn(&str) -> Option<String>) -> Option<(VerifierKind, Option<u32>)> {
+    /// What the driver places in a target; none where it does not place this kind there. `config` returns the text of
+    /// a key's value in the target's configuration.
+    pub fn applies(&self, config: impl Fn(&str) -> Option<String>) -> Option<PlacedVerifier> {
         let holds = |(key, value, must): &(String, String, bool)| (config(key).as_ref() == Some(value)) == *must;
         if !self.conditions.iter().all(holds) {
             return None;
         }
         let iterations = self.iterations.as_deref().and_then(&config).and_then(|text| text.parse().ok());
-        Some((self.kind, iterations))
+        Some(PlacedVerifier { kind: self.kind, iterations, never_empty: self.never_empty })
     }
 }
 
@@ -116,16 +132,20 @@ mod tests {
     #[test]
     fn a_rule_applies_to_the_configurations_that_it_names() {
         let rules = VerifierRule::parse_all(
-            "scram_sha_256 iterations:scram_iterations; caching_sha2 when:server=mysql; ssha unless:password=plain",
+            "scram_sha_256 iterations:scram_iterations never-empty; caching_sha2 when:server=mysql; \
+             ssha unless:password=plain",
         );
         let rules = rules.unwrap();
         let one = |key: &'static str, value: &'static str| move |asked: &str| (asked == key).then(|| value.to_owned());
-        assert_eq!(rules[0].applies(|_| None), Some((VerifierKind::ScramSha256, None)));
-        assert_eq!(rules[0].applies(one("scram_iterations", "9000")), Some((VerifierKind::ScramSha256, Some(9_000))));
-        assert_eq!(rules[1].applies(one("server", "mysql")), Some((VerifierKind::CachingSha2, None)));
+        let placed = |kind, iterations| Some(PlacedVerifier { kind, iterations, never_empty: false });
+        let scram = |iterations| Some(PlacedVerifier { never_empty: true, ..placed(rules[0].kind, iterations)? });
+        assert_eq!(rules[0].kind, VerifierKind::ScramSha256);
+        assert_eq!(rules[0].applies(|_| None), scram(None));
+        assert_eq!(rules[0].applies(one("scram_iterations", "9000")), scram(Some(9_000)));
+        assert_eq!(rules[1].applies(one("server", "mysql")), placed(VerifierKind::CachingSha2, None));
         assert_eq!(rules[1].applies(one("server", "mariadb")), None);
         assert_eq!(rules[1].applies(|_| None), None);
-        assert_eq!(rules[2].applies(|_| None), Some((VerifierKind::Ssha, None)));
+        assert_eq!(rules[2].applies(|_| None), placed(VerifierKind::Ssha, None));
         assert_eq!(rules[2].applies(one("password", "plain")), None);
     }
 
@@ -143,6 +163,8 @@ mod tests {
             "ssha iterations:a iterations:b",
             "ssha if:a=b",
             "ssha a",
+            "ssha never-empty never-empty",
+            "ssha never-empty:always",
         ] {
             assert!(VerifierRule::parse_all(text).is_err(), "{text:?}");
         }

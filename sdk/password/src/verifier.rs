@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{self, Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA512};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jit_contract::VerifierKind;
+use rand::Rng as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
@@ -164,6 +165,26 @@ impl Verifier {
         let parsed = Self::parse(kind, &SecretString::from(text.as_str()));
         // What is made here has the form that is read here: the tests of each kind hold it.
         parsed.map_err(|_| Unmade::Iterations { kind, iterations })
+    }
+
+    /// The verifier of the empty password, which no server may let in: for tests that look what a server makes of it.
+    /// None where the iterations are not taken of that kind.
+    #[must_use]
+    pub fn of_empty_password(kind: VerifierKind, iterations: u32) -> Option<Self> {
+        let mut salt = [0; mysql::SALT];
+        rand::rng().fill_bytes(&mut salt);
+        salt.iter_mut().for_each(|byte| *byte = mysql::ALPHABET[usize::from(*byte) % mysql::ALPHABET.len()]);
+        let text = match kind {
+            VerifierKind::ScramSha256 => scram::unchecked("", iterations, &salt),
+            VerifierKind::CachingSha2 => {
+                let stored = mysql::caching_sha2_with("", &salt, iterations as usize / 1_000);
+                Zeroizing::new(hex::encode(stored.as_bytes()))
+            }
+            VerifierKind::Ssha => salted::with_salt(salted::SSHA, &SHA1_FOR_LEGACY_USE_ONLY, "", &salt),
+            VerifierKind::Ssha512 => salted::with_salt(salted::SSHA512, &SHA512, "", &salt),
+        };
+        let parsed = Self::parse(kind, &SecretString::from(text.as_str())).ok()?;
+        parsed.check_iterations(0).is_ok().then_some(parsed)
     }
 
     /// Its kind.

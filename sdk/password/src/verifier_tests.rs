@@ -51,7 +51,12 @@ fn the_verifier_of_an_empty_password_is_found_out() {
         assert_eq!(verifier.check_not_empty(), Err(WeakVerifier::Empty), "{kind}");
         let good = Verifier::of(kind, &generate_password(), usual(kind)).unwrap();
         assert_eq!(good.check_not_empty(), Ok(()), "{kind}");
+        let made = Verifier::of_empty_password(kind, usual(kind)).unwrap();
+        assert_eq!(made.check_not_empty(), Err(WeakVerifier::Empty), "{kind}");
+        let other = Verifier::of_empty_password(kind, usual(kind)).unwrap();
+        assert_ne!(made.digest(), other.digest(), "{kind} has a new salt each time");
     }
+    assert!(Verifier::of_empty_password(VerifierKind::ScramSha256, 4_095).is_none());
 }
 
 #[test]

@@ -190,7 +190,11 @@ pub(crate) fn target(driver: Arc<dyn Driver>, chain: Vec<ChainLink>, contexts: V
         contexts: contexts.into(),
         usage_windows: None,
         chain: chain.into(),
-        verifiers: vec![OfferedVerifier { kind: VerifierKind::ScramSha256, least_iterations: 4_096 }],
+        verifiers: vec![OfferedVerifier {
+            kind: VerifierKind::ScramSha256,
+            least_iterations: 4_096,
+            never_empty: false,
+        }],
         prefix: AccountPrefix::default(),
         endpoint: None,
         timeout: Duration::from_secs(10),

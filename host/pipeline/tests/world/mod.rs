@@ -86,6 +86,8 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     caller: Arc<Verified>,
     rotating: bool,
+    /// Whether the target's server itself lets nobody in with an empty password.
+    never_empty: bool,
     /// The target's policies and context providers.
     chain: Vec<ChainLink>,
     contexts: Vec<ContextLink>,
@@ -100,6 +102,11 @@ impl World {
     /// The same, whose target asks these policies.
     pub(crate) fn with_chain(self, chain: Vec<ChainLink>) -> Self {
         Self { chain, ..self }
+    }
+
+    /// The same, whose target's server itself lets nobody in with an empty password.
+    pub(crate) fn never_empty(self) -> Self {
+        Self { never_empty: true, ..self }
     }
 
     /// The same, whose target asks that context provider.
@@ -125,6 +132,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             caller,
             rotating: false,
+            never_empty: false,
             chain: vec![policy("yes", Mode::Enforce, yes)],
             contexts: Vec::new(),
         }
@@ -134,6 +142,7 @@ impl World {
     pub(crate) fn broker(&self) -> Arc<Broker> {
         let driver = Arc::clone(&self.backend) as Arc<dyn Driver>;
         let mut target = target(driver, self.chain.clone(), self.contexts.clone());
+        target.verifiers.iter_mut().for_each(|offered| offered.never_empty = self.never_empty);
         if self.rotating {
             let (name, role) = standing_role();
             target.roles.insert(name, role);
