@@ -13,7 +13,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use fixtures::{Bench, fixture, request};
-use jit_core::policy::{Allowance, DecidedBy, Operation, PolicyRequest, Requirement, Verdict};
+use jit_core::lease::VerifierKind;
+use jit_core::policy::{Allowance, DecidedBy, Operation, PolicyRequest, Requirement, Verdict, about_credential};
 use jit_core::trace::OnBehalf;
 use jit_runtime::{
     ConfigFault, ConfiguredAnswer, ConfiguredPolicy, ContextScope, Fault, Grant, HttpConnectionOptions, Plugin,
@@ -374,9 +375,12 @@ fn cedar_sees_the_whole_request() {
         time: 1_800_000_000, // Friday 2027-01-15 08:00 UTC
         ticket: Some("OPS-42".to_owned()),
         facts: BTreeMap::from([("posture.score".to_owned(), "87".to_owned())]),
+        resource: about_credential(Some(VerifierKind::ScramSha256)),
         ..request()
     };
     for condition in [
+        r#"context.credential == "verifier""#,
+        r#"context has verifier && context.verifier == "scram_sha_256""#,
         r#"principal == Workload::"payment-service""#,
         r#"principal in Issuer::"cluster""#,
         r#"principal.name == "payment-service" && principal.issuer == "cluster""#,
@@ -404,6 +408,13 @@ fn cedar_sees_the_whole_request() {
             "no Cedar policy permits workload `payment-service` to `issue` role `app_read_only` of target \
              `inventory_db`"
         );
+    }
+    // Only callers that make their own passwords; a record of an earlier release does not say who made it.
+    let blind = r#"permit (principal, action, resource) when { context.credential == "verifier" };
+                   forbid (principal, action, resource) when { context.credential == "password" };"#;
+    cedar.allowed(blind, &whole);
+    for resource in [about_credential(None), BTreeMap::new()] {
+        assert!(cedar.denied(blind, &PolicyRequest { resource, ..request() }).contains("forbidden by Cedar policy"));
     }
     // The last second of a leap day.
     let leap = PolicyRequest { time: 1_835_481_599, ..request() };

@@ -220,5 +220,6 @@ fn samples() -> Vec<Request<'static>> {
     };
     let whole = bare("issue").with_attribute("env", "sample").with_reason("sample").with_ticket("sample");
     let whole = whole.with_metadata("build", "sample").with_fact("sample.score", "1");
+    let whole = whole.with_resource("credential", "verifier").with_resource("verifier", "sample");
     vec![bare("issue"), bare("renew"), whole]
 }

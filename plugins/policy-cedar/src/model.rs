@@ -230,6 +230,12 @@ fn context(
     }
     let ttl = || long(i64::try_from(request.ttl_seconds()).unwrap_or(i64::MAX));
     pairs.extend(reads.word("ttl").then(|| ("ttl", ttl())));
+    // A request that does not say it (a record of an earlier release) is one for a password.
+    let credential = || text(request.resource("credential").unwrap_or("password"));
+    pairs.extend(reads.word("credential").then(|| ("credential", credential())));
+    if reads.word("verifier") {
+        pairs.extend(request.resource("verifier").map(|kind| ("verifier", text(kind))));
+    }
     if reads.word("reason") {
         pairs.extend(request.reason().map(|reason| ("reason", text(reason))));
     }

@@ -20,8 +20,21 @@ pub(crate) struct Reads {
 }
 
 /// The members of the context, and what of them is made of the moment.
-const WORDS: [&str; 11] =
-    ["time", "now", "weekday", "hour", "minute", "ttl", "reason", "ticket", "facts", "numbers", "metadata"];
+const WORDS: [&str; 13] = [
+    "time",
+    "now",
+    "weekday",
+    "hour",
+    "minute",
+    "ttl",
+    "credential",
+    "verifier",
+    "reason",
+    "ticket",
+    "facts",
+    "numbers",
+    "metadata",
+];
 const OF_THE_MOMENT: [&str; 5] = ["time", "now", "weekday", "hour", "minute"];
 
 impl Reads {
