@@ -64,6 +64,7 @@ mod set_back; // needs: nothing else
 mod shutdown; // needs: nothing else
 mod signing; // needs: nothing else
 mod story; // needs: nothing else
+mod targets; // needs: nothing else
 mod tasks; // needs: nothing else
 mod tls; // needs: nothing else
 mod tokens; // needs: nothing else

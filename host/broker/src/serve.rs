@@ -281,6 +281,7 @@ fn app(settings: &jit_config::Server, broker: &Arc<Broker>, metrics: PrometheusH
         openapi: jit_http::openapi().into(),
         in_flight: Arc::new(Semaphore::new(settings.max_in_flight as usize)),
         returning: Arc::new(Semaphore::new(jit_http::MOST_RETURNING)),
+        listings: Semaphore::new(jit_http::targets::MOST_LISTINGS),
         operators: Semaphore::new(OPERATOR_REQUESTS),
         readiness: Readiness::default(),
         request_timeout: settings.request_timeout,

@@ -65,6 +65,8 @@ pub struct App {
     pub in_flight: Arc<Semaphore>,
     /// Requests at work at once that give access back; more wait for their turn.
     pub returning: Arc<Semaphore>,
+    /// Lists of targets at once.
+    pub listings: Semaphore,
     /// Requests for metrics and the API's description at once.
     pub operators: Semaphore,
     /// Whether the store answered, not long ago.
@@ -107,6 +109,7 @@ fn asked_by_callers() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(issue::post_issue))
         .routes(routes!(issue::post_simulate))
+        .routes(routes!(targets::list_targets))
         .routes(routes!(targets::get_target))
         .routes(routes!(leases::list_leases))
         .routes(routes!(leases::get_lease))
@@ -225,6 +228,7 @@ mod tests {
             "/issue",
             "/v1/issue",
             "/v1/simulate",
+            "/v1/targets",
             "/v1/targets/{name}",
             "/v1/leases",
             "/v1/leases/{id}",

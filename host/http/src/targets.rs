@@ -1,10 +1,15 @@
-//! `GET /v1/targets/{name}`: what a caller may ask of a target.
+//! `GET /v1/targets/{name}`: what a caller may ask of a target. `GET /v1/targets`: the same of all targets, without
+//! those of which it may ask nothing.
 
+use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use jit_api::{CredentialType, IssueRequest, OfferedCredential, Problem, TargetView};
+use jit_api::{CredentialType, IssueRequest, OfferedCredential, Problem, TargetPage, TargetView};
+use jit_core::name::{RoleName, TargetName};
 use jit_core::policy::{Operation, about_credential};
 use jit_core::secret::most_iterations;
 use jit_identity::Verified;
@@ -12,7 +17,7 @@ use jit_pipeline::issue::resolve;
 use jit_pipeline::permit::{Asked, Denial};
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::request::CheckedRequest;
-use jit_pipeline::target::OfferedVerifier;
+use jit_pipeline::target::{OfferedVerifier, Serving};
 use serde::Deserialize;
 
 use super::App;
@@ -70,6 +75,126 @@ pub async fn get_target(
         Ok(view) => axum::Json(view).into_response(),
         Err(refused) => HttpRefused::from(refused).reply(&id),
     }
+}
+
+/// The most lists at once: each asks the policies about every target. Others wait.
+pub const MOST_LISTINGS: usize = 4;
+/// How long a list waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Entries of a page, unless the request says.
+const USUAL_PAGE: usize = 50;
+/// The most entries of a page.
+const LONGEST_PAGE: usize = 100;
+
+/// What the requests would say, and which part of the list is wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct TargetsQuery {
+    /// Only this role.
+    pub role: Option<String>,
+    /// The length of the lease, such as "30m".
+    pub ttl: Option<String>,
+    /// The reason.
+    pub reason: Option<String>,
+    /// The ticket.
+    pub ticket: Option<String>,
+    /// Maximum number of entries, 1 to 100; 50 by default.
+    pub limit: Option<usize>,
+    /// Where the last page ended: its `next_cursor`.
+    pub cursor: Option<String>,
+}
+
+/// What the caller may ask for: an entry for each target and role of which it may have a credential.
+///
+/// Asks the policies as `GET /v1/targets/{name}` does. A target of which they allow nothing is not in the list, and
+/// nothing else shows that there is one.
+#[utoipa::path(
+    get, path = "/v1/targets", tag = "issue", params(TargetsQuery), security(("workload_token" = [])),
+    responses(
+        (status = 200, body = TargetPage, description = "A page"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid-request"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate-limited"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "overloaded"),
+    )
+)]
+pub async fn list_targets(
+    State(app): State<Arc<App>>,
+    Id(id): Id,
+    Caller(caller): Caller,
+    CallerAddress(from): CallerAddress,
+    query: Result<Query<TargetsQuery>, QueryRejection>,
+) -> Response {
+    let listing = async {
+        let Query(query) = query.map_err(|error| Refused::InvalidRequest { field: None, detail: error.body_text() })?;
+        let limit = query.limit.unwrap_or(USUAL_PAGE);
+        if !(1..=LONGEST_PAGE).contains(&limit) {
+            return Err(Refused::field("limit", format!("limit must be 1 to {LONGEST_PAGE}")));
+        }
+        let after = query.cursor.as_deref().map(place).transpose()?;
+        let role = query.role.clone().map(RoleName::new).transpose();
+        let role = role.map_err(|error| Refused::field("role", format!("role {error}")))?;
+        let turn = tokio::time::timeout(PATIENCE, app.listings.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(Refused::Overloaded) };
+        let mut targets: Vec<TargetView> = Vec::new();
+        for (target, of_target) in after_place(&app.broker.serving.load_full(), after.as_ref()) {
+            if targets.len() == limit {
+                break;
+            }
+            if role.as_ref().is_some_and(|role| *role != of_target) {
+                continue;
+            }
+            let request = IssueRequest {
+                role: Some(of_target.to_string()),
+                ttl: query.ttl.clone().map(Into::into),
+                reason: query.reason.clone(),
+                ticket: query.ticket.clone(),
+                ..IssueRequest::new(target.as_str())
+            };
+            let request = CheckedRequest::check(request)?.from_address(from);
+            match offered(&app, Arc::clone(&caller), request, id.clone()).await {
+                Ok(view) => targets.push(view),
+                Err(refused) if is_a_no(&refused) => {}
+                Err(refused) => return Err(refused),
+            }
+        }
+        // The place of an entry that the caller has seen: a target that it may not see is named nowhere.
+        let last = targets.last().filter(|_| targets.len() == limit);
+        let next_cursor = last.map(|view| format!("{}/{}", view.target, view.role));
+        Ok(TargetPage { targets, next_cursor })
+    };
+    match listing.await {
+        Ok(page) => axum::Json(page).into_response(),
+        Err(refused) => HttpRefused::from(refused).reply(&id),
+    }
+}
+
+/// The target and role at which a page ended.
+fn place(cursor: &str) -> Result<(TargetName, RoleName), Refused> {
+    let parts = cursor.split_once('/').and_then(|(target, role)| {
+        Some((TargetName::new(target.to_owned()).ok()?, RoleName::new(role.to_owned()).ok()?))
+    });
+    parts.ok_or_else(|| Refused::field("cursor", "cursor must be a next_cursor of an earlier page"))
+}
+
+/// Every target with each of its roles, in order, after that place.
+fn after_place(serving: &Serving, after: Option<&(TargetName, RoleName)>) -> Vec<(TargetName, RoleName)> {
+    let first = after.map_or(Bound::Unbounded, |(target, _)| Bound::Included(target));
+    let targets = serving.targets.range::<TargetName, _>((first, Bound::Unbounded));
+    let all = targets.flat_map(|(name, target)| target.roles.keys().map(|role| (name.clone(), role.clone())));
+    all.filter(|place| after.is_none_or(|after| place > after)).collect()
+}
+
+/// Whether the caller cannot have it; else nobody knows now.
+fn is_a_no(refused: &Refused) -> bool {
+    matches!(
+        refused,
+        Refused::PolicyDenied { .. }
+            | Refused::RoleNotAllowed { .. }
+            | Refused::UnknownTarget(_)
+            | Refused::NotOffered { .. }
+    )
 }
 
 /// Asks the policies once for each type of credential.

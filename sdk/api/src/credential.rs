@@ -128,6 +128,16 @@ pub struct TargetView {
     pub max_ttl_seconds: u32,
 }
 
+/// A page of what a caller may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TargetPage {
+    /// An entry for each target and role of which the caller may have a credential now, by name.
+    pub targets: Vec<TargetView>,
+    /// With it as `cursor`, the next page; null after the last one.
+    pub next_cursor: Option<String>,
+}
+
 /// A type of credential that a target offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -34,7 +34,9 @@ pub mod problem;
 pub mod status;
 pub mod url;
 
-pub use credential::{CredentialRequest, CredentialType, MadeByCaller, OfferedCredential, TargetView, VerifierText};
+pub use credential::{
+    CredentialRequest, CredentialType, MadeByCaller, OfferedCredential, TargetPage, TargetView, VerifierText,
+};
 pub use issue::{Connection, Credential, IssueReply, IssueRequest, Password, Term};
 pub use lease::{
     GiveBackRequest, GivenBackLease, GivenBackReply, LeasePage, LeaseState, LeaseView, MAX_NAMED, RenewRequest,
