@@ -8,6 +8,7 @@ mod ldap;
 mod redact;
 mod sql;
 mod tlog;
+mod verifier;
 mod words;
 
 /// A function that must hold for every input.
@@ -38,6 +39,7 @@ pub const fn all() -> &'static [Target] {
         tlog::TREE,
         tlog::PLUGIN_SIGNATURE,
         jwt::PREVIEW,
+        verifier::PARSE,
         config::TOML,
         words::GLOB,
         words::DURATION,
