@@ -293,6 +293,13 @@ reason = "of that lease"
     assert_eq!(told.status.code(), Some(0), "{text}");
     assert!(text.contains("caller's address = 192.0.2.7") && text.contains("resource lease = lease_01"), "{text}");
     assert!(text.contains("decided by: operation, caller_address, attribute env, resource lease\n"), "{text}");
+    let verifier = ask(&["--attribute", "env=prod", "--fact", "edr.score=90", "--credential", "verifier"]);
+    let text = String::from_utf8_lossy(&verifier.stdout).into_owned();
+    assert!(text.contains("resource credential = verifier\n  resource verifier = scram_sha_256"), "{text}");
+    let other = ask(&["--credential", "ssha"]);
+    assert_eq!(other.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(said.contains("offers password, verifier (scram_sha_256"), "{said}");
     let odd = ask(&["--caller-address", "nowhere"]);
     assert_eq!(odd.status.code(), Some(2), "{}", String::from_utf8_lossy(&odd.stderr));
     let denied = ask(&["--attribute", "env=dev", "--format", "json"]);

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use crate::ports::{Clock as _, SystemClock};
 use jiff::Timestamp;
-use jit_api::IssueRequest;
+use jit_api::{CredentialType, IssueRequest};
 use jit_core::id::RequestId;
+use jit_core::lease::VerifierKind;
 use jit_core::name::{Principal, RoleName};
 use jit_core::policy::{ContextRecord, LEASE, Operation, PolicyRecord, PolicyRequest, about_credential};
 use jit_core::ttl::Ttl;
@@ -55,6 +56,10 @@ pub struct Question {
     /// The caller's IP address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller_address: Option<IpAddr>,
+    /// The type of credential: `password`, `verifier` for the kind of verifier that the target prefers, or a kind. None
+    /// is a password. What a request of `/issue` brings, only the caller can make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
     /// What the operation is about: `lease` of a renewal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resource: BTreeMap<String, String>,
@@ -160,6 +165,11 @@ pub async fn explain(
     let mut lacks = question.settle_issuer(issuers)?;
     let request = CheckedRequest::check(question.request.clone())?;
     let (target, role, ttl) = serving.find(&request)?;
+    let verifier = request.verifier.as_ref().map(Verifier::kind);
+    let verifier = match question.credential.as_deref() {
+        Some(word) => verifier_of(word, &target, &role)?,
+        None => verifier,
+    };
     let at = question.time.unwrap_or_else(|| SystemClock.wall());
     let mut input = PolicyRequest {
         operation: question.operation.clone(),
@@ -175,7 +185,7 @@ pub async fn explain(
         metadata: request.metadata,
         facts: BTreeMap::new(),
         caller_address: question.caller_address,
-        resource: about_credential(request.verifier.as_ref().map(Verifier::kind)),
+        resource: about_credential(verifier),
     };
     input.resource.extend(question.resource.clone());
     let asked = target.contexts.iter().filter(|link| !question.gives(&link.name));
@@ -217,7 +227,7 @@ pub async fn explain(
         explanation.policy = Some(provider);
         return Ok(explanation);
     }
-    let explained = tokio::task::spawn_blocking(move || ask(&target, role, ttl, explanation)).await;
+    let explained = tokio::task::spawn_blocking(move || ask(&target, role, ttl, verifier, explanation)).await;
     explained.unwrap_or(Err(Refused::Overloaded))
 }
 
@@ -237,13 +247,49 @@ fn unknown_to(policies: &[PolicyRecord], input: &PolicyRequest) -> Vec<String> {
     lacks
 }
 
-fn ask(target: &Target, role: RoleName, ttl: Ttl, mut explanation: Explanation) -> Result<Explanation, Refused> {
+/// The kind of verifier that the word means; none of a password.
+///
+/// # Errors
+/// [`Refused::NotOffered`] where the role takes no such credential, as `/issue` would say.
+fn verifier_of(word: &str, target: &Target, role: &RoleName) -> Result<Option<VerifierKind>, Refused> {
+    let kind = match CredentialType::from_word(word) {
+        Some(CredentialType::Password) => return Ok(None),
+        Some(CredentialType::Verifier) => None,
+        None => Some(VerifierKind::from_word(word).ok_or_else(|| {
+            let kinds = VerifierKind::ALL.map(VerifierKind::as_str).join(", ");
+            Refused::field("credential", format!("credential is password, verifier, or one of {kinds}"))
+        })?),
+    };
+    let offered = target.verifiers(role).iter().map(|offered| offered.kind);
+    match offered.clone().find(|offered| kind.is_none_or(|kind| kind == *offered)) {
+        Some(kind) => Ok(Some(kind)),
+        None => Err(not_offered(target, role)),
+    }
+}
+
+fn not_offered(target: &Target, role: &RoleName) -> Refused {
+    let offers = target.offers(role);
+    Refused::NotOffered { target: target.name.to_string(), reason: format!("role {role} offers {offers}") }
+}
+
+fn ask(
+    target: &Target,
+    role: RoleName,
+    ttl: Ttl,
+    verifier: Option<VerifierKind>,
+    mut explanation: Explanation,
+) -> Result<Explanation, Refused> {
     let said = chain::ask(target, role.clone(), ttl, &explanation.input)?;
     explanation.narrowed_to = (said.role != role).then(|| said.role.to_string());
     explanation.role = said.role.to_string();
     explanation.lacks.extend(unknown_to(&said.policies, &explanation.input));
     explanation.policies = said.policies;
     explanation.shadow_diffs = said.shadow_diffs;
+    // A policy may have named another role.
+    if verifier.is_some_and(|kind| target.verifiers(&said.role).iter().all(|offered| offered.kind != kind)) {
+        explanation.reason = Some(not_offered(target, &said.role).to_string());
+        return Ok(explanation);
+    }
     match said.verdict {
         Final::Allow { ttl, labels } => {
             explanation.decision = "allow".to_owned();

@@ -90,6 +90,31 @@ async fn the_issuer_is_the_one_that_there_is_and_otherwise_has_to_be_named() {
     assert!(near.contains("did you mean `cluster`?"), "{near}");
 }
 
+fn only_verifiers(request: &PolicyRequest) -> Result<Verdict, PolicyFault> {
+    match request.resource.get("credential").map(String::as_str) {
+        Some("verifier") => yes(request),
+        other => Ok(Verdict::Deny(format!("{other:?} is not enough"))),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_credential_is_what_issue_would_be_asked_for() {
+    let with = |word: &str| Question { credential: Some(word.to_owned()), ..question() };
+    let blind = serving(vec![policy("blind", Mode::Enforce, only_verifiers)]);
+    for word in ["verifier", "scram_sha_256"] {
+        let allowed = explained(&blind, with(word)).await;
+        assert_eq!(allowed.decision, "allow", "{word}");
+        assert_eq!(allowed.input.resource["verifier"], "scram_sha_256", "{word}");
+    }
+    for asked in [with("password"), question()] {
+        assert_eq!(explained(&blind, asked).await.decision, "deny");
+    }
+    let other = refused(&[], with("ssha")).await;
+    assert!(other.contains("offers password, verifier (scram_sha_256"), "{other}");
+    let odd = refused(&[], with("hash")).await;
+    assert!(odd.contains("password, verifier, or one of scram_sha_256"), "{odd}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_asked_has_a_bound() {
     let long = "x".repeat(MOST_TEXT + 1);

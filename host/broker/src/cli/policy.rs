@@ -22,6 +22,7 @@ Examples:
   jit-broker policy simulate --workload payment-service --target inventory_db
   jit-broker policy simulate --workload payment-service --target inventory_db --attribute env=prod \\
       --role app_read_write --ttl 2h --reason 'nightly export' --at 2026-12-24T22:30:00Z
+  jit-broker policy simulate --workload payment-service --target inventory_db --credential verifier
   jit-broker policy simulate --offline broker.toml --workload w --target t --fact usage.workload.leases=3
 
 It asks the running broker, by its admin socket, and nothing follows: no account, no record, no count.
@@ -86,6 +87,10 @@ pub(super) struct SimulateArgs {
     /// The IP address that the caller connects from.
     #[arg(long, value_name = "ADDRESS")]
     caller_address: Option<IpAddr>,
+    /// Who makes the password: `password` (the broker), `verifier` (the caller), or the kind of the caller's verifier,
+    /// such as `scram_sha_256`.
+    #[arg(long, value_name = "TYPE")]
+    credential: Option<String>,
     /// What the operation is about, such as `lease=…` of a renewal; repeat for more.
     #[arg(long = "resource", value_name = "NAME=VALUE", value_parser = pair)]
     resource: Vec<(String, String)>,
@@ -133,6 +138,7 @@ fn simulate(args: SimulateArgs) -> Result<(), Stop> {
             credential: None,
         },
         caller_address: args.caller_address,
+        credential: args.credential,
         resource: map(args.resource),
         time: args.at,
         facts: map(args.facts),
