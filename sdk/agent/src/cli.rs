@@ -39,9 +39,10 @@ Files belong on a memory-backed volume (emptyDir with medium: Memory, or /run); 
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// What is logged to stderr: error, warn, info or debug.
+    /// What is logged to stderr: error, warn, info or debug. `debug` holds for the agent; name a library to hear it too,
+    /// as in `debug,rustls=debug`.
     #[arg(long, env = "JIT_LOG", default_value = "info", global = true)]
-    pub(crate) log: tracing::level_filters::LevelFilter,
+    pub(crate) log: crate::log::LogFilter,
     /// Format of the log.
     #[arg(long, env = "JIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub(crate) log_format: LogFormat,

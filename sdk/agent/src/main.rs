@@ -15,6 +15,7 @@ mod exec;
 mod format;
 mod health;
 mod keep;
+mod log;
 mod notify;
 mod output;
 mod place;
@@ -23,12 +24,11 @@ mod settings;
 mod signals;
 mod state;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use cli::{Cli, Command, LogFormat};
+use cli::{Cli, Command};
 use signals::Signals;
 
 fn main() -> ExitCode {
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Signals::listen()
     };
     let cli = Cli::parse();
-    start_log(cli.log, cli.log_format);
+    log::start(cli.log, cli.log_format);
     let signals = match listened {
         Ok(signals) => signals,
         Err(error) => {
@@ -75,12 +75,4 @@ fn main() -> ExitCode {
         tracing::error!("{error}");
         error.exit_code()
     })
-}
-
-fn start_log(level: tracing::level_filters::LevelFilter, format: LogFormat) {
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
-    }
 }
