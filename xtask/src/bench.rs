@@ -38,7 +38,7 @@ pub struct BenchArgs {
     /// Only the cost of a decision, for each policy.
     #[arg(long)]
     policies: bool,
-    /// Only these of the four side by side: ceiling, broker, openbao, noop.
+    /// Only these of those side by side: ceiling, ceiling-light, broker, verifier, broker-light, openbao, noop, before.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only with so many clients, of 1, 4, 16 and 64.
@@ -59,10 +59,16 @@ pub struct BenchArgs {
     /// Write what was measured there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// An earlier broker, built with the same profile, to compare with in the same run.
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
     /// Write the report there, as Markdown; docs/measurements.md is made so.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
+
+/// The figures of the last committed run.
+const COMMITTED: &str = "docs/measurements.json";
 
 /// Examples for the help.
 pub const EXAMPLES: &str = "\
@@ -70,7 +76,8 @@ Examples:
   cargo xtask bench --quick
   cargo xtask bench --policies
   cargo xtask bench --only broker,noop --clients 16 --seconds 30 --accounts 5000     # to profile
-  cargo xtask bench --json bench.json --report docs/measurements.md
+  cargo xtask bench --before ../earlier/target/release/jit-broker
+  cargo xtask bench --json docs/measurements.json --report docs/measurements.md
 
 The optimised build takes some minutes the first time, the measuring about six. Leave the machine
 alone meanwhile: what else runs on it is measured too.";
@@ -133,7 +140,10 @@ pub fn run(args: &BenchArgs, steps: &Steps) -> Result<()> {
             command.arg(option).arg(number.to_string());
         }
     }
-    for (option, path) in [("--json", &args.json), ("--report", &args.report)] {
+    let committed = Some(plugins::root().join(COMMITTED)).filter(|file| file.is_file());
+    let files =
+        [("--json", &args.json), ("--report", &args.report), ("--before", &args.before), ("--compare", &committed)];
+    for (option, path) in files {
         if let Some(path) = path {
             command.arg(option).arg(path);
         }

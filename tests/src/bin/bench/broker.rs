@@ -1,16 +1,21 @@
 //! The broker under load: its configuration, its process, its clients.
 
+use std::cell::RefCell;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use jit_core::lease::VerifierKind;
+use jit_core::secret::{Verifier, generate_password};
 use jit_tests::{BrokerProcess, Client, Database};
+use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
-use crate::load::HttpClient;
+use crate::load::{HttpClient, Requests};
 
 /// Rules of the allow-list; the workloads of the bench are named by the last.
 const RULES: usize = 20;
@@ -106,14 +111,26 @@ impl Running {
         let address = self.address.context("no broker runs")?;
         let mut clients = Vec::new();
         for token in self.tokens.iter().take(count) {
-            let body =
-                format!(r#"{{"target":"{target}","role":"app_read_only","ttl":"12h","reason":"nightly export"}}"#);
-            let request = format!(
-                "POST /issue HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
-                 content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            );
-            clients.push(HttpClient::connect(address, request.into_bytes(), 201).await?);
+            let request = Requests::Same(issue(address, token, target, ""));
+            clients.push(HttpClient::connect(address, request, 201).await?);
+        }
+        Ok(clients)
+    }
+
+    /// The same, who make their passwords: each request has the next of these verifiers.
+    pub(crate) async fn callers(&self, target: &str, count: usize, verifiers: Vec<String>) -> Result<Vec<HttpClient>> {
+        let address = self.address.context("no broker runs")?;
+        let verifiers = Rc::new(RefCell::new(verifiers));
+        let mut clients = Vec::new();
+        for token in self.tokens.iter().take(count) {
+            let (verifiers, token, target) = (Rc::clone(&verifiers), token.clone(), target.to_owned());
+            let next = move || {
+                let prepared = verifiers.borrow_mut().pop();
+                let verifier = prepared.map_or_else(verifier, Ok)?;
+                let credential = format!(r#","credential":{{"type":"verifier","scram_sha_256":"{verifier}"}}"#);
+                Ok(issue(address, &token, &target, &credential))
+            };
+            clients.push(HttpClient::connect(address, Requests::Each(Box::new(next)), 201).await?);
         }
         Ok(clients)
     }
@@ -147,6 +164,35 @@ impl Running {
         let client = Client::new(&process.broker, &process.issuer);
         Ok(client.raw().get(format!("{}/metrics", process.broker)).send().await?.text().await?)
     }
+}
+
+fn issue(address: SocketAddr, token: &str, target: &str, credential: &str) -> Vec<u8> {
+    let body =
+        format!(r#"{{"target":"{target}","role":"app_read_only","ttl":"12h","reason":"nightly export"{credential}}}"#);
+    let request = format!(
+        "POST /issue HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    request.into_bytes()
+}
+
+/// A verifier as a caller makes it, of a password that nobody needs here.
+pub(crate) fn verifier() -> Result<String> {
+    let verifier = Verifier::of(VerifierKind::ScramSha256, &generate_password(), 4_096)?;
+    Ok(verifier.text().expose_secret().to_owned())
+}
+
+/// Milliseconds of processor time of one hash of 4096 iterations, as the broker makes it: the median of some.
+pub(crate) fn hash_ms() -> Result<f64> {
+    let mut took = Vec::new();
+    for _ in 0..51 {
+        let begun = Instant::now();
+        verifier()?;
+        took.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    took.sort_unstable_by(f64::total_cmp);
+    Ok(took.get(took.len() / 2).copied().unwrap_or(f64::NAN))
 }
 
 /// The rules of a policy in use: the one that fits comes last.
@@ -215,6 +261,16 @@ max_ttl = "24h"
 [targets.inventory_db.config]
 reassign_owned_to = "{owner}"
 [targets.inventory_db.roles.app_read_only]
+grants = ["{read_only}"]
+[targets.inventory_light]
+driver = "postgres"
+connection = "inventory"
+policies = ["allow-listed"]
+max_ttl = "24h"
+[targets.inventory_light.config]
+reassign_owned_to = "{owner}"
+scram_iterations = 1
+[targets.inventory_light.roles.app_read_only]
 grants = ["{read_only}"]
 [targets.nothing]
 driver = "noop"

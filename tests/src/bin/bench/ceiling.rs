@@ -12,8 +12,8 @@ use crate::load::Asks;
 
 /// How accounts of this bench begin; the broker's and OpenBao's begin with `v-`.
 const PREFIX: &str = "ceiling-";
-/// A verifier of 4096 iterations. All accounts get the same: computing it is the broker's work.
-const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$\
+/// The verifier after its iterations. All accounts get the same: computing it is the broker's work.
+const VERIFIER: &str = "c2FsdHNhbHRzYWx0c2FsdA==$\
     AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 /// How many roles one DROP ROLE names.
 const BATCH: usize = 500;
@@ -27,11 +27,13 @@ pub(crate) struct Connections {
     next: std::cell::Cell<u64>,
     role: String,
     run: String,
+    /// Of the verifier, which the server counts too: it checks that the password is not empty.
+    iterations: u32,
 }
 
 impl Connections {
     /// Opens them, as the broker's own role.
-    pub(crate) async fn open(database: &Database, most: u32) -> Result<Rc<Self>> {
+    pub(crate) async fn open(database: &Database, most: u32, iterations: u32) -> Result<Rc<Self>> {
         let mut free = Vec::new();
         for _ in 0..most {
             let options = PgConnectOptions::new_without_pgpass()
@@ -49,6 +51,7 @@ impl Connections {
             next: 0.into(),
             role: database.read_only.clone(),
             run: jit_tests::random_name(),
+            iterations,
         }))
     }
 
@@ -75,8 +78,8 @@ impl Asks for PlainClient {
         // The text of driver-postgres (statements.rs, CREATE), as the host fills it in.
         let statement = format!(
             "CREATE ROLE \"{PREFIX}{}-{number}\" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS \
-             INHERIT CONNECTION LIMIT -1 PASSWORD '{VERIFIER}' VALID UNTIL '2099-01-01T00:00:00Z' IN ROLE \"{}\"",
-            shared.run, shared.role
+             INHERIT CONNECTION LIMIT -1 PASSWORD 'SCRAM-SHA-256${}:{VERIFIER}' VALID UNTIL '2099-01-01T00:00:00Z' IN ROLE \"{}\"",
+            shared.run, shared.iterations, shared.role
         );
         let mut done = connection.execute(sqlx::raw_sql(AssertSqlSafe(statement.clone()))).await;
         for _ in 0..RETRIES {

@@ -27,6 +27,8 @@ pub(crate) struct Measured {
     latencies: Vec<u32>,
     seconds: f64,
     cpu: Vec<(Party, f64)>,
+    /// Answers in a second, of each round.
+    rounds: Vec<f64>,
 }
 
 impl Measured {
@@ -34,6 +36,7 @@ impl Measured {
     pub(crate) fn add(&mut self, other: Self) {
         self.latencies.extend(other.latencies);
         self.seconds += other.seconds;
+        self.rounds.extend(other.rounds);
         for (party, seconds) in other.cpu {
             match self.cpu.iter_mut().find(|(known, _)| *known == party) {
                 Some((_, sum)) => *sum += seconds,
@@ -50,6 +53,19 @@ impl Measured {
     /// Answers in a second.
     pub(crate) fn per_second(&self) -> f64 {
         self.count() as f64 / self.seconds
+    }
+
+    /// Answers in a second, of each round.
+    pub(crate) fn rounds(&self) -> &[f64] {
+        &self.rounds
+    }
+
+    /// How far its rounds differ: the largest and the smallest, to the median. None for one round.
+    pub(crate) fn spread(&self) -> Option<f64> {
+        let mut sorted = self.rounds.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let (&[first, .., last], median) = (sorted.as_slice(), sorted.get(sorted.len() / 2)?) else { return None };
+        Some((last - first) / median)
     }
 
     /// The latency in milliseconds that this share of answers stayed below.
@@ -133,30 +149,42 @@ pub(crate) async fn run<A: Asks + 'static>(
             }
             measured.cpu = CpuTime::of(processes).since(&before.await?);
             measured.seconds = last.duration_since(begin).as_secs_f64();
+            measured.rounds = vec![measured.per_second()];
             ensure!(measured.count() > 0, "not one answer in {:?}", bound.length);
             Ok(measured)
         })
         .await
 }
 
-/// A connection that is kept, and one request that is sent again and again.
+/// What a client sends.
+pub(crate) enum Requests {
+    /// The same each time.
+    Same(Vec<u8>),
+    /// Another one each time.
+    Each(Box<dyn FnMut() -> Result<Vec<u8>>>),
+}
+
+/// A connection that is kept, with one request after the other.
 pub(crate) struct HttpClient {
     stream: TcpStream,
-    request: Vec<u8>,
+    requests: Requests,
     answer: Vec<u8>,
     status: u16,
 }
 
 impl HttpClient {
     /// Connects. Every answer must have that status.
-    pub(crate) async fn connect(address: SocketAddr, request: Vec<u8>, status: u16) -> Result<Self> {
+    pub(crate) async fn connect(address: SocketAddr, requests: Requests, status: u16) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, request, answer: Vec::with_capacity(8 << 10), status })
+        Ok(Self { stream, requests, answer: Vec::with_capacity(8 << 10), status })
     }
 
     async fn exchange(&mut self) -> Result<()> {
-        self.stream.write_all(&self.request).await?;
+        match &mut self.requests {
+            Requests::Same(request) => self.stream.write_all(request).await?,
+            Requests::Each(next) => self.stream.write_all(&next()?).await?,
+        }
         self.answer.clear();
         let (head, length) = loop {
             ensure!(self.stream.read_buf(&mut self.answer).await? > 0, "the server closed the connection");
@@ -207,12 +235,19 @@ mod tests {
 
     #[test]
     fn rounds_add_up() {
-        let round = |us| Measured { latencies: vec![us; 2], seconds: 1.0, cpu: vec![(Party::Broker, 0.5)] };
+        let round = |us| Measured {
+            latencies: vec![us; 2],
+            seconds: 1.0,
+            cpu: vec![(Party::Broker, 0.5)],
+            rounds: vec![2_000.0 / f64::from(us)],
+        };
         let mut measured = round(1_000);
         measured.add(round(3_000));
         assert_eq!(measured.per_second(), 2.0);
         assert_eq!(measured.percentile(0.99), 3.0);
         assert_eq!(measured.cpu_ms_each(), [(Party::Broker, 250.0)]);
+        assert_eq!(round(1_000).spread(), None);
+        assert_eq!(measured.spread(), Some((2.0 - 2.0 / 3.0) / 2.0));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod agent;
 mod broker;
 mod ceiling;
+mod compare;
 mod decisions;
 mod goals;
 mod load;
@@ -15,6 +16,7 @@ mod machine;
 mod openbao;
 mod report;
 mod single;
+mod systems;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,10 +35,13 @@ use ceiling::{Connections, PlainClient};
 use load::{Bound, Measured};
 use machine::{Machine, Party, memory_mb};
 use openbao::OpenBao;
-use report::{Cell, Report, System};
+use report::{Cell, Report};
+use systems::System;
 
 /// How many clients at once.
 const CLIENTS: [usize; 4] = [1, 4, 16, 64];
+/// How far the rounds of a cell may differ: the largest and the smallest, to the median.
+const SPREAD: f64 = 0.05;
 /// How long one round of a cell may take.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -67,7 +72,7 @@ struct Args {
     /// Fewer and shorter rounds.
     #[arg(long)]
     quick: bool,
-    /// Only these of the four side by side.
+    /// Only these of those side by side.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<System>,
     /// Only with so many clients.
@@ -88,6 +93,12 @@ struct Args {
     /// Write the report there, as Markdown.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// An earlier broker, optimised, to compare with in the same run (driver that does nothing).
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
+    /// What an earlier run wrote with --json: the report says what has changed since.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
     /// How it was built, for the report.
     #[arg(long, default_value = "release")]
     profile: String,
@@ -96,6 +107,8 @@ struct Args {
 /// How much is measured.
 struct Extent {
     rounds: usize,
+    /// How often a cell is repeated whose rounds differ by more than [`SPREAD`].
+    more_rounds: usize,
     /// Of one cell in one round, without a database.
     length: Duration,
     /// Accounts in a database of one cell in one round: the same number for each system, because an
@@ -122,6 +135,7 @@ async fn run(args: Args) -> Result<()> {
     let mut extent = if args.quick {
         Extent {
             rounds: 1,
+            more_rounds: 0,
             length: Duration::from_millis(1_500),
             accounts: 200,
             evaluations: 5_000,
@@ -131,6 +145,7 @@ async fn run(args: Args) -> Result<()> {
     } else {
         Extent {
             rounds: 3,
+            more_rounds: 3,
             length: Duration::from_secs(5),
             accounts: 800,
             evaluations: 20_000,
@@ -162,7 +177,10 @@ async fn run(args: Args) -> Result<()> {
         _ = terminate.recv() => anyhow::bail!("terminated"),
         _ = hang_up.recv() => anyhow::bail!("the terminal is gone"),
     };
-    let text = report.markdown();
+    let mut text = report.markdown();
+    if let Some(earlier) = &args.compare {
+        text.push_str(&compare::with(&report.json(), earlier)?);
+    }
     println!("\n{text}");
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&report.json())? + "\n")
@@ -214,55 +232,51 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
         }
         _ => None,
     };
-    let systems = [System::Ceiling, System::Broker, System::OpenBao, System::Noop];
-    let systems: Vec<System> = systems
+    let before = match &args.before {
+        Some(binary) if chosen(&System::Before) => {
+            steps.step("starting the earlier broker");
+            let earlier = Running::start(&Setting { binary, ..setting }, 3, most).await;
+            Some(earlier.context("the earlier broker")?)
+        }
+        _ => None,
+    };
+    let systems: Vec<System> = System::ALL
         .into_iter()
-        .filter(|system| chosen(system) && (openbao.is_some() || *system != System::OpenBao))
+        .filter(|system| match system {
+            System::OpenBao => openbao.is_some(),
+            System::Before => before.is_some(),
+            _ => chosen(system),
+        })
         .collect();
-
+    let hash_ms = broker::hash_ms()?;
+    let bench = Bench { database: &database, connections: args.connections, extent, broker: &broker, openbao, before };
     let mut cells: Vec<Cell> = Vec::new();
     // Interleaved: what drifts (the machine, the size of the stores) hits all alike.
-    for round in 1..=extent.rounds {
-        let chosen =
-            |clients: &usize| args.clients.is_empty() || args.clients.iter().any(|of| usize::from(*of) == *clients);
-        for clients in CLIENTS.into_iter().filter(chosen) {
+    let sizes = CLIENTS
+        .into_iter()
+        .filter(|clients| args.clients.is_empty() || args.clients.iter().any(|of| usize::from(*of) == *clients));
+    let sizes: Vec<usize> = sizes.collect();
+    for round in 1..=extent.rounds + extent.more_rounds {
+        for clients in &sizes {
             for system in &systems {
+                let known = cells.iter().find(|cell| cell.system == *system && cell.clients == *clients);
+                let steady = known.is_some_and(|cell| cell.measured.spread().is_some_and(|spread| spread <= SPREAD));
+                if round > extent.rounds && steady {
+                    continue;
+                }
                 steps.step(&format!("round {round} of {}: {clients} clients, {}", extent.rounds, system.name()));
-                let broker_pid = (Party::Broker, broker.pid()?);
-                let server = (Party::Postgres, postgres_pid);
-                let in_database = Bound { length: LONGEST, answers: extent.accounts };
-                let without = Bound { length: extent.length, answers: usize::MAX };
-                let measured = match (system, &openbao) {
-                    (System::Ceiling, _) => {
-                        let shared = Connections::open(&database, args.connections).await?;
-                        let plain = (0..clients).map(|_| PlainClient(shared.clone())).collect();
-                        let measured = load::run(plain, in_database, &[server]).await?;
-                        shared.close().await?;
-                        measured
-                    }
-                    (System::Broker, _) => {
-                        let clients = broker.clients("inventory_db", clients).await?;
-                        load::run(clients, in_database, &[broker_pid, server]).await?
-                    }
-                    (System::Noop, _) => {
-                        let clients = broker.clients("nothing", clients).await?;
-                        load::run(clients, without, &[broker_pid]).await?
-                    }
-                    (System::OpenBao, Some(bao)) => {
-                        let clients = bao.clients(clients).await?;
-                        load::run(clients, in_database, &[(Party::Openbao, bao.pid()?), server]).await?
-                    }
-                    (System::OpenBao, None) => continue,
-                };
-                keep(&mut cells, *system, clients, measured);
+                let measured = bench.cell(*system, *clients, postgres_pid).await?;
+                keep(&mut cells, *system, *clients, measured);
                 ceiling::drop_accounts(&database).await?;
             }
         }
     }
+    let Bench { openbao, before: earlier, .. } = bench;
+    drop(earlier);
     let metrics = broker.metrics().await?;
     let at_the_end = report::AtTheEnd {
         broker_mb: memory_mb(broker.pid()?, "VmRSS:"),
-        broker_leases: count(&cells, &[System::Broker, System::Noop]),
+        broker_leases: count(&cells, &[System::Broker, System::Verifier, System::BrokerLight, System::Noop]),
         openbao_mb: openbao.as_ref().and_then(|bao| memory_mb(bao.pid().ok()?, "VmRSS:")),
         openbao_leases: count(&cells, &[System::OpenBao]),
     };
@@ -287,7 +301,60 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
         at_the_end,
         replayed,
         agent,
+        hash_ms,
     })
+}
+
+/// What the cells are measured with.
+struct Bench<'a> {
+    database: &'a Database,
+    connections: u32,
+    extent: &'a Extent,
+    broker: &'a Running,
+    openbao: Option<OpenBao>,
+    before: Option<Running>,
+}
+
+impl Bench<'_> {
+    /// One round of one cell.
+    async fn cell(&self, system: System, clients: usize, postgres: u32) -> Result<Measured> {
+        let bound = match system.makes_accounts() {
+            true => Bound { length: LONGEST, answers: self.extent.accounts },
+            false => Bound { length: self.extent.length, answers: usize::MAX },
+        };
+        let broker = (Party::Broker, self.broker.pid()?);
+        let server = (Party::Postgres, postgres);
+        match system {
+            System::Ceiling | System::CeilingLight => {
+                let iterations = if system == System::Ceiling { 4_096 } else { 1 };
+                let shared = Connections::open(self.database, self.connections, iterations).await?;
+                let plain = (0..clients).map(|_| PlainClient(shared.clone())).collect();
+                let measured = load::run(plain, bound, &[server]).await?;
+                shared.close().await?;
+                Ok(measured)
+            }
+            System::Broker | System::BrokerLight => {
+                let target = if system == System::Broker { "inventory_db" } else { "inventory_light" };
+                load::run(self.broker.clients(target, clients).await?, bound, &[broker, server]).await
+            }
+            System::Verifier => {
+                // Some more than are measured: for the warm-up, and for who asks last.
+                let count = self.extent.accounts + 4 * clients + 200;
+                let verifiers = (0..count).map(|_| broker::verifier()).collect::<Result<Vec<_>>>()?;
+                let callers = self.broker.callers("inventory_db", clients, verifiers).await?;
+                load::run(callers, bound, &[broker, server]).await
+            }
+            System::Noop => load::run(self.broker.clients("nothing", clients).await?, bound, &[broker]).await,
+            System::Before => {
+                let earlier = self.before.as_ref().context("no earlier broker")?;
+                load::run(earlier.clients("nothing", clients).await?, bound, &[(Party::Broker, earlier.pid()?)]).await
+            }
+            System::OpenBao => {
+                let bao = self.openbao.as_ref().context("no OpenBao")?;
+                load::run(bao.clients(clients).await?, bound, &[(Party::Openbao, bao.pid()?), server]).await
+            }
+        }
+    }
 }
 
 fn keep(cells: &mut Vec<Cell>, system: System, clients: usize, measured: Measured) {

@@ -8,7 +8,7 @@ use jit_tests::{Database, servers};
 use serde_json::{Value, json};
 use xtask::servers::openbao::{OpenBaoServer, OpenBaoSettings};
 
-use crate::load::HttpClient;
+use crate::load::{HttpClient, Requests};
 
 /// A running OpenBao. Dropped, it stops.
 pub(crate) struct OpenBao {
@@ -78,7 +78,7 @@ impl OpenBao {
                 "GET /v1/database/creds/app HTTP/1.1\r\nhost: {}\r\nx-vault-token: {token}\r\n\r\n",
                 self.server.address()
             );
-            clients.push(HttpClient::connect(self.server.address(), request.into_bytes(), 200).await?);
+            clients.push(HttpClient::connect(self.server.address(), Requests::Same(request.into_bytes()), 200).await?);
         }
         Ok(clients)
     }

@@ -7,48 +7,14 @@ use anyhow::Result;
 use jit_tests::Database;
 use serde_json::{Value, json};
 
-use crate::Args;
-use crate::agent::{AgentFigures, CLIENTS, Herd};
+use crate::agent::{AgentFigures, CLIENTS as HERD, Herd};
 use crate::broker::Replayed;
 use crate::decisions::{self, Evaluation};
 use crate::load::Measured;
 use crate::machine::{Machine, Party};
 use crate::single::{LEASES, Memory, PLUGINS};
-
-/// What is measured side by side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum System {
-    /// The database with a plain client.
-    Ceiling,
-    /// The broker on the same database.
-    Broker,
-    /// OpenBao on the same database.
-    #[value(name = "openbao")]
-    OpenBao,
-    /// The broker with a driver that does nothing.
-    Noop,
-}
-
-impl System {
-    /// As the tables call it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ceiling => "the database alone",
-            Self::Broker => "jit-broker",
-            Self::OpenBao => "OpenBao",
-            Self::Noop => "jit-broker, driver that does nothing",
-        }
-    }
-
-    fn key(self) -> &'static str {
-        match self {
-            Self::Ceiling => "database_alone",
-            Self::Broker => "jit_broker",
-            Self::OpenBao => "openbao",
-            Self::Noop => "jit_broker_noop_driver",
-        }
-    }
-}
+use crate::systems::System;
+use crate::{Args, CLIENTS, SPREAD};
 
 /// One system with so many clients.
 pub(crate) struct Cell {
@@ -84,6 +50,8 @@ pub(crate) struct Report {
     /// included.
     pub(crate) policy_seconds: Option<f64>,
     pub(crate) at_the_end: AtTheEnd,
+    /// Milliseconds of processor time of one hash of 4096 iterations.
+    pub(crate) hash_ms: f64,
     /// None where nothing was decided.
     pub(crate) replayed: Option<Replayed>,
     /// None when it was not measured.
@@ -127,6 +95,8 @@ impl Report {
         );
         self.goals_table(&mut text);
         self.load_table(&mut text);
+        self.kinds_table(&mut text);
+        self.spread(&mut text);
         self.processor_table(&mut text);
         self.other_figures(&mut text);
         self.method(&mut text);
@@ -138,7 +108,7 @@ impl Report {
     }
 
     fn goals_table(&self, text: &mut String) {
-        text.push_str("## Goals\n\n| | goal | measured | | the database alone |\n|---|---|---|---|---|\n");
+        text.push_str("## Goals\n\n| | goal | measured | | the ceiling |\n|---|---|---|---|---|\n");
         for goal in self.goals() {
             let (got, met) = match &goal.got {
                 Some((got, true)) => (got.as_str(), "met"),
@@ -159,16 +129,7 @@ impl Report {
         clients.sort_unstable();
         clients.dedup();
         for clients in clients {
-            let cell = |system| {
-                self.cell(system, clients).map_or_else(
-                    || "–".to_owned(),
-                    |measured| {
-                        let (p50, p99) = (measured.percentile(0.5), measured.percentile(0.99));
-                        format!("{}/s · {} / {}", grouped(measured.per_second()), ms(p50), ms(p99))
-                    },
-                )
-            };
-            let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+            let cell = |system| self.figures(system, clients);
             let speed = Measured::per_second;
             let p99 = |measured: &Measured| measured.percentile(0.99);
             let _ = writeln!(
@@ -186,6 +147,63 @@ impl Report {
             );
         }
         text.push('\n');
+    }
+
+    /// Answers in a second, p50 and p99 of a cell.
+    fn figures(&self, system: System, clients: usize) -> String {
+        let figures = self.cell(system, clients).map(|measured| {
+            let (p50, p99) = (measured.percentile(0.5), measured.percentile(0.99));
+            format!("{}/s · {} / {}", grouped(measured.per_second()), ms(p50), ms(p99))
+        });
+        or_dash(figures)
+    }
+
+    fn kinds_table(&self, text: &mut String) {
+        let speed = Measured::per_second;
+        let percent = |of, to, clients| {
+            or_dash(self.ratio(of, to, clients, speed).map(|ratio| format!("{:.0} %", ratio * 100.0)))
+        };
+        let times = |of, to, clients| or_dash(self.ratio(of, to, clients, speed).map(|ratio| format!("{ratio:.1} ×")));
+        text.push_str("## Other ways to the same account\n\nAs above. With a verifier by the caller, the broker never has the password. One iteration is enough for a\npassword that is random and long, as the broker's are.\n\n");
+        text.push_str("| clients | verifier by the caller | of the database | 1 iteration: the database alone | jit-broker | of the database | to OpenBao |\n");
+        text.push_str("|---|---|---|---|---|---|---|\n");
+        for clients in CLIENTS.into_iter().filter(|clients| self.cells.iter().any(|cell| cell.clients == *clients)) {
+            let _ = writeln!(
+                text,
+                "| {clients} | {} | {} | {} | {} | {} | {} |",
+                self.figures(System::Verifier, clients),
+                percent(System::Verifier, System::Ceiling, clients),
+                self.figures(System::CeilingLight, clients),
+                self.figures(System::BrokerLight, clients),
+                percent(System::BrokerLight, System::CeilingLight, clients),
+                times(System::BrokerLight, System::OpenBao, clients),
+            );
+        }
+        text.push('\n');
+    }
+
+    /// Which cells differ between their rounds.
+    fn spread(&self, text: &mut String) {
+        let wide: Vec<String> = self
+            .cells
+            .iter()
+            .filter_map(|cell| {
+                let spread = cell.measured.spread().filter(|spread| *spread > SPREAD)?;
+                Some(format!("{} at {}: {:.0} %", cell.system.name(), cell.clients, spread * 100.0))
+            })
+            .collect();
+        if self.cells.iter().all(|cell| cell.measured.spread().is_none()) {
+            text.push_str("One round: how far rounds differ is not known.\n\n");
+        } else if wide.is_empty() {
+            let _ = writeln!(text, "The rounds of each cell differ by less than {:.0} %.\n", SPREAD * 100.0);
+        } else {
+            let _ = writeln!(
+                text,
+                "The rounds of these cells differ by {:.0} % or more (the largest and the smallest, to the median): {}.\n",
+                SPREAD * 100.0,
+                wide.join("; ")
+            );
+        }
     }
 
     fn processor_table(&self, text: &mut String) {
@@ -216,9 +234,12 @@ impl Report {
         }
         text.push_str(
             "\nPostgreSQL hashes 4096 times when it is given a new password's verifier (it checks that the password\n\
-             is not empty), which is most of its share; the rest grows with the accounts that are there. The broker\n\
-             hashes as often to make the verifier, which is a quarter to a third of its share; the two durable\n\
-             commits of lease and audit record are about as much.\n\n",
+             is not empty), which is most of its share; the rest grows with the accounts that are there.",
+        );
+        let _ = writeln!(
+            text,
+            " One such\nhash takes {:.2} ms of the broker's time, before the request where there is idle time.\n",
+            self.hash_ms
         );
     }
 
@@ -301,6 +322,7 @@ impl Report {
                the profile `{}`.\n\
              - OpenBao: `GET database/creds/app` with a service token of its own for each client, raft storage, file audit\n  \
                device, `password_authentication=scram-sha-256`.\n\
+             - The ceiling of a password that the broker makes: the database alone, with one hash more for each account.\n\
              - The driver that does nothing: the same with no database: what the broker itself can do.",
             self.rounds,
             self.accounts,
@@ -332,6 +354,7 @@ impl Report {
                     "p50_ms": cell.measured.percentile(0.5),
                     "p99_ms": cell.measured.percentile(0.99),
                     "cpu_ms_each": cpu,
+                    "rounds_per_second": cell.measured.rounds(),
                 })
             })
             .collect();
@@ -340,7 +363,7 @@ impl Report {
             .into_iter()
             .map(|goal| {
                 let (got, met) = goal.got.map_or((None, None), |(got, met)| (Some(got), Some(met)));
-                json!({"what": goal.what, "wanted": goal.wanted, "measured": got, "met": met, "database_alone": goal.limit})
+                json!({"what": goal.what, "wanted": goal.wanted, "measured": got, "met": met, "ceiling": goal.limit})
             })
             .collect();
         let versions: serde_json::Map<String, Value> =
@@ -358,6 +381,7 @@ impl Report {
             "goals": goals,
             "cells": cells,
             "policy_evaluation": self.evaluations,
+            "hash_ms": self.hash_ms,
             "replay": self.replayed,
             "memory_mb": self.memory,
             "start_ms": self.starts_ms,
@@ -387,7 +411,7 @@ fn agent_figures(text: &mut String, agent: &AgentFigures) {
     let Herd { first_seconds, last_seconds, most_in_a_tenth, accounts } = herd;
     let _ = writeln!(
         text,
-        "- {CLIENTS} clients that started while the broker was away for three seconds: {accounts} accounts, the first \
+        "- {HERD} clients that started while the broker was away for three seconds: {accounts} accounts, the first \
          {first_seconds:.2} s and the last {last_seconds:.1} s after its return, at most {most_in_a_tenth} within a tenth of a \
          second (driver that does nothing, usual schedule)."
     );
@@ -421,6 +445,10 @@ pub(crate) fn histogram_mean_us(metrics: &str, name: &str) -> Option<f64> {
     };
     let (total, count) = (sum("_sum"), sum("_count"));
     (count > 0.0).then(|| total / count * 1e6)
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "–".to_owned())
 }
 
 /// Milliseconds with as many digits as matter.
