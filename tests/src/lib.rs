@@ -41,6 +41,7 @@ pub mod page;
 pub mod relay;
 pub mod servers;
 pub mod setup;
+pub mod store_database;
 pub mod wire;
 pub mod world;
 
@@ -53,6 +54,7 @@ pub use gate::Gate;
 pub use http::{Client, Reply};
 pub use issuer::{Issuer, Key};
 pub use relay::{Relay, Way};
+pub use store_database::StoreDatabase;
 pub use wire::Wire;
 pub use world::{Settings, World};
 

@@ -21,6 +21,8 @@ pub struct Settings {
     pub policies: Vec<String>,
     /// Keys for `[server]`.
     pub server: String,
+    /// Keys for `[store]`.
+    pub store: String,
     /// Keys for `[targets.inventory_db]`.
     pub target: String,
     /// Keys for `[connections.inventory]`.
@@ -43,6 +45,7 @@ impl Default for Settings {
         Self {
             policies: vec!["allow".to_owned()],
             server: String::new(),
+            store: "url = \"sqlite:broker.db\"".to_owned(),
             target: String::new(),
             connection: String::new(),
             more: String::new(),
@@ -147,7 +150,8 @@ impl World {
     }
 
     fn config_text(&self) -> String {
-        let Settings { policies, server, target, connection, more, requests_per_second, watch, .. } = &self.settings;
+        let Settings { policies, server, store, target, connection, more, requests_per_second, watch, .. } =
+            &self.settings;
         // With it, what is left out: the default is what is tested.
         let watch = if *watch { "" } else { "watch = false" };
         let Database { host, port, name, read_only, read_write, owner, broker, .. } = &self.database;
@@ -163,7 +167,7 @@ account_prefix = "{prefix}"
 {watch}
 {server}
 [store]
-url = "sqlite:broker.db"
+{store}
 [audit]
 signing_key = {{ file = "audit.key" }}
 export = [{{ kind = "jsonl", path = "audit.jsonl" }}]

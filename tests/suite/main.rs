@@ -63,6 +63,7 @@ mod servers; // needs: all servers
 mod set_back; // needs: nothing else
 mod shutdown; // needs: nothing else
 mod signing; // needs: nothing else
+mod stores; // needs: nothing else
 mod story; // needs: nothing else
 mod targets; // needs: nothing else
 mod tasks; // needs: nothing else

@@ -244,21 +244,28 @@ impl Started {
             served
         };
         let stopper = async {
+            let mut lost = None;
             tokio::select! {
                 _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping: requests in flight are finished"),
                 _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping: requests in flight are finished"),
+                reason = store.lost() => {
+                    tracing::error!(reason, "the store is lost to this process: it ends, and has to be started again");
+                    lost = Some(reason);
+                }
                 () = closing.cancelled() => {}
             }
             closing.cancel();
+            lost
         };
         tracing::info!(%address, tls = with_tls, admin_socket = %admin_path.display(), operators = operators_address.map(tracing::field::display), "serving");
         ready(address, &broker);
-        let (public, operators, admin, ()) = tokio::join!(serve_public, serve_operators, serve_admin, stopper);
+        let (public, operators, admin, lost) = tokio::join!(serve_public, serve_operators, serve_admin, stopper);
         stop(&broker, &mut background, grace).await;
         store.close().await;
         public.context("the listener failed")?;
         operators.context("the operators' listener failed")?;
-        admin.context("the admin socket failed")
+        admin.context("the admin socket failed")?;
+        lost.map_or(Ok(()), |reason| Err(anyhow::anyhow!("the store is lost to this process: {reason}")))
     }
 }
 

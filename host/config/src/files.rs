@@ -7,6 +7,7 @@ use std::path::Path;
 use super::Config;
 use super::problem::{ConfigErrors, Problem, Severity};
 use super::secret::SecretRef;
+use super::store::StoreKind;
 
 impl Config {
     /// Looks at every file that the configuration names; reads none. Gives the warnings: those of
@@ -63,6 +64,14 @@ impl Config {
             if let Some(ca) = &traces.ca {
                 check.there("traces.ca", ca, None);
             }
+        }
+        if let Some(password) = self.store.password() {
+            check.secret("store.password", password, Severity::Warning);
+        }
+        if let StoreKind::Postgres(store) = &self.store.kind
+            && let Some(ca) = &store.ca
+        {
+            check.there("store.ca", ca, None);
         }
         // With a copy of the store it opens every current password.
         for (at, key) in self.store.sealing_keys() {

@@ -57,7 +57,7 @@ pub use self::rotating::Rotating;
 pub use self::secret::{MAX_SECRET, SecretError, SecretRef};
 pub use self::server::{Limits, LogFormat, PluginLimits, Server, Tls};
 pub use self::signing::{Signing, TrustedKey};
-pub use self::store::{Archive, Audit, Export, Store, StoreKind};
+pub use self::store::{Archive, Audit, Export, PostgresStore, Store, StoreKind};
 pub use self::table::PluginTable;
 pub use self::target::{Endpoint, Target};
 pub use self::traces::Traces;

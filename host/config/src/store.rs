@@ -6,7 +6,10 @@ use jit_core::ttl::Ttl;
 
 use jit_core::secret::MAX_FORMER;
 use jit_core::space::Marks;
+use jit_core::transport::Spoken;
+use url::Url;
 
+use super::connection::{server_url_of, transport};
 use super::field::Wrong;
 use super::secret::SecretRef;
 use super::section::Section;
@@ -28,6 +31,15 @@ pub struct Store {
 }
 
 impl Store {
+    /// The password of a store in a database, where it has one.
+    #[must_use]
+    pub fn password(&self) -> Option<&SecretRef> {
+        match &self.kind {
+            StoreKind::Sqlite(_) => None,
+            StoreKind::Postgres(store) => store.password.as_ref(),
+        }
+    }
+
     /// All sealing keys, with their paths in the file.
     pub(super) fn sealing_keys(&self) -> impl Iterator<Item = (String, &SecretRef)> {
         let current = self.sealing_key.iter().map(|key| ("store.sealing_key".to_owned(), key));
@@ -41,6 +53,32 @@ impl Store {
 pub enum StoreKind {
     /// A file of this machine: `sqlite:PATH`.
     Sqlite(PathBuf),
+    /// A database: `postgres://USER@HOST:PORT,HOST:PORT/DATABASE`.
+    Postgres(Box<PostgresStore>),
+}
+
+/// A store in a PostgreSQL database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresStore {
+    /// One URL for each server, at least one, without a password.
+    pub servers: Vec<Url>,
+    /// The password of the broker's role. Read at each new connection.
+    pub password: Option<SecretRef>,
+    /// Certificates (PEM) of the only authorities that the servers' certificates may come from.
+    pub ca: Option<PathBuf>,
+    /// Why the servers need not be verified although they are on other machines (`plaintext = { because = "…" }`).
+    pub plaintext: Option<String>,
+}
+
+/// The most servers of one store.
+const MAX_SERVERS: usize = 16;
+/// The keys that only a database has.
+const OF_A_DATABASE: [&str; 3] = ["password", "ca", "plaintext"];
+
+/// What `url` says.
+enum Place {
+    File(String),
+    Servers(Vec<Url>),
 }
 
 /// `[audit]`.
@@ -76,12 +114,17 @@ pub enum Export {
 }
 
 pub(super) fn store(section: &Section<'_>) -> Option<Store> {
-    let path = match section.entry("url") {
-        None => Some("data/broker.db".to_owned()),
-        Some(_) => section.field("url", "a store such as \"sqlite:data/broker.db\"", |value| {
-            sqlite_path(value.as_str().ok_or(Wrong::Kind)?).map_err(|detail| Wrong::Value(detail.to_owned()))
-        }),
+    let place = match section.entry("url") {
+        None => Some(Place::File("data/broker.db".to_owned())),
+        Some(_) => {
+            section.field("url", EXPECTED, |value| place(value.as_str().ok_or(Wrong::Kind)?).map_err(Wrong::Value))
+        }
     };
+    if place.is_none() {
+        // What does not parse may still hold a password, in a place where nobody expects it.
+        section.reading.mask(section.span_of("url"));
+    }
+    let kind = kind(section, place);
     let keep_revoked = section.ttl("keep_revoked").unwrap_or_else(week);
     let sealing_key = section.secret("sealing_key");
     let former_sealing_keys = former_sealing_keys(section);
@@ -94,8 +137,7 @@ pub(super) fn store(section: &Section<'_>) -> Option<Store> {
         let message = "`low_space_mib` is below `stop_space_mib`: leases would stop before denials are cut short";
         section.error("low_space_mib", message, None);
     }
-    let kind = StoreKind::Sqlite(section.reading.folder.join(path?));
-    Some(Store { kind, keep_revoked, marks, sealing_key, former_sealing_keys })
+    Some(Store { kind: kind?, keep_revoked, marks, sealing_key, former_sealing_keys })
 }
 
 fn former_sealing_keys(section: &Section<'_>) -> Vec<SecretRef> {
@@ -111,11 +153,51 @@ fn former_sealing_keys(section: &Section<'_>) -> Vec<SecretRef> {
     items.iter().filter_map(|item| section.secret_at(KEY, item.span(), item)).collect()
 }
 
-fn sqlite_path(url: &str) -> Result<String, &'static str> {
-    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        return Err("a store in Postgres is not yet in this version");
+const EXPECTED: &str = "a store such as \"sqlite:data/broker.db\"";
+
+fn kind(section: &Section<'_>, place: Option<Place>) -> Option<StoreKind> {
+    let password = section.entry("password").and_then(|_| section.secret("password"));
+    let ca = section.path("ca");
+    let plaintext = transport::plaintext(section);
+    match place? {
+        Place::File(path) => {
+            for key in OF_A_DATABASE.into_iter().filter(|key| section.entry(key).is_some()) {
+                section.error(key, &format!("`{key}` is of a store in a database: `url` names a file"), None);
+            }
+            Some(StoreKind::Sqlite(section.reading.folder.join(path)))
+        }
+        Place::Servers(servers) => {
+            // One thing told is enough: what is wrong for one server is mostly wrong for all.
+            let _told =
+                servers.iter().all(|url| transport::check(section, Spoken::Postgres, url, plaintext.as_deref()));
+            Some(StoreKind::Postgres(Box::new(PostgresStore { servers, password, ca, plaintext })))
+        }
     }
-    let path = url.strip_prefix("sqlite:").ok_or("it must begin with \"sqlite:\"")?;
+}
+
+/// Messages quote nothing of the text.
+fn place(url: &str) -> Result<Place, String> {
+    let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    match rest {
+        Some(rest) => servers(rest).map(Place::Servers),
+        None => sqlite_path(url).map(Place::File).map_err(str::to_owned),
+    }
+}
+
+/// One URL for each host of `USER@HOST:PORT,HOST:PORT/DATABASE`.
+fn servers(rest: &str) -> Result<Vec<Url>, String> {
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+    let hosts: Vec<&str> = hosts.split(',').collect();
+    if hosts.len() > MAX_SERVERS {
+        return Err(format!("it names more than {MAX_SERVERS} servers"));
+    }
+    hosts.iter().map(|host| server_url_of(&format!("postgres://{user}@{host}{path}"), "postgres")).collect()
+}
+
+fn sqlite_path(url: &str) -> Result<String, &'static str> {
+    let path = url.strip_prefix("sqlite:").ok_or("it must begin with \"sqlite:\" or \"postgres://\"")?;
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() {
         return Err("the file's path is missing");

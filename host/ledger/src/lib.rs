@@ -277,9 +277,10 @@ pub struct Maker {
 
 /// What every store does.
 ///
-/// One broker uses a store at a time today. Where several share one, each piece of due work ([`Store::due`],
-/// [`Store::pending`]) has to be claimed before it is begun, with a fencing number that the change which ends the
-/// work carries: a broker that wakes up late then commits nothing. The claim belongs here, beside `due`, and its
+/// One broker serves from a store at a time today. A store that several processes can write keeps the others out, or
+/// makes them wait, and refuses every write of one that another followed ([`Store::lost`]). Where several are to serve
+/// at the same time, each piece of due work ([`Store::due`], [`Store::pending`]) has to be claimed before it is begun,
+/// with a fencing number that the change which ends the work carries. The claim belongs here, beside `due`, and its
 /// check in [`Store::commit`], beside that of the lease's version.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -366,6 +367,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many audit records there are, and a way to wait for more (the export does).
     fn log_size(&self) -> watch::Receiver<u64>;
+
+    /// Returns once this handle will never write again, with the reason: another broker took the store over, or
+    /// records that this one wrote are gone. The process then has to be started again. A store that one process alone
+    /// can write never returns.
+    async fn lost(&self) -> String {
+        std::future::pending().await
+    }
 
     /// Makes what is queued durable and lets go of the store's files or connections. Later questions and changes
     /// fail.

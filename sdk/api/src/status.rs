@@ -97,7 +97,7 @@ pub struct TaskRow {
 /// The store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
-    /// Which kind: `sqlite`.
+    /// Which kind: `sqlite` or `postgres`.
     pub kind: String,
     /// Whether it answers.
     pub answers: bool,

@@ -21,15 +21,15 @@ pub(crate) fn plaintext(section: &Section<'_>) -> Option<String> {
     })?
 }
 
-/// Tells what does not obey the rule. An operator's way round it is a warning.
-pub(crate) fn check(section: &Section<'_>, spoken: Spoken, url: &Url, because: Option<&str>) {
+/// Tells what does not obey the rule. An operator's way round it is a warning. Whether there was nothing to tell.
+pub(crate) fn check(section: &Section<'_>, spoken: Spoken, url: &Url, because: Option<&str>) -> bool {
     let there = |key: &'static str| section.entry(key).is_some();
     // `ca` means the strictest check; a URL that says something else of TLS would contradict it.
     let says_tls = |key: &str| matches!(key, "sslmode" | "ssl-mode" | "sslrootcert" | "ssl-ca");
     if there("ca") && url.query_pairs().any(|(key, _)| says_tls(&key)) {
         let help = "take sslmode and the like out of the URL: with `ca` the server's name and certificate are checked";
         section.error("ca", "`ca` and the URL's parameters both say how TLS is done", Some(help.to_owned()));
-        return;
+        return false;
     }
     let Err(Unprotected { part, reason, instead, misspelt }) = security(spoken, url, there("plaintext"), there("ca"))
     else {
@@ -37,8 +37,9 @@ pub(crate) fn check(section: &Section<'_>, spoken: Spoken, url: &Url, because: O
             let message =
                 "the server is on another machine and is not verified: whoever answers in its place gets the passwords";
             section.reading.warn(section.span_of("plaintext"), message, None);
+            return false;
         }
-        return;
+        return true;
     };
     let key = match part {
         Part::Url => "url",
@@ -54,4 +55,5 @@ pub(crate) fn check(section: &Section<'_>, spoken: Spoken, url: &Url, because: O
         },
     };
     section.error(key, message, Some(instead));
+    false
 }

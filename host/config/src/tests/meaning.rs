@@ -34,6 +34,22 @@ fn the_example_is_right_and_has_no_warnings() {
     assert_eq!(target.roles["app_read_only"], serde_json::json!({ "grants": ["app_read_only"] }));
 }
 
+#[test]
+fn a_store_in_a_database_has_a_url_for_each_server() {
+    let text = EXAMPLE.replace(
+        "url = \"sqlite:data/broker.db\"",
+        "url = \"postgres://jit_store@db-1.example,[::1]:5433/jit_store?sslmode=verify-full\"\n\
+         password = { file = \"secrets/store\" }",
+    );
+    let config = Config::parse(&text, "/etc/jit-broker/broker.toml").unwrap();
+    let StoreKind::Postgres(store) = &config.store.kind else { panic!("{:?}", config.store.kind) };
+    let servers: Vec<&str> = store.servers.iter().map(url::Url::as_str).collect();
+    let expected = ["db-1.example", "[::1]:5433"];
+    assert_eq!(servers, expected.map(|host| format!("postgres://jit_store@{host}/jit_store?sslmode=verify-full")));
+    assert_eq!(store.password, Some(SecretRef::File("/etc/jit-broker/secrets/store".into())));
+    assert_eq!((&store.ca, &store.plaintext), (&None, &None));
+}
+
 /// The public half of a key that everybody knows, of golang.org/x/mod/sumdb/note.
 const VERIFIER: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
 

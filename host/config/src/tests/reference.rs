@@ -54,6 +54,8 @@ const EVERYTHING: &str = r#"
 operator_listen = "127.0.0.1:9700"
 tls = { cert = "cert.pem", key = "key.pem" }
 [store]
+url = "postgres://store@db-1.example,db-2.example:5433/store"
+plaintext = { because = "the mesh encrypts" }
 sealing_key = { file = "sealing.key" }
 [audit]
 signing_key = { file = "audit.key" }

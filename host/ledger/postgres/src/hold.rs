@@ -3,6 +3,10 @@
 //! The holder has a session-level advisory lock for as long as its session lives, and a number, the epoch, which the
 //! next holder raises. Each transaction that writes checks the epoch: a broker that was frozen or cut off while
 //! another one took the store over writes nothing more, whatever it still believes. It has to be started again.
+//!
+//! The session of a broker that is stopped in the middle (a debugger, SIGSTOP) lives on. So the holder says every two
+//! seconds that it is there, and whoever waits ends the session of one that has not for [`SILENCE`]. The database's
+//! clock decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +25,8 @@ use super::servers::{ConnectError, Purpose, Servers};
 const LOOK: Duration = Duration::from_secs(2);
 /// How long one look may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(8);
+/// A holder that has said nothing for so long, in seconds, is followed.
+const SILENCE: i32 = 20;
 /// How often a broker that waits for the store asks for it.
 const ASK: Duration = Duration::from_millis(500);
 
@@ -35,12 +41,17 @@ pub(crate) enum HoldError {
     Database(#[from] sqlx::Error),
 }
 
+/// Why the store is lost to this process, once it is.
+pub(crate) type Lost = watch::Sender<Option<String>>;
+
 /// The store is ours as long as the epoch is this one.
 #[derive(Debug)]
 pub(crate) struct Hold {
     pub(crate) epoch: i64,
     /// Another broker took the store over.
     fenced: AtomicBool,
+    /// Told of that.
+    lost: Lost,
     /// Ends the session.
     stop: watch::Sender<bool>,
 }
@@ -51,6 +62,7 @@ impl Hold {
         servers: &Arc<Servers>,
         name: &str,
         patience: Duration,
+        lost: Lost,
     ) -> Result<(Arc<Self>, JoinHandle<()>), HoldError> {
         let begun = Instant::now();
         let mut told = false;
@@ -60,6 +72,10 @@ impl Hold {
                 break;
             }
             let holder = holder(&mut session).await?;
+            if end_if_silent(&mut session).await? {
+                tracing::warn!("{holder} has said nothing for {SILENCE} s: its session was ended");
+                continue;
+            }
             if begun.elapsed() >= patience {
                 return Err(HoldError::Held(holder));
             }
@@ -71,7 +87,7 @@ impl Hold {
         }
         let epoch = take_over(&mut session, name).await?;
         let (stop, stopped) = watch::channel(false);
-        let hold = Arc::new(Self { epoch, fenced: AtomicBool::new(false), stop });
+        let hold = Arc::new(Self { epoch, fenced: AtomicBool::new(false), lost, stop });
         let keeping = tokio::spawn(keep(Arc::clone(&hold), Arc::clone(servers), session, stopped));
         Ok((hold, keeping))
     }
@@ -82,9 +98,7 @@ impl Hold {
         if !ours {
             metrics::counter!("jit_store_fenced_writes_total").increment(1);
             if !self.fenced.swap(true, Ordering::Relaxed) {
-                tracing::error!(
-                    "another broker took the store over while this one was away: it writes nothing more. Start it again"
-                );
+                self.lost.send_replace(Some("another broker took the store over while this one was away".to_owned()));
             }
         }
         ours
@@ -109,12 +123,24 @@ async fn holder(session: &mut PgConnection) -> Result<String, sqlx::Error> {
     Ok(format!("another broker ({name}, since {since})"))
 }
 
+/// Ends the session that holds the store, where its broker has been silent for too long. Whether one was ended.
+async fn end_if_silent(session: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    // The two halves of the number, as `pg_locks` shows them.
+    let statement = "SELECT count(*) FILTER (WHERE pg_terminate_backend(l.pid)) > 0 FROM pg_locks AS l
+        WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND l.objsubid = 1
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND l.classid = ($1 >> 32)::int8::oid AND l.objid = ($1 & 4294967295)::int8::oid
+            AND (SELECT seen < clock_timestamp() - make_interval(secs => $2) FROM jit_broker.holder)";
+    sqlx::query_scalar(statement).bind(locks::HOLD).bind(f64::from(SILENCE)).fetch_one(session).await
+}
+
 /// Raises the epoch once no transaction of the last holder is in the middle of its work.
 async fn take_over(session: &mut PgConnection, name: &str) -> Result<i64, sqlx::Error> {
     let mut transaction = session.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(locks::WRITING).execute(&mut *transaction).await?;
     let statement =
-        "UPDATE jit_broker.holder SET epoch = epoch + 1, name = $1, since = clock_timestamp() RETURNING epoch";
+        "UPDATE jit_broker.holder SET epoch = epoch + 1, name = $1, since = clock_timestamp(), seen = clock_timestamp()
+        RETURNING epoch";
     let epoch = sqlx::query_scalar(statement).bind(name).fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(epoch)
@@ -133,19 +159,22 @@ async fn keep(hold: Arc<Hold>, servers: Arc<Servers>, session: PgConnection, mut
         }
         let look = async {
             let mut open = match session.take() {
-                Some(mut open) => {
-                    open.execute("SELECT 1").await.map_err(HoldError::from)?;
-                    return Ok::<_, HoldError>(open);
+                Some(open) => open,
+                None => {
+                    let mut open = servers.connect(Purpose::Serve).await?;
+                    if lock(&mut open).await? {
+                        tracing::info!("the store is held again");
+                    }
+                    open
                 }
-                None => servers.connect(Purpose::Serve).await?,
             };
-            // Others may have it by now: the epoch decides, and the lock comes back when they let go.
-            let ours = lock(&mut open).await?;
-            let row = open.fetch_one("SELECT epoch FROM jit_broker.holder").await?;
-            if hold.is_ours(row.try_get(0)?) && ours {
-                tracing::info!("the store is held again");
-            }
-            Ok(open)
+            // Others may have it by now: the epoch decides, and not the lock.
+            let statement =
+                "UPDATE jit_broker.holder SET seen = CASE WHEN epoch = $1 THEN clock_timestamp() ELSE seen END
+                RETURNING epoch";
+            let found = sqlx::query_scalar(statement).bind(hold.epoch).fetch_one(&mut open).await?;
+            hold.is_ours(found);
+            Ok::<_, HoldError>(open)
         };
         match timeout(LOOK_DEADLINE, look).await {
             Ok(Ok(open)) => session = Some(open),

@@ -173,9 +173,11 @@ CREATE TABLE jit_broker.holder (
     one int4 NOT NULL PRIMARY KEY CHECK (one = 1),
     epoch int8 NOT NULL,
     name text COLLATE "C" NOT NULL,
-    since timestamptz NOT NULL
+    since timestamptz NOT NULL,
+    -- When it last said that it is there, by this server's clock.
+    seen timestamptz NOT NULL
 );
-INSERT INTO jit_broker.holder VALUES (1, 0, '', clock_timestamp());
+INSERT INTO jit_broker.holder VALUES (1, 0, '', clock_timestamp(), clock_timestamp());
 "#;
 
 /// Why a database cannot be used as the store.

@@ -118,6 +118,7 @@ pub struct PgStore {
     size: watch::Receiver<u64>,
     verifier: VerifierKey,
     hold: Option<Arc<Hold>>,
+    lost: watch::Receiver<Option<String>>,
     holding: parking_lot::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -135,10 +136,11 @@ impl PgStore {
         let mut connection = servers.connect(Purpose::Serve).await?;
         schema::prepare(&mut connection).await?;
         warn_of_a_forgetful_server(&mut connection).await?;
+        let (lost_sender, lost) = watch::channel(None);
         let (hold, holding) = match sharing {
             Sharing::Shared => (None, None),
             Sharing::Alone { name, patience } => {
-                let (hold, holding) = Hold::take(&servers, &name, patience).await?;
+                let (hold, holding) = Hold::take(&servers, &name, patience, lost_sender.clone()).await?;
                 (Some(hold), Some(holding))
             }
         };
@@ -170,12 +172,13 @@ impl PgStore {
             connection: Some(connection),
             seen: Some(seen),
             size: size_sender.clone(),
+            lost: lost_sender,
         };
         tokio::spawn(writer.run(queue));
         let counter = Counting { servers: Arc::clone(&servers), hold: hold.clone(), connection: None };
         tokio::spawn(counter.run(requests));
         tokio::spawn(listen::watch_log(servers, Arc::clone(&pool), size_sender));
-        Ok(Self { jobs, counting, pool, size, verifier, hold, holding: parking_lot::Mutex::new(holding) })
+        Ok(Self { jobs, counting, pool, size, verifier, hold, lost, holding: parking_lot::Mutex::new(holding) })
     }
 
     /// What others need to check the log's checkpoints.
@@ -452,6 +455,16 @@ impl Store for PgStore {
 
     fn log_size(&self) -> watch::Receiver<u64> {
         self.size.clone()
+    }
+
+    async fn lost(&self) -> String {
+        let mut lost = self.lost.clone();
+        let reason = lost.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            // It was closed.
+            None => std::future::pending().await,
+        }
     }
 
     /// Lets go of the store too, so that a broker that waits for it can take it.

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::batch::{self, Batch};
-use super::hold::{self, Hold};
+use super::hold::{self, Hold, Lost};
 use super::log::{HeadError, LogError, Seen};
 use super::pool::failed;
 use super::rows::Prepared;
@@ -121,6 +121,7 @@ pub(crate) struct Writer {
     pub(crate) seen: Option<Seen>,
     /// How many records the log has.
     pub(crate) size: watch::Sender<u64>,
+    pub(crate) lost: Lost,
 }
 
 impl Writer {
@@ -223,6 +224,9 @@ impl Writer {
             };
             if self.connection.is_some() {
                 self.roll_back().await;
+            }
+            if let WriteError::Log(error @ LogError::SetBack { .. }) = &error {
+                self.lost.send_replace(Some(error.to_string()));
             }
             crossings += u32::from(error.after() == After::Crossed);
             if !error.passes() || crossings > CROSSINGS || begun.elapsed() + pause >= ATTEMPTS {

@@ -193,6 +193,7 @@ async fn a_broker_that_was_followed_writes_nothing() {
         let late = first.commit(settled(&active(&lease))).await.unwrap_err();
         assert!(late.to_string().contains("another broker took the store over"), "{late}");
     }
+    assert!(first.lost().await.contains("another broker took the store over"));
     let request = Counted {
         request_id: RequestId::generate(time(0)),
         principal: lease.principal.clone(),

@@ -108,6 +108,7 @@ async fn a_store_that_was_set_back_is_noticed() {
     database.tamper(&unguarded(&back)).await;
     let told = store.commit(insert(&lease_at(9)).with(granted(&lease_at(9)))).await.unwrap_err();
     assert!(told.to_string().contains("set back: its audit log has 3 records, and had 5"), "{told}");
+    assert!(store.lost().await.contains("set back"));
     store.close().await;
     let store = database.shared().await;
     add(&store, 1).await;

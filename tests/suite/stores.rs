@@ -1,0 +1,220 @@
+//! The store in PostgreSQL, beneath whole brokers: one that serves, another one that follows it, and a server that is
+//! killed beneath both.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jit_tests::world::{eventually, read};
+use jit_tests::{BrokerProcess, Client, Issuer, Key, Settings, StoreDatabase, World, surroundings};
+use serde_json::json;
+use xtask::servers::postgres::{self, PostgresServer, PostgresSettings};
+use xtask::steps::Steps;
+
+/// Tokens that are good at each broker of a store.
+struct Tokens {
+    key: Key,
+    issuer: Issuer,
+}
+
+impl Tokens {
+    async fn new() -> Self {
+        let key = Key::generate("key-1").unwrap();
+        Self { issuer: Issuer::start(&[&key]).await.unwrap(), key }
+    }
+
+    fn section(&self) -> String {
+        let url = &self.issuer.url;
+        format!(
+            "[[identity.jwt]]\nname = \"own\"\nissuer = \"{url}\"\naudiences = [\"jit-broker\"]\nworkload = \"{{sub}}\"\n"
+        )
+    }
+
+    fn token(&self) -> String {
+        self.key.token(&self.issuer.claims("payment-service")).unwrap()
+    }
+}
+
+async fn world_on(store: &StoreDatabase, more: &str) -> World {
+    let settings = Settings { store: store.section(), more: more.to_owned(), ..Settings::default() };
+    let mut world = World::prepared(settings).await;
+    world.write_secret("store.password", &store.password).unwrap();
+    world.start(&[]).await;
+    world
+}
+
+/// Another broker with the same configuration, on another port: as on another machine. It may have to wait, so it
+/// starts beside.
+fn another(world: &World) -> tokio::task::JoinHandle<anyhow::Result<BrokerProcess>> {
+    let text = read(&world.config()).unwrap();
+    let text = text.replace("\"admin.sock\"", "\"admin-b.sock\"").replace("\"audit.jsonl\"", "\"audit-b.jsonl\"");
+    let config = world.folder.path().join("broker-b.toml");
+    std::fs::write(&config, text).unwrap();
+    let (binary, log) = (world.binary(), log_of_the_other(world));
+    tokio::task::spawn_blocking(move || BrokerProcess::start(&binary, &config, "127.0.0.1:0", &[], &log))
+}
+
+fn log_of_the_other(world: &World) -> std::path::PathBuf {
+    world.folder.path().join("broker-b.log")
+}
+
+async fn is_waiting(world: &World) {
+    let log = log_of_the_other(world);
+    eventually("the second broker waits", async || {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("the store is held by another broker (process "))
+    })
+    .await;
+}
+
+fn signal(process: &BrokerProcess, name: &str) {
+    assert!(Command::new("kill").args([name, &process.pid().to_string()]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_broker_serves_from_a_database() {
+    let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
+    let mut world = world_on(&store, "").await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let body = json!({"target": "inventory_db", "ttl": "30m"});
+    let kept = client.issue_with_key(&token, "kept", &body).await.unwrap();
+    let given_back = client.issue(&token, &body).await.unwrap();
+    assert_eq!((kept.status, given_back.status), (201, 201), "{} {}", kept.text, given_back.text);
+    let renewed = client.post(&format!("/v1/leases/{}/renew", kept.lease()), &token, &json!({"ttl": "1h"})).await;
+    assert_eq!(renewed.unwrap().status, 200);
+    let revoked = client.post(&format!("/v1/leases/{}/revoke", given_back.lease()), &token, &json!({})).await.unwrap();
+    assert_eq!(revoked.status, 200, "{}", revoked.text);
+    assert_eq!(world.accounts().await, [kept.username()]);
+    let status = world.cli(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["store"]["kind"], "postgres", "{status}");
+    let config = world.config_with_issuer();
+    let offline = world.cli(&["config", "check", "--config", config.to_str().unwrap(), "--offline"]);
+    let offline = String::from_utf8_lossy(&offline.stdout).into_owned();
+    assert!(offline.contains(&format!("/{}: not asked (--offline)", store.name)), "{offline}");
+    let checked = world.cli(&["config", "check", "--config", config.to_str().unwrap()]);
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    let expected = format!("store postgres://{}/{}: good, version 1.0, ", store.address, store.name);
+    assert!(checked.contains(&expected), "{checked}");
+
+    assert!(world.process().stop().unwrap().success());
+    world.start(&[]).await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let again = client.issue_with_key(&token, "kept", &body).await.unwrap();
+    assert_eq!((again.lease(), again.username()), (kept.lease(), kept.username()), "{}", again.text);
+    world.database.login(again.username(), again.password()).await.unwrap();
+    world.assert_settled(&[kept.lease().to_owned(), given_back.lease().to_owned()]).await;
+    for text in [world.process().log(), checked, status.to_string()] {
+        assert!(!text.contains(&store.password), "the password of the store shows");
+    }
+}
+
+/// A broker that is started beside another one on the same store waits, and goes on with everything when that one dies.
+#[tokio::test]
+async fn a_second_broker_waits_and_follows() {
+    let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
+    let tokens = Tokens::new().await;
+    let mut world = world_on(&store, &tokens.section()).await;
+    let (client, token) = (world.client(), tokens.token());
+    let body = json!({"target": "inventory_db", "ttl": "30m"});
+    let first = client.issue_with_key(&token, "one-account", &body).await.unwrap();
+    assert_eq!(first.status, 201, "{}", first.text);
+    let starting = another(&world);
+    is_waiting(&world).await;
+    assert_eq!(client.issue(&token, &body).await.unwrap().status, 201, "the first one serves on");
+    world.process().kill().unwrap();
+    let second = starting.await.unwrap().unwrap();
+    let client = Client::new(&second.broker, &second.issuer);
+    let again = client.issue_with_key(&token, "one-account", &body).await.unwrap();
+    assert_eq!((again.lease(), again.username()), (first.lease(), first.username()), "{}", again.text);
+    let renewed = client.post(&format!("/v1/leases/{}/renew", first.lease()), &token, &json!({"ttl": "1h"})).await;
+    assert_eq!(renewed.unwrap().status, 200, "made by one, renewed by the other");
+    let revoked = client.post("/v1/leases/revoke", &token, &json!({"all": true})).await.unwrap();
+    assert!(matches!(revoked.status, 200 | 202), "{}", revoked.text);
+    eventually("both accounts are gone", async || world.accounts().await.is_empty()).await;
+    world.assert_log_is_intact();
+}
+
+/// A broker that is frozen for so long that another one follows it writes nothing when it wakes up, and ends.
+#[tokio::test]
+async fn a_frozen_broker_is_followed_and_writes_nothing_more() {
+    let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
+    let tokens = Tokens::new().await;
+    let mut world = world_on(&store, &tokens.section()).await;
+    let token = tokens.token();
+    let body = json!({"target": "inventory_db", "ttl": "30m"});
+    let first = world.client().issue(&token, &body).await.unwrap();
+    assert_eq!(first.status, 201, "{}", first.text);
+    signal(world.process(), "-STOP");
+    let second = another(&world).await.unwrap().unwrap();
+    let client = Client::new(&second.broker, &second.issuer);
+    let issued = client.issue(&token, &body).await.unwrap();
+    assert_eq!(issued.status, 201, "{}", issued.text);
+    signal(world.process(), "-CONT");
+    let ended = world.process().wait_for_end(Duration::from_secs(90)).unwrap();
+    assert!(!ended.success(), "it was not asked to stop");
+    let log = world.process().log();
+    assert!(log.contains("another broker took the store over"), "{log}");
+    for lease in [first.lease(), issued.lease()] {
+        let found = client.get(&format!("/v1/leases/{lease}"), &token).await.unwrap();
+        assert_eq!(found.json["state"], "active", "{}", found.text);
+    }
+    assert_eq!(world.accounts().await.len(), 2);
+    world.assert_log_is_intact();
+    assert!(world.events("broker.stopped").is_empty(), "it wrote nothing more");
+}
+
+/// The store's server is killed again and again while many ask: each request ends clearly, and afterwards every account
+/// has its lease, and every lease its record.
+#[tokio::test]
+async fn the_stores_server_is_killed_under_load() {
+    let steps = Steps::new();
+    let server = tokio::task::spawn_blocking(move || {
+        let binaries = postgres::any(17, &steps).unwrap();
+        PostgresServer::start(binaries.bin(), &PostgresSettings::default()).unwrap()
+    });
+    let mut server = server.await.unwrap();
+    let store = StoreDatabase::create(&server.url("postgres")).await.unwrap();
+    let tokens = Tokens::new().await;
+    let world = world_on(&store, &tokens.section()).await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..6)
+        .map(|_| {
+            let (client, token, ended) = (world.client(), tokens.token(), Arc::clone(&ended));
+            tokio::spawn(async move {
+                let mut disclosed = Vec::new();
+                while !ended.load(Ordering::Relaxed) {
+                    let reply = client.issue(&token, &json!({"target": "inventory_db", "ttl": "30m"})).await.unwrap();
+                    match reply.status {
+                        201 => disclosed.push(reply.lease().to_owned()),
+                        503 | 504 => tokio::time::sleep(Duration::from_millis(50)).await,
+                        _ => panic!("{}", reply.text),
+                    }
+                }
+                disclosed
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        server = tokio::task::spawn_blocking(move || {
+            server.kill();
+            std::thread::sleep(Duration::from_millis(300));
+            server.start_again().unwrap();
+            server
+        })
+        .await
+        .unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    ended.store(true, Ordering::Relaxed);
+    let mut disclosed = Vec::new();
+    for caller in callers {
+        disclosed.extend(caller.await.unwrap());
+    }
+    assert!(!disclosed.is_empty());
+    world.assert_settled(&disclosed).await;
+    drop(server);
+}
