@@ -21,10 +21,11 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jit_core::secret::{Form, NewPassword};
 use parking_lot::{Condvar, Mutex};
+use tokio::time::Instant;
 
 /// The most passwords of one form that are ready.
 pub const MOST_PAIRS: usize = 64;
@@ -288,7 +289,7 @@ impl Ready {
                 Step::End => return,
                 Step::WaitUntil(None) => self.changed.wait(&mut shelves),
                 Step::WaitUntil(Some(then)) => {
-                    self.changed.wait_until(&mut shelves, then);
+                    self.changed.wait_for(&mut shelves, then.saturating_duration_since(Instant::now()));
                 }
                 Step::Make(form) => {
                     // Nobody waits for this: the lock is free meanwhile.

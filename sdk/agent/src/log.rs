@@ -50,6 +50,7 @@ pub(crate) fn start(LogFilter(targets): LogFilter, format: LogFormat) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use tracing::Level;
 
     use super::*;
