@@ -1,4 +1,4 @@
-//! How the process asks the system for memory.
+//! How the process asks the system for memory, and who may look into it.
 
 use std::thread::available_parallelism;
 
@@ -19,4 +19,17 @@ pub fn bound_pools() -> usize {
     // with one thread, and main calls it first.
     let _accepted = unsafe { libc::mallopt(libc::M_ARENA_MAX, i32::try_from(most).unwrap_or(i32::MAX)) };
     most
+}
+
+/// No other process of the user may look into this one from here on, and no crash writes its memory to a disk: it holds
+/// passwords. A system that refuses is reported, and does not stop the command. Call it first.
+pub fn keep_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    // Its own page map it must open before: afterwards the file belongs to root.
+    let _seen = jit_runtime::open_page_map();
+    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
+    let dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if let Err(error) = dumpable.and_then(|()| setrlimit(Resource::Core, no_core)) {
+        eprintln!("jit-broker: a crash could write this process's memory to a disk: {error}");
+    }
 }

@@ -348,8 +348,7 @@ fn map(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
     map_named(engine, &name)
 }
 
-/// As [`map`], by reading. Without /proc, and where a process may not look into its own: one that is not root and not
-/// dumpable, as the broker is.
+/// As [`map`], by reading: without /proc.
 fn read_back(engine: &Engine, mut file: &File) -> wasmtime::Result<Component> {
     let mut code = Vec::new();
     file.seek(SeekFrom::Start(0))?;

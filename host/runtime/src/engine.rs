@@ -226,13 +226,21 @@ fn config(limits: &Limits, calls: u32) -> Config {
     config
 }
 
+/// Opens this process's own page map, which tells an engine which pages a guest wrote. Whether that can be had
+/// (`PAGEMAP_SCAN`, Linux 6.7). What the first call finds holds for the process: a process that then forbids others to
+/// look into it may not open the file any longer, unless it is root's.
+#[must_use]
+pub fn open_page_map() -> bool {
+    PoolingAllocationConfig::is_pagemap_scan_available()
+}
+
 /// Bytes of a linear memory that stay with its slot between calls.
 ///
-/// Where the kernel tells which pages were written (`PAGEMAP_SCAN`, Linux 6.7), only those are put back, and an
+/// Where the kernel tells which pages were written ([`open_page_map`]), only those are put back, and an
 /// interpreter that touches megabytes saves its page faults. Elsewhere all of it is put back at each call: a small
 /// part then costs less than the faults would, and a large part more.
 fn kept_resident() -> usize {
-    if PoolingAllocationConfig::is_pagemap_scan_available() { 32 << 20 } else { 64 << 10 }
+    if open_page_map() { 32 << 20 } else { 64 << 10 }
 }
 
 /// Moves the epoch on until the engine is gone.

@@ -63,7 +63,7 @@ pub use capability::sql::connection::{SqlConnection, SqlConnectionError, SqlConn
 pub use catalog::Catalog;
 pub use context::{ConfiguredContext, ContextPlugin, ContextScope};
 pub use driver::{DriverPlugin, DriverScope};
-pub use engine::{EPOCH_TICK, RuntimeError, RuntimeOptions};
+pub use engine::{EPOCH_TICK, RuntimeError, RuntimeOptions, open_page_map};
 pub use fault::{ConfigFault, ConfigProblem, Fault, FaultKind};
 pub use jit_contract::PluginKind;
 pub use jit_core::driver::Lane;

@@ -197,7 +197,7 @@ pub fn command() -> clap::Command {
 /// Runs the command line and gives the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    keep_memory_private();
+    crate::memory::keep_private();
     end_with_the_reader();
     let cli = Cli::parse();
     // One crypto provider in the process; a second installation cannot happen.
@@ -239,17 +239,6 @@ fn end_with_the_reader() {
         }
         usual(panic);
     }));
-}
-
-/// No other process of the user may look into this one, and no crash writes its memory to a disk: it holds
-/// passwords, whatever started it. A system that refuses is told of, and does not stop the command.
-fn keep_memory_private() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
-    let dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    if let Err(error) = dumpable.and_then(|()| setrlimit(Resource::Core, no_core)) {
-        eprintln!("jit-broker: a crash could write this process's memory to a disk: {error}");
-    }
 }
 
 fn dispatch(command: Command) -> Result<(), Stop> {
@@ -365,15 +354,5 @@ mod tests {
         assert_eq!(shown(Some("trace")), "trace");
         assert_eq!(shown(Some("jit_http=debug,info")), "info,jit_http=debug");
         assert_eq!(shown(Some("a=b=c")), "info", "what cannot be read");
-    }
-
-    use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
-
-    #[test]
-    fn memory_is_not_dumped() {
-        super::keep_memory_private();
-        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
-        let core = getrlimit(Resource::Core);
-        assert_eq!((core.current, core.maximum), (Some(0), Some(0)));
     }
 }
