@@ -3,7 +3,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jit_tests::world::{eventually, read};
@@ -166,55 +166,135 @@ async fn a_frozen_broker_is_followed_and_writes_nothing_more() {
     assert!(world.events("broker.stopped").is_empty(), "it wrote nothing more");
 }
 
-/// The store's server is killed again and again while many ask: each request ends clearly, and afterwards every account
-/// has its lease, and every lease its record.
-#[tokio::test]
-async fn the_stores_server_is_killed_under_load() {
+/// A server of one's own for the store.
+async fn own_server() -> PostgresServer {
     let steps = Steps::new();
     let server = tokio::task::spawn_blocking(move || {
         let binaries = postgres::any(17, &steps).unwrap();
         PostgresServer::start(binaries.bin(), &PostgresSettings::default()).unwrap()
     });
-    let mut server = server.await.unwrap();
+    server.await.unwrap()
+}
+
+/// Callers that ask without a pause until they are stopped; each gives the leases whose secret it got.
+struct Callers {
+    ended: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
+    granted: Arc<AtomicUsize>,
+}
+
+impl Callers {
+    fn begin(world: &World, tokens: &Tokens) -> Self {
+        let (ended, granted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let tasks = (0..6)
+            .map(|_| {
+                let (client, token) = (world.client(), tokens.token());
+                let (ended, granted) = (Arc::clone(&ended), Arc::clone(&granted));
+                tokio::spawn(async move {
+                    let mut disclosed = Vec::new();
+                    while !ended.load(Ordering::Relaxed) {
+                        let body = json!({"target": "inventory_db", "ttl": "30m"});
+                        let reply = client.issue(&token, &body).await.unwrap();
+                        match reply.status {
+                            201 => {
+                                disclosed.push(reply.lease().to_owned());
+                                granted.fetch_add(1, Ordering::Relaxed);
+                            }
+                            503 | 504 => tokio::time::sleep(Duration::from_millis(50)).await,
+                            _ => panic!("{}", reply.text),
+                        }
+                    }
+                    disclosed
+                })
+            })
+            .collect();
+        Self { ended, tasks, granted }
+    }
+
+    /// Waits until more were granted.
+    async fn serve_on(&self) {
+        let before = self.granted.load(Ordering::Relaxed);
+        eventually("more is granted", async || self.granted.load(Ordering::Relaxed) > before + 5).await;
+    }
+
+    async fn end(self) -> Vec<String> {
+        self.ended.store(true, Ordering::Relaxed);
+        let mut disclosed = Vec::new();
+        for task in self.tasks {
+            disclosed.extend(task.await.unwrap());
+        }
+        disclosed
+    }
+}
+
+/// The store's server is killed again and again while many ask: each request ends clearly, and afterwards every account
+/// has its lease, and every lease its record.
+#[tokio::test]
+async fn the_stores_server_is_killed_under_load() {
+    let mut server = own_server().await;
     let store = StoreDatabase::create(&server.url("postgres")).await.unwrap();
     let tokens = Tokens::new().await;
     let world = world_on(&store, &tokens.section()).await;
-    let ended = Arc::new(AtomicBool::new(false));
-    let callers: Vec<_> = (0..6)
-        .map(|_| {
-            let (client, token, ended) = (world.client(), tokens.token(), Arc::clone(&ended));
-            tokio::spawn(async move {
-                let mut disclosed = Vec::new();
-                while !ended.load(Ordering::Relaxed) {
-                    let reply = client.issue(&token, &json!({"target": "inventory_db", "ttl": "30m"})).await.unwrap();
-                    match reply.status {
-                        201 => disclosed.push(reply.lease().to_owned()),
-                        503 | 504 => tokio::time::sleep(Duration::from_millis(50)).await,
-                        _ => panic!("{}", reply.text),
-                    }
-                }
-                disclosed
-            })
-        })
-        .collect();
+    let callers = Callers::begin(&world, &tokens);
     for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        callers.serve_on().await;
         server = tokio::task::spawn_blocking(move || {
             server.kill();
-            std::thread::sleep(Duration::from_millis(300));
             server.start_again().unwrap();
             server
         })
         .await
         .unwrap();
     }
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    ended.store(true, Ordering::Relaxed);
-    let mut disclosed = Vec::new();
-    for caller in callers {
-        disclosed.extend(caller.await.unwrap());
-    }
-    assert!(!disclosed.is_empty());
+    callers.serve_on().await;
+    let disclosed = callers.end().await;
     world.assert_settled(&disclosed).await;
     drop(server);
+}
+
+/// The primary dies under load and its replica is promoted: the broker finds it, and nothing that was answered is lost.
+#[tokio::test]
+async fn a_replica_that_is_promoted_is_found() {
+    let mut primary = own_server().await;
+    let store = StoreDatabase::create(&primary.url("postgres")).await.unwrap();
+    let both = tokio::task::spawn_blocking(move || {
+        let standby = primary.standby().unwrap();
+        (primary, standby)
+    });
+    let (mut primary, standby) = both.await.unwrap();
+    let superuser = |server: &PostgresServer| {
+        let options: sqlx::postgres::PgConnectOptions = server.url("postgres").parse().unwrap();
+        async move { sqlx::ConnectOptions::connect(&options).await.unwrap() }
+    };
+    // From here on a commit is answered when the replica has it.
+    let mut connection = superuser(&primary).await;
+    for statement in ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"] {
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
+    }
+    eventually("the replica follows", async || {
+        let state: Option<String> = sqlx::query_scalar("SELECT sync_state FROM pg_stat_replication")
+            .fetch_optional(&mut superuser(&primary).await)
+            .await
+            .unwrap();
+        state.as_deref() == Some("sync")
+    })
+    .await;
+    let tokens = Tokens::new().await;
+    let addresses = format!("127.0.0.1:{},127.0.0.1:{}", standby.port(), primary.port());
+    let settings = Settings { store: store.section_at(&addresses), more: tokens.section(), ..Settings::default() };
+    let mut world = World::prepared(settings).await;
+    world.write_secret("store.password", &store.password).unwrap();
+    world.start(&[]).await;
+    let callers = Callers::begin(&world, &tokens);
+    callers.serve_on().await;
+    let primary = tokio::task::spawn_blocking(move || {
+        primary.kill();
+        primary
+    });
+    let primary = primary.await.unwrap();
+    sqlx::query("SELECT pg_promote()").execute(&mut superuser(&standby).await).await.unwrap();
+    callers.serve_on().await;
+    let disclosed = callers.end().await;
+    world.assert_settled(&disclosed).await;
+    drop((primary, standby));
 }

@@ -162,7 +162,7 @@ fn kind(section: &Section<'_>, place: Option<Place>) -> Option<StoreKind> {
     match place? {
         Place::File(path) => {
             for key in OF_A_DATABASE.into_iter().filter(|key| section.entry(key).is_some()) {
-                section.error(key, &format!("`{key}` is of a store in a database: `url` names a file"), None);
+                section.error(key, format!("`{key}` is of a store in a database: `url` names a file"), None);
             }
             Some(StoreKind::Sqlite(section.reading.folder.join(path)))
         }

@@ -1,5 +1,7 @@
 //! One PostgreSQL server of its own, on loopback, for as long as the value lives.
 
+mod standby;
+
 use std::{
     fmt,
     fs::{self, File, OpenOptions},
