@@ -107,9 +107,7 @@ pub struct TargetsQuery {
 
 /// What the caller may ask for: an entry for each target and role of which it may have a credential.
 ///
-/// Asks the policies as `GET /v1/targets/{name}` does.
-///
-/// A target of which they allow nothing is not in the list, and nothing else shows that there is one.
+/// Asks the policies as `GET /v1/targets/{name}` does. What they do not allow is not in the list.
 #[utoipa::path(
     get, path = "/v1/targets", tag = "issue", params(TargetsQuery), security(("workload_token" = [])),
     responses(
