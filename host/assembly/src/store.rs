@@ -42,7 +42,7 @@ pub async fn open(store: &jit_config::Store, (signer, origin): (LogKey, Origin))
     }
 }
 
-/// The machine and the process, for whoever waits for the store.
+/// The machine and the process, for a broker that waits for the store.
 fn this_broker() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("process {} on {}", std::process::id(), host.trim())

@@ -167,7 +167,7 @@ fn kind(section: &Section<'_>, place: Option<Place>) -> Option<StoreKind> {
             Some(StoreKind::Sqlite(section.reading.folder.join(path)))
         }
         Place::Servers(servers) => {
-            // One thing told is enough: what is wrong for one server is mostly wrong for all.
+            // One error is enough: what is wrong for one server is mostly wrong for all.
             let _told =
                 servers.iter().all(|url| transport::check(section, Spoken::Postgres, url, plaintext.as_deref()));
             Some(StoreKind::Postgres(Box::new(PostgresStore { servers, password, ca, plaintext })))

@@ -35,7 +35,7 @@ impl Form {
 
 /// A password that the broker made for one account, perhaps with what the server stores of it.
 ///
-/// It cannot be cloned: whoever has it is the only one who has it. Both texts are wiped when it is dropped.
+/// It cannot be cloned: its owner is the only one who has it. Both texts are wiped when it is dropped.
 #[derive(Debug)]
 pub struct NewPassword {
     text: SecretString,

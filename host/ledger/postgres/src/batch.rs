@@ -4,7 +4,7 @@
 //! same row: PostgreSQL lets it wait until the transaction that added it has ended, and then either finds the row,
 //! so the transaction was committed, or adds it, so the transaction was not and never will be: it could not add its
 //! own any more. So the answer is right also while the old transaction still hangs somewhere, and after a failover it
-//! is the answer of the server that the store goes on from.
+//! is the answer of the server that the store continues from.
 
 use std::time::Duration;
 

@@ -5,8 +5,8 @@
 //! another one took the store over writes nothing more, whatever it still believes. It has to be started again.
 //!
 //! The session of a broker that is stopped in the middle (a debugger, SIGSTOP) lives on. So the holder says every two
-//! seconds that it is there, and whoever waits ends the session of one that has not for [`SILENCE`]. The database's
-//! clock decides.
+//! seconds that it is there. A broker that waits ends the session of a holder that was silent for [`SILENCE`]. The
+//! database's clock decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,7 @@ pub(crate) struct Hold {
     pub(crate) epoch: i64,
     /// Another broker took the store over.
     fenced: AtomicBool,
-    /// Told of that.
+    /// Receives the reason.
     lost: Lost,
     /// Ends the session.
     stop: watch::Sender<bool>,

@@ -20,7 +20,7 @@
 //! | `schema` | the tables and their version |
 //! | `offline` | the log read without the broker |
 //!
-//! All brokers of one store have the same signing key and origin: each of them goes on with the same log. A broker
+//! All brokers of one store have the same signing key and origin: each of them continues the same log. A broker
 //! with another key is refused when it opens the store.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]

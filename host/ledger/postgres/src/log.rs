@@ -1,6 +1,6 @@
-//! The audit log's head: one row that all brokers move in turn. Whoever adds records locks it, checks that it is the
-//! tree that a broker signed, and signs the tree with the new records. The tree is never taken from what somebody
-//! else may have put there: a head without a good signature stops the writing.
+//! The audit log's head: one row that all brokers move in turn. A transaction that adds records locks it,
+//! checks that a broker signed its tree, and signs the tree with the new records. Somebody else may have changed the
+//! head: without a good signature nothing is written.
 
 use jiff::Timestamp;
 use jit_ledger::columns::{nanos, nodes_of, range_of};
@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 /// A checkpoint is kept in the history at most so often, in nanoseconds.
 const HISTORY_INTERVAL: i64 = 60 * 1_000_000_000;
 
-/// Why the audit log cannot be gone on with.
+/// Why the audit log cannot be continued.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
     /// The last checkpoint is not by this key, or was altered.
@@ -28,7 +28,7 @@ pub enum LogError {
     /// Records that were committed are gone.
     #[error(
         "the store was set back: its audit log has {found} records, and had {had}. A failover lost what its replica \
-         did not have, or a backup was put back. Start the broker again: it then goes on from this state"
+         did not have, or a backup was put back. Start the broker again: it then continues from this state"
     )]
     SetBack {
         /// How many there are.

@@ -90,7 +90,7 @@ impl LogSource for PgLog {
         let opened = async {
             let mut connection = Servers::new(self.place.clone())?.connect(Purpose::Read).await?;
             schema::check(&mut connection).await?.ok_or(OfflineError::Empty)?;
-            // One state for all that is read, also while brokers write. Whoever reads may take his time between two
+            // One state for all that is read, also while brokers write. The reader may take its time between two
             // pages.
             let begin =
                 "SET idle_in_transaction_session_timeout = '10min'; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";

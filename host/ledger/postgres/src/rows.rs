@@ -98,7 +98,7 @@ impl LeaseRow {
     }
 }
 
-/// Whose a lease or a count is, but for the subject. A digest: names may be longer than an index takes, and none of
+/// Who has a lease or a count, without the subject. A digest: names may be longer than an index takes, and none of
 /// their characters has a meaning in it.
 pub(crate) fn owner(principal: &Principal) -> Vec<u8> {
     let mut digest = Sha256::new();

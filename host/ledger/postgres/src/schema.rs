@@ -1,8 +1,8 @@
 //! The tables, their version, and how they are made.
 //!
 //! The version has two numbers. A step that only adds what earlier releases need not know raises the second: a broker
-//! of the earlier release goes on beside the new one (a rolling upgrade). A step that earlier releases would break, or
-//! that would break them, raises the first, and they refuse the store. The tables are made and brought up under an
+//! of the earlier release continues beside the new one (a rolling upgrade). A step that does not fit earlier releases
+//! raises the first, and they refuse the store. The tables are made and brought up under an
 //! advisory lock, so that brokers that start together do it once.
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) mod locks {
     pub(crate) const SCHEMA: i64 = 0x6a69_7473_6368_656d;
     /// Who holds the store, for as long as the session lives.
     pub(crate) const HOLD: i64 = 0x6a69_7462_686f_6c64;
-    /// Shared by each transaction that writes; whoever takes the store over takes it alone.
+    /// Shared by each transaction that writes; a broker that takes the store over takes it alone.
     pub(crate) const WRITING: i64 = 0x6a69_7477_7269_7465;
     /// The first number of locks on those whose requests are counted; the second is of them.
     pub(crate) const COUNTED: i32 = 0x6a69_7463;
@@ -124,7 +124,7 @@ CREATE TABLE jit_broker.audit (
     leaf bytea NOT NULL,
     CONSTRAINT audit_seq PRIMARY KEY (seq)
 );
--- The head of the log: one row. Whoever adds records locks it, reads it, moves it, and commits.
+-- The head of the log: one row. A transaction that adds records locks it, reads it, moves it, and commits.
 CREATE TABLE jit_broker.head (
     one int4 NOT NULL PRIMARY KEY CHECK (one = 1),
     size int8 NOT NULL,
@@ -194,7 +194,7 @@ pub enum SchemaError {
     },
     /// The schema is not the broker's own.
     #[error(
-        "the schema jit_broker belongs to the role {owner}: whoever owns it can change the store behind the broker's \
+        "the schema jit_broker belongs to the role {owner}: its owner can change the store behind the broker's \
          back. Give it to the broker's role: ALTER SCHEMA jit_broker OWNER TO …"
     )]
     Foreign {

@@ -20,7 +20,7 @@ use url::Url;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The server's own schema. Temporary tables come last; unnamed, they would come first.
 const SEARCH_PATH: &str = "pg_catalog, pg_temp";
-/// What every session is told. The server ends by itself what a broker that is gone left behind: a statement, a wait
+/// The settings of every session. The server ends by itself what a broker that is gone left behind: a statement, a wait
 /// for a lock, a transaction, and within some 15 seconds a session whose client no longer answers.
 const SETTINGS: [(&str, &str); 10] = [
     ("search_path", SEARCH_PATH),
@@ -68,7 +68,7 @@ pub struct Place {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// A URL is none of PostgreSQL's, or none is there.
+    /// A URL that is not PostgreSQL's, or no URL at all.
     #[error("the store's URL is no URL of a PostgreSQL database: {0}")]
     Url(&'static str),
     /// The way to a server is not protected.
@@ -250,9 +250,9 @@ fn ssl_mode(security: Security) -> PgSslMode {
 /// What an error leaves of a connection and of what was sent on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
-    /// The server said no, and the connection goes on.
+    /// The server said no, and the connection is kept.
     Refused,
-    /// The server said no to something that may succeed in a moment: others were in between. The connection goes on.
+    /// The server said no to something that may succeed in a moment: others were in between. The connection is kept.
     Crossed,
     /// The connection is of no use any more. What was sent may or may not have been done.
     Lost,

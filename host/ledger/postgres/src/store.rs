@@ -33,7 +33,7 @@ use super::writer::{Job, Writer};
 
 /// Changes, or requests to count, that may wait for their task; more wait for room.
 const QUEUE: usize = 1024;
-/// How long a change or question may take before its caller is told that the store failed.
+/// How long a change or question may take before its caller gets an error.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Names or handles that are looked for at once.
 const AT_ONCE: usize = 10_000;
@@ -48,8 +48,8 @@ pub enum Sharing {
         /// For how long to wait for a broker that holds it.
         patience: Duration,
     },
-    /// Others that opened it like this. The store keeps what it promises; whoever works on it has to agree with the
-    /// others who does which due work.
+    /// Others that opened it like this. The store keeps what it promises. Its brokers have to agree which of them does
+    /// which due work.
     Shared,
 }
 
@@ -81,7 +81,7 @@ pub enum OpenError {
     /// Not our tables, or those of a newer release.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// The audit log in it cannot be gone on with.
+    /// The audit log in it cannot be continued.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The database said no.
@@ -144,7 +144,7 @@ impl PgStore {
                 (Some(hold), Some(holding))
             }
         };
-        // After the wait for the hold: the last holder may have gone on writing until then.
+        // After the wait for the hold: the last holder may have kept writing until then.
         let loaded = async {
             if connection.ping().await.is_err() {
                 connection = servers.connect(Purpose::Serve).await?;

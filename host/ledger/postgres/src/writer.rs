@@ -52,7 +52,7 @@ pub(crate) enum Job {
     Commit(Prepared, Reply<()>),
     /// Forget what was counted before this (seconds).
     ForgetUsage(i64, Reply<()>),
-    /// Forget revoked leases that ended before this (nanoseconds), at most so many.
+    /// Forget revoked leases that ended before this (nanoseconds), up to this number of them.
     Forget(i64, i64, Reply<u64>),
     /// Finish what is queued and close the connection.
     Close(oneshot::Sender<()>),
@@ -125,7 +125,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Runs until it is told to close, or every handle to the store is gone.
+    /// Runs until it is closed, or every handle to the store is gone.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut next = None;
         let mut closed = None;

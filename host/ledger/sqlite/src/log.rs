@@ -11,7 +11,7 @@ use jit_ledger::columns::{nanos, nodes_of, range_of};
 /// A checkpoint is kept in the history at most so often, in nanoseconds.
 const HISTORY_INTERVAL: i64 = 60 * 1_000_000_000;
 
-/// Why the audit log cannot be gone on with.
+/// Why the audit log cannot be continued.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The last checkpoint is not by this key, or was altered.

@@ -35,7 +35,7 @@ use super::schema::SchemaError;
 const QUEUE: usize = 1024;
 /// Connections that read.
 const READERS: u32 = 4;
-/// How long a change or question may take before its caller is told that the store failed.
+/// How long a change or question may take before its caller gets an error.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Handles of a backend that are looked for at once.
 const HANDLES_AT_ONCE: usize = 10_000;
@@ -85,7 +85,7 @@ pub enum OpenError {
         /// What is wrong with it.
         source: SchemaError,
     },
-    /// The audit log in it cannot be gone on with.
+    /// The audit log in it cannot be continued.
     #[error("the store {}", path.display())]
     Log {
         /// Which file.

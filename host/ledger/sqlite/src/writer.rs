@@ -47,7 +47,7 @@ pub(super) enum Job {
     Count(Box<Counted>, oneshot::Sender<Result<Usage, StoreError>>),
     /// Forget what was counted before this (seconds).
     ForgetUsage(i64, oneshot::Sender<Result<(), StoreError>>),
-    /// Forget revoked leases that ended before this (nanoseconds), at most so many.
+    /// Forget revoked leases that ended before this (nanoseconds), up to this number of them.
     Forget(i64, i64, oneshot::Sender<Result<u64, StoreError>>),
     /// Finish what is queued and close the file.
     Close(oneshot::Sender<()>),
@@ -98,7 +98,7 @@ impl Writer {
         Ok((connection, log))
     }
 
-    /// Runs until it is told to close, or every handle to the store is gone.
+    /// Runs until it is closed, or every handle to the store is gone.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut next = None;
         let mut closed = None;
@@ -181,8 +181,8 @@ impl Writer {
 
     /// One transaction with all changes of the group that are admitted; each one's verdict.
     ///
-    /// How the leases stand is read first, unless this writer remembers it. What it cannot remember (that an id or a key
-    /// is in nobody's use) the file's own constraints refuse; then nothing was written, and it is read after all.
+    /// The state of the leases is read first, unless this writer remembers it. It cannot remember that an id or a key is
+    /// free: if it is not, a constraint of the file refuses the statement, nothing is written, and the state is read.
     async fn write(&mut self, group: &[Prepared]) -> Result<Vec<Result<(), StoreError>>, WriteError> {
         self.ensure_connection().await?;
         if let Some(ground) = self.recent.ground(group) {

@@ -75,9 +75,9 @@ async fn all_brokers_have_the_logs_key() {
     assert!(matches!(error, OpenError::Log(LogError::Checkpoint(_))), "{error}");
 }
 
-/// A log that somebody changed is not gone on with: neither at a start, nor in the middle.
+/// A log that somebody changed is not continued: neither at a start, nor in the middle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_changed_log_is_not_gone_on_with() {
+async fn a_changed_log_is_not_continued() {
     let database = with_records(5).await;
     database.tamper(&unguarded("DELETE FROM jit_broker.audit WHERE seq = 4")).await;
     assert!(matches!(refused(&database).await, OpenError::Log(LogError::Changed(_))));
