@@ -264,7 +264,9 @@ async fn measure(args: &Args, extent: &Extent) -> Result<Report> {
                 if round > extent.rounds && steady {
                     continue;
                 }
-                steps.step(&format!("round {round} of {}: {clients} clients, {}", extent.rounds, system.name()));
+                let more = if round > extent.rounds { ", since they differ" } else { "" };
+                let of = extent.rounds.max(round);
+                steps.step(&format!("round {round} of {of}{more}: {clients} clients, {}", system.name()));
                 let measured = bench.cell(*system, *clients, postgres_pid).await?;
                 keep(&mut cells, *system, *clients, measured);
                 ceiling::drop_accounts(&database).await?;

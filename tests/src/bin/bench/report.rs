@@ -184,25 +184,26 @@ impl Report {
 
     /// Which cells differ between their rounds.
     fn spread(&self, text: &mut String) {
-        let wide: Vec<String> = self
-            .cells
-            .iter()
-            .filter_map(|cell| {
-                let spread = cell.measured.spread().filter(|spread| *spread > SPREAD)?;
-                Some(format!("{} at {}: {:.0} %", cell.system.name(), cell.clients, spread * 100.0))
-            })
-            .collect();
-        if self.cells.iter().all(|cell| cell.measured.spread().is_none()) {
-            text.push_str("One round: how far rounds differ is not known.\n\n");
-        } else if wide.is_empty() {
-            let _ = writeln!(text, "The rounds of each cell differ by less than {:.0} %.\n", SPREAD * 100.0);
-        } else {
-            let _ = writeln!(
-                text,
-                "The rounds of these cells differ by {:.0} % or more (the largest and the smallest, to the median): {}.\n",
-                SPREAD * 100.0,
-                wide.join("; ")
-            );
+        let spreads: Vec<(f64, &Cell)> =
+            self.cells.iter().filter_map(|cell| Some((cell.measured.spread()?, cell))).collect();
+        let wide = spreads.iter().filter(|(spread, _)| *spread > SPREAD).count();
+        match spreads.iter().max_by(|(a, _), (b, _)| a.total_cmp(b)) {
+            None => text.push_str("One round: how far rounds differ is not known.\n\n"),
+            Some(_) if wide == 0 => {
+                let _ = writeln!(text, "The rounds of each cell differ by less than {:.0} %.\n", SPREAD * 100.0);
+            }
+            Some((most, cell)) => {
+                let _ = writeln!(
+                    text,
+                    "The rounds of {wide} of {} cells differ by {:.0} % or more (the largest and the smallest, to the median).\n\
+                     They differ most for {} at {} clients: by {:.0} %.\n",
+                    spreads.len(),
+                    SPREAD * 100.0,
+                    cell.system.name(),
+                    cell.clients,
+                    most * 100.0
+                );
+            }
         }
     }
 
