@@ -196,7 +196,7 @@ impl Report {
                 let _ = writeln!(
                     text,
                     "The rounds of {wide} of {} cells differ by {:.0} % or more (the largest and the smallest, to the median).\n\
-                     They differ most for {} at {} clients: by {:.0} %.\n",
+                     They differ most for {} (clients: {}): by {:.0} %.\n",
                     spreads.len(),
                     SPREAD * 100.0,
                     cell.system.name(),
