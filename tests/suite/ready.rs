@@ -26,7 +26,7 @@ async fn a_password_that_was_ready_logs_in_and_is_nobody_elses() {
         handed_out.push(client.issue(&token, &body).await.unwrap());
         assert_eq!((placed("ready").await, placed("computed").await), (asked, 1));
     }
-    // More at once than there are: whoever finds none gets one that is made for it.
+    // More requests than passwords: a request that finds none gets one that is made for it.
     let at_once = (0..24).map(|_| {
         let (client, token, body) = (client.clone(), token.clone(), body.clone());
         tokio::spawn(async move { client.issue(&token, &body).await.unwrap() })

@@ -111,7 +111,7 @@ async fn a_broker_serves_from_a_database() {
     }
 }
 
-/// A broker that is started beside another one on the same store waits, and goes on with everything when that one dies.
+/// A second broker on the same store waits. When the first one dies, it takes over all that is under way.
 #[tokio::test]
 async fn a_second_broker_waits_and_follows() {
     let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use jit_core::event::AuditEvent;
-use jit_core::lease::Lease;
+use jit_core::lease::{Lease, LeaseState};
 use jit_tlog::merkle::{CompactRange, Hash};
 
 use crate::ground::{Step, UsedVerifier};
-use crate::{LeaseWrite, MAX_DOCUMENT, MAX_SEALED_NAME, MAX_SEALED_VALUE, SealedWrite, StoreError};
+use crate::{
+    Change, Counts, Frontier, LeaseWrite, MAX_DOCUMENT, MAX_SEALED_NAME, MAX_SEALED_VALUE, SealedWrite, StoreError,
+};
 
 /// The most rows of one answer.
 pub const MAX_ROWS: usize = 1_000;
@@ -75,6 +77,36 @@ pub fn lease(write: &LeaseWrite) -> Result<(&Lease, Step, String), StoreError> {
 /// When it cannot be read.
 pub fn decode(document: &str) -> Result<Lease, StoreError> {
     serde_json::from_str(document).map_err(|error| StoreError::Failed(format!("a lease in it is unreadable: {error}")))
+}
+
+/// How many records a log has, of which the last has this number and those before `archived` are in an archive.
+#[must_use]
+pub fn records(last: Option<i64>, archived: u64) -> u64 {
+    last.map_or(0, |last| u64::try_from(last).map_or(0, |last| last.saturating_add(1))).max(archived)
+}
+
+/// The requests that a change settles, and whether they were granted.
+#[must_use]
+pub fn settled(change: &Change) -> Vec<(String, bool)> {
+    change.settled.iter().map(|one| (one.request_id.to_string(), one.granted)).collect()
+}
+
+/// Where a change lets the log begin: size and nodes of the tree over what is in an archive.
+#[must_use]
+pub fn archived(change: &Change) -> Option<(i64, Vec<u8>)> {
+    let Frontier(range) = change.archived.as_ref()?;
+    Some((i64::try_from(range.size()).unwrap_or(i64::MAX), nodes_of(range)))
+}
+
+/// Adds a row of the counts by target and state: how many leases it has, how many of them are overdue, and since when
+/// the oldest is. A state that this release does not know is left out.
+pub fn add_counts(counts: &mut Counts, target: String, state: &str, all: i64, overdue: i64, oldest: Option<i64>) {
+    let Some(state) = LeaseState::from_word(state) else { return };
+    if let Some(oldest) = oldest.map(moment) {
+        let entry = counts.overdue.entry(target.clone()).or_insert((0, oldest));
+        *entry = (entry.0 + overdue.unsigned_abs(), entry.1.min(oldest));
+    }
+    counts.live.insert((target, state), all.unsigned_abs());
 }
 
 /// Leases of a list. One that cannot be read does not hide the others (NO-GHOST), but is reported.

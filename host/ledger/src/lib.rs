@@ -14,6 +14,7 @@
 pub mod audit;
 pub mod columns;
 pub mod ground;
+pub mod group;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

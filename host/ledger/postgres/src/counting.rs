@@ -1,18 +1,20 @@
 //! The task that counts requests, on a connection of its own: counting does not wait for commits.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jit_core::usage::Usage;
+use jit_ledger::group::gather;
 use jit_ledger::{Counted, StoreError};
 use sqlx::postgres::PgConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::hold::{self, Hold};
-use super::servers::{After, Purpose, Servers};
+use super::hold::Hold;
+use super::servers::{After, Servers};
 use super::usage;
-use super::writer::WriteError;
+use super::writer::{WriteError, begin};
 
 /// The most requests in one transaction: they are locked until its end.
 const GROUP: usize = 64;
@@ -38,12 +40,7 @@ impl Counting {
     /// Runs until every sender is gone.
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<ToCount>) {
         while let Some(first) = requests.recv().await {
-            let mut group = vec![first];
-            while group.len() < GROUP
-                && let Ok(next) = requests.try_recv()
-            {
-                group.push(next);
-            }
+            let (group, _) = gather(first, &mut requests, GROUP, |_| 0, ControlFlow::Continue);
             self.count(group).await;
         }
     }
@@ -93,14 +90,8 @@ impl Counting {
     }
 
     async fn attempt(&mut self, group: &[&Counted]) -> Result<(PgConnection, Vec<Usage>), WriteError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.servers.connect(Purpose::Serve).await?,
-        };
-        let epoch = hold::begin(&mut connection, None).await?;
-        if self.hold.as_ref().is_some_and(|hold| !hold.is_ours(epoch)) {
-            return Err(WriteError::Fenced);
-        }
+        let mut connection = self.servers.kept_or_new(&mut self.connection).await?;
+        begin(&mut connection, self.hold.as_deref(), None).await?;
         usage::lock(&mut connection, group).await?;
         let mut counted = Vec::with_capacity(group.len());
         for request in group {

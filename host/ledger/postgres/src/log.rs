@@ -9,7 +9,7 @@ use jit_tlog::merkle::{CompactRange, Hash};
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
-/// A checkpoint is kept in the history at most so often, in nanoseconds.
+/// The least time between two checkpoints that the history keeps, in nanoseconds.
 const HISTORY_INTERVAL: i64 = 60 * 1_000_000_000;
 
 /// Why the audit log cannot be continued.

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use jit_ledger::audit::sources::{Found as FoundRecord, Kept, LogReader, LogSource, PAGE, ReadError, Tail};
+use jit_ledger::columns::records;
 use jit_tlog::merkle::CompactRange;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Executor as _, Row as _};
@@ -116,8 +117,7 @@ impl PgReader {
         let statement = "SELECT (SELECT note FROM jit_broker.head), (SELECT max(seq) FROM jit_broker.audit)";
         let row = sqlx::query(statement).fetch_one(&mut self.connection).await?;
         let last: Option<i64> = row.try_get(1)?;
-        let records = last.map_or(0, |last| u64::try_from(last).map_or(0, |last| last.saturating_add(1)));
-        let records = records.max(self.archived().await?.size());
+        let records = records(last, self.archived().await?.size());
         Ok(Tail { note: row.try_get(0)?, records })
     }
 
@@ -159,10 +159,5 @@ impl LogReader for PgReader {
 
     async fn page(&mut self, most: u64) -> Result<Vec<FoundRecord>, ReadError> {
         Ok(self.records(most).await?)
-    }
-
-    /// Each row has its number, so a record stands in its place or nowhere.
-    fn has_elsewhere(&self, _seq: u64) -> Result<bool, ReadError> {
-        Ok(false)
     }
 }

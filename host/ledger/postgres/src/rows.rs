@@ -5,7 +5,7 @@ use jit_core::lease::Lease;
 use jit_core::name::Principal;
 use jit_ledger::columns::{self, column, nanos};
 use jit_ledger::ground::{Row, Step};
-use jit_ledger::{Change, Frontier, LeaseWrite, SealedWrite, StoreError};
+use jit_ledger::{Change, LeaseWrite, SealedWrite, StoreError};
 use jit_tlog::merkle::Hash;
 use sha2::{Digest as _, Sha256};
 
@@ -27,11 +27,8 @@ impl Prepared {
             leases: change.leases.iter().map(LeaseRow::new).collect::<Result<_, _>>()?,
             events: change.events.iter().map(|event| columns::record(event).map(EventRow)).collect::<Result<_, _>>()?,
             sealed: change.sealed.iter().map(SealedRow::new).collect::<Result<_, _>>()?,
-            settled: change.settled.iter().map(|one| (one.request_id.to_string(), one.granted)).collect(),
-            archived: change
-                .archived
-                .as_ref()
-                .map(|Frontier(range)| (i64::try_from(range.size()).unwrap_or(i64::MAX), columns::nodes_of(range))),
+            settled: columns::settled(change),
+            archived: columns::archived(change),
         })
     }
 
@@ -108,7 +105,7 @@ pub(crate) fn owner(principal: &Principal) -> Vec<u8> {
     digest.finalize()[..16].to_vec()
 }
 
-/// The subject's digest; empty where there is none.
+/// The subject's digest. It is empty if there is no subject.
 pub(crate) fn subject(principal: &Principal) -> Vec<u8> {
     if principal.subject.is_empty() { Vec::new() } else { Sha256::digest(&principal.subject)[..16].to_vec() }
 }

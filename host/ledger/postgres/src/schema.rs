@@ -47,7 +47,7 @@ const STEPS: &[(Version, &str)] = &[(Version { major: 1, minor: 0 }, TABLES)];
 
 /// Columns beside `doc` are copies for searching, written from it and never read back as truth. Times are nanoseconds
 /// since the Unix epoch, those of `usage` and `usage_holds` seconds. `owner` is a digest of issuer and workload,
-/// `subject` one of the subject and empty where there is none. Texts are compared byte by byte ("C").
+/// `subject` is a digest of the subject, and empty without one. Texts are compared byte by byte ("C").
 const TABLES: &str = r#"
 CREATE TABLE jit_broker.leases (
     id text COLLATE "C" NOT NULL PRIMARY KEY,

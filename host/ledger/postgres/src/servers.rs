@@ -132,6 +132,14 @@ impl Servers {
         })
     }
 
+    /// The connection that is kept for writing, or a new one. It is taken out: put it back while it is of use.
+    pub(crate) async fn kept_or_new(&self, kept: &mut Option<PgConnection>) -> Result<PgConnection, ConnectError> {
+        match kept.take() {
+            Some(connection) => Ok(connection),
+            None => self.connect(Purpose::Serve).await,
+        }
+    }
+
     /// The first server that serves the purpose. Waits for each no longer than five seconds.
     pub(crate) async fn connect(&self, purpose: Purpose) -> Result<PgConnection, ConnectError> {
         let password = self.password()?;

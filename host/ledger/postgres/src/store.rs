@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::id::LeaseId;
-use jit_core::lease::{Lease, LeaseState};
+use jit_core::lease::Lease;
 use jit_core::name::TargetName;
 use jit_core::usage::Usage;
-use jit_ledger::columns::{MAX_ROWS, column, decode, decode_all, moment, most, nanos};
+use jit_ledger::columns::{MAX_ROWS, add_counts, column, decode, decode_all, moment, most, nanos};
 use jit_ledger::{Change, Counted, Counts, LeaseFilter, MAX_SEALED_LISTED, Maker, Store, StoreError, StoredRecord};
 use jit_tlog::checkpoint::{LogKey, Origin, VerifierKey};
 use jit_tlog::merkle::CompactRange;
@@ -381,12 +381,7 @@ impl Store for PgStore {
         for row in self.pool.rows(|| sqlx::query(statement).bind(nanos(now))).await? {
             let (target, state): (String, String) = (get(&row, 0)?, get(&row, 1)?);
             let (all, overdue): (i64, i64) = (get(&row, 2)?, get(&row, 3)?);
-            let Some(state) = LeaseState::from_word(&state) else { continue };
-            if let Some(oldest) = get::<Option<i64>>(&row, 4)?.map(moment) {
-                let entry = counts.overdue.entry(target.clone()).or_insert((0, oldest));
-                *entry = (entry.0 + overdue.unsigned_abs(), entry.1.min(oldest));
-            }
-            counts.live.insert((target, state), all.unsigned_abs());
+            add_counts(&mut counts, target, &state, all, overdue, get(&row, 4)?);
         }
         Ok(counts)
     }
@@ -406,7 +401,7 @@ impl Store for PgStore {
 
     async fn usage(&self, request: &Counted) -> Result<Usage, StoreError> {
         let rows = self.pool.rows(|| usage::ask(request)).await?;
-        usage::told(&rows, request).map_err(|error| failed(&error))
+        usage::usage_of(&rows, request).map_err(|error| failed(&error))
     }
 
     async fn forget_usage(&self, before: Timestamp) -> Result<(), StoreError> {

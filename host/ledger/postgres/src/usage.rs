@@ -95,7 +95,7 @@ pub(crate) fn ask(request: &Counted) -> Question<'_> {
 }
 
 /// The answer to [`ask`].
-pub(crate) fn told(rows: &[PgRow], request: &Counted) -> Result<Usage, sqlx::Error> {
+pub(crate) fn usage_of(rows: &[PgRow], request: &Counted) -> Result<Usage, sqlx::Error> {
     let (usage, _) = usage(rows)?;
     Ok(if request.again { usage } else { with(usage, true, request.holds) })
 }

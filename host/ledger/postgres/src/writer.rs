@@ -6,11 +6,13 @@
 //! ([`super::batch`]). A group that the server refuses is taken change by change, so that one bad change spoils no
 //! other.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_ledger::columns::nanos;
+use jit_ledger::group::{CHANGES, gather};
 use jit_ledger::{StoreError, VERIFIER_MEMORY};
 use jit_tlog::checkpoint::{LogKey, Origin, VerifierKey};
 use sqlx::Connection as _;
@@ -23,14 +25,10 @@ use super::hold::{self, Hold, Lost};
 use super::log::{HeadError, LogError, Seen};
 use super::pool::failed;
 use super::rows::Prepared;
-use super::servers::{After, ConnectError, Purpose, Servers};
+use super::servers::{After, ConnectError, Servers};
 use super::transaction::{self, Signing, Written};
 use super::usage;
 
-/// The most changes in one transaction.
-const GROUP: usize = 256;
-/// The most bytes of documents in one transaction; a single change may be larger.
-const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// How long a group may take, all attempts and the question after a lost answer included.
 const DEADLINE: Duration = Duration::from_secs(28);
 /// How long of that the attempts may take: the rest is for the question.
@@ -137,7 +135,8 @@ impl Writer {
             match job {
                 Some(Job::Commit(prepared, reply)) => {
                     let group;
-                    (group, next) = gather((prepared, reply), &mut jobs);
+                    (group, next) =
+                        gather((prepared, reply), &mut jobs, CHANGES, |(change, _)| change.weight(), a_commit);
                     self.commit(group).await;
                 }
                 Some(Job::ForgetUsage(before, reply)) => {
@@ -175,11 +174,11 @@ impl Writer {
                 for (change, reply) in together.into_iter().zip(replies) {
                     let made = self.make(&[change]).await;
                     let verdict = made.map(|verdicts| verdicts.into_iter().next().unwrap_or(Ok(())));
-                    let _gone = reply.send(verdict.unwrap_or_else(|error| Err(told(&error, 1))));
+                    let _gone = reply.send(verdict.unwrap_or_else(|error| Err(reported(&error, 1))));
                 }
             }
             Err(error) => {
-                let failed = told(&error, together.len());
+                let failed = reported(&error, together.len());
                 for reply in replies {
                     let _gone = reply.send(Err(failed.clone()));
                 }
@@ -240,19 +239,13 @@ impl Writer {
 
     /// Everything of one attempt but its COMMIT. After an error the connection is kept where it can go on.
     async fn write(&mut self, group: &[&Prepared]) -> Result<Open, WriteError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.servers.connect(Purpose::Serve).await?,
-        };
+        let mut connection = self.servers.kept_or_new(&mut self.connection).await?;
         let batch = Batch::new();
         let Self { key, origin, verifier, seen, .. } = self;
         let signing = Signing { key, origin, verifier, seen: seen.as_ref() };
         let written = async {
-            let epoch = hold::begin(&mut connection, Some(batch)).await?;
-            if self.hold.as_ref().is_some_and(|hold| !hold.is_ours(epoch)) {
-                return Err(WriteError::Fenced);
-            }
-            Ok(transaction::write(&mut connection, group, &signing).await?)
+            begin(&mut connection, self.hold.as_deref(), Some(batch)).await?;
+            Ok::<_, WriteError>(transaction::write(&mut connection, group, &signing).await?)
         };
         match written.await {
             Ok(written) => Ok(Open { connection, batch, written }),
@@ -300,18 +293,12 @@ impl Writer {
         self.delete(&[(LEASES, &[before, limit]), (VERIFIERS, &[before.saturating_sub(memory), limit])]).await
     }
 
-    /// Deletes what is over, in one transaction; gives how many rows the first statement deleted. What is lost is done
-    /// at the next time.
+    /// Deletes what is over, in one transaction. Returns how many rows the first statement deleted. If the transaction is
+    /// lost, the next one deletes them.
     async fn delete(&mut self, statements: &[(&'static str, &[i64])]) -> Result<u64, StoreError> {
         let deleting = async {
-            let mut connection = match self.connection.take() {
-                Some(connection) => connection,
-                None => self.servers.connect(Purpose::Serve).await?,
-            };
-            let epoch = hold::begin(&mut connection, None).await?;
-            if self.hold.as_ref().is_some_and(|hold| !hold.is_ours(epoch)) {
-                return Err(WriteError::Fenced);
-            }
+            let mut connection = self.servers.kept_or_new(&mut self.connection).await?;
+            begin(&mut connection, self.hold.as_deref(), None).await?;
             let mut deleted = Vec::with_capacity(statements.len());
             for (statement, arguments) in statements {
                 let query = arguments.iter().fold(sqlx::query(*statement), |query, argument| query.bind(*argument));
@@ -322,21 +309,23 @@ impl Writer {
             Ok::<_, WriteError>(deleted.first().copied().unwrap_or_default())
         };
         let done = tokio::time::timeout(DEADLINE, deleting).await.unwrap_or(Err(WriteError::Deadline));
-        done.map_err(|error| told(&error, 1))
+        done.map_err(|error| reported(&error, 1))
     }
 
     /// The last checkpoint goes into the history.
     async fn finish(mut self) {
         let keeping = async {
             let Some(connection) = self.connection.as_mut() else { return Ok(()) };
-            let epoch = hold::begin(connection, None).await?;
-            if self.hold.as_ref().is_some_and(|hold| !hold.is_ours(epoch)) {
-                return Ok(());
+            match begin(connection, self.hold.as_deref(), None).await {
+                // The log is another broker's by now.
+                Err(WriteError::Fenced) => return Ok(()),
+                begun => begun?,
             }
             let keep = "INSERT INTO jit_broker.checkpoint_history (size, taken_at, note)
                 SELECT size, $1, note FROM jit_broker.head WHERE note IS NOT NULL ON CONFLICT (size) DO NOTHING";
             sqlx::query(keep).bind(nanos(Timestamp::now())).execute(&mut *connection).await?;
-            sqlx::raw_sql("COMMIT").execute(connection).await.map(drop)
+            sqlx::raw_sql("COMMIT").execute(connection).await?;
+            Ok::<_, WriteError>(())
         };
         if let Ok(Err(error)) = tokio::time::timeout(CLOSE_DEADLINE, keeping).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last checkpoint was not kept in the history");
@@ -354,6 +343,16 @@ struct Open {
     written: Written,
 }
 
+/// Begins a transaction that writes, which only the holder of the store may. `batch` is the number that it adds.
+pub(crate) async fn begin(
+    connection: &mut PgConnection,
+    hold: Option<&Hold>,
+    batch: Option<Batch>,
+) -> Result<(), WriteError> {
+    let epoch = hold::begin(connection, batch).await?;
+    if hold.is_some_and(|hold| !hold.is_ours(epoch)) { Err(WriteError::Fenced) } else { Ok(()) }
+}
+
 /// Ends a transaction; gives the connection back where the server answered.
 async fn end_with(end: &'static str, mut connection: PgConnection) -> Result<PgConnection, sqlx::Error> {
     let ending = async { sqlx::raw_sql(end).execute(&mut connection).await.map(drop) };
@@ -367,7 +366,7 @@ fn is_of_a_change(error: &WriteError) -> bool {
     matches!(error, WriteError::Database(_))
 }
 
-fn told(error: &WriteError, changes: usize) -> StoreError {
+fn reported(error: &WriteError, changes: usize) -> StoreError {
     tracing::error!(error = error as &dyn std::error::Error, changes, "the store could not commit");
     StoreError::failed(error)
 }
@@ -381,19 +380,9 @@ pub(crate) fn grow(size: &watch::Sender<u64>, records: u64) {
     });
 }
 
-/// Takes what is queued, up to the bounds of a group, and the job after it if it is another kind.
-fn gather(first: Waiting, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Waiting>, Option<Job>) {
-    let mut bytes = first.0.weight();
-    let mut group = vec![first];
-    while group.len() < GROUP && bytes < GROUP_BYTES {
-        match jobs.try_recv() {
-            Ok(Job::Commit(prepared, reply)) => {
-                bytes += prepared.weight();
-                group.push((prepared, reply));
-            }
-            Ok(other) => return (group, Some(other)),
-            Err(_) => break,
-        }
+fn a_commit(job: Job) -> ControlFlow<Job, Waiting> {
+    match job {
+        Job::Commit(prepared, reply) => ControlFlow::Continue((prepared, reply)),
+        other => ControlFlow::Break(other),
     }
-    (group, None)
 }

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use jit_ledger::columns::{nanos, nodes_of, range_of};
 
-/// A checkpoint is kept in the history at most so often, in nanoseconds.
+/// The least time between two checkpoints that the history keeps, in nanoseconds.
 const HISTORY_INTERVAL: i64 = 60 * 1_000_000_000;
 
 /// Why the audit log cannot be continued.

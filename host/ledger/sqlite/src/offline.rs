@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use jit_ledger::audit::sources::{Found as FoundRecord, Kept, LogReader, LogSource, PAGE, ReadError, Tail};
+use jit_ledger::columns::records;
 use jit_tlog::merkle::CompactRange;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions as _, Row as _};
@@ -101,8 +102,7 @@ impl SqliteReader {
         let row = sqlx::query(statement).fetch_one(&mut self.connection).await?;
         let note: Option<Vec<u8>> = row.try_get(0)?;
         let last: Option<i64> = row.try_get(1)?;
-        let records = last.map_or(0, |last| u64::try_from(last).map_or(0, |last| last.saturating_add(1)));
-        let records = records.max(self.archived().await?.size());
+        let records = records(last, self.archived().await?.size());
         Ok(Tail { note: note.map(|note| String::from_utf8_lossy(&note).into_owned()), records })
     }
 
@@ -147,11 +147,6 @@ impl LogReader for SqliteReader {
 
     async fn page(&mut self, most: u64) -> Result<Vec<FoundRecord>, ReadError> {
         Ok(self.records(most).await?)
-    }
-
-    /// Each row has its number, so a record stands in its place or nowhere.
-    fn has_elsewhere(&self, _seq: u64) -> Result<bool, ReadError> {
-        Ok(false)
     }
 }
 

@@ -11,7 +11,7 @@ use jit_tlog::merkle::Hash;
 use super::sealed::SealedRow;
 use jit_ledger::columns::{self, column, nanos};
 use jit_ledger::ground::{Row, Step, VerifierWrite, Write};
-use jit_ledger::{Change, Frontier, LeaseWrite, StoreError};
+use jit_ledger::{Change, LeaseWrite, StoreError};
 
 /// A change, ready for the writer.
 #[derive(Debug)]
@@ -54,11 +54,8 @@ impl Prepared {
             leases: change.leases.iter().map(LeaseRow::new).collect::<Result<_, _>>()?,
             events: change.events.iter().map(EventRow::new).collect::<Result<_, _>>()?,
             sealed: change.sealed.iter().map(SealedRow::new).collect::<Result<_, _>>()?,
-            settled: change.settled.iter().map(|one| (one.request_id.to_string(), one.granted)).collect(),
-            archived: change
-                .archived
-                .as_ref()
-                .map(|Frontier(range)| (i64::try_from(range.size()).unwrap_or(i64::MAX), columns::nodes_of(range))),
+            settled: columns::settled(change),
+            archived: columns::archived(change),
         })
     }
 

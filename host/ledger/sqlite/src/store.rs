@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::id::LeaseId;
-use jit_core::lease::{Lease, LeaseState};
+use jit_core::lease::Lease;
 use jit_core::name::TargetName;
 use jit_core::usage::Usage;
 use jit_tlog::checkpoint::{LogKey, Origin, VerifierKey};
@@ -25,7 +25,7 @@ use super::schema;
 use super::sealed;
 use super::usage;
 use super::writer::{Job, OpenFailure, Writer};
-use jit_ledger::columns::{MAX_ROWS, column, decode, decode_all, moment, most, nanos};
+use jit_ledger::columns::{MAX_ROWS, add_counts, column, decode, decode_all, moment, most, nanos};
 use jit_ledger::{Change, Counted, Counts, LeaseFilter, Maker, Store, StoreError, StoredRecord};
 
 use super::log::LogError;
@@ -387,12 +387,8 @@ impl Store for SqliteStore {
                 (row.try_get(0).map_err(StoreError::failed)?, row.try_get(1).map_err(StoreError::failed)?);
             let (all, overdue): (i64, i64) =
                 (row.try_get(2).map_err(StoreError::failed)?, row.try_get(3).map_err(StoreError::failed)?);
-            let Some(state) = LeaseState::from_word(&state) else { continue };
-            if let Some(oldest) = row.try_get::<Option<i64>, _>(4).map_err(StoreError::failed)?.map(moment) {
-                let entry = counts.overdue.entry(target.clone()).or_insert((0, oldest));
-                *entry = (entry.0 + overdue.unsigned_abs(), entry.1.min(oldest));
-            }
-            counts.live.insert((target, state), all.unsigned_abs());
+            let oldest = row.try_get(4).map_err(StoreError::failed)?;
+            add_counts(&mut counts, target, &state, all, overdue, oldest);
         }
         Ok(counts)
     }

@@ -6,6 +6,7 @@
 //! any failure nothing is assumed: the connection is opened anew and the log's state read back, so
 //! that a commit which failed and one which failed but took effect end the same way.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,12 +28,9 @@ use super::statements::{self, Writes, stand};
 use super::usage;
 use jit_ledger::Counted;
 use jit_ledger::ground::Ground;
+use jit_ledger::group::{CHANGES, gather};
 use jit_ledger::{StoreError, VERIFIER_MEMORY};
 
-/// The most changes in one transaction.
-const GROUP: usize = 256;
-/// The most bytes of documents in one transaction; a single change may be larger.
-const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// How long one transaction may take before the connection is given up.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// After so long without a change the write-ahead log is written back, so that it stays small and
@@ -119,13 +117,14 @@ impl Writer {
             match job {
                 Some(Job::Commit(prepared, reply)) => {
                     let group;
-                    (group, next) = gather((prepared, reply), &mut jobs);
+                    (group, next) =
+                        gather((prepared, reply), &mut jobs, CHANGES, |(change, _)| change.weight(), a_commit);
                     self.commit(group).await;
                     written = true;
                 }
                 Some(Job::Count(request, reply)) => {
                     let group;
-                    (group, next) = gather_counts((request, reply), &mut jobs);
+                    (group, next) = gather((request, reply), &mut jobs, CHANGES, |_| 0, a_count);
                     self.count(group).await;
                     written = true;
                 }
@@ -386,40 +385,24 @@ pub(super) enum OpenFailure {
     Database(#[from] sqlx::Error),
 }
 
-/// Takes what is queued, up to the bounds of a group, and the job after it if it is another kind.
-fn gather(first: Waiting, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Waiting>, Option<Job>) {
-    let mut bytes = first.0.weight();
-    let mut group = vec![first];
-    while group.len() < GROUP && bytes < GROUP_BYTES {
-        match jobs.try_recv() {
-            Ok(Job::Commit(prepared, reply)) => {
-                bytes += prepared.weight();
-                group.push((prepared, reply));
-            }
-            Ok(other) => return (group, Some(other)),
-            Err(_) => break,
-        }
-    }
-    (group, None)
-}
-
-/// As [`gather`], for requests that are to be counted.
-fn gather_counts(first: ToCount, jobs: &mut mpsc::Receiver<Job>) -> (Vec<ToCount>, Option<Job>) {
-    let mut group = vec![first];
-    while group.len() < GROUP {
-        match jobs.try_recv() {
-            Ok(Job::Count(request, reply)) => group.push((request, reply)),
-            Ok(other) => return (group, Some(other)),
-            Err(_) => break,
-        }
-    }
-    (group, None)
-}
-
 /// Whether a constraint of the file refused a statement: a key that is taken, or a lease that stepped on.
 fn is_constraint(error: &sqlx::Error) -> bool {
     /// `SQLITE_CONSTRAINT_TRIGGER`, what `RAISE(ABORT)` in a trigger gives.
     const TRIGGER: &str = "1811";
     let sqlx::Error::Database(error) = error else { return false };
     error.is_unique_violation() || error.code().as_deref() == Some(TRIGGER)
+}
+
+fn a_commit(job: Job) -> ControlFlow<Job, Waiting> {
+    match job {
+        Job::Commit(prepared, reply) => ControlFlow::Continue((prepared, reply)),
+        other => ControlFlow::Break(other),
+    }
+}
+
+fn a_count(job: Job) -> ControlFlow<Job, ToCount> {
+    match job {
+        Job::Count(request, reply) => ControlFlow::Continue((request, reply)),
+        other => ControlFlow::Break(other),
+    }
 }

@@ -19,7 +19,7 @@ async fn through_a_relay() -> (Database, Relay, PgStore) {
     (database, relay, store)
 }
 
-/// Whatever became of the COMMIT, the change is made once, and the caller is told that it is.
+/// The change is made once, and its caller gets that answer, even if the connection is lost around the COMMIT.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_answer_is_looked_up() {
     let (database, relay, store) = through_a_relay().await;
@@ -40,7 +40,7 @@ async fn a_lost_answer_is_looked_up() {
     store.close().await;
 }
 
-/// A refusal is told as one also where a connection is lost: it needs no COMMIT.
+/// The answer to a refused change is the refusal, even if the connection is lost: it needs no COMMIT.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_that_the_server_ends_are_replaced() {
     let (database, _relay, store) = through_a_relay().await;

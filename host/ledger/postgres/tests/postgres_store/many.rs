@@ -136,7 +136,7 @@ async fn counts_are_exact_over_all() {
     }
 }
 
-/// The tables are made once, by whoever comes first.
+/// The first broker makes the tables, and they are made once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_database_may_be_opened_by_many_at_once() {
     let database = Arc::new(Database::create().await);
@@ -151,7 +151,7 @@ async fn an_empty_database_may_be_opened_by_many_at_once() {
     }
 }
 
-/// One broker holds the store; another one is told who, and gets it once that one lets go.
+/// One broker holds the store. A second one learns who it is, and gets the store when the first one ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_held_has_one_broker() {
     let database = Database::create().await;
@@ -160,7 +160,7 @@ async fn a_store_that_is_held_has_one_broker() {
     first.commit(insert(&lease)).await.unwrap();
     let refused = database.alone("host-b").await.unwrap_err();
     assert!(matches!(&refused, OpenError::Held(by) if by.contains("host-a, process 7")), "{refused}");
-    // Whoever waits gets it when the first one ends.
+    // The one that waits gets it when the first one ends.
     let patience = Duration::from_secs(60);
     let waiting = database.open_at(database.place(), Sharing::Alone { name: "host-b".into(), patience });
     let closing = async {
@@ -170,7 +170,7 @@ async fn a_store_that_is_held_has_one_broker() {
     };
     let (second, ()) = tokio::join!(waiting, closing);
     let second = second.unwrap();
-    // It goes on from what was written while it waited.
+    // It continues from what was written while it waited.
     second.commit(settled(&active(&lease))).await.unwrap_err();
     second.commit(insert(&lease_at(1)).with(jit_ledger_contract::granted(&lease))).await.unwrap();
     assert_eq!(check_log(&second, &database.verifier()).await, 2);
@@ -213,7 +213,7 @@ async fn a_broker_that_was_followed_writes_nothing() {
     second.close().await;
 }
 
-/// A holder whose session is lost, and which nobody followed, goes on.
+/// A holder that loses its session keeps the store if no other broker took it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_outlives_its_session() {
     let database = Database::create().await;
