@@ -29,7 +29,7 @@ use jit_identity::Method;
 use jit_ledger::Change;
 use jit_ledger::Store;
 use jit_ledger::audit;
-use jit_pipeline::birth;
+use jit_pipeline::birth::{self, Marking};
 use jit_pipeline::broker::{Broker, Parts};
 use jit_pipeline::denials::DenialBudget;
 use jit_pipeline::ledger::COMMIT_DEADLINE;
@@ -86,6 +86,8 @@ pub struct Composed {
     pub runtime: Arc<Runtime>,
     /// Where connections keep what outlives a restart; none without a sealing key.
     pub sessions: Option<Arc<dyn SessionStore>>,
+    /// The mark on its accounts, sealed for the record of the start.
+    pub account_mark: String,
 }
 
 /// Puts everything together.
@@ -95,6 +97,7 @@ pub struct Composed {
 pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Composed> {
     let Prepared { identity, runtime, sealer, log, .. } = prepared;
     let (runtime, sealer) = (Arc::new(runtime), sealer.map(Arc::new));
+    let marking = Marking::new(&log.0)?;
     let store = store::open(&config.store, log).await?;
     let sessions = sealer
         .clone()
@@ -111,6 +114,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
     let exports = config.audit.export.iter().map(|jit_config::Export::Jsonl { path }| path.clone());
     let exports: Vec<PathBuf> = exports.collect();
     let birth = birth::of_store(&*store, records, &exports, SystemClock.wall()).await?;
+    let account_mark = marking.seal(&birth.mark)?;
     let space = Space::new(store::file(&config.store), &exports, config.store.marks);
     let limits = &config.limits;
     let burst = NonZeroU32::new(limits.burst).unwrap_or(NonZeroU32::MIN);
@@ -133,7 +137,7 @@ pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Comp
         clock: Arc::new(SystemClock),
     }));
     let loaded = Arc::new(ArcSwap::new(loaded));
-    Ok(Composed { broker, loaded, store, runtime, sessions })
+    Ok(Composed { broker, loaded, store, runtime, sessions, account_mark })
 }
 
 /// What a driver of an HTTP API keeps between its calls outlives the process only when it is sealed.
@@ -433,9 +437,9 @@ pub(crate) fn log_key(config: &Config, mode: Mode) -> anyhow::Result<(LogKey, Or
 ///
 /// # Errors
 /// When the audit log cannot be written: then nothing may be served.
-pub async fn record_start(broker: &Broker, loaded: &Loaded) -> anyhow::Result<()> {
+pub async fn record_start(broker: &Broker, loaded: &Loaded, account_mark: &str) -> anyhow::Result<()> {
     let now = jiff::Timestamp::now();
-    let process = Process { version: env!("CARGO_PKG_VERSION") };
+    let process = Process { version: env!("CARGO_PKG_VERSION"), account_mark: Some(account_mark.to_owned()) };
     let mut events = vec![AuditEvent::new(Event::BrokerStarted(process), now)];
     let loaded = loaded.plugins.values().map(|plugin| AuditEvent::new(Event::PluginLoaded(served(plugin)), now));
     events.extend(loaded);

@@ -152,7 +152,7 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
     let opened = async {
         // Before anybody is told that it serves: the commands work from then on.
         let admin = server::bind_admin(&config.server.admin_socket)?;
-        compose::record_start(&broker, &composed.loaded.load()).await?;
+        compose::record_start(&broker, &composed.loaded.load(), &composed.account_mark).await?;
         compose::warn_of_weak_ends(&broker.serving.load());
         // It asks the servers where they are, so it runs beside the start: one that does not answer holds up nothing.
         broker.work.spawn(reload::tell_orphans(Arc::clone(&broker), composed.loaded.load_full()));
@@ -177,7 +177,7 @@ impl Started {
     /// Serves until a signal.
     async fn run(self, signals: Signals, ready: impl FnOnce(std::net::SocketAddr, &Arc<Broker>)) -> anyhow::Result<()> {
         let Self { config, source, mode, contents, metrics, doors, admin, composed, recovered } = self;
-        let Composed { broker, loaded, store, runtime, sessions } = composed;
+        let Composed { broker, loaded, store, runtime, sessions, account_mark: _ } = composed;
         let Signals { mut terminate, mut interrupt, hangup } = signals;
         broker.ledger.look_at_disk().await;
         let Doors { public, operators, tls, room } = doors;
@@ -308,7 +308,10 @@ async fn stop(broker: &Arc<Broker>, background: &mut Driver, grace: Duration) {
     if tokio::time::timeout(grace, broker.work.tasks.wait()).await.is_err() {
         tracing::warn!("work in flight did not end in time; the next start continues it");
     }
-    let event = AuditEvent::new(Event::BrokerStopped(Process { version: env!("CARGO_PKG_VERSION") }), Timestamp::now());
+    let event = AuditEvent::new(
+        Event::BrokerStopped(Process { version: env!("CARGO_PKG_VERSION"), account_mark: None }),
+        Timestamp::now(),
+    );
     let mut events = broker.ledger.denials().take();
     events.push(event);
     if let Err(error) = broker.ledger.commit(Change::events(events)).await {

@@ -7,10 +7,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use jit_core::account::Mark;
+use jit_tlog::checkpoint::LogKey;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
+use crate::sealing::{Label, SealError, Sealer};
 use jit_ledger::audit::export_file::reaches;
 use jit_ledger::{Change, SealedWrite, Store};
 
@@ -34,6 +39,15 @@ impl Birth {
     #[must_use]
     pub fn at(since: Timestamp) -> Self {
         Self { mark: Mark::generate(), since, set_back: None }
+    }
+
+    /// As the store keeps it.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn written(&self) -> anyhow::Result<SealedWrite> {
+        let kept = Kept { mark: hex::encode(self.mark.bytes()), since: self.since, set_back: self.set_back };
+        Ok(SealedWrite { purpose: PURPOSE, name: NAME.to_owned(), value: Some(serde_json::to_vec(&kept)?) })
     }
 }
 
@@ -74,10 +88,41 @@ pub async fn of_store(store: &dyn Store, records: u64, exports: &[PathBuf], now:
 }
 
 async fn keep(store: &dyn Store, birth: &Birth) -> anyhow::Result<()> {
-    let kept = Kept { mark: hex::encode(birth.mark.bytes()), since: birth.since, set_back: birth.set_back };
-    let write = SealedWrite { purpose: PURPOSE, name: NAME.to_owned(), value: Some(serde_json::to_vec(&kept)?) };
-    let change = Change::seal(write);
+    let change = Change::seal(birth.written()?);
     store.commit(change).await.map_err(|error| anyhow!("{error}"))
+}
+
+/// Seals the mark for the log's record of a start, so that a lost store can be made again from the log (`store
+/// rebuild`). The key is derived from the log's signing key: it never changes, and whoever continues the log has it.
+pub struct Marking(Sealer);
+
+impl Marking {
+    /// What it is sealed for.
+    const LABEL: Label<'static> = Label { purpose: "account mark", names: &[], number: 0 };
+
+    /// With what is derived from that key.
+    ///
+    /// # Errors
+    /// When the cryptographic library refuses it.
+    pub fn new(key: &LogKey) -> Result<Self, SealError> {
+        Ok(Self(Sealer::new(&key.derive("account mark"))?))
+    }
+
+    /// The mark as the record has it.
+    ///
+    /// # Errors
+    /// When the cryptographic library refuses it.
+    pub fn seal(&self, mark: &Mark) -> Result<String, SealError> {
+        let text = SecretString::from(hex::encode(mark.bytes()));
+        Ok(STANDARD.encode(self.0.seal(Self::LABEL, &text)?))
+    }
+
+    /// The mark of a record; none where it was sealed under another key, or altered.
+    #[must_use]
+    pub fn unseal(&self, sealed: &str) -> Option<Mark> {
+        let text = self.0.unseal(Self::LABEL, &STANDARD.decode(sealed).ok()?).ok()?;
+        Mark::from_bytes(&hex::decode(text.expose_secret()).ok()?)
+    }
 }
 
 fn read(bytes: &[u8]) -> anyhow::Result<Birth> {
@@ -106,6 +151,16 @@ fn reached(path: &Path) -> Option<u64> {
 mod tests {
     use super::*;
     use jit_ledger_memory::MemoryLedger;
+
+    #[test]
+    fn the_mark_is_read_with_the_logs_key_only() {
+        let (key, mark) = (LogKey::generate(), Mark::generate());
+        let sealed = Marking::new(&key).unwrap().seal(&mark).unwrap();
+        assert!(!sealed.contains(&hex::encode(mark.bytes())));
+        assert_eq!(Marking::new(&key).unwrap().unseal(&sealed).unwrap().bytes(), mark.bytes());
+        let other = Marking::new(&LogKey::generate()).unwrap();
+        assert!(other.unseal(&sealed).is_none() && other.unseal("?").is_none());
+    }
 
     #[tokio::test]
     async fn a_store_keeps_its_mark_and_notices_that_it_was_set_back() {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use jit_core::event::{AuditEvent, Doubtful, Event, Failed, Plain};
+use jit_core::event::{AuditEvent, Doubtful, Event, Failed, LeaseRest, Plain};
 use jit_core::id::LeaseId;
 use jit_core::lease::{Cause, EndedBy, Lease, LeaseState, StepError};
 use jit_ledger::{Change, StoreError};
@@ -72,7 +72,7 @@ pub async fn close(flow: &EndFlow, id: &LeaseId, cause: Cause) -> Result<(), Sto
 pub(crate) async fn close_stored(flow: &EndFlow, lease: &Lease, cause: Cause) -> Result<(), StoreError> {
     let now = flow.clock.now();
     let (step, event) = match lease.state {
-        LeaseState::Pending => (lease.doubt(cause, now), doubtful_for(cause)),
+        LeaseState::Pending => (lease.doubt(cause, now), doubtful_for(cause, lease)),
         LeaseState::Active => {
             let failed = Failed { decision: None, cause: Some(cause) };
             (lease.begin_revocation(cause, now), Event::IssueFailed(failed))
@@ -86,8 +86,8 @@ pub(crate) async fn close_stored(flow: &EndFlow, lease: &Lease, cause: Cause) ->
 }
 
 /// That a lease is in doubt, for that reason.
-pub(crate) fn doubtful_for(cause: Cause) -> Event {
-    Event::LeaseDoubtful(Doubtful { cause: Some(cause) })
+pub(crate) fn doubtful_for(cause: Cause, lease: &Lease) -> Event {
+    Event::LeaseDoubtful(Doubtful { cause: Some(cause), lease: LeaseRest::of(lease) })
 }
 
 /// An active lease without an account is closed.

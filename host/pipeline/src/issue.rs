@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::driver::Issued;
 use jit_core::driver::Lane;
-use jit_core::event::{AuditEvent, Denied, DeniedBy, Doubtful, Event, Failed, Granted};
+use jit_core::event::{AuditEvent, Denied, DeniedBy, Doubtful, Event, Failed, Granted, LeaseRest};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{CallersVerifier, Cause, Idempotency, Lease, LeaseState};
 use jit_core::outcome::{Outcome, Refusal};
@@ -376,7 +376,7 @@ fn failed(permit: &Permit, at: Timestamp, lease: &Lease) -> AuditEvent {
 async fn doubtful(flow: &IssueFlow, lease: &Lease, unsettled: Unsettled, permit: &Permit, reason: String) -> Refused {
     let now = flow.clock.wall();
     tracing::warn!(lease = %lease.id, target = %lease.target, reason, "the outcome of a creation is unknown");
-    let doubt = Event::LeaseDoubtful(Doubtful::default());
+    let doubt = Event::LeaseDoubtful(Doubtful { cause: None, lease: LeaseRest::of(lease) });
     let doubt = AuditEvent::of_lease(doubt, now, lease).with_error(reason.clone());
     if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
         let failed = failed(permit, now, lease).with_error(reason);
@@ -404,8 +404,9 @@ async fn settle(flow: &IssueFlow, created: Created) -> Result<Disclosure, Refuse
         return Err(Refused::AuditUnavailable);
     };
     let verifier = active.verifier.as_ref().map(|verifier| verifier.kind);
-    let granted = Event::IssueGranted(Granted { decision: permit.decision.recorded(), generation: None, verifier });
-    let granted = permit.decision.event_of_lease(granted, flow.clock.wall(), &active);
+    let decision = permit.decision.recorded();
+    let granted = Granted { decision, generation: None, verifier, lease: LeaseRest::of(&active) };
+    let granted = permit.decision.event_of_lease(Event::IssueGranted(granted), flow.clock.wall(), &active);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events());
     let change = Change::step(active.clone()).with_events(events);
     if let Err(error) = jit_failpoint::step("issue.settle", StoreError::at_failpoint, flow.ledger.commit(change)).await

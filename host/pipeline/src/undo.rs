@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jit_core::event::{AuditEvent, Doubtful, Event};
+use jit_core::event::{AuditEvent, Doubtful, Event, LeaseRest};
 use jit_core::lease::{Cause, Lease};
 use jit_ledger::{Change, LeaseWrite, StoreError};
 use tokio::runtime::Handle;
@@ -116,7 +116,7 @@ async fn close_for_good(flow: &EndFlow, lease: &Lease, cause: Cause) -> Result<(
     }
     let now = flow.clock.now();
     let Ok(doubtful) = lease.doubt(cause, now) else { return Ok(()) };
-    let event = AuditEvent::of_lease(doubtful_for(cause), now, &doubtful);
+    let event = AuditEvent::of_lease(doubtful_for(cause, &doubtful), now, &doubtful);
     flow.ledger.commit(Change::insert(doubtful).with(event)).await
 }
 
@@ -172,7 +172,8 @@ pub async fn recover(flow: &EndFlow) -> Result<usize, StoreError> {
         let mut change = Change::default();
         for lease in pending {
             if let Ok(doubted) = lease.doubt(Cause::Doubtful, now) {
-                let event = AuditEvent::of_lease(Event::LeaseDoubtful(Doubtful::default()), now, &doubted);
+                let doubt = Doubtful { cause: None, lease: LeaseRest::of(&doubted) };
+                let event = AuditEvent::of_lease(Event::LeaseDoubtful(doubt), now, &doubted);
                 change.events.push(event.with_error("the broker stopped in the middle of the issue"));
                 change.leases.push(LeaseWrite::Update(doubted));
             }

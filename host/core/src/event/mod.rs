@@ -5,6 +5,7 @@
 //! for byte.
 
 mod kind;
+mod lease_rest;
 mod payload;
 
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use crate::operator::Operator;
 use crate::policy::PolicyRecord;
 
 pub use kind::Event;
+pub use lease_rest::LeaseRest;
 pub use payload::*;
 
 /// An event before the log gives it its number (`seq`).

@@ -7,6 +7,7 @@ use jit_api::problem::ProblemCode;
 use jit_contract::VerifierKind;
 use serde::Serialize;
 
+use super::LeaseRest;
 use crate::lease::Cause;
 use crate::policy::{ContextRecord, PolicyRequest};
 use crate::rotation::Generation;
@@ -52,6 +53,8 @@ pub struct Granted {
     /// What the caller sent in place of a password. Absent where the broker made the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifier: Option<VerifierKind>,
+    /// What else the lease is.
+    pub lease: Box<LeaseRest>,
 }
 
 /// A request was denied. One record may stand for many denials.
@@ -156,11 +159,13 @@ pub struct Ended {
 }
 
 /// Nobody knows whether an account exists.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Doubtful {
     /// Why it is removed, where it is not for the doubt alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// What else the lease is.
+    pub lease: Box<LeaseRest>,
 }
 
 /// An attempt to remove an account failed.
@@ -355,10 +360,14 @@ pub struct Archived {
 }
 
 /// The broker started or stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Process {
     /// Its version.
     pub version: &'static str,
+    /// At a start: the mark on its accounts (ONE-OWNER), sealed under the log's signing key, in base64. With it a lost
+    /// store can be made again from the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account_mark: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -9,7 +9,8 @@ use jit_api::problem::ProblemCode;
 
 use super::*;
 use crate::account::AccountName;
-use crate::lease::{Cause, VerifierKind};
+use crate::lease::{CallersVerifier, Cause, DriverRef, Idempotency, VerifierKind};
+use crate::place::Place;
 use crate::policy::{ContextOutcome, ContextRecord, Mode};
 use crate::rotation::Generation;
 
@@ -33,6 +34,27 @@ fn lease() -> Lease {
         request_id: serde_json::from_value(format!("req_{id}").into()).unwrap(),
         account: AccountName::from_backend("v-payment-service-hndwh46acy96u262"),
         ..crate::lease::tests::example()
+    }
+}
+
+/// A lease of which all is known that may be.
+fn full_lease() -> Lease {
+    let place = Place::new(Some("postgres://db:5432".into()), vec![("server".into(), "7412".into())]);
+    let plain = lease();
+    Lease {
+        username: Some("v-token-x".into()),
+        external_id: Some("lease/1".into()),
+        standing: true,
+        driver: DriverRef {
+            connection: Some("shop".into()),
+            name: Some("postgres".into()),
+            config: Some("{}".into()),
+            place: Some(place),
+            ..plain.driver.clone()
+        },
+        idempotency: Some(Idempotency { key: sha256("1"), body: sha256("2") }),
+        verifier: Some(CallersVerifier { kind: VerifierKind::ScramSha256, digest: sha256("3"), takes_over: None }),
+        ..plain
     }
 }
 
@@ -157,22 +179,31 @@ fn examples() -> Vec<AuditEvent> {
         orphans: Vec::new(),
     };
     let jump = |what, seconds| plain(Event::ClockJumped(ClockJump { what, seconds }));
-    let process = Process { version: "0.1.0" };
+    let process = Process { version: "0.1.0", account_mark: None };
+    let started = Process { account_mark: Some("AbCd".into()), ..process.clone() };
+    let rest = || LeaseRest::of(&lease());
     let counted = CountedDenials { count: 12, since: at(-60), input_sha256: Some(sha256("e")) };
     let policy = || DeniedBy::Policy("quota".into());
     let full = || Some(Basis::Decision(decided()));
     let many = |counted| Some(Basis::Counted(counted));
     let mut examples = vec![
-        with_policies(of_lease(Event::IssueGranted(Granted { decision: brief(), generation: None, verifier: None }))),
+        with_policies(of_lease(Event::IssueGranted(Granted {
+            decision: brief(),
+            generation: None,
+            verifier: None,
+            lease: rest(),
+        }))),
         with_policies(of_lease(Event::IssueGranted(Granted {
             decision: decided(),
             generation: Some(Generation::from_number(3)),
             verifier: None,
+            lease: LeaseRest::of(&full_lease()),
         }))),
         with_policies(of_pod(Event::IssueGranted(Granted {
             decision: brief(),
             generation: None,
             verifier: Some(VerifierKind::ScramSha256),
+            lease: rest(),
         }))),
         plain(Event::IssueDenied(denied(DeniedBy::Code(ProblemCode::RoleNotAllowed)))).with_error("no"),
         with_policies(plain(Event::IssueDenied(Denied { basis: full(), ..denied(policy()) }))).with_error("no"),
@@ -191,8 +222,8 @@ fn examples() -> Vec<AuditEvent> {
         with_policies(of_lease(Event::LeaseRenewed(decided()))),
         with_policies(plain(Event::RenewDenied(Denied { basis: full(), ..denied(policy()) }))).with_error("no"),
         of_lease(Event::RenewDenied(Denied::default())).with_error("moved"),
-        of_lease(Event::LeaseDoubtful(Doubtful::default())).with_error("no answer"),
-        of_lease(Event::LeaseDoubtful(Doubtful { cause: Some(Cause::Doubtful) })),
+        of_lease(Event::LeaseDoubtful(Doubtful { cause: None, lease: rest() })).with_error("no answer"),
+        of_lease(Event::LeaseDoubtful(Doubtful { cause: Some(Cause::Doubtful), lease: rest() })),
         of_lease(Event::RevokeFailed(Attempted { attempts: 2 })).with_error("down"),
         of_lease(Event::WrongPlace(Attempted { attempts: 1 })).with_error("elsewhere"),
         plain(Event::RemovalBraked(braked(1))).with_error("too many"),
@@ -234,7 +265,7 @@ fn examples() -> Vec<AuditEvent> {
             root: sha256("a"),
             file: "archive/0-10000.jsonl".into(),
         })),
-        plain(Event::BrokerStarted(process.clone())),
+        plain(Event::BrokerStarted(started)),
         plain(Event::BrokerStopped(process)),
     ];
     for end in ends() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jit_core::account::AccountName;
-use jit_core::event::{Attempted, AuditEvent, Decided, Event, Granted, Process};
+use jit_core::event::{Attempted, AuditEvent, Decided, Event, Granted, LeaseRest, Process};
 use jit_core::id::{LeaseId, RequestId};
 use jit_core::lease::{CallersVerifier, Cause, DriverRef, Idempotency, Lease, LeaseState, VerifierKind};
 use jit_core::name::{Principal, RoleName, TargetName};
@@ -148,7 +148,8 @@ pub fn granted(lease: &Lease) -> AuditEvent {
         resource: BTreeMap::new(),
     };
     let decision = Decided { input: Box::new(input), labels: BTreeMap::new(), contexts: Vec::new(), narrowed: None };
-    let granted = Event::IssueGranted(Granted { decision, generation: None, verifier: None });
+    let granted =
+        Event::IssueGranted(Granted { decision, generation: None, verifier: None, lease: LeaseRest::of(lease) });
     AuditEvent::of_lease(granted, lease.issued_at, lease)
 }
 
@@ -251,7 +252,7 @@ pub async fn refuses_a_stale_step_whole<H: Harness>(harness: H) {
 pub async fn keeps_sealed_values<H: Harness>(harness: H) {
     let store = harness.open().await;
     let all_bytes: Vec<u8> = (0..=255).collect();
-    let events = vec![AuditEvent::new(Event::BrokerStarted(Process { version: "1" }), time(1))];
+    let events = vec![AuditEvent::new(Event::BrokerStarted(Process { version: "1", account_mark: None }), time(1))];
     let both = vec![sealed("a", Some(&all_bytes)), sealed("o'b \"\u{e4}", Some(b""))];
     store.commit(Change { events, sealed: both, ..Change::default() }).await.unwrap();
     assert_eq!(store.sealed("test", "a").await.unwrap().as_deref(), Some(&all_bytes[..]));

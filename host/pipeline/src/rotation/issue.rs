@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jit_core::account::AccountName;
-use jit_core::event::{Event, Granted, Replayed};
+use jit_core::event::{Event, Granted, LeaseRest, Replayed};
 use jit_core::id::RequestId;
 use jit_core::lease::{Cause, Idempotency, Lease};
 use jit_core::rotation::{Due, Generation, Rotation};
@@ -73,8 +73,9 @@ pub async fn hand_out(
         ..drafted
     };
     let Ok(active) = pending.settle(None, end) else { return Err(Refused::AuditUnavailable) };
-    let granted =
-        Granted { decision: permit.decision.recorded(), generation: Some(current.generation), verifier: None };
+    let decision = permit.decision.recorded();
+    let lease = LeaseRest::of(&active);
+    let granted = Granted { decision, generation: Some(current.generation), verifier: None, lease };
     let granted = permit.decision.event_of_lease(Event::IssueGranted(granted), flow.rotation.clock.wall(), &active);
     let events = std::iter::once(granted).chain(permit.decision.shadow_events());
     let unsettled = Unsettled::new(&flow.undo, pending);
