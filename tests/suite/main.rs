@@ -30,6 +30,7 @@ mod contexts; // needs: nothing else
 mod decisions; // needs: nothing else
 mod deploy; // needs: ingredients
 mod dev; // needs: nothing else
+mod disposable; // needs: nothing else
 mod examples; // needs: ingredients
 mod external; // needs: nothing else
 mod faults; // needs: nothing else

@@ -18,6 +18,8 @@ pub mod rotation_setup;
 pub mod sealing_key;
 pub mod session_store;
 pub mod store;
+pub mod store_backup;
+pub mod store_rebuild;
 mod targets;
 mod telemetry;
 pub mod tls;

@@ -39,6 +39,7 @@ pub mod places;
 pub mod ports;
 pub mod reach;
 pub mod ready;
+pub mod rebuild;
 pub mod refusal;
 pub mod removal;
 pub mod renew;

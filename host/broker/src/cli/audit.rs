@@ -275,6 +275,12 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
+/// The key that checks the log of a configuration.
+pub(super) fn own_key(config: &Config) -> anyhow::Result<VerifierKey> {
+    let origin = Origin::new(config.audit.origin.clone()).context("[audit] origin")?;
+    Ok(compose::audit_key(&config.audit.signing_key, Mode::default())?.verifier(&origin))
+}
+
 fn verify_log(
     log: &LogArg,
     jsonl: Option<PathBuf>,
@@ -282,10 +288,6 @@ fn verify_log(
     against: Option<PathBuf>,
     mut archive: Option<PathBuf>,
 ) -> Result<(), Stop> {
-    let own_key = |config: &Config| -> anyhow::Result<VerifierKey> {
-        let origin = Origin::new(config.audit.origin.clone()).context("[audit] origin")?;
-        Ok(compose::audit_key(&config.audit.signing_key, Mode::default())?.verifier(&origin))
-    };
     let (source, verifier): (Arc<dyn LogSource>, _) = match (jsonl, key) {
         (Some(records), key) => {
             let verifier = match key {

@@ -82,7 +82,7 @@ enum Command {
     /// List rotating accounts and rotate them now, through a running broker's admin socket.
     #[command(subcommand)]
     Rotation(rotation::RotationCommand),
-    /// Make the key that seals passwords in the store.
+    /// Back up the store; make the key that seals passwords in it.
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Compare the store with the accounts in the targets now.

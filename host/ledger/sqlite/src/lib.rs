@@ -14,12 +14,16 @@
 //! | `log` | the log's state, and its signed checkpoint |
 //! | `schema`, `files` | the tables and their version; the file and its lock |
 //! | `offline` | the log read without the broker |
+//! | `rebuild` | a store made again from its exported log |
+//! | `backup` | a copy of the file while a broker serves from it |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
+mod backup;
 mod files;
 mod log;
 mod offline;
+mod rebuild;
 mod recent;
 mod rows;
 mod schema;
@@ -29,7 +33,9 @@ mod store;
 mod usage;
 mod writer;
 
+pub use backup::{Backup, BackupError};
 pub use log::LogError;
 pub use offline::{Found, OfflineError, SqliteLog, look};
+pub use rebuild::{Rebuild, RebuildError, UsedVerifier};
 pub use schema::SchemaError;
 pub use store::{OpenError, SqliteOptions, SqliteStore};

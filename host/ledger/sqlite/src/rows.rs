@@ -69,7 +69,7 @@ impl Prepared {
 }
 
 impl LeaseRow {
-    fn new(write: &LeaseWrite) -> Result<Self, StoreError> {
+    pub(super) fn new(write: &LeaseWrite) -> Result<Self, StoreError> {
         let (lease, step, document) = columns::lease(write)?;
         let mut columns = serde_json::to_string(&(
             lease.id.as_str(),

@@ -212,6 +212,11 @@ pub(crate) fn reading(path: &Path) -> SqliteConnectOptions {
         .thread_name(|id| format!("store-reader-{id}"))
 }
 
+/// A connection that copies the whole store into another file: it changes nothing here.
+pub(crate) fn copying(path: &Path) -> SqliteConnectOptions {
+    options(path).read_only(true).pragma("temp_store", "MEMORY").pragma("trusted_schema", "OFF")
+}
+
 /// How many audit records the file has by itself, where a write-ahead log lies beside it; none where there is
 /// none, or the file alone cannot be read.
 pub(super) async fn records_without_log(path: &Path) -> Option<u64> {

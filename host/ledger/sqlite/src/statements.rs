@@ -54,6 +54,7 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sql
 }
 
 /// What one transaction writes. The texts are JSON arrays, empty where there is nothing.
+#[derive(Default)]
 pub(super) struct Writes<'g> {
     pub(super) leases: String,
     pub(super) verifiers: String,
@@ -91,7 +92,8 @@ impl Writes<'_> {
         done
     }
 
-    async fn put(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    /// Writes everything, but what leaves the store: a transaction by itself, or a part of one that has begun.
+    pub(super) async fn put(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         const PUT: &str = "INSERT INTO writes
             (leases, verifiers, sealed, settled, records, size, note, nodes, history_at)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";

@@ -24,7 +24,7 @@ use super::rows;
 use super::schema;
 use super::sealed;
 use super::usage;
-use super::writer::{Job, OpenFailure, Writer};
+use super::writer::{Job, Writer};
 use jit_ledger::columns::{MAX_ROWS, add_counts, column, decode, decode_all, moment, most, nanos};
 use jit_ledger::{Change, Counted, Counts, LeaseFilter, Maker, Store, StoreError, StoredRecord};
 
@@ -126,14 +126,8 @@ impl SqliteStore {
         let Prepared { path, lock } = files::prepare(&path)?;
         let verifier = signer.verifier(&origin);
         let alone = schema::records_without_log(&path).await;
-        let (connection, log) = Writer::connect(&path, &verifier).await.map_err(|failure| {
-            let path = path.clone();
-            match failure {
-                OpenFailure::Schema(source) => OpenError::Schema { path, source },
-                OpenFailure::Log(source) => OpenError::Log { path, source },
-                OpenFailure::Database(source) => OpenError::Database { path, source },
-            }
-        })?;
+        let (connection, log) =
+            Writer::connect(&path, &verifier).await.map_err(|failure| OpenError::of(&path, failure))?;
         files::tell_of_left_over_log(&path, alone, log.range.size());
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)

@@ -55,7 +55,7 @@ impl File {
         self.folder.path().join("data/broker.db")
     }
 
-    fn options(&self) -> SqliteOptions {
+    pub(crate) fn options(&self) -> SqliteOptions {
         options(&self.path(), &self.key)
     }
 }
@@ -91,7 +91,7 @@ mod contract {
 }
 
 /// Opens the file beside the store, as somebody with access to it would.
-async fn tamper(path: &Path, statement: &'static str) {
+pub(crate) async fn tamper(path: &Path, statement: &'static str) {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
     sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();

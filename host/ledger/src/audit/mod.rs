@@ -1,5 +1,5 @@
 //! The audit log outside the store: its signing key, its verification without the broker, its
-//! export to others, its closing into archived segments.
+//! export to others, the reading of such an export, its closing into archived segments.
 //!
 //! Out of scope: writing records. Only the store does, in the transaction of the change that they
 //! are about ([`crate::Store`]).
@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod export;
 pub mod export_file;
+pub mod exported;
 pub mod finding;
 pub mod key;
 mod scan;

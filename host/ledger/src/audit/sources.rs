@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -207,6 +207,13 @@ impl Lines {
         let back = i64::try_from(line.len()).unwrap_or(0);
         self.reader.seek_relative(-back).map_err(failed)?;
         Ok(None)
+    }
+
+    /// How many bytes follow the last complete line.
+    pub(super) fn torn(&mut self) -> Result<u64, ReadError> {
+        let failed = |source| ReadError::File { path: self.path.clone(), source };
+        let at = self.reader.stream_position().map_err(failed)?;
+        Ok(self.reader.get_ref().metadata().map_err(failed)?.len().saturating_sub(at))
     }
 
     fn peek(&mut self) -> Result<bool, ReadError> {
