@@ -8,7 +8,7 @@ use axum::body::{Bytes, HttpBody};
 use http_body::Frame;
 
 use jit_pipeline::issue::Disclosure;
-use jit_pipeline::undo::{UndoFlow, undelivered};
+use jit_pipeline::undo::{UndoFlow, delivered, undelivered};
 
 /// A disclosure that has not reached its caller yet. Dropped, it counts as abandoned.
 pub struct Undelivered {
@@ -31,7 +31,9 @@ impl Undelivered {
     }
 
     fn delivered(mut self) {
-        self.disclosure = None;
+        if let Some(disclosure) = self.disclosure.take() {
+            delivered(&self.undo, &disclosure.lease);
+        }
     }
 }
 

@@ -300,32 +300,54 @@ async fn in_place(flow: &ReplayFlow, lease: &Lease, remover: &Remover, request_i
 /// Leases whose caller went away before it got the reply, but whose Idempotency-Key lets a retry
 /// fetch it: kept for [`Abandoned::GRACE`], then removed.
 #[derive(Default)]
-pub struct Abandoned(Mutex<HashMap<LeaseId, Instant>>);
+pub struct Abandoned(Mutex<Replies>);
+
+#[derive(Default)]
+struct Replies {
+    /// Those of which no reply arrived, and since when.
+    waiting: HashMap<LeaseId, Instant>,
+    /// Those of which a reply arrived, and when. Another reply of the same lease may be dropped after that: the one
+    /// that its client did not wait for. The lease is not abandoned for that.
+    arrived: HashMap<LeaseId, Instant>,
+}
 
 impl Abandoned {
     /// How long a retry may take to come.
     pub const GRACE: Duration = Duration::from_secs(60);
 
-    /// The reply did not arrive.
+    /// A reply did not arrive. Nothing follows where another one did.
     pub fn put(&self, lease: &LeaseId) {
-        self.0.lock().insert(lease.clone(), Instant::now());
+        let mut replies = self.0.lock();
+        if !replies.arrived.contains_key(lease) {
+            replies.waiting.insert(lease.clone(), Instant::now());
+        }
+    }
+
+    /// A reply arrived: somebody has the secret.
+    pub fn arrived(&self, lease: &LeaseId) {
+        let mut replies = self.0.lock();
+        replies.waiting.remove(lease);
+        replies.arrived.insert(lease.clone(), Instant::now());
     }
 
     fn picked_up(&self, lease: &LeaseId) {
-        self.0.lock().remove(lease);
+        self.0.lock().waiting.remove(lease);
     }
 
     /// Takes those that nobody came for in time; all of them when the broker is stopping.
     pub fn given_up(&self, all: bool) -> Vec<LeaseId> {
-        let mut waiting = self.0.lock();
-        let over: Vec<LeaseId> = waiting
+        let mut replies = self.0.lock();
+        let over: Vec<LeaseId> = replies
+            .waiting
             .iter()
             .filter(|(_, since)| all || since.elapsed() >= Self::GRACE)
             .map(|(lease, _)| lease.clone())
             .collect();
         for lease in &over {
-            waiting.remove(lease);
+            replies.waiting.remove(lease);
         }
+        // As long as a secret is kept for retries: no request takes longer.
+        replies.arrived.retain(|_, since| since.elapsed() < KEPT_FOR);
         over
     }
 }
@@ -349,6 +371,26 @@ mod tests {
         waiting.await;
         drop(other);
         assert!(turns.0.lock().is_empty());
+    }
+
+    #[test]
+    fn a_lease_is_abandoned_only_if_no_reply_of_it_arrived() {
+        let abandoned = Abandoned::default();
+        let lease = LeaseId::generate(Timestamp::now());
+        abandoned.put(&lease);
+        assert_eq!(abandoned.given_up(true), std::slice::from_ref(&lease));
+        // The client went away, and its retry was answered before that was noticed.
+        abandoned.put(&lease);
+        abandoned.picked_up(&lease);
+        abandoned.arrived(&lease);
+        abandoned.put(&lease);
+        assert_eq!(abandoned.given_up(true), []);
+        // The retry was answered, and its reply did not arrive either.
+        let other = LeaseId::generate(Timestamp::now());
+        abandoned.put(&other);
+        abandoned.picked_up(&other);
+        abandoned.put(&other);
+        assert_eq!(abandoned.given_up(true), [other]);
     }
 
     #[test]

@@ -141,6 +141,13 @@ pub fn undelivered(flow: &Arc<UndoFlow>, lease: Lease) {
     flow.work.spawn(carried(async move { abandon(&owned, &lease).await }));
 }
 
+/// A reply was taken by its connection: no other reply of this lease makes it abandoned.
+pub fn delivered(flow: &UndoFlow, lease: &Lease) {
+    if lease.idempotency.is_some() {
+        flow.abandoned.arrived(&lease.id);
+    }
+}
+
 /// Has the accounts removed whose reply nobody fetched in time; with `all`, also those whose time is not over. Returns
 /// how many.
 pub async fn give_up_abandoned(flow: &UndoFlow, all: bool) -> usize {
