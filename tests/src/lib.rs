@@ -1,4 +1,4 @@
-//! What the suite, the demo and the bench share: a world with a real PostgreSQL set up with least
+//! What the suite, the demo, the bench and the storm share: a world with a real PostgreSQL set up with least
 //! privilege, a broker process with its embedded issuer, and the questions that tests ask them.
 //!
 //! In scope: starting, asking, stopping. Out of scope: what is expected; that is in `suite/`.
@@ -42,6 +42,7 @@ pub mod relay;
 pub mod servers;
 pub mod setup;
 pub mod store_database;
+pub mod storm;
 pub mod wire;
 pub mod world;
 

@@ -65,6 +65,7 @@ mod set_back; // needs: nothing else
 mod shutdown; // needs: nothing else
 mod signing; // needs: nothing else
 mod stores; // needs: nothing else
+mod storm; // needs: nothing else
 mod story; // needs: nothing else
 mod targets; // needs: nothing else
 mod tasks; // needs: nothing else

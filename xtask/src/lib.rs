@@ -18,6 +18,7 @@ pub mod plugins;
 pub mod prose;
 pub mod servers;
 pub mod steps;
+pub mod storm;
 pub mod suite;
 pub mod timing;
 pub mod tools;

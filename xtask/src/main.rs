@@ -17,6 +17,7 @@ use xtask::{
     plugins,
     servers::{Kind, Surroundings, postgres},
     steps::Steps,
+    storm::{self, StormArgs},
     suite,
     tools::Tools,
 };
@@ -81,6 +82,10 @@ enum Command {
     /// each step checked. Everything it starts is stopped at the end, on Ctrl-C too.
     #[command(after_help = demo::EXAMPLES)]
     Demo(DemoArgs),
+    /// Let it storm: several brokers on one store, with processes, links and servers failing at random, under load;
+    /// then check every promise against the target, the store and the log.
+    #[command(after_help = storm::EXAMPLES)]
+    Storm(StormArgs),
     /// Make one folder and one archive that run without the source tree, in target/dist: programs, plugins, an example
     /// configuration, the drivers' set-up files, a list of all libraries and the digest of each file.
     Dist(DistArgs),
@@ -144,6 +149,7 @@ fn main() -> Result<()> {
         Command::Fuzz { arguments } => fuzz::run(&arguments)?,
         Command::Bench(args) => bench::run(&args, &steps)?,
         Command::Demo(args) => demo::run(&args, &steps)?,
+        Command::Storm(args) => storm::run(&args, &steps)?,
         Command::Dist(args) => {
             let made = dist::run(&args, &steps)?;
             println!("{}\n{}", made.folder.display(), made.archive.display());

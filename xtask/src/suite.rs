@@ -127,7 +127,8 @@ pub fn binaries(steps: &Steps) -> Result<Binaries> {
     Ok(Binaries { broker, failpoints, agent, example })
 }
 
-fn put_aside(program: &Path, to: &Path) -> Result<()> {
+/// Copies a program to where a later build does not replace it while it runs.
+pub(crate) fn put_aside(program: &Path, to: &Path) -> Result<()> {
     // Beside it and renamed: a running one keeps its file.
     let beside = to.with_extension("new");
     std::fs::copy(program, &beside)?;

@@ -213,6 +213,18 @@ impl PostgresServer {
         }
     }
 
+    /// kill -9 of the postmaster. Its backends notice by themselves, and hold the server's memory until then:
+    /// [`Self::start_again`] may fail for a moment.
+    pub fn crash(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.dismiss();
+        }
+    }
+
     /// Looks whether it still runs; one that was stopped is in order.
     ///
     /// # Errors
