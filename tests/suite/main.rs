@@ -39,6 +39,7 @@ mod give_back; // needs: nothing else
 mod hostile; // needs: nothing else
 mod hostile_tenant; // needs: all servers
 mod idempotency; // needs: nothing else
+mod incident; // needs: nothing else
 mod languages; // needs: languages
 mod languages_contexts; // needs: languages
 mod languages_drivers; // needs: languages, openbao

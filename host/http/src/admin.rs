@@ -10,7 +10,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
-use jit_api::admin::{AdminLeases, PluginRow, ReloadReport};
+use jit_api::admin::{AdminLeases, PluginRow, ReloadReport, RevokeMany};
 use jit_api::status::ConfigStatus;
 use jit_core::causes::with_causes;
 use jit_core::event::{ArchiveAsked, AuditEvent, Event, Plain, ReconcileAsked};
@@ -30,6 +30,7 @@ use jit_ledger::{Change, LeaseFilter, Store};
 use jit_pipeline::broker::Broker;
 use jit_pipeline::refusal::Refused;
 use jit_pipeline::revoke;
+use jit_pipeline::revoke_many;
 use jit_pipeline::rotation::operate;
 use jit_pipeline::simulate::{Question, explain};
 use jit_pipeline::tasks::reconcile::Pass;
@@ -116,6 +117,7 @@ pub fn router(broker: Arc<Broker>, administered: Arc<dyn Administered>) -> Route
         .with_state(administered);
     Router::new()
         .route("/admin/leases", get(list))
+        .route("/admin/leases/revoke", post(revoke_many))
         .route("/admin/leases/{id}", get(show))
         .route("/admin/leases/{id}/revoke", post(revoke))
         .route("/admin/reconcile", post(reconcile_now))
@@ -178,6 +180,15 @@ async fn revoke(
         Ok(lease) => revoked_reply(&broker.rotation, &lease).await,
         Err(refused) => HttpRefused::from(refused).reply_in_full(&trace::request_id()),
     }
+}
+
+/// The records of what it ends are made with each lease's end.
+async fn revoke_many(
+    State(broker): State<Arc<Broker>>,
+    ConnectInfo(Peer(operator)): ConnectInfo<Peer>,
+    axum::Json(asked): axum::Json<RevokeMany>,
+) -> Response {
+    reply(revoke_many::revoke_many(&broker.revoke, asked, operator).await)
 }
 
 async fn reconcile_now(

@@ -46,6 +46,7 @@ pub mod renew;
 pub mod replay;
 pub mod request;
 pub mod revoke;
+pub mod revoke_many;
 pub mod rotation;
 pub mod sealing;
 pub mod simulate;

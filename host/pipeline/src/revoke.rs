@@ -36,7 +36,7 @@ const MOST_AT_ONCE: usize = 10_000;
 /// Leases of a page, while all are looked for.
 const PAGE: usize = 500;
 /// Leases whose end is put on record at the same time: the store makes them durable in one step.
-const RECORDING: usize = 64;
+pub(crate) const RECORDING: usize = 64;
 /// Removals of one request at the same time.
 const REMOVING: usize = 8;
 /// How long a request with many waits for the removals to end. They go on without it.

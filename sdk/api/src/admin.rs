@@ -1,5 +1,7 @@
 //! The admin socket: what the `jit-broker` commands ask a running broker.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -209,4 +211,63 @@ pub struct ClockConfirmed {
     pub jumped_seconds: Option<i64>,
     /// Leases whose times were moved back with it.
     pub leases: usize,
+}
+
+/// Which leases an operator ends together. What is given narrows; at least one of the four is.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeMany {
+    /// Of this workload, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// Of workloads of this issuer, by its configured name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// In this target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Whose account this plugin made, by its name in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+    /// Only count them.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The most leases that this request ends, 1 to 1,000.
+    pub limit: usize,
+    /// Where the request before ended: its `next_cursor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// What one request of [`RevokeMany`] did.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedMany {
+    /// By target. A target where nothing was found is not there.
+    pub targets: BTreeMap<String, RevokedIn>,
+    /// For the next request. Absent when every lease was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// What one request of [`RevokeMany`] did in one target, in leases.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedIn {
+    /// Their end is on record now. With `dry_run`: they are active.
+    pub ended: u64,
+    /// Their end was on record before, and their account is not removed yet.
+    pub ending: u64,
+    /// They are being issued at this moment, and cannot be ended yet.
+    pub pending: u64,
+    /// Of `ended`: the account stands, and its credential works until it is changed.
+    pub standing: u64,
+}
+
+impl RevokedIn {
+    /// Adds what another request did.
+    pub fn add(&mut self, other: Self) {
+        self.ended += other.ended;
+        self.ending += other.ending;
+        self.pending += other.pending;
+        self.standing += other.standing;
+    }
 }

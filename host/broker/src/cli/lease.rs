@@ -9,6 +9,7 @@ use jit_core::counted::counted;
 
 use super::admin::table;
 use super::client::{AdminClient, SocketArg};
+use super::lease_revoke::{self, ManyArgs};
 use super::relative::{relative, seconds};
 use super::{Format, Stop, block_on};
 
@@ -58,16 +59,21 @@ pub(super) enum LeaseCommand {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Revoke a lease now: its login ends, its sessions are closed, its account is removed.
-    #[command(after_help = "Example:\n  jit-broker lease revoke lease_01jd3x7k2m9v5q8w4r6t0y1z3b")]
+    /// Revoke a lease now: its login ends, its sessions are closed, its account is removed. With --all: every lease of
+    /// a workload, an issuer, a target or a plugin.
+    #[command(
+        after_help = "Examples:\n  jit-broker lease revoke lease_01jd3x7k2m9v5q8w4r6t0y1z3b\n  jit-broker lease revoke --workload payment-service --all --dry-run\n  jit-broker lease revoke --workload payment-service --target inventory_db --all\n  jit-broker lease revoke --plugin postgres --all --yes\n\nA command with --all that was stopped continues with what is left when it is run again. It ends with 1 while accounts are not removed yet."
+    )]
     Revoke {
         #[command(flatten)]
         socket: SocketArg,
         /// The lease's id.
-        id: String,
+        id: Option<String>,
         /// For rotating accounts: change the password now, if the lease still has the current one.
-        #[arg(long)]
+        #[arg(long, requires = "id")]
         rotate: bool,
+        #[command(flatten)]
+        many: ManyArgs,
     },
 }
 
@@ -102,7 +108,9 @@ async fn run_lease(command: LeaseCommand) -> Result<(), Stop> {
             let lease: AdminLease = client.get(&format!("/admin/leases/{}", encode(&id))).await?;
             print_lease(&lease, format)?;
         }
-        LeaseCommand::Revoke { socket, id, rotate } => {
+        LeaseCommand::Revoke { socket, id, rotate, many } => {
+            let several = many.check(id.as_deref()).unwrap_or_else(|sentence| refuse(&sentence));
+            let Some(id) = id.filter(|_| !several) else { return lease_revoke::run(&socket, &many).await };
             let client = AdminClient::new(&socket)?;
             let path = format!("/admin/leases/{}", encode(&id));
             let _: serde_json::Value = client.post(&format!("{path}/revoke?rotate={rotate}")).await?;
@@ -111,6 +119,11 @@ async fn run_lease(command: LeaseCommand) -> Result<(), Stop> {
         }
     }
     Ok(())
+}
+
+/// Ends the process as for any wrong arguments, with a sentence.
+fn refuse(sentence: &str) -> ! {
+    super::command().error(clap::error::ErrorKind::ArgumentConflict, sentence).exit()
 }
 
 /// The leases, and whether there are more than were wanted.

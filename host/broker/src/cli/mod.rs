@@ -9,6 +9,7 @@ mod conformance;
 mod dev;
 mod json_lines;
 mod lease;
+mod lease_revoke;
 mod plugin;
 mod plugin_check;
 mod plugin_new;
