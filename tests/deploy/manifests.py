@@ -21,12 +21,17 @@ from kubernetes.client import models
 MADE_BY_THE_READER = {
     ("Secret", "jit-broker", "jit-broker-tls"),
     ("Secret", "jit-broker", "jit-broker-inventory"),
+    ("Secret", "jit-broker", "jit-broker-keys"),
+    ("Secret", "jit-broker", "jit-broker-store"),
     ("ConfigMap", "jit-broker", "database-ca"),
+    ("ConfigMap", "jit-broker", "store-ca"),
     ("ConfigMap", "shop", "jit-broker-ca"),
     # Kubernetes makes it in every namespace.
     ("ConfigMap", "*", "kube-root-ca.crt"),
 }
 SCALARS = {"str": str, "int": int, "bool": bool, "float": (int, float), "datetime": str}
+# The namespace of what must not stop when one node does.
+NEVER_AWAY = "jit-broker"
 # Typed as text, and commonly written as a number.
 QUANTITY_MAPS = {"requests", "limits"}
 
@@ -199,11 +204,94 @@ def references(document, there):
         for mount in container.get("volumeMounts") or []:
             if mount["name"] not in volumes:
                 yield f"container {container['name']}: no volume {mount['name']}"
+        for variable in container.get("env") or []:
+            if secret := (variable.get("valueFrom") or {}).get("secretKeyRef"):
+                yield from named("Secret", secret["name"])
         ports = {port["name"] for port in container.get("ports") or []}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             port = ((container.get(probe) or {}).get("httpGet") or {}).get("port")
             if isinstance(port, str) and port not in ports:
                 yield f"container {container['name']}: {probe} asks the unknown port {port}"
+
+
+def labels_of_pods(document):
+    return ((document.get("spec") or {}).get("template") or {}).get("metadata", {}).get("labels") or {}
+
+
+def fits(selector, labels):
+    """Whether a selector names something, and all of it is among the labels."""
+    wanted = (selector or {}).get("matchLabels") or {}
+    return bool(wanted) and wanted.items() <= labels.items()
+
+
+def selects(document, all_documents):
+    """What names pods by their labels, or their ports by names, and finds none."""
+    namespace = document["metadata"].get("namespace", "")
+    here = [other for other in all_documents if other["metadata"].get("namespace", "") == namespace and pod_of(other)]
+    kind, spec = document["kind"], document.get("spec") or {}
+    if kind == "Service":
+        selector, named = {"matchLabels": spec.get("selector")}, [port.get("targetPort") for port in spec["ports"]]
+    elif kind == "NetworkPolicy":
+        selector = spec["podSelector"]
+        named = [port.get("port") for rule in spec.get("ingress") or [] for port in rule.get("ports") or []]
+    elif kind == "PodDisruptionBudget":
+        selector, named = spec.get("selector"), []
+    else:
+        return
+    selected = [other for other in here if fits(selector, labels_of_pods(other))]
+    if not selected:
+        yield "its selector fits no pod"
+        return
+    ports = {
+        port["name"]
+        for other in selected
+        for container in pod_of(other)["containers"]
+        for port in container.get("ports") or []
+    }
+    for name in named:
+        if isinstance(name, str) and name not in ports:
+            yield f"the pods have no port {name}"
+
+
+def replicas(document, all_documents):
+    """What several pods need that are to serve while a node is drained or lost, and at every change of version."""
+    namespace, spec = document["metadata"].get("namespace"), document.get("spec") or {}
+    count = spec.get("replicas", 1)
+    if document["kind"] != "Deployment" or namespace != NEVER_AWAY or count < 2:
+        return
+    labels, pod = labels_of_pods(document), pod_of(document)
+    update = (spec.get("strategy") or {}).get("rollingUpdate") or {}
+    if update.get("maxUnavailable") != 0 or update.get("maxSurge") not in range(1, count + 1):
+        yield "an update takes a pod away before the next one is ready (rollingUpdate)"
+    budgets = [
+        other["spec"]
+        for other in all_documents
+        if other["kind"] == "PodDisruptionBudget"
+        and other["metadata"].get("namespace") == namespace
+        and fits(other["spec"].get("selector"), labels)
+    ]
+    if len(budgets) != 1:
+        yield "not one PodDisruptionBudget, but " + (str(len(budgets)) if budgets else "none")
+    for budget in budgets:
+        left = budget.get("minAvailable", count - budget.get("maxUnavailable", 0))
+        if left not in range(1, count):
+            yield f"the PodDisruptionBudget keeps {left} of {count} pods: nodes cannot be drained, or no pod is kept"
+    spread = [
+        constraint
+        for constraint in pod.get("topologySpreadConstraints") or []
+        if constraint["topologyKey"] == "kubernetes.io/hostname"
+        and constraint["whenUnsatisfiable"] == "DoNotSchedule"
+        and fits(constraint.get("labelSelector"), labels)
+    ]
+    if not spread:
+        yield "all pods may be on one node (topologySpreadConstraints)"
+    for volume in pod.get("volumes") or []:
+        if "persistentVolumeClaim" in volume:
+            yield f"volume {volume['name']}: the pods share it"
+    for container in pod["containers"]:
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            if probe not in container:
+                yield f"container {container['name']}: no {probe}"
 
 
 def documents(folders):
@@ -240,8 +328,10 @@ def problems(folders):
         (document["kind"], document["metadata"].get("namespace", ""), document["metadata"]["name"])
         for _, document in sound
     }
+    every = [document for _, document in sound]
     for file, document in sound:
-        for problem in [*policy(document), *references(document, there)]:
+        whole = [*policy(document), *references(document, there), *selects(document, every), *replicas(document, every)]
+        for problem in whole:
             yield f"{file}: {document['kind']} {document['metadata']['name']}: {problem}"
 
 

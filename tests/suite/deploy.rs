@@ -31,12 +31,16 @@ fn manifests(arguments: &[&str], folder: &Path) -> Output {
         .unwrap()
 }
 
-/// A copy of the manifests with changes: file, what, by what.
-fn changed(changes: &[(&str, &str, &str)]) -> tempfile::TempDir {
+/// Where the manifests of one broker are, and those of three.
+const VARIANTS: [&str; 2] = ["", "replicas"];
+
+/// A copy of the manifests of a variant, with changes: file, what, by what.
+fn changed(variant: &str, changes: &[(&str, &str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let from = root().join("deploy/kubernetes");
-    for name in ["00-namespace.yaml", "10-configuration.yaml", "20-broker.yaml", "30-network-policy.yaml"] {
-        fs::copy(from.join(name), folder.path().join(name)).unwrap();
+    fs::copy(from.join("00-namespace.yaml"), folder.path().join("00-namespace.yaml")).unwrap();
+    for name in ["10-configuration.yaml", "20-broker.yaml", "30-network-policy.yaml"] {
+        fs::copy(from.join(variant).join(name), folder.path().join(name)).unwrap();
     }
     fs::copy(from.join("application/payment-service.yaml"), folder.path().join("payment-service.yaml")).unwrap();
     for (file, what, by) in changes {
@@ -53,8 +57,66 @@ fn kubernetes_knows_every_field_of_the_manifests_and_they_are_as_strict_as_we_sa
     if !ingredients::is_here("checks", "the check of the Kubernetes manifests") {
         return;
     }
+    // Each variant by itself: what it names must not be the other's. And every file, also one that is new.
+    for variant in VARIANTS {
+        let checked = manifests(&[], changed(variant, &[]).path());
+        assert!(checked.status.success(), "{}", text_of(&checked));
+    }
     let checked = manifests(&[], &root().join("deploy/kubernetes"));
     assert!(checked.status.success(), "{}", text_of(&checked));
+}
+
+/// The check finds these problems in a variant with these changes.
+fn finds(variant: &str, changes: &[(&str, &str, &str)], expected: &[&str]) {
+    let checked = manifests(&[], changed(variant, changes).path());
+    let said = text_of(&checked);
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    for line in expected {
+        assert!(said.contains(line), "`{line}` is not in:\n{said}");
+    }
+}
+
+#[test]
+fn the_check_of_the_manifests_finds_what_would_take_all_three_brokers_away() {
+    if !ingredients::is_here("checks", "the check of the check of the manifests of three brokers") {
+        return;
+    }
+    let finds = |changes: &[(&str, &str, &str)], expected: &[&str]| finds("replicas", changes, expected);
+    let broker = "20-broker.yaml";
+    finds(
+        &[
+            (broker, "maxUnavailable: 0", "maxUnavailable: 1"),
+            (broker, "minAvailable: 2", "minAvailable: 3"),
+            (broker, "topologyKey: kubernetes.io/hostname", "topologyKey: kubernetes.io/arch"),
+            (broker, "emptyDir: { medium: Memory, sizeLimit: 96Mi }", "persistentVolumeClaim: { claimName: compiled }"),
+            (broker, "{ name: jit-broker-keys, key: audit.key }", "{ name: another, key: audit.key }"),
+        ],
+        &[
+            "an update takes a pod away before the next one is ready",
+            "the PodDisruptionBudget keeps 3 of 3 pods",
+            "all pods may be on one node",
+            "volume compiled: the pods share it",
+            "Secret jit-broker/another is not there",
+        ],
+    );
+    let selector = "  minAvailable: 2\n  selector:\n    matchLabels:\n      app.kubernetes.io/name: ";
+    let readiness = "          readinessProbe:\n            httpGet: { path: /readyz, port: operators }\n            \
+                     periodSeconds: 5\n            timeoutSeconds: 3\n";
+    finds(
+        &[
+            (broker, selector, &format!("{selector}another-")),
+            (broker, readiness, ""),
+            (broker, "targetPort: https", "targetPort: http"),
+            ("30-network-policy.yaml", "port: operators", "port: metrics"),
+        ],
+        &[
+            "PodDisruptionBudget jit-broker: its selector fits no pod",
+            "not one PodDisruptionBudget, but none",
+            "no readinessProbe",
+            "Service jit-broker: the pods have no port http",
+            "NetworkPolicy jit-broker: the pods have no port metrics",
+        ],
+    );
 }
 
 #[test]
@@ -62,14 +124,7 @@ fn the_check_of_the_manifests_finds_each_kind_of_mistake() {
     if !ingredients::is_here("checks", "the check of the check of the Kubernetes manifests") {
         return;
     }
-    let finds = |changes: &[(&str, &str, &str)], expected: &[&str]| {
-        let checked = manifests(&[], changed(changes).path());
-        let said = text_of(&checked);
-        assert_eq!(checked.status.code(), Some(1), "{said}");
-        for line in expected {
-            assert!(said.contains(line), "`{line}` is not in:\n{said}");
-        }
-    };
+    let finds = |changes: &[(&str, &str, &str)], expected: &[&str]| finds("", changes, expected);
     // What the API would refuse.
     finds(
         &[
@@ -114,7 +169,7 @@ fn the_check_of_the_manifests_finds_each_kind_of_mistake() {
 
 /// What `jit-broker config check` says of a configuration, with the files that it names put below a
 /// folder.
-fn config_check(text: &str, plugins: &str, files: &[&str]) -> Output {
+fn config_check(text: &str, plugins: &str, files: &[&str], env: &[(&str, String)]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let authority = rcgen::generate_simple_self_signed(["kubernetes.default.svc".to_owned()]).unwrap();
     let mut text = text.replace(plugins, &surroundings("JIT_TEST_PLUGINS"));
@@ -140,7 +195,33 @@ fn config_check(text: &str, plugins: &str, files: &[&str]) -> Output {
     let config = folder.path().join("broker.toml");
     fs::write(&config, text).unwrap();
     let broker = surroundings("JIT_TEST_BROKER");
-    Command::new(broker).args(["config", "check", "--offline", "--config"]).arg(config).output().unwrap()
+    let env = env.iter().map(|(name, value)| (name, value));
+    Command::new(broker).args(["config", "check", "--offline", "--config"]).arg(config).envs(env).output().unwrap()
+}
+
+/// The text of a key that the broker makes: `audit`, `store`.
+fn made_key(command: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    let made = Command::new(surroundings("JIT_TEST_BROKER")).args([command, "key"]).arg(&file).output().unwrap();
+    assert!(made.status.success(), "{}", text_of(&made));
+    fs::read_to_string(file).unwrap()
+}
+
+/// The configuration in the ConfigMap of a variant.
+fn configuration(variant: &str) -> String {
+    let found = manifests(&["--value", "jit-broker/jit-broker/broker.toml"], changed(variant, &[]).path());
+    assert!(found.status.success(), "{}", text_of(&found));
+    String::from_utf8(found.stdout).unwrap()
+}
+
+/// Checks that the broker takes a configuration and warns of nothing.
+fn is_good(checked: &Output) {
+    let said = text_of(checked);
+    assert!(
+        checked.status.success() && said.contains("the configuration is good") && !said.contains("warning"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -148,24 +229,28 @@ fn the_broker_takes_the_configuration_of_the_manifests() {
     if !ingredients::is_here("checks", "the check of the configuration in the Kubernetes manifests") {
         return;
     }
-    let found = manifests(&["--value", "jit-broker/jit-broker/broker.toml"], &root().join("deploy/kubernetes"));
-    assert!(found.status.success(), "{}", text_of(&found));
-    let text = String::from_utf8(found.stdout).unwrap();
-    let files = [
+    let common = [
         "/etc/jit-broker-tls/tls.crt",
         "/etc/jit-broker-tls/tls.key",
         "/etc/jit-broker-secrets/inventory",
         "/etc/jit-broker-database/ca.crt",
         "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
         "/var/run/secrets/kubernetes.io/serviceaccount/token",
-        "/var/lib/jit-broker/audit.key",
     ];
-    let checked = config_check(&text, "/plugins", &files);
-    let said = text_of(&checked);
-    assert!(
-        checked.status.success() && said.contains("the configuration is good") && !said.contains("warning"),
-        "{said}"
-    );
+    let files = [&common[..], &["/var/lib/jit-broker/audit.key"]].concat();
+    is_good(&config_check(&configuration(""), "/plugins", &files, &[]));
+    // Three brokers have their keys from variables, and no folder of their own.
+    let files = [&common[..], &["/etc/jit-broker-store/password", "/etc/jit-broker-store-ca/ca.crt"]].concat();
+    let text = configuration("replicas");
+    assert!(!text.contains("/var/lib"), "{text}");
+    let keys = [("JIT_AUDIT_KEY", made_key("audit")), ("JIT_SEALING_KEY", made_key("store"))];
+    is_good(&config_check(&text, "/plugins", &files, &keys));
+    // The check can say no of each.
+    for (name, _) in &keys {
+        let wrong = keys.clone().map(|(key, value)| (key, if key == *name { "nonsense".to_owned() } else { value }));
+        let checked = config_check(&text, "/plugins", &files, &wrong);
+        assert_eq!(checked.status.code(), Some(3), "{name}: {}", text_of(&checked));
+    }
 }
 
 #[test]
@@ -182,14 +267,10 @@ fn the_broker_takes_the_configuration_of_the_unit() {
         "/run/credentials/jit-broker.service/inventory",
         "/etc/jit-broker/database-ca.pem",
     ];
-    let checked = config_check(&text, "/usr/lib/jit-broker/plugins", &files);
-    let said = text_of(&checked);
-    assert!(
-        checked.status.success() && said.contains("the configuration is good") && !said.contains("warning"),
-        "{said}"
-    );
+    is_good(&config_check(&text, "/usr/lib/jit-broker/plugins", &files, &[]));
     // The check itself can say no.
-    let checked = config_check(&text.replace("default_role", "default_rôle"), "/usr/lib/jit-broker/plugins", &files);
+    let checked =
+        config_check(&text.replace("default_role", "default_rôle"), "/usr/lib/jit-broker/plugins", &files, &[]);
     assert_eq!(checked.status.code(), Some(3), "{}", text_of(&checked));
 }
 
