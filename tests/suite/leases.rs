@@ -137,3 +137,27 @@ async fn a_list_of_leases_comes_in_pages_each_lease_once_newest_first() {
     assert_eq!(count("target=inventory_db&state=active&limit=500").await, 4);
     assert_eq!(count("target=elsewhere").await, 0);
 }
+
+/// The token is a proof at the moment of asking. What becomes of it later is not the lease's matter.
+#[tokio::test]
+async fn a_lease_outlives_the_token_that_asked_for_it() {
+    let world = World::new().await;
+    let client = world.client();
+    let token = client.token("payment-service").await.unwrap();
+    let lease = client.issue(&token, &json!({"target": "inventory_db"})).await.unwrap();
+    assert_eq!(lease.status, 201, "{}", lease.text);
+    // The issuer takes back the key that signed the token; the next token brings the broker to its new keys.
+    let rotate = format!("{}/rotate?drop=1", client.issuer);
+    assert!(client.raw().post(rotate).send().await.unwrap().status().is_success());
+    let next = client.token("payment-service").await.unwrap();
+    let path = format!("/v1/leases/{}", lease.lease());
+    assert_eq!(client.get(&path, &next).await.unwrap().text_at("/state"), "active");
+    client.get(&path, &token).await.unwrap().assert_problem(401, "unauthenticated");
+
+    assert!(world.database.login(lease.username(), lease.password()).await.is_ok(), "the account is as it was");
+    assert_eq!(world.accounts().await, [lease.username()]);
+    // It is still its owner's, who has another token now.
+    let renewed = client.post(&format!("{path}/renew"), &next, &json!({"ttl": "2h"})).await.unwrap();
+    assert_eq!(renewed.status, 200, "{}", renewed.text);
+    world.assert_settled(&[lease.lease().to_owned()]).await;
+}

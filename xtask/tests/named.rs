@@ -1,12 +1,12 @@
-//! The tests that the tables of the security page, of ARCHITECTURE.md and of the comparison name are there: a claim whose
-//! test nobody can find is a claim that nobody can check.
+//! The tests that the tables of the security page, of ARCHITECTURE.md, of the comparison and of the complaints name are
+//! there: a claim whose test nobody can find is a claim that nobody can check.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{fs, path::Path};
 
 use xtask::plugins::root;
 
-const PAGES: [&str; 3] = ["docs/security.md", "docs/comparison.md", "ARCHITECTURE.md"];
+const PAGES: [&str; 4] = ["docs/security.md", "docs/comparison.md", "docs/complaints.md", "ARCHITECTURE.md"];
 /// Folders with tests.
 const FOLDERS: [&str; 5] = ["host", "plugins", "sdk", "tests", "xtask"];
 /// Folders that other programs fill.
