@@ -1,5 +1,5 @@
-//! Stores come and go: a backup is made while the broker serves and put back, and a lost store is made again from the
-//! exported log.
+//! Stores come and go: a backup is made while the broker serves and put back, a lost store is made again from the
+//! exported log, and a store moves to PostgreSQL.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -180,4 +180,62 @@ async fn a_lost_store_is_made_again_from_the_log() {
     world.assert_log_is_intact();
     assert!(world.process().stop().unwrap().success());
     done(&world.cli(&["audit", "verify", "--jsonl", export.as_str()]));
+}
+
+/// The store moves to PostgreSQL: most of it while the broker serves, the rest when it has stopped.
+#[tokio::test]
+async fn a_store_moves_to_postgres() {
+    let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
+    let mut world = World::new().await;
+    world.write_secret("store.password", &store.password).unwrap();
+    let (to, other) = (path(&world, "broker-pg.toml"), path(&world, "other.toml"));
+    let text = jit_tests::world::read(&world.config()).unwrap();
+    let text = text.replace("url = \"sqlite:broker.db\"", &store.section());
+    std::fs::write(&to, &text).unwrap();
+    std::fs::write(&other, text.replace("[audit]\n", "[audit]\norigin = \"another\"\n")).unwrap();
+    let copy = |to: &str| world.cli(&["store", "copy", "--to-config", to]);
+    let kept = issue(&world, "kept").await;
+    let given_back = issue(&world, "given-back").await;
+    let refused = copy(&other);
+    assert!(!refused.status.success() && said(&refused).contains("origin"), "{}", said(&refused));
+    let first = done(&copy(&to));
+    assert!(first.contains("2 leases (2 new or changed)") && first.contains("A broker serves from"), "{first}");
+
+    let revoked = post(&world, &format!("/v1/leases/{}/revoke", given_back.lease()), &json!({})).await;
+    assert_eq!(revoked.status, 200, "{}", revoked.text);
+    let late = issue(&world, "late").await;
+    let before = leases(&world);
+    assert!(world.process().stop().unwrap().success());
+    let copy = |to: &str| world.cli(&["store", "copy", "--to-config", to]);
+    let last = done(&copy(&to));
+    assert!(last.contains("3 leases (2 new or changed)") && last.contains("No broker served from"), "{last}");
+    assert!(done(&copy(&to)).contains("(0 new), 3 leases (0 new or changed)"), "there is nothing more");
+
+    let records = world.audit();
+    std::fs::rename(world.config(), world.folder.path().join("broker-sqlite.toml")).unwrap();
+    std::fs::rename(&to, world.config()).unwrap();
+    assert_eq!(world.audit(), records, "each record is there");
+    world.start(&[]).await;
+    assert_eq!(leases(&world), before, "each lease is as it was");
+    for (key, lease) in [("kept", &kept), ("late", &late)] {
+        let again = issue(&world, key).await;
+        assert_eq!((again.lease(), again.username()), (lease.lease(), lease.username()));
+        assert!(works(&world, &again).await);
+    }
+    assert!(held(&world).is_empty(), "it knows all of its accounts");
+
+    // A database that a broker serves from, and one that it has served from.
+    let again = |world: &World| {
+        let (from, to) = (path(world, "broker-sqlite.toml"), path(world, "broker.toml"));
+        said(&world.cli(&["store", "copy", "--config", from.as_str(), "--to-config", to.as_str()]))
+    };
+    let refused = again(&world);
+    assert!(refused.contains("the database is in use by "), "{refused}");
+    let revoked = post(&world, "/v1/leases/revoke", &json!({"all": true})).await;
+    assert!(matches!(revoked.status, 200 | 202), "{}", revoked.text);
+    eventually("the accounts are gone", async || world.accounts().await.is_empty()).await;
+    world.assert_log_is_intact();
+    assert!(world.process().stop().unwrap().success());
+    let refused = again(&world);
+    assert!(refused.contains("a broker has served from since"), "{refused}");
 }

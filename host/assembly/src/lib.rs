@@ -19,6 +19,7 @@ pub mod sealing_key;
 pub mod session_store;
 pub mod store;
 pub mod store_backup;
+pub mod store_copy;
 pub mod store_rebuild;
 mod targets;
 mod telemetry;

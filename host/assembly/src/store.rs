@@ -50,7 +50,7 @@ fn this_broker() -> String {
 
 /// # Errors
 /// When the certificates of `ca` cannot be read.
-fn place_of(store: &PostgresStore) -> anyhow::Result<Place> {
+pub(crate) fn place_of(store: &PostgresStore) -> anyhow::Result<Place> {
     let PostgresStore { servers, password, ca, plaintext } = store;
     let password = password.clone().map(|password| {
         // The cause is the operating system's; neither has any of the content.

@@ -5,7 +5,8 @@
 //! a lease to another identity; who changes a record is found by `audit verify`.
 //!
 //! In scope: [`Store`], which is the contract; [`audit`], what is done with the log outside the store; [`ground`]
-//! and [`columns`], what stores share that keep leases in columns and group their commits.
+//! and [`columns`], what stores share that keep leases in columns and group their commits; [`transfer`], moving a
+//! whole store into another one.
 //! Out of scope: how a store keeps things. Each store is a crate of its own, and passes the suite of
 //! `jit-ledger-contract`. When to commit what is the pipeline's to decide.
 
@@ -15,6 +16,7 @@ pub mod audit;
 pub mod columns;
 pub mod ground;
 pub mod group;
+pub mod transfer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -19,6 +19,7 @@
 //! | `listen` | hears of records that other brokers wrote |
 //! | `schema` | the tables and their version |
 //! | `offline` | the log read without the broker |
+//! | `import` | a whole store of another kind, taken over |
 //!
 //! All brokers of one store have the same signing key and origin: each of them continues the same log. A broker
 //! with another key is refused when it opens the store.
@@ -28,6 +29,7 @@
 mod batch;
 mod counting;
 mod hold;
+mod import;
 mod listen;
 mod log;
 mod offline;
@@ -40,6 +42,7 @@ mod transaction;
 mod usage;
 mod writer;
 
+pub use import::{ImportError, import};
 pub use log::LogError;
 pub use offline::{Found, OfflineError, PgLog, look};
 pub use schema::SchemaError;

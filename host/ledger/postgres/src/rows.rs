@@ -69,7 +69,7 @@ impl Row for LeaseRow {
 }
 
 impl LeaseRow {
-    fn new(write: &LeaseWrite) -> Result<Self, StoreError> {
+    pub(crate) fn new(write: &LeaseWrite) -> Result<Self, StoreError> {
         let (lease, step, document) = columns::lease(write)?;
         let Lease { principal, driver, removal, .. } = lease;
         // The end of a lease over a rotating account asks nothing of its driver.

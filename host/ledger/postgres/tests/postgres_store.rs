@@ -7,6 +7,8 @@
 mod database;
 #[path = "postgres_store/faults.rs"]
 mod faults;
+#[path = "postgres_store/import.rs"]
+mod import;
 #[path = "postgres_store/many.rs"]
 mod many;
 #[path = "postgres_store/relay.rs"]

@@ -14,6 +14,7 @@
 //! | `log` | the log's state, and its signed checkpoint |
 //! | `schema`, `files` | the tables and their version; the file and its lock |
 //! | `offline` | the log read without the broker |
+//! | `snapshot` | the whole store as of one moment, for another store |
 //! | `rebuild` | a store made again from its exported log |
 //! | `backup` | a copy of the file while a broker serves from it |
 
@@ -28,6 +29,7 @@ mod recent;
 mod rows;
 mod schema;
 mod sealed;
+mod snapshot;
 mod statements;
 mod store;
 mod usage;
@@ -38,4 +40,5 @@ pub use log::LogError;
 pub use offline::{Found, OfflineError, SqliteLog, look};
 pub use rebuild::{Rebuild, RebuildError, UsedVerifier};
 pub use schema::SchemaError;
+pub use snapshot::{SnapshotError, SqliteSnapshot};
 pub use store::{OpenError, SqliteOptions, SqliteStore};

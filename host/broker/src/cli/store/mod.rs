@@ -1,6 +1,7 @@
-//! `store key`, `store backup` and `store rebuild`.
+//! `store key`, `store backup`, `store rebuild` and `store copy`.
 
 mod backup;
+mod copy;
 mod rebuild;
 
 use std::path::PathBuf;
@@ -36,6 +37,17 @@ pub(super) enum StoreCommand {
         #[arg(long)]
         replace: bool,
     },
+    /// Copy a store in SQLite into PostgreSQL, or add what came since to an earlier copy.
+    #[command(
+        after_help = "Example:\n  jit-broker store copy --config broker.toml --to-config broker-pg.toml\n\nThe other configuration has the same [audit] and another [store]. The copy is of one moment, beside a broker that serves. To move: copy, stop the broker, copy once more (which adds what came since), and start the broker with the other configuration."
+    )]
+    Copy {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The configuration whose [store] is to have it all.
+        #[arg(long, value_name = "FILE")]
+        to_config: PathBuf,
+    },
     /// Make a lost store again from the exported audit log: its records, and every lease that they come to.
     #[command(
         after_help = "Examples:\n  jit-broker store rebuild --config broker.toml --from audit.jsonl\n  jit-broker store rebuild --from audit-2026.jsonl --from audit.jsonl    # the export was moved away in between\n\nThe store must be empty or not there, and the signing key that of the lost log. The log is verified against the checkpoints beside the files. Stop the broker before, and compare with `jit-broker reconcile --dry-run` when it serves again."
@@ -56,6 +68,7 @@ pub(super) fn run(command: StoreCommand) -> Result<(), Stop> {
     match command {
         StoreCommand::Key { file, show } => key(file, show),
         StoreCommand::Rebuild { config, from, unsigned } => rebuild::run(&config, from, unsigned),
+        StoreCommand::Copy { config, to_config } => copy::run(&config, &to_config),
         StoreCommand::Backup { config, to, replace } => backup::run(&config, &to, replace),
     }
 }
