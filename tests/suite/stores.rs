@@ -1,5 +1,5 @@
-//! The store in PostgreSQL, beneath whole brokers: one that serves, another one that follows it, and a server that is
-//! killed beneath both.
+//! The store in PostgreSQL, beneath whole brokers: one, several at the same time of which some die or freeze, and a
+//! server that is killed beneath them.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -44,27 +44,25 @@ async fn world_on(store: &StoreDatabase, more: &str) -> World {
     world
 }
 
-/// Another broker with the same configuration, on another port: as on another machine. It may have to wait, so it
-/// starts beside.
-fn another(world: &World) -> tokio::task::JoinHandle<anyhow::Result<BrokerProcess>> {
+/// Another broker of the same store with another configuration where `change` makes one, on another port: as on another
+/// machine.
+async fn another_with(world: &World, letter: char, change: impl FnOnce(String) -> String) -> BrokerProcess {
     let text = read(&world.config()).unwrap();
-    let text = text.replace("\"admin.sock\"", "\"admin-b.sock\"").replace("\"audit.jsonl\"", "\"audit-b.jsonl\"");
-    let config = world.folder.path().join("broker-b.toml");
+    let text = text.replace("\"admin.sock\"", &format!("\"admin-{letter}.sock\""));
+    let text = change(text.replace("\"audit.jsonl\"", &format!("\"audit-{letter}.jsonl\"")));
+    let config = world.folder.path().join(format!("broker-{letter}.toml"));
     std::fs::write(&config, text).unwrap();
-    let (binary, log) = (world.binary(), log_of_the_other(world));
-    tokio::task::spawn_blocking(move || BrokerProcess::start(&binary, &config, "127.0.0.1:0", &[], &log))
+    let (binary, log) = (world.binary(), world.folder.path().join(format!("broker-{letter}.log")));
+    let starting = move || BrokerProcess::start(&binary, &config, "127.0.0.1:0", &[], &log);
+    tokio::task::spawn_blocking(starting).await.unwrap().unwrap()
 }
 
-fn log_of_the_other(world: &World) -> std::path::PathBuf {
-    world.folder.path().join("broker-b.log")
+async fn another(world: &World, letter: char) -> BrokerProcess {
+    another_with(world, letter, |text| text).await
 }
 
-async fn is_waiting(world: &World) {
-    let log = log_of_the_other(world);
-    eventually("the second broker waits", async || {
-        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("the store is held by another broker (process "))
-    })
-    .await;
+fn client_of(process: &BrokerProcess) -> Client {
+    Client::new(&process.broker, &process.issuer)
 }
 
 fn signal(process: &BrokerProcess, name: &str) {
@@ -111,59 +109,148 @@ async fn a_broker_serves_from_a_database() {
     }
 }
 
-/// A second broker on the same store waits. When the first one dies, it takes over all that is under way.
+/// Three brokers serve at the same time. A key has one account, whichever of them is asked; what one of them made, the
+/// others renew and end.
 #[tokio::test]
-async fn a_second_broker_waits_and_follows() {
+async fn several_brokers_serve_as_one() {
+    let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
+    let tokens = Tokens::new().await;
+    let world = world_on(&store, &tokens.section()).await;
+    let (second, third) = (another(&world, 'b').await, another(&world, 'c').await);
+    let clients = [world.client(), client_of(&second), client_of(&third)];
+    let token = tokens.token();
+    let body = json!({"target": "inventory_db", "ttl": "30m"});
+    // All at once, and again and again where one of them says that the request is at work elsewhere.
+    let asked = (0..12).map(|n| {
+        let (client, token, body) = (&clients[n % 3], &token, &body);
+        async move {
+            loop {
+                let reply = client.issue_with_key(token, "one-account", body).await.unwrap();
+                match reply.status {
+                    201 => return reply.lease().to_owned(),
+                    503 => tokio::time::sleep(Duration::from_millis(50)).await,
+                    _ => panic!("{}", reply.text),
+                }
+            }
+        }
+    });
+    let leases = futures_util::future::join_all(asked).await;
+    assert!(leases.iter().all(|lease| *lease == leases[0]), "{leases:?}");
+    assert_eq!(world.accounts().await.len(), 1);
+    // The last answer is the one that holds, and it holds at whichever broker it was asked for.
+    for client in [&clients[0], &clients[1], &clients[1], &clients[0], &clients[2]] {
+        let again = client.issue_with_key(&token, "one-account", &body).await.unwrap();
+        assert_eq!((again.status, again.lease()), (201, leases[0].as_str()), "{}", again.text);
+        world.database.login(again.username(), again.password()).await.unwrap();
+    }
+    let other = json!({"target": "inventory_db", "ttl": "20m"});
+    assert_eq!(clients[1].issue_with_key(&token, "one-account", &other).await.unwrap().status, 409);
+
+    let path = format!("/v1/leases/{}", leases[0]);
+    let renewed = clients[1].post(&format!("{path}/renew"), &token, &json!({"ttl": "1h"})).await.unwrap();
+    assert_eq!(renewed.status, 200, "{}", renewed.text);
+    let revoked = clients[2].post(&format!("{path}/revoke"), &token, &json!({})).await.unwrap();
+    assert_eq!(revoked.status, 200, "{}", revoked.text);
+    assert!(world.accounts().await.is_empty());
+    for client in &clients {
+        let refused = client.post(&format!("{path}/renew"), &token, &json!({"ttl": "1h"})).await.unwrap();
+        assert_eq!((refused.status, refused.code()), (409, "lease-not-active"), "{}", refused.text);
+    }
+    let status = world.cli(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["brokers"].as_array().unwrap().len(), 3, "{status}");
+    assert_eq!(status["alarms"], json!([]));
+    world.assert_settled(&leases[..1]).await;
+}
+
+/// A broker is killed while it serves. The others go on, and remove its accounts when their time has come.
+#[tokio::test]
+async fn a_broker_that_is_killed_is_taken_over() {
     let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
     let tokens = Tokens::new().await;
     let mut world = world_on(&store, &tokens.section()).await;
-    let (client, token) = (world.client(), tokens.token());
-    let body = json!({"target": "inventory_db", "ttl": "30m"});
-    let first = client.issue_with_key(&token, "one-account", &body).await.unwrap();
-    assert_eq!(first.status, 201, "{}", first.text);
-    let starting = another(&world);
-    is_waiting(&world).await;
-    assert_eq!(client.issue(&token, &body).await.unwrap().status, 201, "the first one serves on");
+    let second = another(&world, 'b').await;
+    let (client, token) = (client_of(&second), tokens.token());
+    let long = json!({"target": "inventory_db", "ttl": "30m"});
+    let kept = world.client().issue_with_key(&token, "kept", &long).await.unwrap();
+    let short = world.client().issue(&token, &json!({"target": "inventory_db", "ttl": "5s"})).await.unwrap();
+    assert_eq!((kept.status, short.status), (201, 201), "{} {}", kept.text, short.text);
     world.process().kill().unwrap();
-    let second = starting.await.unwrap().unwrap();
-    let client = Client::new(&second.broker, &second.issuer);
-    let again = client.issue_with_key(&token, "one-account", &body).await.unwrap();
-    assert_eq!((again.lease(), again.username()), (first.lease(), first.username()), "{}", again.text);
-    let renewed = client.post(&format!("/v1/leases/{}/renew", first.lease()), &token, &json!({"ttl": "1h"})).await;
-    assert_eq!(renewed.unwrap().status, 200, "made by one, renewed by the other");
+    let own = client.issue(&token, &long).await.unwrap();
+    assert_eq!(own.status, 201, "the other one serves: {}", own.text);
+    eventually("the account of the one that was killed is gone", async || world.accounts().await.len() == 2).await;
+    let again = client.issue_with_key(&token, "kept", &long).await.unwrap();
+    assert_eq!((again.lease(), again.username()), (kept.lease(), kept.username()), "{}", again.text);
+    world.database.login(again.username(), again.password()).await.unwrap();
     let revoked = client.post("/v1/leases/revoke", &token, &json!({"all": true})).await.unwrap();
     assert!(matches!(revoked.status, 200 | 202), "{}", revoked.text);
-    eventually("both accounts are gone", async || world.accounts().await.is_empty()).await;
+    eventually("all accounts are gone", async || world.accounts().await.is_empty()).await;
+    assert_eq!(world.events("broker.fenced").len(), 1);
     world.assert_log_is_intact();
 }
 
-/// A broker that is frozen for so long that another one follows it writes nothing when it wakes up, and ends.
+/// A broker that is frozen for so long that another one fences it writes nothing when it wakes up, and ends.
 #[tokio::test]
-async fn a_frozen_broker_is_followed_and_writes_nothing_more() {
+async fn a_frozen_broker_is_fenced_and_writes_nothing_more() {
     let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
     let tokens = Tokens::new().await;
     let mut world = world_on(&store, &tokens.section()).await;
-    let token = tokens.token();
+    let second = another(&world, 'b').await;
+    let (client, token) = (client_of(&second), tokens.token());
     let body = json!({"target": "inventory_db", "ttl": "30m"});
     let first = world.client().issue(&token, &body).await.unwrap();
-    assert_eq!(first.status, 201, "{}", first.text);
+    let short = world.client().issue(&token, &json!({"target": "inventory_db", "ttl": "5s"})).await.unwrap();
+    assert_eq!((first.status, short.status), (201, 201), "{} {}", first.text, short.text);
     signal(world.process(), "-STOP");
-    let second = another(&world).await.unwrap().unwrap();
-    let client = Client::new(&second.broker, &second.issuer);
     let issued = client.issue(&token, &body).await.unwrap();
     assert_eq!(issued.status, 201, "{}", issued.text);
+    eventually("its expired account is removed by the other", async || world.accounts().await.len() == 2).await;
     signal(world.process(), "-CONT");
     let ended = world.process().wait_for_end(Duration::from_secs(90)).unwrap();
     assert!(!ended.success(), "it was not asked to stop");
     let log = world.process().log();
-    assert!(log.contains("another broker took the store over"), "{log}");
+    assert!(log.contains("another broker fenced this one"), "{log}");
     for lease in [first.lease(), issued.lease()] {
         let found = client.get(&format!("/v1/leases/{lease}"), &token).await.unwrap();
         assert_eq!(found.json["state"], "active", "{}", found.text);
     }
     assert_eq!(world.accounts().await.len(), 2);
     world.assert_log_is_intact();
+    assert_eq!(world.events("broker.fenced").len(), 1);
     assert!(world.events("broker.stopped").is_empty(), "it wrote nothing more");
+}
+
+/// A broker whose configuration lacks what a lease was made by gives the lease to one that has it. That the
+/// configurations differ is an alarm.
+#[tokio::test]
+async fn a_broker_leaves_what_it_has_no_driver_for() {
+    let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();
+    let tokens = Tokens::new().await;
+    let mut world = world_on(&store, &tokens.section()).await;
+    let lacking = |text: String| {
+        text.replace("connections.inventory]", "connections.elsewhere]").replace("\"inventory\"", "\"elsewhere\"")
+    };
+    let second = another_with(&world, 'b', lacking).await;
+    let token = tokens.token();
+    let lease = world.client().issue(&token, &json!({"target": "inventory_db", "ttl": "12s"})).await.unwrap();
+    assert_eq!(lease.status, 201, "{}", lease.text);
+    eventually("each sees that the other differs", async || {
+        let status = world.cli(&["status"]);
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        status.contains("ALARM  brokers: the 2 brokers of this store have 2 different configurations")
+    })
+    .await;
+    world.process().kill().unwrap();
+    eventually("the one that lacks it has the lease", async || {
+        second.log().contains("the leases of a broker that has ended are this one's now")
+    })
+    .await;
+    assert_eq!(world.accounts().await.len(), 1);
+    let third = another(&world, 'c').await;
+    eventually("the account is gone", async || world.accounts().await.is_empty()).await;
+    assert!(second.log().contains("another broker of the store has this lease now"), "{}", second.log());
+    drop(third);
+    world.assert_log_is_intact();
 }
 
 /// A server of one's own for the store.

@@ -19,6 +19,7 @@ use jit_api::admin::ReloadReport;
 use jit_api::status::ConfigStatus;
 use jit_core::event::{AuditEvent, Event, Reloaded};
 use jit_runtime::{Plugin, Runtime, SessionStore};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use crate::compose::{self, Mode};
@@ -326,6 +327,17 @@ fn tell_mistakes(error: &anyhow::Error) {
     }
 }
 
+/// The digest of what all brokers of a store should have alike: the configuration but for what belongs to one process,
+/// and the plugins' bytes.
+fn shared(config: &Config, read: &Contents) -> String {
+    let mut digest = Sha256::new();
+    digest.update(config.shared_sha256());
+    for (name, plugin) in &config.plugins {
+        digest.update(format!("\n{name} {}", read.sha256(&plugin.path).unwrap_or_default()));
+    }
+    hex::encode(digest.finalize())
+}
+
 /// What serves from now on.
 fn in_force(config: &Config, read: &Contents, trigger: &str) -> ConfigStatus {
     ConfigStatus {
@@ -333,6 +345,7 @@ fn in_force(config: &Config, read: &Contents, trigger: &str) -> ConfigStatus {
         loaded_at: Timestamp::now(),
         trigger: trigger.to_owned(),
         sha256: read.sha256(config.file()),
+        shared_sha256: Some(shared(config, read)),
         refused: None,
     }
 }

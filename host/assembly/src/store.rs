@@ -4,21 +4,16 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use async_trait::async_trait;
 use jit_config::{PostgresStore, StoreKind};
 use jit_ledger::Store;
 use jit_ledger::audit::sources::{LogReader, LogSource, ReadError};
-use jit_ledger_postgres::{Password, PgLog, PgOptions, PgStore, Place, Sharing};
+use jit_ledger_postgres::{Password, PgLog, PgOptions, PgStore, Place};
 use jit_ledger_sqlite::{Found, SqliteLog, SqliteOptions, SqliteStore};
 use jit_tlog::checkpoint::{LogKey, Origin};
 
 use crate::connection::read_ca;
-
-/// How long a start waits for a store that another broker holds.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Opens the store for serving.
 ///
@@ -32,9 +27,8 @@ pub async fn open(store: &jit_config::Store, (signer, origin): (LogKey, Origin))
             Ok(Arc::new(opened.with_context(|| format!("the store {} cannot be opened", path.display()))?))
         }
         StoreKind::Postgres(database) => {
-            let sharing = Sharing::Alone { name: this_broker(), patience: PATIENCE };
             let opening = async {
-                let options = PgOptions { place: place_of(database)?, signer, origin, sharing };
+                let options = PgOptions { place: place_of(database)?, signer, origin, name: this_broker() };
                 Ok::<_, anyhow::Error>(PgStore::open(options).await?)
             };
             Ok(Arc::new(opening.await.with_context(|| format!("the store {} cannot be opened", place(store)))?))
@@ -42,7 +36,7 @@ pub async fn open(store: &jit_config::Store, (signer, origin): (LogKey, Origin))
     }
 }
 
-/// The machine and the process, for a broker that waits for the store.
+/// The process and the machine, for the other brokers of the store and for those who look at them.
 fn this_broker() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("process {} on {}", std::process::id(), host.trim())

@@ -57,6 +57,11 @@ pub(crate) fn start(broker: &Arc<Broker>, parts: Parts<'_>) -> Driver {
         let (store, options) = (Arc::clone(&broker.store), JsonlOptions::new(path.clone()));
         driver.start(tasks::export::Export::new(number, store, options, Arc::clone(exported)));
     }
+    let served = Arc::clone(&reloader);
+    let digest = Arc::new(move || served.status().shared_sha256);
+    if let Some(peers) = tasks::peers::PeersTask::new(broker.peers(), digest) {
+        driver.start(peers);
+    }
     if let Some(archive) = tasks::archive::Archive::new(Arc::clone(&broker.archive)) {
         driver.start(archive);
     }

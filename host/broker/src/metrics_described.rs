@@ -20,6 +20,8 @@ enum Kind {
 const METRICS: &[(&str, Kind, &str)] = &[
     ("jit_accounts_removed_total", Counter, "Accounts that were removed"),
     ("jit_auth_rejected_total", Counter, "Tokens that were not accepted"),
+    ("jit_brokers", Gauge, "Brokers that serve from the store, where it may have several"),
+    ("jit_brokers_config_drift", Gauge, "1 while brokers of the store have different configurations"),
     ("jit_clock_jump_seconds", Gauge, "How far the wall clock has jumped, while leases do not follow it"),
     ("jit_connections_refused_total", Counter, "Connections that were closed at once for want of room"),
     ("jit_context_seconds", Histogram, "Duration of asking a context provider"),
@@ -54,7 +56,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("jit_rotation_last_timestamp_seconds", Gauge, "When the last rotation succeeded, as seconds since the Unix epoch"),
     ("jit_rotation_overdue_seconds", Gauge, "How late a rotation is"),
     ("jit_rotation_total", Counter, "Steps of rotations"),
-    ("jit_store_fenced_writes_total", Counter, "Transactions that were refused because another broker took the store over"),
+    ("jit_store_fenced_writes_total", Counter, "Transactions that were refused because another broker fenced this one"),
     ("jit_store_set_back", Gauge, "1 while leases may be alive that the store lacks, since it was set back"),
     ("jit_target_away", Gauge, "1 while calls to the target reach nobody, or its server refuses the broker's login"),
     ("jit_target_wrong", Gauge, "1 while the driver finds mistakes in the target's configuration"),

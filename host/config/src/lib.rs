@@ -47,6 +47,7 @@ use jit_core::brake::Bound;
 use jit_core::name::TargetName;
 use jit_files::signature_path;
 use jit_identity::{JwtIssuerConfig, KnownIssuer};
+use sha2::{Digest as _, Sha256};
 use toml::de::DeTable;
 
 pub use self::connection::{Connection, Protocol};
@@ -114,6 +115,17 @@ pub struct Config {
     pub warnings: Vec<Problem>,
     places: Arc<Places>,
     source: Arc<SourceText>,
+    shared_sha256: [u8; 32],
+}
+
+/// Sections that belong to one broker of a store, not to all of them.
+const OF_ONE_BROKER: [&str; 3] = ["server", "store", "audit"];
+
+/// The digest of a text but for [`OF_ONE_BROKER`]. Comments and the order of keys are nothing of it.
+fn shared_sha256(text: &str) -> [u8; 32] {
+    let mut table: toml::Table = toml::from_str(text).unwrap_or_default();
+    table.retain(|section, _| !OF_ONE_BROKER.contains(&section));
+    Sha256::digest(table.to_string()).into()
 }
 
 impl Config {
@@ -134,7 +146,14 @@ impl Config {
     /// mistakes against TOML.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
         let document = document(text, file, |reading, table| Section::root(reading, table, read))?;
-        Ok(document.read.into_config(document.problems, document.places, document.source))
+        let shared = shared_sha256(text);
+        Ok(document.read.into_config(document.problems, document.places, document.source, shared))
+    }
+
+    /// The digest of what it says but for `[server]`, `[store]` and `[audit]`: the same in all brokers of a store.
+    #[must_use]
+    pub fn shared_sha256(&self) -> [u8; 32] {
+        self.shared_sha256
     }
 
     /// The file that this was read from, as it was named.
@@ -300,7 +319,13 @@ struct Parts {
 }
 
 impl Parts {
-    fn into_config(self, warnings: Vec<Problem>, places: Places, source: Arc<SourceText>) -> Config {
+    fn into_config(
+        self,
+        warnings: Vec<Problem>,
+        places: Places,
+        source: Arc<SourceText>,
+        shared_sha256: [u8; 32],
+    ) -> Config {
         Config {
             server: self.server,
             account_prefix: self.account_prefix,
@@ -322,6 +347,7 @@ impl Parts {
             warnings,
             places: Arc::new(places),
             source,
+            shared_sha256,
         }
     }
 }

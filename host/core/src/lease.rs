@@ -422,6 +422,12 @@ impl Lease {
         next
     }
 
+    /// The same lease a version on: another broker of the store has it from then on.
+    #[must_use]
+    pub fn taken_over(&self) -> Self {
+        Self { version: self.version + 1, ..self.clone() }
+    }
+
     /// When the account has to be dealt with by a background task, if it ever has: at the expiry
     /// while active, at the next attempt while being removed.
     #[must_use]

@@ -1,6 +1,6 @@
 //! `GET /admin/status` and `GET /admin/tasks`: what a running broker says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use jiff::Timestamp;
-use jit_api::status::{Alarm, BrokerStatus, StoreStatus, TargetStatus, TaskResult, TaskRow, TaskState};
+use jit_api::status::{Alarm, BrokerRow, BrokerStatus, StoreStatus, TargetStatus, TaskResult, TaskRow, TaskState};
 use jit_core::counted::counted;
 use jit_core::lease::LeaseState;
 use jit_core::name::TargetName;
-use jit_ledger::Counts;
+use jit_ledger::{Counts, Peer, Store};
 use jit_pipeline::broker::Broker;
 use jit_pipeline::space::Room;
 use jit_pipeline::tasks::removal;
@@ -68,6 +68,7 @@ async fn status(State(Source { broker, administered }): State<Source>) -> Respon
             since: broker.birth.since,
             room: room(broker.ledger.room()).to_owned(),
         },
+        brokers: brokers(&*broker.store),
         clock_jumped_seconds: broker.clock.jump().map(|jump| jump.by.as_secs()),
         held_accounts: broker.reconcile.held(),
         targets: targets(&broker, counted.unwrap_or_default()),
@@ -75,6 +76,27 @@ async fn status(State(Source { broker, administered }): State<Source>) -> Respon
     };
     status.alarms = alarms(&status, broker.board.down(removal::NAME).as_deref());
     reply(Ok(status))
+}
+
+fn brokers(store: &dyn Store) -> Vec<BrokerRow> {
+    let Some(peers) = store.peers() else { return Vec::new() };
+    let row = |peer: &Peer| BrokerRow {
+        name: peer.name.clone(),
+        since: peer.since,
+        config: peer.config.clone(),
+        this: peer.is_this,
+    };
+    peers.borrow().serving.iter().map(row).collect()
+}
+
+/// That brokers of the store have different configurations.
+fn drift(brokers: &[BrokerRow]) -> Option<String> {
+    let configs: BTreeSet<&str> = brokers.iter().filter_map(|row| row.config.as_deref()).collect();
+    let differ = configs.len() > 1;
+    differ.then(|| {
+        let all = counted(brokers.len() as u64, "broker", "brokers");
+        format!("the {all} of this store have {} different configurations; see \"brokers\" below", configs.len())
+    })
 }
 
 fn room(room: Room) -> &'static str {
@@ -183,6 +205,9 @@ fn alarms(status: &BrokerStatus, removal_down: Option<&str>) -> Vec<Alarm> {
     if let Some(why) = &status.config.refused {
         alarm("config".to_owned(), format!("what the file says now is refused, and the former serves on: {why}"));
     }
+    if let Some(what) = drift(&status.brokers) {
+        alarm("brokers".to_owned(), what);
+    }
     for task in &status.tasks {
         let known = removal_down.is_some() && task.name == removal::NAME;
         if let Some(what) = trouble(task).filter(|_| !known) {
@@ -248,6 +273,7 @@ mod tests {
                 loaded_at: at,
                 trigger: "start".to_owned(),
                 sha256: None,
+                shared_sha256: None,
                 refused: None,
             },
             store: StoreStatus {
@@ -257,6 +283,7 @@ mod tests {
                 since: at,
                 room: "ample".to_owned(),
             },
+            brokers: Vec::new(),
             clock_jumped_seconds: None,
             held_accounts: 0,
             targets: vec![TargetStatus {

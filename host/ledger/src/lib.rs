@@ -16,7 +16,10 @@ pub mod audit;
 pub mod columns;
 pub mod ground;
 pub mod group;
+mod peers;
 pub mod transfer;
+
+pub use peers::{Peer, Peers};
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -241,6 +244,8 @@ pub struct LeaseFilter {
     pub ended: Option<bool>,
     /// Of this workload only, by its name: whatever its issuer and subject.
     pub workload: Option<String>,
+    /// This broker's own only ([`Store::owns`]).
+    pub own: bool,
     /// After this id (newest first, so: older than it).
     pub before: Option<LeaseId>,
     /// Maximum number of leases, `1..=1000`.
@@ -280,11 +285,16 @@ pub struct Maker {
 
 /// What every store does.
 ///
-/// One broker serves from a store at a time today. A store that several processes can write keeps the others out, or
-/// makes them wait, and refuses every write of one that another followed ([`Store::lost`]). Where several are to serve
-/// at the same time, each piece of due work ([`Store::due`], [`Store::pending`]) has to be claimed before it is begun,
-/// with a fencing number that the change which ends the work carries. The claim belongs here, beside `due`, and its
-/// check in [`Store::commit`], beside that of the lease's version.
+/// One process alone may write to some stores. From others several brokers serve at the same time: each one that opens
+/// such a store joins it under a number of its own, and every transaction of a broker checks that the number still
+/// counts (FENCED). Work is divided by it:
+///
+/// - A lease belongs to the broker that wrote it last: [`Store::due`] and [`Store::next_due`] are about its own leases.
+///   When a broker ends or is fenced, another one takes its leases over ([`Store::adopt`], [`Store::unfinished`]).
+/// - Other work that one broker at a time may do is claimed by name ([`Store::claim`]).
+/// - A broker that the others do not hear of is fenced by one of them. It writes nothing more ([`Store::lost`]).
+///
+/// The methods with a body are of a store for one process.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Makes a change durable. When it returns `Ok`, the leases, the audit records and a signed
@@ -302,15 +312,21 @@ pub trait Store: Send + Sync + 'static {
     /// Leases, newest first.
     async fn leases(&self, filter: &LeaseFilter) -> Result<Vec<Lease>, StoreError>;
 
-    /// Leases whose [`Lease::due_at`] is not after `now`, at most `per_target` of each target, so
+    /// Own leases whose [`Lease::due_at`] is not after `now`, at most `per_target` of each target, so
     /// that one target's outage does not hide the others' work, and as many more whose removal was tried
     /// before, so that what cannot go does not hide what has never been tried; the longest due first.
     async fn due(&self, now: Timestamp, per_target: usize) -> Result<Vec<Lease>, StoreError>;
 
-    /// Leases in state `pending` that were asked for before `before`: what a crash left behind.
+    /// Leases in state `pending` that were asked for before `before`, in whatever broker, the oldest first.
     async fn pending(&self, before: Timestamp, limit: usize) -> Result<Vec<Lease>, StoreError>;
 
-    /// The earliest [`Lease::due_at`] of all.
+    /// Of [`Store::pending`], those whose broker has ended: nobody is at their issue any more. A store for one process
+    /// cannot tell: there it is asked at the start, before anything is begun.
+    async fn unfinished(&self, before: Timestamp, limit: usize) -> Result<Vec<Lease>, StoreError> {
+        self.pending(before, limit).await
+    }
+
+    /// The earliest [`Lease::due_at`] of its own leases.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Of these account names, those that a lease which is not revoked has, in whatever target:
@@ -376,6 +392,53 @@ pub trait Store: Send + Sync + 'static {
     /// can write never returns.
     async fn lost(&self) -> String {
         std::future::pending().await
+    }
+
+    /// Takes over leases whose broker has ended, at most `limit`; returns how many. Those in state `pending` are not
+    /// among them ([`Store::unfinished`]).
+    async fn adopt(&self, _limit: usize) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    /// Whether the lease is this broker's own.
+    async fn owns(&self, _lease: &LeaseId) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    /// Gives a lease to another broker, one with another configuration first; false where there is none. For what
+    /// this one has no driver for.
+    async fn hand_over(&self, _lease: &LeaseId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// Takes a piece of work that one broker at a time may do, by its name, which is the same in all of them. False
+    /// where another one has it. It is this broker's until it is released or the broker ends; within the broker it has
+    /// to be guarded by other means.
+    async fn claim(&self, _work: &str) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    /// Lets go of a piece of work. Where that fails it stays claimed, and can be claimed again by this broker.
+    async fn release(&self, _work: &str) {}
+
+    /// Whether this broker may begin what others must not do as well: none of them can have fenced it yet. It asks
+    /// nobody; the answer is from the last time that the store heard of this broker.
+    fn holds(&self) -> bool {
+        true
+    }
+
+    /// Tells the other brokers of a configuration's digest, and which records are exported here (none where nothing is
+    /// exported).
+    fn show(&self, _config: Option<&str>, _exported: Option<u64>) {}
+
+    /// The brokers of the store, as they were seen last; none where it is for one process.
+    fn peers(&self) -> Option<watch::Receiver<Peers>> {
+        None
+    }
+
+    /// Brokers that this one has fenced since it was asked last.
+    fn fenced(&self) -> Vec<Peer> {
+        Vec::new()
     }
 
     /// Makes what is queued durable and lets go of the store's files or connections. Later questions and changes

@@ -5,6 +5,7 @@
 //! credential: who reads it and may make roles in a target can have this broker remove a role that they made.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
@@ -14,6 +15,7 @@ use jit_core::account::Mark;
 use jit_tlog::checkpoint::LogKey;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 
 use crate::sealing::{Label, SealError, Sealer};
 use jit_ledger::audit::export_file::reaches;
@@ -22,6 +24,11 @@ use jit_ledger::{Change, SealedWrite, Store};
 /// Under what the store keeps it.
 const PURPOSE: &str = "broker";
 const NAME: &str = "birth";
+/// The claim of a broker that reads or makes it.
+const CLAIM: &str = "birth";
+/// How long another broker is waited for that does, and how often it is asked: if it died, it is fenced meanwhile.
+const PATIENCE: Duration = Duration::from_secs(30);
+const ASK: Duration = Duration::from_millis(100);
 
 /// What is known of this broker's store.
 #[derive(Debug, Clone)]
@@ -66,6 +73,20 @@ struct Kept {
 /// When the store fails, or what it has cannot be read: without the mark the broker would take none of its
 /// accounts for its own.
 pub async fn of_store(store: &dyn Store, records: u64, exports: &[PathBuf], now: Timestamp) -> anyhow::Result<Birth> {
+    // Brokers that open an empty store at the same moment agree on one mark.
+    let begun = Instant::now();
+    while !store.claim(CLAIM).await.map_err(|error| anyhow!("{error}"))? {
+        if begun.elapsed() > PATIENCE {
+            bail!("another broker has been opening the store for {} s", PATIENCE.as_secs());
+        }
+        sleep(ASK).await;
+    }
+    let birth = read_or_make(store, records, exports, now).await;
+    store.release(CLAIM).await;
+    birth
+}
+
+async fn read_or_make(store: &dyn Store, records: u64, exports: &[PathBuf], now: Timestamp) -> anyhow::Result<Birth> {
     let found = store.sealed(PURPOSE, NAME).await.map_err(|error| anyhow!("{error}"))?;
     let known = found.is_some();
     let mut birth = match found {

@@ -36,6 +36,7 @@ use crate::tasks::archive::{ArchiveFlow, Archiving};
 use crate::tasks::board::Board;
 use crate::tasks::housekeeping::HousekeepingFlow;
 use crate::tasks::maintain::UpkeepFlow;
+use crate::tasks::peers::PeersFlow;
 use crate::tasks::reconcile::{Brake, Listings, ReconcileFlow};
 use crate::tasks::removal::SweepFlow;
 use crate::tasks::rotation::Beside;
@@ -286,6 +287,19 @@ impl Broker {
             serving: Arc::clone(&self.serving),
             wake: Arc::clone(&self.wake),
             board: Arc::clone(&self.board),
+        }
+    }
+
+    /// For the task that takes over what other brokers of the store left.
+    #[must_use]
+    pub fn peers(&self) -> PeersFlow {
+        PeersFlow {
+            ledger: self.ledger.clone(),
+            clock: Arc::clone(&self.clock),
+            end: self.end.clone(),
+            leftovers: Arc::clone(&self.leftovers),
+            exported: self.exported.clone(),
+            wake: Arc::clone(&self.wake),
         }
     }
 

@@ -275,7 +275,7 @@ async fn intend(flow: &IssueFlow, permit: Permit, idempotency: Option<Idempotenc
         }
         Err(StoreError::KeyTaken(id)) => {
             unsettled.settled();
-            Err(Refused::IdempotencyConflict(id))
+            Err(taken(flow, &lease, id).await?)
         }
         Err(error) => {
             // It may have become durable all the same: then there is a pending lease to close.
@@ -283,6 +283,15 @@ async fn intend(flow: &IssueFlow, permit: Permit, idempotency: Option<Idempotenc
             Err(error.into())
         }
     }
+}
+
+/// Another broker took the key between the look at it and this request's intent: the same request is at work there, or
+/// another one is.
+async fn taken(flow: &IssueFlow, lease: &Lease, by: LeaseId) -> Result<Refused, Refused> {
+    let body = |lease: &Lease| lease.idempotency.as_ref().map(|idempotency| idempotency.body.clone());
+    let first = flow.ledger.store().lease(&by).await?;
+    let same = first.is_some_and(|first| body(&first) == body(lease) && first.principal.owns(&lease.principal));
+    Ok(if same { Refused::Overloaded } else { Refused::IdempotencyConflict(by) })
 }
 
 /// A lease whose account exists, with its secret.
@@ -297,6 +306,11 @@ struct Created {
 async fn create(flow: &IssueFlow, intended: Intended) -> Result<Created, Refused> {
     let Intended { lease, permit, unsettled } = intended;
     let target = Arc::clone(&permit.decision.asked.target);
+    if !flow.ledger.store().holds() {
+        // Another broker may have taken the lease for one whose issue was cut off, and closed it (FENCED).
+        unsettled.undo(Cause::Doubtful);
+        return Err(Refused::Overloaded);
+    }
     let secret = match permit.decision.asked.request.verifier.clone() {
         Some(verifier) => AccountSecret::Verifier(verifier),
         None => AccountSecret::from(flow.ready.take(target.roles.get(&lease.role).and_then(|role| role.form.last()))),

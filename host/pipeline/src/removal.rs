@@ -225,6 +225,9 @@ pub async fn attempt(flow: &RemovalFlow, lease: &Lease) -> Result<Attempt, Store
             let events = if on_record { vec![event] } else { Vec::new() };
             let unreachable = why == Why::Away;
             flow.end.ledger.commit(Change::step(failed.clone()).with_events(events)).await?;
+            if why == Why::Lacking && flow.end.ledger.store().hand_over(&failed.id).await? {
+                tracing::info!(lease = %lease.id, target = %lease.target, "another broker of the store has this lease now: its configuration may have the driver");
+            }
             Ok(Attempt::Failed { lease: failed, unreachable })
         }
     }
@@ -268,6 +271,8 @@ enum Why {
     Held,
     /// What answers is not where the account is (RIGHT-PLACE).
     Elsewhere,
+    /// This broker has no driver or connection for it. Another broker of the store may have them.
+    Lacking,
     /// Anything else.
     Failed,
 }
@@ -363,7 +368,8 @@ async fn call_driver(flow: &RemovalFlow, lease: &Lease) -> Result<Answer, NotRem
         // The account stands, whatever the configuration says now; its password ends by rotation.
         return Ok(Answer::Gone);
     }
-    let remover = flow.serving.load().remover(&lease.target, &lease.driver).map_err(NotRemoved::failed)?;
+    let remover = flow.serving.load().remover(&lease.target, &lease.driver);
+    let remover = remover.map_err(|reason| NotRemoved { reason, why: Why::Lacking })?;
     let description = remover.driver.description();
     let external = description.has(Feature::ExternalAccounts);
     // A lease that was active had an account whose driver needs no handle.

@@ -2,8 +2,9 @@
 //!
 //! Requests with one key take turns ([`Turns`]). The one that comes second finds the lease in the
 //! store: while its secret is still in memory ([`Handovers`]) it gets the very same reply; after a
-//! restart the policies are asked again, the account's password is reset, and the new one handed out. Each
-//! reply is on record. Of a rotating account only the password that the lease handed out is given again. Where the
+//! restart, and from another broker of the store, the policies are asked again, the account's password is reset, and
+//! the new one handed out. The broker that reset it has the lease from then on, and a secret that another one still
+//! has in memory is not given again. Each reply is on record. Of a rotating account only the password that the lease handed out is given again. Where the
 //! caller made the password, the reply has no secret, and is simply given again.
 
 use std::collections::HashMap;
@@ -169,11 +170,12 @@ pub async fn same_answer(
     let over = lease.expires_at <= flow.clock.now();
     match lease.state {
         LeaseState::Active if !over => {}
-        // Its request is still at work in this process, past our patience, or a crash left it and
-        // recovery is about to close it: the caller tries again.
+        // Its request is still at work in this process, past our patience, or in another broker, or a crash left it
+        // and recovery is about to close it: the caller tries again.
         LeaseState::Pending => return Err(Refused::Overloaded),
         state => return Err(Refused::LeaseNotActive { id: lease.id, state }),
     }
+    let lease = own(flow, lease).await?;
     if lease.rotating.is_some() {
         let disclosure = hand_out_again(&flow.hand_out, lease, request_id).await?;
         flow.abandoned.picked_up(&disclosure.lease.id);
@@ -199,6 +201,23 @@ pub async fn same_answer(
     };
     flow.abandoned.picked_up(&lease.id);
     Ok(Some(Disclosure { lease, handover, endpoint, previous_valid_until: None }))
+}
+
+/// The lease as this broker's own: what another one has of it in memory counts no more.
+async fn own(flow: &ReplayFlow, lease: Lease) -> Result<Lease, Refused> {
+    if flow.ledger.store().owns(&lease.id).await? {
+        return Ok(lease);
+    }
+    let taken = lease.taken_over();
+    match flow.ledger.commit(Change::step(taken.clone())).await {
+        Ok(()) => {}
+        // A renewal or an end was faster: the caller tries again.
+        Err(StoreError::Stale(_)) => return Err(Refused::Overloaded),
+        Err(error) => return Err(error.into()),
+    }
+    // An earlier secret of this broker's: another broker has reset it since.
+    flow.handovers.forget(&taken.id);
+    Ok(taken)
 }
 
 /// That a secret is handed out once more, by this request.

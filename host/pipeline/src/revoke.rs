@@ -219,6 +219,10 @@ async fn end(flow: &RevokeFlow, mut lease: Lease, by: EndedBy, at_once: bool) ->
                     flow.wake.removal.notify_one();
                     return Ok(lease);
                 }
+                if !flow.ledger.store().owns(&lease.id).await? {
+                    // Another broker is at it.
+                    return Ok(lease);
+                }
                 match attempt(&flow.removal, &lease).await {
                     Ok(Attempt::Removed(removed)) => return Ok(removed),
                     Ok(Attempt::Failed { lease, .. }) => {

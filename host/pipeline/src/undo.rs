@@ -153,6 +153,10 @@ pub fn delivered(flow: &UndoFlow, lease: &Lease) {
 pub async fn give_up_abandoned(flow: &UndoFlow, all: bool) -> usize {
     let given_up = flow.abandoned.given_up(all);
     for id in &given_up {
+        // A retry may have reached another broker, which then has the lease.
+        if !flow.removal.end.ledger.store().owns(id).await.unwrap_or(true) {
+            continue;
+        }
         if let Err(error) = close(&flow.removal.end, id, Cause::Abandoned).await {
             tracing::warn!(lease = %id, %error, "an abandoned lease could not be closed; it is tried again");
             flow.abandoned.put(id);
@@ -162,16 +166,46 @@ pub async fn give_up_abandoned(flow: &UndoFlow, all: bool) -> usize {
     given_up.len()
 }
 
+/// Leases that are taken over at once: the other brokers take their part of them meanwhile.
+const ADOPTED_AT_ONCE: usize = 200;
+/// The name of the claim on closing what ended brokers left: two that did it at once would be in each other's way.
+const RECOVERY: &str = "recovery";
+
 /// What a crash left behind: leases that were intended and never settled. Their accounts may
-/// exist, their secrets reached nobody. Called before the broker serves.
+/// exist, their secrets reached nobody. Called before the broker serves, and whenever another broker of the store has
+/// ended. Returns how many; none where another broker is at it.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn recover(flow: &EndFlow) -> Result<usize, StoreError> {
+    let store = flow.ledger.store();
+    if !store.claim(RECOVERY).await? {
+        return Ok(0);
+    }
+    let closed = close_unfinished(flow).await;
+    store.release(RECOVERY).await;
+    closed
+}
+
+/// Takes over the leases of brokers that have ended. Returns how many.
+///
+/// # Errors
+/// When the store fails: what was taken over until then stays so.
+pub async fn adopt(flow: &EndFlow) -> Result<u64, StoreError> {
+    let mut adopted = 0;
+    loop {
+        match flow.ledger.store().adopt(ADOPTED_AT_ONCE).await? {
+            0 => return Ok(adopted),
+            more => adopted += more,
+        }
+    }
+}
+
+async fn close_unfinished(flow: &EndFlow) -> Result<usize, StoreError> {
     let now = flow.clock.now();
     let mut found = 0;
     loop {
-        let pending = flow.ledger.store().pending(now, 500).await?;
+        let pending = flow.ledger.store().unfinished(now, 500).await?;
         if pending.is_empty() {
             return Ok(found);
         }

@@ -109,6 +109,19 @@ pub struct StoreStatus {
     pub room: String,
 }
 
+/// A broker that serves from a store which may have several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerRow {
+    /// Its process and machine.
+    pub name: String,
+    /// Since when it serves, by the store's clock.
+    pub since: Timestamp,
+    /// The digest of its configuration: [`ConfigStatus::shared_sha256`]. Absent until it has shown it.
+    pub config: Option<String>,
+    /// Whether it is the broker that answers.
+    pub this: bool,
+}
+
 /// The configuration that serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigStatus {
@@ -120,6 +133,9 @@ pub struct ConfigStatus {
     pub trigger: String,
     /// The SHA-256 of the file then.
     pub sha256: Option<String>,
+    /// The SHA-256 of what it says but for `[server]`, `[audit]` and `[store]`: the same in all brokers of a store. Absent in
+    /// a broker without a configuration file.
+    pub shared_sha256: Option<String>,
     /// Why what the file says now is refused. Absent when it serves.
     pub refused: Option<String>,
 }
@@ -183,6 +199,8 @@ pub struct BrokerStatus {
     pub config: ConfigStatus,
     /// The store.
     pub store: StoreStatus,
+    /// The brokers that serve from the store, where it may have several: this one is among them.
+    pub brokers: Vec<BrokerRow>,
     /// By how many seconds the wall clock jumped, while leases do not go by it.
     pub clock_jumped_seconds: Option<i64>,
     /// Accounts that are held for an operator to decide (BRAKE), as the last reconciliation of each target found.

@@ -63,6 +63,12 @@ fn print(status: &BrokerStatus, colour: bool) {
     let store = &status.store;
     let answers = if store.answers { "answers" } else { "does not answer" };
     line("store", format!("{}, {answers}, {} audit records, disk room: {}", store.kind, store.records, store.room));
+    for (number, broker) in status.brokers.iter().enumerate() {
+        let what = if number == 0 { "brokers" } else { "" };
+        let config = broker.config.as_deref().map_or("not shown yet", |digest| digest.get(..12).unwrap_or(digest));
+        let this = if broker.this { " (this one)" } else { "" };
+        line(what, format!("{}{this}, since {}, configuration {config}", broker.name, when(broker.since, now)));
+    }
     let clock = match status.clock_jumped_seconds {
         Some(seconds) => format!("jumped by {seconds} s: leases do not go by it"),
         None => "steady".to_owned(),

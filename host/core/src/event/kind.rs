@@ -3,9 +3,9 @@
 use serde::Serialize as _;
 
 use super::payload::{
-    ArchiveAsked, Archived, Attempted, Braked, ClockJump, Decided, Denied, Doubtful, Ended, Failed, Granted, Plain,
-    PluginRejected, PluginServed, Process, ReconcileAsked, Reloaded, Replayed, Rotated, RotatingAccount, RotationAsked,
-    RotationFailed, ShadowDiff,
+    ArchiveAsked, Archived, Attempted, Braked, ClockJump, Decided, Denied, Doubtful, Ended, Failed, FencedBroker,
+    Granted, Plain, PluginRejected, PluginServed, Process, ReconcileAsked, Reloaded, Replayed, Rotated,
+    RotatingAccount, RotationAsked, RotationFailed, ShadowDiff,
 };
 
 macro_rules! events {
@@ -103,4 +103,6 @@ events! {
     BrokerStarted(Process) = "broker.started",
     /// The broker stopped in order.
     BrokerStopped(Process) = "broker.stopped",
+    /// Another broker of the store was silent; it writes nothing more, and its work is taken over.
+    BrokerFenced(FencedBroker) = "broker.fenced",
 }

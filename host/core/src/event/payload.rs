@@ -370,6 +370,13 @@ pub struct Process {
     pub account_mark: Option<String>,
 }
 
+/// A broker of the same store was fenced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FencedBroker {
+    /// Its process and machine.
+    pub broker: String,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_true(value: &bool) -> bool {
     *value

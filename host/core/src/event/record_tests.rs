@@ -267,6 +267,7 @@ fn examples() -> Vec<AuditEvent> {
         })),
         plain(Event::BrokerStarted(started)),
         plain(Event::BrokerStopped(process)),
+        plain(Event::BrokerFenced(FencedBroker { broker: "process 7 on host-a".into() })),
     ];
     for end in ends() {
         examples.push(of_lease(Event::LeaseRevoked(Ended { cause: Cause::Requested, ..end.clone() })));

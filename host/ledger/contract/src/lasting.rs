@@ -160,3 +160,31 @@ pub async fn knows_what_backends_named_and_who_made_it<H: Harness>(harness: H) {
     assert_eq!(makers[1].last_expiry, kept.expires_at);
     harness.close(store).await;
 }
+
+/// What a broker left that has ended is taken over by the next one: its issue that did not come to its end, and its
+/// leases.
+pub async fn takes_over_what_an_ended_broker_left<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let (unfinished, kept, over) = (lease_at(0), lease_at(1), lease_at(2));
+    for lease in [&unfinished, &kept, &over] {
+        store.commit(insert(lease)).await.unwrap();
+    }
+    let active = active(&kept);
+    store.commit(update(&active)).await.unwrap();
+    store.commit(update(&over.refuse(time(3), "no".into()).unwrap())).await.unwrap();
+    assert!(store.owns(&kept.id).await.unwrap() && store.claim("some work").await.unwrap() && store.holds());
+    harness.close(store).await;
+
+    let next = harness.open().await;
+    let ids = |leases: Vec<Lease>| leases.into_iter().map(|lease| lease.id).collect::<Vec<_>>();
+    assert_eq!(ids(next.unfinished(time(100), 10).await.unwrap()), std::slice::from_ref(&unfinished.id));
+    assert!(ids(next.unfinished(time(0), 10).await.unwrap()).is_empty(), "asked for before");
+    while next.adopt(1).await.unwrap() > 0 {}
+    assert!(next.owns(&kept.id).await.unwrap());
+    assert_eq!(ids(next.due(time(9_999), 10).await.unwrap()), std::slice::from_ref(&kept.id));
+    assert_eq!(next.next_due().await.unwrap(), active.due_at());
+    assert!(next.claim("some work").await.unwrap() && next.claim("some work").await.unwrap(), "again and again");
+    next.release("some work").await;
+    assert!(!next.hand_over(&kept.id).await.unwrap(), "there is nobody else");
+    harness.close(next).await;
+}

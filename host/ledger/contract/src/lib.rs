@@ -27,7 +27,7 @@ mod lasting;
 mod usage;
 pub use lasting::{
     forgets_only_what_is_over, knows_what_backends_named_and_who_made_it, lets_go_of_what_was_archived,
-    opens_where_it_was_closed, serves_many_at_once,
+    opens_where_it_was_closed, serves_many_at_once, takes_over_what_an_ended_broker_left,
 };
 pub use usage::{
     counts_each_request_once, counts_for_a_target_only_what_was_granted, holds_a_request_until_it_is_a_lease,
@@ -578,6 +578,7 @@ macro_rules! for_store {
             $harness: keeps_what_it_was_given, keeps_sealed_values, refuses_a_stale_step_whole, takes_several_steps_at_once,
             guards_idempotency_keys, uses_a_verifier_once, a_removal_never_fails_for_a_key, tells_what_is_due, knows_its_accounts,
             knows_what_backends_named_and_who_made_it, lists_page_by_page, forgets_only_what_is_over, lets_go_of_what_was_archived, serves_many_at_once, opens_where_it_was_closed,
+            takes_over_what_an_ended_broker_left,
             keeps_hostile_texts,
             counts_each_request_once,
             counts_for_a_target_only_what_was_granted,

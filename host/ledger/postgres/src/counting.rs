@@ -11,10 +11,10 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::hold::Hold;
+use super::member::{Member, begin};
 use super::servers::{After, Servers};
 use super::usage;
-use super::writer::{WriteError, begin};
+use super::writer::WriteError;
 
 /// The most requests in one transaction: they are locked until its end.
 const GROUP: usize = 64;
@@ -31,7 +31,7 @@ pub(crate) type ToCount = (Box<Counted>, oneshot::Sender<Result<Usage, StoreErro
 /// What the task has.
 pub(crate) struct Counting {
     pub(crate) servers: Arc<Servers>,
-    pub(crate) hold: Option<Arc<Hold>>,
+    pub(crate) member: Arc<Member>,
     /// `None` after a failure, until the next request.
     pub(crate) connection: Option<PgConnection>,
 }
@@ -91,7 +91,7 @@ impl Counting {
 
     async fn attempt(&mut self, group: &[&Counted]) -> Result<(PgConnection, Vec<Usage>), WriteError> {
         let mut connection = self.servers.kept_or_new(&mut self.connection).await?;
-        begin(&mut connection, self.hold.as_deref(), None).await?;
+        begin(&mut connection, &self.member, None).await?;
         usage::lock(&mut connection, group).await?;
         let mut counted = Vec::with_capacity(group.len());
         for request in group {

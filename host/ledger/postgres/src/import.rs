@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use tokio::time::{Instant, sleep};
 
 use super::rows::{LeaseColumns, LeaseRow, owner, subject};
-use super::schema::{self, SchemaError, locks};
+use super::schema::{self, SchemaError};
 use super::servers::{ConnectError, Place, Purpose, Servers};
 
 /// How long one statement may take.
@@ -116,7 +116,7 @@ async fn others(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(statement).fetch_one(connection).await
 }
 
-/// Begins, with nobody else at work: no broker has a session, and none that comes writes before the end.
+/// Begins, with nobody else at work: no broker has a session, and one that comes joins after the end.
 async fn begin(connection: &mut PgConnection) -> Result<(), ImportError> {
     // A process that has just ended may still have sessions for a moment.
     let end = Instant::now() + PATIENCE;
@@ -125,9 +125,8 @@ async fn begin(connection: &mut PgConnection) -> Result<(), ImportError> {
     }
     let text = format!(
         "BEGIN; SET LOCAL statement_timeout = {0}; SET LOCAL idle_in_transaction_session_timeout = {0};
-        SET CONSTRAINTS jit_broker.leases_key DEFERRED; SELECT pg_advisory_xact_lock({1})",
-        STATEMENT.as_millis(),
-        locks::WRITING
+        SET CONSTRAINTS jit_broker.leases_key DEFERRED; LOCK TABLE jit_broker.brokers IN EXCLUSIVE MODE",
+        STATEMENT.as_millis()
     );
     connection.execute(sqlx::raw_sql(AssertSqlSafe(text))).await?;
     match others(connection).await? {

@@ -1,7 +1,7 @@
 //! The store in a PostgreSQL database, made for several brokers at the same time.
 //!
 //! In scope: how leases, audit records, counts and sealed values are kept in the tables of one schema, in one
-//! transaction each; finding the server that can be written to; who holds the store; reading the log in it without
+//! transaction each; finding the server that can be written to; which brokers serve from it; reading the log in it without
 //! the broker ([`PgLog`]).
 //! Out of scope: what a change means (jit-ledger), what a sealed value holds, how PostgreSQL is made highly available.
 //!
@@ -13,7 +13,8 @@
 //! | `transaction` | that transaction, statement by statement |
 //! | `batch` | whether a transaction was committed whose answer was lost |
 //! | `counting`, `usage` | the task that counts requests, and what it sends |
-//! | `hold` | the store held by one broker, with a number that every transaction checks |
+//! | `member` | this broker among those of the store, with a number that every transaction checks |
+//! | `work` | what is divided among them |
 //! | `rows` | what the writer's statements take |
 //! | `log` | the log's head, and its signed checkpoint |
 //! | `listen` | hears of records that other brokers wrote |
@@ -28,10 +29,10 @@
 
 mod batch;
 mod counting;
-mod hold;
 mod import;
 mod listen;
 mod log;
+mod member;
 mod offline;
 mod pool;
 mod rows;
@@ -40,6 +41,7 @@ mod servers;
 mod store;
 mod transaction;
 mod usage;
+mod work;
 mod writer;
 
 pub use import::{ImportError, import};
@@ -47,4 +49,4 @@ pub use log::LogError;
 pub use offline::{Found, OfflineError, PgLog, look};
 pub use schema::SchemaError;
 pub use servers::{ConnectError, Password, Place};
-pub use store::{OpenError, PgOptions, PgStore, Sharing};
+pub use store::{OpenError, PgOptions, PgStore};

@@ -18,10 +18,9 @@ pub(crate) const VERSION: Version = Version { major: 1, minor: 0 };
 pub(crate) mod locks {
     /// Who makes or changes tables.
     pub(crate) const SCHEMA: i64 = 0x6a69_7473_6368_656d;
-    /// Who holds the store, for as long as the session lives.
-    pub(crate) const HOLD: i64 = 0x6a69_7462_686f_6c64;
-    /// Shared by each transaction that writes; a broker that takes the store over takes it alone.
-    pub(crate) const WRITING: i64 = 0x6a69_7477_7269_7465;
+    /// The first number of locks that a broker's transactions which write share; the second is the broker's. Who fences
+    /// the broker takes it alone.
+    pub(crate) const WRITING: i32 = 0x6a69_7477;
     /// The first number of locks on those whose requests are counted; the second is of them.
     pub(crate) const COUNTED: i32 = 0x6a69_7463;
 }
@@ -69,10 +68,12 @@ CREATE TABLE jit_broker.leases (
     external_id text COLLATE "C",
     doc text COLLATE "C" NOT NULL,
     idem_key text COLLATE "C",
+    -- Which broker wrote it last: what is due of it is that one's. No broker has the number 0.
+    broker int4 NOT NULL DEFAULT 0,
     -- Checked at the end of a statement: one lease lets go of a key in the statement in which another takes it.
     CONSTRAINT leases_key UNIQUE (idem_key) DEFERRABLE INITIALLY IMMEDIATE
 );
-CREATE INDEX leases_due ON jit_broker.leases (due_at, target) WHERE due_at IS NOT NULL;
+CREATE INDEX leases_due ON jit_broker.leases (broker, due_at, target) WHERE due_at IS NOT NULL;
 CREATE INDEX leases_pending ON jit_broker.leases (issued_at) WHERE state = 'pending';
 CREATE INDEX leases_account ON jit_broker.leases (account);
 CREATE INDEX leases_live ON jit_broker.leases (id) WHERE state <> 'revoked';
@@ -168,16 +169,24 @@ CREATE TABLE jit_broker.batches (
 );
 CREATE INDEX batches_at ON jit_broker.batches (at);
 
--- Who holds the store. `epoch` counts those who did; each transaction of a holder checks it.
-CREATE TABLE jit_broker.holder (
-    one int4 NOT NULL PRIMARY KEY CHECK (one = 1),
-    epoch int8 NOT NULL,
+-- The brokers of the store. A transaction that writes checks that its broker's number has not ended.
+CREATE TABLE jit_broker.brokers (
+    number int4 NOT NULL PRIMARY KEY,
     name text COLLATE "C" NOT NULL,
-    since timestamptz NOT NULL,
-    -- When it last said that it is there, by this server's clock.
-    seen timestamptz NOT NULL
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- When it last said that it is there, by this server's clock: for people.
+    seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+    beats int8 NOT NULL DEFAULT 0,
+    -- Null while it serves; 'left' or 'fenced'.
+    ended text COLLATE "C",
+    config text COLLATE "C",
+    exported int8
 );
-INSERT INTO jit_broker.holder VALUES (1, 0, '', clock_timestamp(), clock_timestamp());
+-- Work that one broker at a time does, by name. What a broker that has ended had is free.
+CREATE TABLE jit_broker.claims (
+    work text COLLATE "C" NOT NULL PRIMARY KEY,
+    broker int4 NOT NULL
+);
 "#;
 
 /// Why a database cannot be used as the store.

@@ -11,24 +11,27 @@ use jit_core::lease::Lease;
 use jit_core::name::TargetName;
 use jit_core::usage::Usage;
 use jit_ledger::columns::{MAX_ROWS, add_counts, column, decode, decode_all, moment, most, nanos};
-use jit_ledger::{Change, Counted, Counts, LeaseFilter, MAX_SEALED_LISTED, Maker, Store, StoreError, StoredRecord};
+use jit_ledger::{
+    Change, Counted, Counts, LeaseFilter, MAX_SEALED_LISTED, Maker, Peer, Peers, Store, StoreError, StoredRecord,
+};
 use jit_tlog::checkpoint::{LogKey, Origin, VerifierKey};
 use jit_tlog::merkle::CompactRange;
 use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Arguments as _, Connection as _, Row as _};
+use sqlx::{Arguments as _, Row as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::counting::{Counting, ToCount};
-use super::hold::{Hold, HoldError};
 use super::listen;
 use super::log::{self, FRONTIER, HeadError, LogError};
+use super::member::{JoinError, Member};
 use super::pool::{Pool, Question, failed};
 use super::rows::{Prepared, owner, subject};
 use super::schema::{self, SchemaError};
 use super::servers::{ConnectError, Place, Purpose, Servers};
 use super::usage;
+use super::work::Work;
 use super::writer::{Job, Writer};
 
 /// Changes, or requests to count, that may wait for their task; more wait for room.
@@ -37,21 +40,6 @@ const QUEUE: usize = 1024;
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Names or handles that are looked for at once.
 const AT_ONCE: usize = 10_000;
-
-/// Who else may use the store at the same time.
-#[derive(Debug, Clone)]
-pub enum Sharing {
-    /// Nobody: this broker holds the store, and a broker that held it before writes nothing more.
-    Alone {
-        /// What another broker is shown that waits for the store: the machine and the process.
-        name: String,
-        /// For how long to wait for a broker that holds it.
-        patience: Duration,
-    },
-    /// Others that opened it like this. The store keeps what it promises. Its brokers have to agree which of them does
-    /// which due work.
-    Shared,
-}
 
 /// What the store is opened with.
 #[derive(Debug)]
@@ -62,19 +50,13 @@ pub struct PgOptions {
     pub signer: LogKey,
     /// Which log this is: the checkpoints' first line and the key's name.
     pub origin: Origin,
-    /// Who else may use it.
-    pub sharing: Sharing,
+    /// What the other brokers of the store are shown of this one: the process and the machine.
+    pub name: String,
 }
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another broker holds it.
-    #[error(
-        "the store is held by {0}: one broker serves from a store at a time. This one can be started again when the \
-         other one has ended; a broker that died without a word lets go within some 20 seconds"
-    )]
-    Held(String),
     /// No server can be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -98,12 +80,11 @@ impl From<HeadError> for OpenError {
     }
 }
 
-impl From<HoldError> for OpenError {
-    fn from(error: HoldError) -> Self {
+impl From<JoinError> for OpenError {
+    fn from(error: JoinError) -> Self {
         match error {
-            HoldError::Held(holder) => Self::Held(holder),
-            HoldError::Connect(error) => Self::Connect(error),
-            HoldError::Database(error) => Self::Database(error),
+            JoinError::Connect(error) => Self::Connect(error),
+            JoinError::Database(error) => Self::Database(error),
         }
     }
 }
@@ -117,47 +98,28 @@ pub struct PgStore {
     pool: Arc<Pool>,
     size: watch::Receiver<u64>,
     verifier: VerifierKey,
-    hold: Option<Arc<Hold>>,
+    member: Arc<Member>,
     lost: watch::Receiver<Option<String>>,
-    holding: parking_lot::Mutex<Option<JoinHandle<()>>>,
+    beating: parking_lot::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl PgStore {
-    /// Finds the server, makes the tables or checks them, takes the store where it is to be held, and starts the tasks
-    /// on the current Tokio runtime.
+    /// Finds the server, makes the tables or checks them, joins the brokers of the store, and starts the tasks on the
+    /// current Tokio runtime.
     ///
     /// # Errors
-    /// [`OpenError`]: no server, another program's tables or a newer release's, held by another broker, or an audit
-    /// log that does not fit its last signed checkpoint.
+    /// [`OpenError`]: no server, another program's tables or a newer release's, or an audit log that does not fit its
+    /// last signed checkpoint.
     pub async fn open(options: PgOptions) -> Result<Self, OpenError> {
-        let PgOptions { place, signer, origin, sharing } = options;
+        let PgOptions { place, signer, origin, name } = options;
         let servers = Arc::new(Servers::new(place)?);
         let verifier = signer.verifier(&origin);
         let mut connection = servers.connect(Purpose::Serve).await?;
         schema::prepare(&mut connection).await?;
         warn_of_a_forgetful_server(&mut connection).await?;
+        let head = log::load(&mut connection, &verifier).await?;
         let (lost_sender, lost) = watch::channel(None);
-        let (hold, holding) = match sharing {
-            Sharing::Shared => (None, None),
-            Sharing::Alone { name, patience } => {
-                let (hold, holding) = Hold::take(&servers, &name, patience, lost_sender.clone()).await?;
-                (Some(hold), Some(holding))
-            }
-        };
-        // After the wait for the hold: the last holder may have kept writing until then.
-        let loaded = async {
-            if connection.ping().await.is_err() {
-                connection = servers.connect(Purpose::Serve).await?;
-            }
-            Ok::<_, OpenError>(log::load(&mut connection, &verifier).await?)
-        };
-        let head = match loaded.await {
-            Ok(head) => head,
-            Err(error) => {
-                hold.inspect(|hold| hold.release());
-                return Err(error);
-            }
-        };
+        let (member, beating) = Member::join(&servers, &name, lost_sender.clone()).await?;
         let seen = head.seen();
         let (size_sender, size) = watch::channel(seen.size);
         let (jobs, queue) = mpsc::channel(QUEUE);
@@ -165,7 +127,7 @@ impl PgStore {
         let pool = Arc::new(Pool::new(Arc::clone(&servers)));
         let writer = Writer {
             servers: Arc::clone(&servers),
-            hold: hold.clone(),
+            member: Arc::clone(&member),
             key: signer,
             origin,
             verifier: verifier.clone(),
@@ -175,10 +137,10 @@ impl PgStore {
             lost: lost_sender,
         };
         tokio::spawn(writer.run(queue));
-        let counter = Counting { servers: Arc::clone(&servers), hold: hold.clone(), connection: None };
+        let counter = Counting { servers: Arc::clone(&servers), member: Arc::clone(&member), connection: None };
         tokio::spawn(counter.run(requests));
         tokio::spawn(listen::watch_log(servers, Arc::clone(&pool), size_sender));
-        Ok(Self { jobs, counting, pool, size, verifier, hold, lost, holding: parking_lot::Mutex::new(holding) })
+        Ok(Self { jobs, counting, pool, size, verifier, member, lost, beating: parking_lot::Mutex::new(Some(beating)) })
     }
 
     /// What others need to check the log's checkpoints.
@@ -197,6 +159,11 @@ impl PgStore {
         .await
     }
 
+    /// Divides work; returns how many rows it was about.
+    async fn divide(&self, work: Work) -> Result<u64, StoreError> {
+        self.ask(|reply| Job::Work(work, reply)).await
+    }
+
     /// The documents of leases.
     async fn documents<'q>(&self, make: impl Fn() -> Question<'q>) -> Result<Vec<String>, StoreError> {
         self.pool.rows(make).await?.iter().map(|row| get(row, 0)).collect()
@@ -206,9 +173,7 @@ impl PgStore {
 impl Drop for PgStore {
     fn drop(&mut self) {
         self.pool.close();
-        if let Some(hold) = &self.hold {
-            hold.release();
-        }
+        self.member.leave();
     }
 }
 
@@ -263,7 +228,7 @@ impl Store for PgStore {
     }
 
     async fn leases(&self, filter: &LeaseFilter) -> Result<Vec<Lease>, StoreError> {
-        let LeaseFilter { principal, target, state, ended, workload, before, limit } = filter;
+        let LeaseFilter { principal, target, state, ended, workload, own, before, limit } = filter;
         let mut wanted = Wanted::new("SELECT doc FROM jit_broker.leases WHERE true");
         if let Some(principal) = principal {
             wanted.and("owner =", owner(principal))?;
@@ -281,6 +246,9 @@ impl Store for PgStore {
         }
         if let Some(workload) = workload {
             wanted.and("workload =", column(workload).into_owned())?;
+        }
+        if *own {
+            wanted.and("broker =", self.member.number)?;
         }
         if let Some(before) = before {
             wanted.and("id <", before.to_string())?;
@@ -300,10 +268,11 @@ impl Store for PgStore {
         let statement = "SELECT doc FROM jit_broker.leases WHERE id IN
                 (SELECT id FROM
                     (SELECT id, row_number() OVER (PARTITION BY target, tried ORDER BY due_at) AS place
-                     FROM jit_broker.leases WHERE due_at <= $1) AS due
+                     FROM jit_broker.leases WHERE broker = $3 AND due_at <= $1) AS due
                  WHERE place <= $2)
             ORDER BY due_at, id";
-        let found = self.documents(|| sqlx::query(statement).bind(nanos(now)).bind(most(per_target)));
+        let number = self.member.number;
+        let found = self.documents(|| sqlx::query(statement).bind(nanos(now)).bind(most(per_target)).bind(number));
         Ok(decode_all(found.await?))
     }
 
@@ -314,9 +283,17 @@ impl Store for PgStore {
         Ok(decode_all(found.await?))
     }
 
+    async fn unfinished(&self, before: Timestamp, limit: usize) -> Result<Vec<Lease>, StoreError> {
+        let statement = "SELECT doc FROM jit_broker.leases WHERE state = 'pending' AND issued_at < $1
+                AND broker NOT IN (SELECT number FROM jit_broker.brokers WHERE ended IS NULL)
+            ORDER BY issued_at, id LIMIT $2";
+        let found = self.documents(|| sqlx::query(statement).bind(nanos(before)).bind(most(limit)));
+        Ok(decode_all(found.await?))
+    }
+
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        let statement = "SELECT min(due_at) FROM jit_broker.leases WHERE due_at IS NOT NULL";
-        let rows = self.pool.rows(|| sqlx::query(statement)).await?;
+        let statement = "SELECT min(due_at) FROM jit_broker.leases WHERE broker = $1 AND due_at IS NOT NULL";
+        let rows = self.pool.rows(|| sqlx::query(statement).bind(self.member.number)).await?;
         let earliest: Option<i64> = rows.first().map(|row| get(row, 0)).transpose()?.flatten();
         Ok(earliest.map(moment))
     }
@@ -452,6 +429,47 @@ impl Store for PgStore {
         self.size.clone()
     }
 
+    async fn adopt(&self, limit: usize) -> Result<u64, StoreError> {
+        self.divide(Work::Adopt(most(limit))).await
+    }
+
+    async fn owns(&self, lease: &LeaseId) -> Result<bool, StoreError> {
+        let statement = "SELECT broker = $1 FROM jit_broker.leases WHERE id = $2";
+        let question = || sqlx::query(statement).bind(self.member.number).bind(lease.as_str());
+        Ok(self.pool.rows(question).await?.first().map(|row| get(row, 0)).transpose()?.unwrap_or(false))
+    }
+
+    async fn hand_over(&self, lease: &LeaseId) -> Result<bool, StoreError> {
+        Ok(self.divide(Work::HandOver(lease.to_string())).await? > 0)
+    }
+
+    async fn claim(&self, work: &str) -> Result<bool, StoreError> {
+        Ok(self.divide(Work::Claim(column(work).into_owned())).await? > 0)
+    }
+
+    async fn release(&self, work: &str) {
+        let released = self.divide(Work::Release(column(work).into_owned())).await;
+        if let Err(error) = released {
+            tracing::debug!(%error, work, "a piece of work stays claimed by this broker");
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.member.holds()
+    }
+
+    fn show(&self, config: Option<&str>, exported: Option<u64>) {
+        self.member.show(config, exported);
+    }
+
+    fn peers(&self) -> Option<watch::Receiver<Peers>> {
+        Some(self.member.peers())
+    }
+
+    fn fenced(&self) -> Vec<Peer> {
+        self.member.fenced_others()
+    }
+
     async fn lost(&self) -> String {
         let mut lost = self.lost.clone();
         let reason = lost.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
@@ -462,19 +480,17 @@ impl Store for PgStore {
         }
     }
 
-    /// Lets go of the store too, so that a broker that waits for it can take it.
+    /// Leaves the brokers of the store too, so that another one takes over what this one has.
     async fn close(&self) {
         let (reply, done) = oneshot::channel();
         if self.jobs.send(Job::Close(reply)).await.is_ok() {
             let _closed = timeout(DEADLINE, done).await;
         }
         self.pool.close();
-        if let Some(hold) = &self.hold {
-            hold.release();
-        }
-        let holding = self.holding.lock().take();
-        if let Some(holding) = holding {
-            let _released = timeout(DEADLINE, holding).await;
+        self.member.leave();
+        let beating = self.beating.lock().take();
+        if let Some(beating) = beating {
+            let _left = timeout(DEADLINE, beating).await;
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Signing<'s> {
     pub(crate) origin: &'s Origin,
     pub(crate) verifier: &'s VerifierKey,
     pub(crate) seen: Option<&'s Seen>,
+    /// Whose the leases become.
+    pub(crate) broker: i32,
 }
 
 /// What a transaction would make.
@@ -54,7 +56,7 @@ pub(crate) async fn write(
     if admitted.is_empty() {
         return Ok(Written { verdicts, seen: None, anything: false });
     }
-    put_leases(connection, &ground).await?;
+    put_leases(connection, &ground, signing.broker).await?;
     put_verifiers(connection, &ground).await?;
     put_sealed(connection, &admitted).await?;
     settle(connection, &admitted).await?;
@@ -95,7 +97,11 @@ async fn stand<'g>(
     Ok(())
 }
 
-async fn put_leases(connection: &mut PgConnection, ground: &Ground<'_, LeaseRow>) -> Result<(), sqlx::Error> {
+async fn put_leases(
+    connection: &mut PgConnection,
+    ground: &Ground<'_, LeaseRow>,
+    broker: i32,
+) -> Result<(), sqlx::Error> {
     // One statement, so that keys change hands in it.
     const LEASES: &str = "
         WITH rows AS MATERIALIZED (SELECT * FROM unnest($1::bool[], $2::text[], $3::int8[], $4::text[], $5::bytea[],
@@ -105,12 +111,13 @@ async fn put_leases(connection: &mut PgConnection, ground: &Ground<'_, LeaseRow>
                 owed_since, ended_at, tried, maker, external_id, doc, idem_key)),
         stepped AS (UPDATE jit_broker.leases AS l SET version = r.version, state = r.state, account = r.account,
                 expires_at = r.expires_at, due_at = r.due_at, owed_since = r.owed_since, ended_at = r.ended_at,
-                tried = r.tried, maker = r.maker, external_id = r.external_id, doc = r.doc, idem_key = r.idem_key
+                tried = r.tried, maker = r.maker, external_id = r.external_id, doc = r.doc, idem_key = r.idem_key,
+                broker = $20
             FROM rows AS r WHERE l.id = r.id AND NOT r.new)
         INSERT INTO jit_broker.leases (id, version, state, owner, subject, workload, target, account, issued_at,
-            expires_at, due_at, owed_since, ended_at, tried, maker, external_id, doc, idem_key)
+            expires_at, due_at, owed_since, ended_at, tried, maker, external_id, doc, idem_key, broker)
         SELECT id, version, state, owner, subject, workload, target, account, issued_at, expires_at, due_at,
-            owed_since, ended_at, tried, maker, external_id, doc, idem_key
+            owed_since, ended_at, tried, maker, external_id, doc, idem_key, $20
         FROM rows WHERE new ORDER BY idem_key, id";
     let writes = ground.writes();
     if writes.is_empty() {
@@ -123,7 +130,8 @@ async fn put_leases(connection: &mut PgConnection, ground: &Ground<'_, LeaseRow>
     let query = sqlx::query(LEASES).bind(c.new).bind(c.id).bind(c.version).bind(c.state).bind(c.owner).bind(c.subject);
     let query = query.bind(c.workload).bind(c.target).bind(c.account).bind(c.issued_at).bind(c.expires_at);
     let query = query.bind(c.due_at).bind(c.owed_since).bind(c.ended_at).bind(c.tried).bind(c.maker);
-    query.bind(c.external_id).bind(c.document).bind(c.key).execute(connection).await.map(drop)
+    let query = query.bind(c.external_id).bind(c.document).bind(c.key).bind(broker);
+    query.execute(connection).await.map(drop)
 }
 
 async fn put_verifiers(connection: &mut PgConnection, ground: &Ground<'_, LeaseRow>) -> Result<(), sqlx::Error> {

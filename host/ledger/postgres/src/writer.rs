@@ -21,13 +21,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::batch::{self, Batch};
-use super::hold::{self, Hold, Lost};
 use super::log::{HeadError, LogError, Seen};
+use super::member::{Lost, Member, begin};
 use super::pool::failed;
 use super::rows::Prepared;
 use super::servers::{After, ConnectError, Servers};
 use super::transaction::{self, Signing, Written};
 use super::usage;
+use super::work::Work;
 
 /// How long a group may take, all attempts and the question after a lost answer included.
 const DEADLINE: Duration = Duration::from_secs(28);
@@ -52,6 +53,8 @@ pub(crate) enum Job {
     ForgetUsage(i64, Reply<()>),
     /// Forget revoked leases that ended before this (nanoseconds), up to this number of them.
     Forget(i64, i64, Reply<u64>),
+    /// Divide work among the brokers; the answer is how many rows it was about.
+    Work(Work, Reply<u64>),
     /// Finish what is queued and close the connection.
     Close(oneshot::Sender<()>),
 }
@@ -67,7 +70,7 @@ pub(crate) enum WriteError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("another broker took the store over: this one writes nothing more; start it again")]
+    #[error("another broker fenced this one, which writes nothing more: start it again")]
     Fenced,
     #[error("it took longer than {} s", ATTEMPTS.as_secs())]
     Deadline,
@@ -110,7 +113,7 @@ impl WriteError {
 /// The writer's belongings.
 pub(crate) struct Writer {
     pub(crate) servers: Arc<Servers>,
-    pub(crate) hold: Option<Arc<Hold>>,
+    pub(crate) member: Arc<Member>,
     pub(crate) key: LogKey,
     pub(crate) origin: Origin,
     pub(crate) verifier: VerifierKey,
@@ -144,6 +147,9 @@ impl Writer {
                 }
                 Some(Job::Forget(before, limit, reply)) => {
                     let _gone = reply.send(self.forget(before, limit).await);
+                }
+                Some(Job::Work(work, reply)) => {
+                    let _gone = reply.send(self.divide(&work).await);
                 }
                 Some(Job::Close(reply)) => {
                     // What was queued before is still taken; nothing new is.
@@ -241,10 +247,10 @@ impl Writer {
     async fn write(&mut self, group: &[&Prepared]) -> Result<Open, WriteError> {
         let mut connection = self.servers.kept_or_new(&mut self.connection).await?;
         let batch = Batch::new();
-        let Self { key, origin, verifier, seen, .. } = self;
-        let signing = Signing { key, origin, verifier, seen: seen.as_ref() };
+        let Self { key, origin, verifier, seen, member, .. } = self;
+        let signing = Signing { key, origin, verifier, seen: seen.as_ref(), broker: member.number };
         let written = async {
-            begin(&mut connection, self.hold.as_deref(), Some(batch)).await?;
+            begin(&mut connection, &self.member, Some(batch)).await?;
             Ok::<_, WriteError>(transaction::write(&mut connection, group, &signing).await?)
         };
         match written.await {
@@ -296,19 +302,36 @@ impl Writer {
     /// Deletes what is over, in one transaction. Returns how many rows the first statement deleted. If the transaction is
     /// lost, the next one deletes them.
     async fn delete(&mut self, statements: &[(&'static str, &[i64])]) -> Result<u64, StoreError> {
-        let deleting = async {
-            let mut connection = self.servers.kept_or_new(&mut self.connection).await?;
-            begin(&mut connection, self.hold.as_deref(), None).await?;
+        let deleting = async |connection: &mut PgConnection, _| {
             let mut deleted = Vec::with_capacity(statements.len());
             for (statement, arguments) in statements {
                 let query = arguments.iter().fold(sqlx::query(*statement), |query, argument| query.bind(*argument));
-                deleted.push(query.execute(&mut connection).await?.rows_affected());
+                deleted.push(query.execute(&mut *connection).await?.rows_affected());
             }
+            Ok(deleted.first().copied().unwrap_or_default())
+        };
+        self.transaction(deleting).await
+    }
+
+    /// Divides work. If the answer is lost, the same can be asked again.
+    async fn divide(&mut self, work: &Work) -> Result<u64, StoreError> {
+        self.transaction(async |connection: &mut PgConnection, number| work.run(connection, number).await).await
+    }
+
+    /// One transaction of this broker, which is not tried again.
+    async fn transaction(
+        &mut self,
+        statements: impl AsyncFnOnce(&mut PgConnection, i32) -> Result<u64, sqlx::Error>,
+    ) -> Result<u64, StoreError> {
+        let making = async {
+            let mut connection = self.servers.kept_or_new(&mut self.connection).await?;
+            begin(&mut connection, &self.member, None).await?;
+            let rows = statements(&mut connection, self.member.number).await?;
             sqlx::raw_sql("COMMIT").execute(&mut connection).await?;
             self.connection = Some(connection);
-            Ok::<_, WriteError>(deleted.first().copied().unwrap_or_default())
+            Ok::<_, WriteError>(rows)
         };
-        let done = tokio::time::timeout(DEADLINE, deleting).await.unwrap_or(Err(WriteError::Deadline));
+        let done = tokio::time::timeout(DEADLINE, making).await.unwrap_or(Err(WriteError::Deadline));
         done.map_err(|error| reported(&error, 1))
     }
 
@@ -316,7 +339,7 @@ impl Writer {
     async fn finish(mut self) {
         let keeping = async {
             let Some(connection) = self.connection.as_mut() else { return Ok(()) };
-            match begin(connection, self.hold.as_deref(), None).await {
+            match begin(connection, &self.member, None).await {
                 // The log is another broker's by now.
                 Err(WriteError::Fenced) => return Ok(()),
                 begun => begun?,
@@ -341,16 +364,6 @@ struct Open {
     connection: PgConnection,
     batch: Batch,
     written: Written,
-}
-
-/// Begins a transaction that writes, which only the holder of the store may. `batch` is the number that it adds.
-pub(crate) async fn begin(
-    connection: &mut PgConnection,
-    hold: Option<&Hold>,
-    batch: Option<Batch>,
-) -> Result<(), WriteError> {
-    let epoch = hold::begin(connection, batch).await?;
-    if hold.is_some_and(|hold| !hold.is_ours(epoch)) { Err(WriteError::Fenced) } else { Ok(()) }
 }
 
 /// Ends a transaction; gives the connection back where the server answered.

@@ -36,12 +36,20 @@ const PAGE: usize = 500;
 pub struct Exported(AtomicU64);
 
 impl Exported {
+    /// An export that writes this record next.
+    #[must_use]
+    pub fn at(next: u64) -> Self {
+        Self(AtomicU64::new(next))
+    }
+
     /// The next record that it will write.
     pub fn set(&self, next: u64) {
         self.0.store(next, Ordering::Release);
     }
 
-    fn next(&self) -> u64 {
+    /// The next record that it will write.
+    #[must_use]
+    pub fn next(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }

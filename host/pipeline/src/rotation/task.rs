@@ -2,6 +2,8 @@
 //! next password is durable before the backend hears of it, the backend has taken it before it is
 //! handed out, and the old one goes when its time is over.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use jit_core::account::AccountName;
 use jit_core::driver::{AccountView, RotationStep};
@@ -24,6 +26,9 @@ use jit_ledger::{Change, StoreError};
 /// The most steps in one go: begin, stage, taking back, replacing, and one more in case the first was
 /// made by another.
 const MOST_STEPS: usize = 5;
+
+/// How long an account is left to another broker that is at it.
+const ANOTHERS: Duration = Duration::from_millis(500);
 
 /// Why a step failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -90,11 +95,23 @@ pub async fn advance(flow: &RotationFlow, site: &Site) {
     let Some(sealer) = flow.sealer.clone() else { return };
     let working = flow.rotations.of(&site.name);
     let Ok(_turn) = working.turn.try_lock() else { return };
+    let work = format!("rotation/{}", site.name);
+    match flow.ledger.store().claim(&work).await {
+        Ok(true) => {}
+        // What another broker does is in the store in a moment.
+        Ok(false) => return tokio::time::sleep(ANOTHERS).await,
+        Err(error) => return failed(flow, site, &working, &error.into()).await,
+    }
+    steps(flow, &sealer, site, &working).await;
+    flow.ledger.store().release(&work).await;
+}
+
+async fn steps(flow: &RotationFlow, sealer: &Sealer, site: &Site, working: &Working) {
     for _ in 0..MOST_STEPS {
-        match step(flow, &sealer, site, &working).await {
+        match step(flow, sealer, site, working).await {
             Ok(true) => working.done(),
             Ok(false) => return,
-            Err(error) => return failed(flow, site, &working, &error).await,
+            Err(error) => return failed(flow, site, working, &error).await,
         }
     }
 }
@@ -119,6 +136,11 @@ async fn step(flow: &RotationFlow, sealer: &Sealer, site: &Site, working: &Worki
     let recorded = loaded.record.as_ref().filter(|_| loaded.distrust.is_none());
     let recorded = recorded.and_then(|record| record.driver.place.as_ref());
     let place = flow.places.check_standing(recorded, site.question()).await?;
+    if !flow.ledger.store().holds() {
+        return Err(StepFailed::Backend(
+            "the store has not heard of this broker for a while: another one may be at it".into(),
+        ));
+    }
     let turn = Turn { flow, sealer, site, working, place };
     if let Some(tampered) = turn.tampered(&rotation, due).await {
         tell_tampered(site);

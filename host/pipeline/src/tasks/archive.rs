@@ -12,6 +12,8 @@ use super::driver::{Next, Pace, Pass, Task};
 use crate::clock::LeaseClock;
 use jit_ledger::audit::archive::{ArchiveError, Exported, Segment, archive};
 
+/// The claim on it.
+const WORK: &str = "archive";
 /// How often.
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -75,6 +77,13 @@ impl Task for Archive {
     }
 }
 
+/// How far the exports of the other brokers are.
+fn elsewhere(store: &dyn Store) -> Vec<Exported> {
+    let Some(peers) = store.peers() else { return Vec::new() };
+    let peers = peers.borrow();
+    peers.serving.iter().filter(|peer| !peer.is_this).filter_map(|peer| peer.exported.map(Exported::at)).collect()
+}
+
 /// Archives what is older than configured, or than `keep`; none where no folder is configured.
 pub async fn once(flow: &Arc<ArchiveFlow>, keep: Option<Ttl>) -> Option<Result<Vec<Segment>, ArchiveError>> {
     let plan = flow.plan.clone()?;
@@ -83,11 +92,20 @@ pub async fn once(flow: &Arc<ArchiveFlow>, keep: Option<Ttl>) -> Option<Result<V
     let flow = Arc::clone(flow);
     // Files are written in between; they hold up a thread of their own only.
     let runtime = tokio::runtime::Handle::current();
+    match flow.store.claim(WORK).await {
+        Ok(true) => {}
+        Ok(false) => return Some(Ok(Vec::new())),
+        Err(error) => return Some(Err(error.into())),
+    }
+    let store = Arc::clone(&flow.store);
     let archived = tokio::task::spawn_blocking(move || {
-        let exports = flow.exported.iter().map(AsRef::as_ref);
+        let peers = elsewhere(&*flow.store);
+        let exports = flow.exported.iter().map(AsRef::as_ref).chain(&peers);
         runtime.block_on(archive(&*flow.store, &plan.path, keep, exports, flow.clock.wall()))
     });
-    match archived.await {
+    let archived = archived.await;
+    store.release(WORK).await;
+    match archived {
         Ok(result) => Some(result),
         Err(error) => {
             let source = std::io::Error::other(error);

@@ -29,6 +29,8 @@ use jit_ledger::{Store, StoreError};
 const NAME: &str = "upkeep";
 /// How often it is looked which drivers leases still need.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
+/// How often upkeep that another broker does is claimed again.
+const ANOTHERS: Duration = Duration::from_secs(10);
 /// The first wait after a failure; doubled by each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 /// The longest wait after a failure.
@@ -114,9 +116,16 @@ impl Upkeep {
                 continue;
             };
             turn.at_work = true;
-            let (key, board) = (key.clone(), Arc::clone(&self.flow.board));
+            let (key, board, store) = (key.clone(), Arc::clone(&self.flow.board), Arc::clone(&self.flow.store));
             self.calls.spawn(async move {
                 let what = format!("target {}, driver {}", key.0, key.1);
+                let work = format!("upkeep/{}/{}", key.0, key.1);
+                match store.claim(&work).await {
+                    Ok(true) => {}
+                    // It stays with the broker that began it. That one may end.
+                    Ok(false) => return (key, Ok(ANOTHERS)),
+                    Err(error) => return (key, Err(error.to_string())),
+                }
                 let called = remover.driver.maintain(&remover.scope, &remover.view);
                 let result = match board.beside(NAME, &what, called).await {
                     Some(Outcome::Done(again)) => Ok(again),

@@ -8,6 +8,7 @@ pub mod driver;
 pub mod export;
 pub mod housekeeping;
 pub mod maintain;
+pub mod peers;
 pub mod reconcile;
 pub mod removal;
 pub mod rotation;

@@ -181,7 +181,22 @@ pub async fn reconcile(flow: &ReconcileFlow, pass: Pass, only: Option<&str>) -> 
             continue;
         }
         let mut found = TargetReport { target: target.name.to_string(), ..TargetReport::default() };
-        // Asked anew: leases of another place are not for this pass to judge.
+        let work = format!("reconcile/{}", target.name);
+        match flow.ledger.store().claim(&work).await {
+            Ok(true) => {}
+            Ok(false) if only.is_none() && pass == Pass::Mend => continue,
+            Ok(false) => {
+                found.error = Some("another broker compares this target now; try again in a moment".to_owned());
+                report.targets.push(found);
+                continue;
+            }
+            Err(error) => {
+                found.error = Some(error.to_string());
+                report.targets.push(found);
+                continue;
+            }
+        }
+        // Asked again: leases of another place are not for this pass to judge.
         let compared = match flow.places.now(Question::of(target, Lane::Removal)).await {
             Err(not_told) => Err(not_told.reason),
             Ok(place) => {
@@ -198,6 +213,7 @@ pub async fn reconcile(flow: &ReconcileFlow, pass: Pass, only: Option<&str>) -> 
             }
         };
         found.error = compared.err();
+        flow.ledger.store().release(&work).await;
         metrics::gauge!("jit_reconcile_ghosts", "target" => found.target.clone()).set(found.ghosts.len() as f64);
         report.targets.push(found);
     }

@@ -40,6 +40,8 @@ const LAST_BACKOFF: Duration = Duration::from_secs(5);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// The longest sleep; a safeguard, the task is woken before.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// The longest sleep where other brokers serve from the store: one of them may have handed a lease over.
+const LONGEST_AMONG_OTHERS: Duration = Duration::from_secs(5);
 /// The most leases that are left alone after a panic; those beyond it are tried at each sweep.
 const MAX_PANICKED: usize = 10_000;
 /// Leases of one target taken up at once.
@@ -260,8 +262,14 @@ async fn sweep(flow: &Arc<SweepFlow>, memory: &Arc<Memory>) -> Result<Swept, Sto
         return Ok(Swept { due, sleep: PROBE_EVERY / 2 });
     }
     let next = flow.store().next_due().await?;
-    let until = next.map_or(LONGEST_SLEEP, |at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
-    Ok(Swept { due, sleep: until.clamp(Duration::from_millis(20), LONGEST_SLEEP) })
+    let longest = longest_sleep(flow.store());
+    let until = next.map_or(longest, |at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
+    Ok(Swept { due, sleep: until.clamp(Duration::from_millis(20), longest) })
+}
+
+fn longest_sleep(store: &dyn Store) -> Duration {
+    let among_others = store.peers().is_some_and(|peers| peers.borrow().serving.len() > 1);
+    if among_others { LONGEST_AMONG_OTHERS } else { LONGEST_SLEEP }
 }
 
 /// Ends leases over rotating accounts. Nothing is asked of their targets, and their ends say nothing
@@ -288,11 +296,17 @@ async fn mark_expired(flow: &SweepFlow, leases: &[Lease]) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Removals of a target that have begun, due or not.
+/// This broker's removals of a target that have begun, due or not.
 async fn backlog(store: &dyn Store, target: &TargetName, limit: usize) -> Result<Vec<Lease>, StoreError> {
     let mut found = Vec::new();
     for state in [LeaseState::Revoking, LeaseState::Doubtful] {
-        let filter = LeaseFilter { target: Some(target.clone()), state: Some(state), limit, ..LeaseFilter::default() };
+        let filter = LeaseFilter {
+            target: Some(target.clone()),
+            state: Some(state),
+            own: true,
+            limit,
+            ..LeaseFilter::default()
+        };
         found.extend(store.leases(&filter).await?);
     }
     Ok(found)

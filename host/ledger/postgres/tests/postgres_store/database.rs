@@ -1,11 +1,10 @@
 //! A database of one test's own, set up as docs/scaling.md says.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jit_ledger::Store as _;
 use jit_ledger_contract::Harness;
-use jit_ledger_postgres::{OpenError, Password, PgLog, PgOptions, PgStore, Place, Sharing};
+use jit_ledger_postgres::{OpenError, Password, PgLog, PgOptions, PgStore, Place};
 use jit_tlog::checkpoint::{LogKey, Origin, VerifierKey};
 use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -99,18 +98,13 @@ impl Database {
         self.place_at(vec![self.url(None)])
     }
 
-    pub(crate) async fn open_at(&self, place: Place, sharing: Sharing) -> Result<PgStore, OpenError> {
+    pub(crate) async fn open_at(&self, place: Place, name: &str) -> Result<PgStore, OpenError> {
         let signer = LogKey::from_text(&self.key).unwrap();
-        PgStore::open(PgOptions { place, signer, origin: origin(), sharing }).await
+        PgStore::open(PgOptions { place, signer, origin: origin(), name: name.to_owned() }).await
     }
 
-    pub(crate) async fn shared(&self) -> Arc<PgStore> {
-        Arc::new(self.open_at(self.place(), Sharing::Shared).await.unwrap())
-    }
-
-    pub(crate) async fn alone(&self, name: &str) -> Result<PgStore, OpenError> {
-        let patience = Duration::from_millis(100);
-        self.open_at(self.place(), Sharing::Alone { name: name.to_owned(), patience }).await
+    pub(crate) async fn broker(&self, name: &str) -> Arc<PgStore> {
+        Arc::new(self.open_at(self.place(), name).await.unwrap())
     }
 
     pub(crate) fn log(&self) -> PgLog {
@@ -133,7 +127,7 @@ impl Harness for Database {
 
     async fn open(&self) -> Arc<PgStore> {
         self.set_up().await;
-        self.shared().await
+        self.broker("broker").await
     }
 
     async fn close(&self, store: Arc<PgStore>) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jit_ledger::{Store as _, StoreError};
 use jit_ledger_contract::{Harness as _, active, check_log, insert, lease_at, settled};
-use jit_ledger_postgres::{PgStore, Sharing};
+use jit_ledger_postgres::PgStore;
 
 use super::database::Database;
 use super::relay::{Break, Relay};
@@ -15,7 +15,7 @@ async fn through_a_relay() -> (Database, Relay, PgStore) {
     let direct = database.url(None);
     let relay = Relay::before(&format!("{}:{}", direct.host_str().unwrap(), direct.port().unwrap())).await;
     let place = database.place_at(vec![database.url(Some(&relay.address))]);
-    let store = database.open_at(place, Sharing::Shared).await.unwrap();
+    let store = database.open_at(place, "broker").await.unwrap();
     (database, relay, store)
 }
 
@@ -65,7 +65,7 @@ async fn what_cannot_be_known_is_said_to_be_unknown() {
     relay.break_next(Break::AfterAndShut);
     let told = store.commit(settled(&active(&lease))).await.unwrap_err();
     assert!(told.to_string().contains("could not be found out"), "{told}");
-    let direct = database.shared().await;
+    let direct = database.broker("broker").await;
     assert_eq!(direct.lease(&lease.id).await.unwrap(), Some(active(&lease)));
     assert_eq!(check_log(&*direct, &database.verifier()).await, 1);
     direct.close().await;

@@ -6,7 +6,7 @@ use jit_ledger::audit::finding::Finding;
 use jit_ledger::audit::verify::{Options, Report, verify};
 use jit_ledger::{Store as _, StoreError};
 use jit_ledger_contract::{Harness as _, check_log, granted, insert, lease_at};
-use jit_ledger_postgres::{Found, LogError, OpenError, PgStore, SchemaError, Sharing, look};
+use jit_ledger_postgres::{Found, LogError, OpenError, PgStore, SchemaError, look};
 use jit_tlog::checkpoint::LogKey;
 use url::Url;
 
@@ -14,7 +14,7 @@ use super::database::Database;
 
 async fn with_records(records: i64) -> Database {
     let database = Database::create().await;
-    let store = database.shared().await;
+    let store = database.broker("broker").await;
     add(&store, records).await;
     store.close().await;
     database
@@ -28,7 +28,7 @@ async fn add(store: &PgStore, records: i64) {
 }
 
 async fn refused(database: &Database) -> OpenError {
-    match database.open_at(database.place(), Sharing::Shared).await {
+    match database.open_at(database.place(), "broker").await {
         Ok(_) => panic!("it was opened"),
         Err(error) => error,
     }
@@ -45,7 +45,7 @@ fn unguarded(statement: &str) -> String {
 async fn a_release_understands_what_only_adds() {
     let database = with_records(1).await;
     database.tamper("UPDATE jit_broker.version SET minor = 7").await;
-    let store = database.shared().await;
+    let store = database.broker("broker").await;
     add(&store, 1).await;
     store.close().await;
     assert_eq!(database.value::<i32>("SELECT minor FROM jit_broker.version").await, 7, "it is not set back");
@@ -83,7 +83,7 @@ async fn a_changed_log_is_not_continued() {
     assert!(matches!(refused(&database).await, OpenError::Log(LogError::Changed(_))));
 
     let database = with_records(5).await;
-    let store = database.shared().await;
+    let store = database.broker("broker").await;
     let forged = "UPDATE jit_broker.head SET size = 6, nodes = nodes || decode(repeat('00', 32), 'hex')";
     database.tamper(forged).await;
     let told = store.commit(insert(&lease_at(9)).with(granted(&lease_at(9)))).await.unwrap_err();
@@ -98,7 +98,7 @@ async fn a_store_that_was_set_back_is_noticed() {
     let database = with_records(3).await;
     let old: Vec<u8> = database.value("SELECT nodes FROM jit_broker.head").await;
     let note: String = database.value("SELECT note FROM jit_broker.head").await;
-    let store = database.shared().await;
+    let store = database.broker("broker").await;
     add(&store, 2).await;
     let back = format!(
         "DELETE FROM jit_broker.audit WHERE seq >= 3;
@@ -110,7 +110,7 @@ async fn a_store_that_was_set_back_is_noticed() {
     assert!(told.to_string().contains("set back: its audit log has 3 records, and had 5"), "{told}");
     assert!(store.lost().await.contains("set back"));
     store.close().await;
-    let store = database.shared().await;
+    let store = database.broker("broker").await;
     add(&store, 1).await;
     assert_eq!(check_log(&*store, &database.verifier()).await, 4);
     store.close().await;
@@ -143,7 +143,7 @@ async fn report(database: &Database) -> Report {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_is_verified_without_the_broker() {
     let database = with_records(20).await;
-    let store = database.shared().await;
+    let store = database.broker("broker").await;
     let intact = report(&database).await;
     assert!(intact.findings.is_empty(), "{:?}", intact.findings);
     add(&store, 1).await;
@@ -161,7 +161,7 @@ async fn a_look_changes_nothing() {
     assert_eq!(empty, Found { version: None, latest: "1.0".into(), records: 0 });
     let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'jit_broker'::regnamespace";
     assert_eq!(database.value::<i64>(tables).await, 0);
-    let store = database.shared().await;
+    let store = database.broker("broker").await;
     add(&store, 2).await;
     let found = look(database.place()).await.unwrap();
     assert_eq!((found.version.as_deref(), found.records), (Some("1.0"), 2));
@@ -172,7 +172,7 @@ async fn a_look_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_bad_change_spoils_no_other() {
     let database = Database::create().await;
-    let store = database.shared().await;
+    let store = database.broker("broker").await;
     // No index takes that: random, so that it cannot be made shorter.
     let long: String = (0..8_000).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
     let bad = Lease { account: AccountName::from_backend(long), ..lease_at(0) };
@@ -198,16 +198,16 @@ async fn the_server_that_serves_is_found() {
     let database = Database::create().await;
     let gone = database.url(Some("127.0.0.1:1"));
     let place = database.place_at(vec![gone.clone(), database.url(None)]);
-    let store = database.open_at(place, Sharing::Shared).await.unwrap();
+    let store = database.open_at(place, "broker").await.unwrap();
     add(&store, 1).await;
     store.close().await;
-    let nowhere = database.open_at(database.place_at(vec![gone.clone(), gone]), Sharing::Shared).await;
+    let nowhere = database.open_at(database.place_at(vec![gone.clone(), gone]), "broker").await;
     let Err(OpenError::Connect(error)) = nowhere else { panic!("it was opened") };
     assert!(error.to_string().matches("127.0.0.1:1: ").count() == 2, "{error}");
 
     let elsewhere = Url::parse(&format!("postgres://{0}@db.example/{0}", database.name)).unwrap();
     let unprotected = format!("{elsewhere}?sslmode=disable").parse().unwrap();
-    let refused = database.open_at(database.place_at(vec![unprotected]), Sharing::Shared).await;
+    let refused = database.open_at(database.place_at(vec![unprotected]), "broker").await;
     assert!(refused.is_err_and(|error| error.to_string().contains("sslmode=disable")));
 }
 

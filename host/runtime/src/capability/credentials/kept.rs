@@ -153,12 +153,19 @@ impl KeptSecrets {
         if !self.memory.recall(plugin, key).await {
             return false;
         }
+        // Another broker of the store may have kept a newer one. It is not forgotten with the old one.
+        let newer =
+            self.memory.stored(plugin, key).await.filter(|kept| !is_same(&kept.secret, secret) && left(kept) > 0);
+        let another = newer.is_some();
         {
             let mut slots = self.memory.slots();
             match slots.get_mut(&(Arc::clone(plugin), key.to_owned())) {
-                Some(slot) if slot.as_ref().is_some_and(|there| is_same(&there.secret, secret)) => *slot = None,
+                Some(slot) if slot.as_ref().is_some_and(|there| is_same(&there.secret, secret)) => *slot = newer,
                 _ => return false,
             }
+        }
+        if another {
+            return true;
         }
         self.memory.write_through(plugin, key).await;
         true
@@ -177,32 +184,40 @@ impl Memory {
             return false;
         }
         let slot = (Arc::clone(plugin), key.to_owned());
-        if self.slots().contains_key(&slot) {
+        let is_over = |kept: &Option<Kept>| kept.as_ref().is_some_and(|kept| left(kept) == 0);
+        let known = self.slots().get(&slot).map(is_over);
+        // What is over may have been renewed by another broker of the store.
+        if known == Some(false) || (known == Some(true) && self.store.is_none()) {
             return true;
         }
-        if !make_room(&mut self.slots(), plugin, key) {
+        if known.is_none() && !make_room(&mut self.slots(), plugin, key) {
             return false;
         }
-        let stored = match &self.store {
-            None => None,
-            Some(store) => {
-                let key = stored_key(plugin, key);
-                match tokio::time::timeout(STORE, store.load(&self.connection, &key)).await {
-                    Ok(Ok(kept)) => kept,
-                    Ok(Err(reason)) => self.warn(plugin, &reason),
-                    Err(_) => self.warn(plugin, "no answer in time"),
-                }
-            }
-        };
+        let stored = self.stored(plugin, key).await;
         let mut slots = self.slots();
         // Another call may have been here meanwhile; what it knows is newer.
-        if !slots.contains_key(&slot) {
-            if !make_room(&mut slots, plugin, key) {
-                return false;
+        if let Some(kept) = slots.get_mut(&slot) {
+            if is_over(kept) && stored.is_some() {
+                *kept = stored;
             }
-            slots.insert(slot, stored);
+            return true;
         }
+        if !make_room(&mut slots, plugin, key) {
+            return false;
+        }
+        slots.insert(slot, stored);
         true
+    }
+
+    /// What the store has. Its failure is logged.
+    async fn stored(&self, plugin: &Arc<str>, key: &str) -> Option<Kept> {
+        let store = self.store.as_ref()?;
+        let key = stored_key(plugin, key);
+        match tokio::time::timeout(STORE, store.load(&self.connection, &key)).await {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(reason)) => self.warn(plugin, &reason),
+            Err(_) => self.warn(plugin, "no answer in time"),
+        }
     }
 
     fn warn<T>(&self, plugin: &Arc<str>, reason: &str) -> Option<T> {
