@@ -67,6 +67,10 @@ pub struct DemoArgs {
     /// `jit-agent` beside it as in a pod. On PostgreSQL.
     #[arg(long, conflicts_with_all = ["backend", "keep"])]
     agent: bool,
+    /// Another story: a service that never notices that brokers are killed. This number of brokers, 2 to 9, serve from
+    /// one store in PostgreSQL, and all but the last are killed.
+    #[arg(long, value_name = "N", conflicts_with_all = ["backend", "keep", "agent"], value_parser = clap::value_parser!(u8).range(2..=9))]
+    brokers: Option<u8>,
     /// Leave the servers and the broker running at the end, and print lines to copy.
     #[arg(long)]
     keep: bool,
@@ -87,6 +91,7 @@ Examples:
   cargo xtask demo --backend ldap      # on OpenLDAP,
   cargo xtask demo --backend vault     # and with OpenBao making the accounts
   cargo xtask demo --agent             # a service whose account changes while it queries
+  cargo xtask demo --brokers 3         # the same while brokers are killed
   cargo xtask demo --keep              # leaves it running, with curl lines to paste
   cargo xtask demo --stop              # stops what --keep left
   NO_COLOR=1 cargo xtask demo | tee story.txt
@@ -127,8 +132,11 @@ pub fn run(args: &DemoArgs, steps: &Steps) -> Result<()> {
     if args.keep {
         command.arg("--keep");
     }
-    if args.agent {
+    if args.agent || args.brokers.is_some() {
         command.arg("--agent").arg(agent);
+    }
+    if let Some(brokers) = args.brokers {
+        command.args(["--brokers", &brokers.to_string()]);
     }
     become_demo(&mut command)
 }

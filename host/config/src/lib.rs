@@ -121,11 +121,25 @@ pub struct Config {
 /// Sections that belong to one broker of a store, not to all of them.
 const OF_ONE_BROKER: [&str; 3] = ["server", "store", "audit"];
 
-/// The digest of a text but for [`OF_ONE_BROKER`]. Comments and the order of keys are nothing of it.
+/// The digest of a text but for [`OF_ONE_BROKER`] and for issuers on this machine, as `jit-broker dev` adds one. Comments
+/// and the order of keys are nothing of it.
 fn shared_sha256(text: &str) -> [u8; 32] {
     let mut table: toml::Table = toml::from_str(text).unwrap_or_default();
     table.retain(|section, _| !OF_ONE_BROKER.contains(&section));
+    let issuers = table.get_mut("identity").and_then(|identity| identity.get_mut("jwt"));
+    if let Some(issuers) = issuers.and_then(toml::Value::as_array_mut) {
+        issuers.retain(|issuer| !issuer.get("issuer").and_then(toml::Value::as_str).is_some_and(is_of_this_machine));
+    }
     Sha256::digest(table.to_string()).into()
+}
+
+fn is_of_this_machine(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    })
 }
 
 impl Config {

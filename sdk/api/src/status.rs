@@ -133,8 +133,8 @@ pub struct ConfigStatus {
     pub trigger: String,
     /// The SHA-256 of the file then.
     pub sha256: Option<String>,
-    /// The SHA-256 of what it says but for `[server]`, `[audit]` and `[store]`: the same in all brokers of a store. Absent in
-    /// a broker without a configuration file.
+    /// The SHA-256 of what all brokers of a store should have alike: what the file says but for `[server]`, `[audit]`,
+    /// `[store]` and issuers on this machine, and the plugins' bytes. Absent in a broker without a configuration file.
     pub shared_sha256: Option<String>,
     /// Why what the file says now is refused. Absent when it serves.
     pub refused: Option<String>,

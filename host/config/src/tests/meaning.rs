@@ -269,3 +269,15 @@ fn a_template_that_leaves_out_the_namespace_is_warned_of() {
         assert!(with(whole).is_empty(), "{whole}");
     }
 }
+
+#[test]
+fn the_shared_digest_is_of_what_all_brokers_of_a_store_have_alike() {
+    let digest = |text: &str| crate::shared_sha256(text);
+    let text =
+        "[server]\nlisten = \"127.0.0.1:1\"\n[limits]\nmax = 1\n[[identity.jwt]]\nissuer = \"https://a.example\"\n";
+    let same = "# another broker\n[server]\nlisten = \"127.0.0.1:2\"\n[[identity.jwt]]\nissuer = \"https://a.example\"\n\
+        [[identity.jwt]]\nissuer = \"http://127.0.0.1:4000\"\n[store]\nurl = \"postgres://b/c\"\n[limits]\nmax = 1\n";
+    assert_eq!(digest(text), digest(same));
+    assert_ne!(digest(text), digest(&text.replace("max = 1", "max = 2")));
+    assert_ne!(digest(text), digest(&text.replace("a.example", "b.example")));
+}

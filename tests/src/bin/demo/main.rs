@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo prints")]
 
 mod backend;
+mod brokers;
 mod config;
 mod json;
 mod rotation;
@@ -12,7 +13,7 @@ mod screen;
 mod stage;
 mod story;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -45,6 +46,9 @@ struct Args {
     /// The binary of jit-agent: plays the story of a service whose account changes.
     #[arg(long)]
     agent: Option<PathBuf>,
+    /// How many brokers: plays the story of a service while brokers are killed.
+    #[arg(long, requires = "agent")]
+    brokers: Option<usize>,
     /// Where the demo keeps its files.
     #[arg(long)]
     folder: PathBuf,
@@ -59,7 +63,12 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let mut screen = Screen::new(if args.agent.is_some() { rotation::STEPS } else { story::STEPS });
+    let steps = match (&args.agent, args.brokers) {
+        (_, Some(_)) => brokers::STEPS,
+        (Some(_), None) => rotation::STEPS,
+        (None, None) => story::STEPS,
+    };
+    let mut screen = Screen::new(steps);
     match run(args, &mut screen).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => {
@@ -86,7 +95,7 @@ async fn run(args: Args, screen: &mut Screen) -> Result<()> {
     let terms = if args.agent.is_some() { rotation::TERMS } else { config::USUAL };
     let props = Props { folder, broker, plugins, terms };
     if let Some(agent) = args.agent {
-        return perform_rotation(&props, &agent, screen).await;
+        return perform_service(&props, &agent, args.brokers, screen).await;
     }
     match args.backend {
         Kind::Postgres => perform::<Postgres>(&props, args.keep, screen).await,
@@ -129,18 +138,19 @@ async fn perform<B: Backend>(props: &Props, keep: bool, screen: &mut Screen) -> 
     Ok(())
 }
 
-/// The same for the story of `jit-agent`.
-async fn perform_rotation(props: &Props, agent: &std::path::Path, screen: &mut Screen) -> Result<()> {
+/// The same for the stories of a service with `jit-agent` beside it.
+async fn perform_service(props: &Props, agent: &Path, brokers: Option<usize>, screen: &mut Screen) -> Result<()> {
     let mut interrupt = Interrupt::new()?;
     let begun = Instant::now();
     let mut stage = build::<Postgres>(props).await?;
     let played = tokio::select! {
         biased;
         why = interrupt.wait() => Err(Interrupted(why).into()),
-        played = play_rotation(&mut stage, agent, screen) => played,
+        played = play_service(&mut stage, agent, brokers, screen) => played,
     };
+    let log = if brokers.is_some() { stage.path("broker-0.log") } else { stage.log() };
     if let Err(error) = played {
-        let logs = [shown(&stage.log()), shown(&stage.path("agent.log"))];
+        let logs = [shown(&log), shown(&stage.path("agent.log"))];
         let stopped = stage.stop();
         if error.is::<Interrupted>() {
             return stopped.and(Err(error));
@@ -148,18 +158,33 @@ async fn perform_rotation(props: &Props, agent: &std::path::Path, screen: &mut S
         return Err(anyhow::anyhow!("{error:#}\n   The logs are {}", logs.join(" and ")));
     }
     screen.title(&format!("Seen in {} seconds, each step checked:", begun.elapsed().as_secs()));
-    screen.holds("a service queried all the time while its account changed three times; no query failed;");
-    screen.holds("the sidecar went on with the init container's account: a start makes one, not two;");
-    screen.holds("each account ended with its lease, the last when the pod ended.");
-    let files = [shown(&stage.config()), shown(&stage.log()), shown(&stage.path("agent.log"))];
+    if brokers.is_some() {
+        screen.holds("a service queried all the time while brokers were killed; no query failed;");
+        screen.holds("what the killed brokers left was finished by the others, and they came back;");
+        screen.holds("one log has all of it, and each account ended with its lease.");
+    } else {
+        screen.holds("a service queried all the time while its account changed three times; no query failed;");
+        screen.holds("the sidecar went on with the init container's account: a start makes one, not two;");
+        screen.holds("each account ended with its lease, the last when the pod ended.");
+    }
+    let files = [shown(&stage.config()), shown(&log), shown(&stage.path("agent.log"))];
     stage.stop()?;
-    screen.say("PostgreSQL, the broker and the agent are stopped. Left to read:");
+    screen.say("PostgreSQL, the brokers and the agent are stopped. Left to read:");
     screen.output(&files.join("\n"));
     screen.note("docs/clients.md explains it; sdk/examples has the same for Rust, Java, Node, Python and the shell.");
     Ok(())
 }
 
-async fn play_rotation(stage: &mut Stage<Postgres>, agent: &std::path::Path, screen: &mut Screen) -> Result<()> {
+async fn play_service(
+    stage: &mut Stage<Postgres>,
+    agent: &Path,
+    brokers: Option<usize>,
+    screen: &mut Screen,
+) -> Result<()> {
+    if let Some(brokers) = brokers {
+        screen.title("A service that never notices that brokers are killed");
+        return brokers::play(stage, agent, brokers, screen).await;
+    }
     start_broker(stage)?;
     screen.title("A service that never notices that its account changes");
     rotation::play(stage, agent, screen).await

@@ -178,6 +178,11 @@ impl<B: Backend> Stage<B> {
         self.remember()
     }
 
+    /// Ends this process too, should the demo be killed.
+    pub(crate) fn watch(&mut self, pid: u32) -> Result<()> {
+        self.watchdog.watch(pid)
+    }
+
     /// Runs a command of the broker's binary.
     pub(crate) fn run(&self, args: &[&str], config: &Path) -> Result<Output> {
         let mut command = Command::new(self.binary());

@@ -26,6 +26,11 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
+    /// A superuser's URL, to make the brokers' store.
+    pub(crate) fn superuser_url(&self) -> String {
+        self.server.url("postgres")
+    }
+
     /// A superuser's connection, for looking.
     pub(crate) async fn superuser(&self) -> Result<PgConnection> {
         self.database.superuser().await

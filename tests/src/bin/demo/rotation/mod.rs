@@ -1,7 +1,7 @@
 //! `--agent`: a service whose account changes while its queries never stop. `jit-agent` runs beside
 //! it as in a pod: first as the init container, then as the sidecar.
 
-mod service;
+pub(crate) mod service;
 
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -28,27 +28,22 @@ pub(crate) const TERMS: Terms = Terms { default_ttl: "6s", max_ttl: "6s" };
 /// How often the account changes.
 const CHANGES: usize = 3;
 /// The bound of each wait: none takes as long when all is well.
-const PATIENCE: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(100);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// What the steps share.
-struct Story<'a> {
-    stage: &'a mut Stage<Postgres>,
+pub(crate) struct Story<'a> {
+    pub(crate) stage: &'a mut Stage<Postgres>,
     agent: PathBuf,
     file: PathBuf,
     token: PathBuf,
-    screen: &'a mut Screen,
+    pub(crate) screen: &'a mut Screen,
 }
 
 /// Plays it all.
 pub(crate) async fn play(stage: &mut Stage<Postgres>, agent: &Path, screen: &mut Screen) -> Result<()> {
-    let folder = stage.path("creds");
-    fs::create_dir_all(&folder)?;
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-    let program = stage.path("jit-agent");
-    fs::copy(agent, &program).context("cannot copy the agent")?;
-    let token = stage.path("secrets/token");
-    let mut story = Story { stage, agent: program, file: folder.join("db.json"), token, screen };
+    let token = Client::new(&stage.broker_url, &stage.issuer_url).token("payment-service").await?;
+    let mut story = Story::prepare(stage, agent, &token, screen)?;
     story.fetch().await?;
     let sidecar = story.adopt().await?;
     let service = story.serve().await?;
@@ -56,17 +51,31 @@ pub(crate) async fn play(stage: &mut Stage<Postgres>, agent: &Path, screen: &mut
     story.end(service, sidecar).await
 }
 
-impl Story<'_> {
-    async fn fetch(&mut self) -> Result<()> {
+impl<'a> Story<'a> {
+    /// Lays out what the pod has: the agent, a folder for the account, and its token.
+    pub(crate) fn prepare(
+        stage: &'a mut Stage<Postgres>,
+        agent: &Path,
+        token: &str,
+        screen: &'a mut Screen,
+    ) -> Result<Self> {
+        let folder = stage.path("creds");
+        fs::create_dir_all(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+        let program = stage.path("jit-agent");
+        fs::copy(agent, &program).context("cannot copy the agent")?;
+        let token_file = stage.path("secrets/token");
+        let mut file = fs::OpenOptions::new();
+        let mut file = file.create(true).write(true).truncate(true).mode(0o600).open(&token_file)?;
+        std::io::Write::write_all(&mut file, token.as_bytes())?;
+        Ok(Self { stage, agent: program, file: folder.join("db.json"), token: token_file, screen })
+    }
+
+    pub(crate) async fn fetch(&mut self) -> Result<()> {
         self.screen.step(
             "Before the service starts, its pod gets an account",
             "An init container asks once and writes a file; if it cannot, the service does not start.",
         );
-        let client = Client::new(&self.stage.broker_url, &self.stage.issuer_url);
-        let token = client.token("payment-service").await?;
-        let mut file = fs::OpenOptions::new();
-        let mut file = file.create(true).write(true).truncate(true).mode(0o600).open(&self.token)?;
-        std::io::Write::write_all(&mut file, token.as_bytes())?;
         self.screen.command(&format!(
             "export JIT_BROKER_URL={} JIT_TOKEN_FILE={}",
             self.stage.broker_url,
@@ -87,7 +96,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    async fn adopt(&mut self) -> Result<Child> {
+    pub(crate) async fn adopt(&mut self) -> Result<Child> {
         self.screen.step(
             "The sidecar takes over",
             "It goes on with the lease that it finds, instead of making another account.",
@@ -111,7 +120,7 @@ impl Story<'_> {
         Ok(sidecar)
     }
 
-    async fn serve(&mut self) -> Result<Service> {
+    pub(crate) async fn serve(&mut self) -> Result<Service> {
         self.screen.step(
             "The service starts, and queries all the time",
             "Two workers on a pool of connections. When the file changes, it exchanges the pool; that is all it knows.",
@@ -163,7 +172,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    async fn end(&mut self, service: Service, mut sidecar: Child) -> Result<()> {
+    pub(crate) async fn end(&mut self, service: Service, mut sidecar: Child) -> Result<()> {
         self.screen.step("The pod ends", "First the service, then the sidecar, which gives the lease back.");
         let count = service.stop().await;
         let pid = sidecar.id().context("jit-agent ended by itself")?;
@@ -256,6 +265,6 @@ impl Story<'_> {
     }
 }
 
-fn counted(count: &service::Count) -> String {
+pub(crate) fn counted(count: &service::Count) -> String {
     format!("queries {:>6}   failed {}   as {}", count.ok, count.failed, count.account)
 }

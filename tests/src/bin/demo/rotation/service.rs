@@ -30,17 +30,17 @@ struct Login {
 
 /// What it has counted so far.
 #[derive(Debug, Clone)]
-pub(super) struct Count {
-    pub(super) ok: u64,
-    pub(super) failed: u64,
+pub(crate) struct Count {
+    pub(crate) ok: u64,
+    pub(crate) failed: u64,
     /// Who the last query was, as the database says (`current_user`).
-    pub(super) account: String,
+    pub(crate) account: String,
     /// What the last failure was.
-    pub(super) failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// A running service.
-pub(super) struct Service {
+pub(crate) struct Service {
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -56,7 +56,7 @@ struct Shared {
 
 impl Service {
     /// Connects with the file's account and begins.
-    pub(super) async fn start(file: &Path) -> Result<Self> {
+    pub(crate) async fn start(file: &Path) -> Result<Self> {
         let shared = Arc::new(Shared {
             file: file.to_owned(),
             pool: Mutex::new(open(file).await?),
@@ -71,14 +71,14 @@ impl Service {
     }
 
     /// What it has counted.
-    pub(super) fn count(&self) -> Count {
+    pub(crate) fn count(&self) -> Count {
         let (account, failure) = self.shared.seen.lock().map_or_else(|_| Default::default(), |seen| seen.clone());
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Count { ok: of(&self.shared.ok), failed: of(&self.shared.failed), account, failure }
     }
 
     /// Lets the queries under way finish, and closes its connections.
-    pub(super) async fn stop(mut self) -> Count {
+    pub(crate) async fn stop(mut self) -> Count {
         self.shared.stop.store(true, Ordering::Relaxed);
         for task in std::mem::take(&mut self.tasks) {
             let _ = task.await;
