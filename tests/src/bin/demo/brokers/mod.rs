@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use jit_tests::{BrokerProcess, Issuer, Key, StoreDatabase};
 use serde_json::Value;
 
