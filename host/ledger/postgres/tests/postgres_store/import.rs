@@ -11,7 +11,7 @@ use jit_ledger::{Change, Counted, Frontier, Settled, Store, StoreError};
 use jit_ledger_contract::{
     Harness as _, active, check_log, granted, insert, lease_at, sealed, settled, time, with_key,
 };
-use jit_ledger_postgres::{ImportError, Sharing, import};
+use jit_ledger_postgres::{ImportError, import};
 use jit_ledger_sqlite::{SqliteOptions, SqliteSnapshot, SqliteStore};
 use jit_tlog::checkpoint::LogKey;
 use jit_tlog::merkle::{CompactRange, Hash};
@@ -121,7 +121,7 @@ async fn everything_moves_and_what_came_since_follows() {
     let again = source.copy_to(&database).await.unwrap();
     assert_eq!((again.new_records, again.new_leases), (0, 0));
 
-    let moved = database.shared().await;
+    let moved = database.broker("broker").await;
     assert_eq!(moved.records(0, 1_000).await.unwrap(), records);
     assert_eq!(check_log(&*moved, &database.verifier()).await, 1_196);
     assert_eq!(moved.lease_by_key("kept").await.unwrap(), Some(renewed));
@@ -166,7 +166,7 @@ async fn archived_records_stay_in_the_archive() {
     for copied in [source.copy_to(&database).await.unwrap(), source.copy_to(&database).await.unwrap()] {
         assert_eq!(copied.records, 9);
     }
-    let moved = database.shared().await;
+    let moved = database.broker("broker").await;
     assert_eq!(moved.frontier().await.unwrap().size(), 5);
     assert_eq!(moved.records(0, 100).await.unwrap(), store.records(0, 100).await.unwrap());
     moved.close().await;
@@ -195,7 +195,7 @@ async fn only_a_copy_of_the_same_store_is_added_to() {
     grant(&store, &lease_at(0)).await;
     grant(&store, &lease_at(1)).await;
     store.close().await;
-    let served = database.open_at(database.place(), Sharing::Shared).await.unwrap();
+    let served = database.open_at(database.place(), "broker").await.unwrap();
     assert!(matches!(source.copy_to(&database).await, Err(ImportError::InUse(1..))));
     served.commit(insert(&lease_at(2))).await.unwrap();
     served.close().await;
