@@ -146,14 +146,14 @@ async fn walk(flow: &RevokeFlow, matching: Matching, operator: Operator) -> Resu
             .try_collect()
             .await?;
         for (target, turn) in turns {
-            count(&mut done, target, turn);
+            count(&mut done, &target, turn);
         }
     }
     done.next_cursor = cursor.map(|id| id.to_string());
     Ok(done)
 }
 
-fn count(done: &mut RevokedMany, target: TargetName, turn: Turn) {
+fn count(done: &mut RevokedMany, target: &TargetName, turn: Turn) {
     let one = match turn {
         Turn::Ended { standing } => RevokedIn { ended: 1, standing: u64::from(standing), ..RevokedIn::default() },
         Turn::Ending => RevokedIn { ending: 1, ..RevokedIn::default() },
