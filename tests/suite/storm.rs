@@ -10,7 +10,7 @@ const SEED: u64 = 14;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_promise_holds_after_a_short_storm() {
-    let options = Options { brokers: 1, length: Duration::from_secs(40), seed: SEED };
+    let options = Options { brokers: 2, length: Duration::from_secs(40), seed: SEED };
     let report = storm::run(options).await.unwrap();
     assert!(report.holds(), "{report}");
     assert!(report.counts.faults.values().sum::<u64>() >= 3, "{report}");

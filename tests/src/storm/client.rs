@@ -43,6 +43,27 @@ pub struct Held {
     pub expires_at: Timestamp,
 }
 
+/// How a request for an account ended.
+pub enum Issued {
+    /// With a credential.
+    Got(Held),
+    /// Without one, and nothing of it is still under way.
+    Refused,
+    /// Without one; something of it may still happen.
+    Unclear,
+}
+
+impl Issued {
+    /// The credential, if there is one.
+    #[must_use]
+    pub fn held(self) -> Option<Held> {
+        match self {
+            Self::Got(held) => Some(held),
+            Self::Refused | Self::Unclear => None,
+        }
+    }
+}
+
 /// What all clients know together.
 #[derive(Default)]
 pub struct Known {
@@ -102,11 +123,11 @@ impl Asker {
         body
     }
 
-    /// `POST /issue` at a broker. None where there is no credential.
+    /// `POST /issue` at a broker.
     ///
     /// # Errors
     /// When no token can be made.
-    pub async fn issue(&self, url: &str, workload: &str, ttl: Duration, key: Option<&str>) -> Result<Option<Held>> {
+    pub async fn issue(&self, url: &str, workload: &str, ttl: Duration, key: Option<&str>) -> Result<Issued> {
         let request = self.http.post(format!("{url}/issue")).bearer_auth(self.token(workload)?);
         let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
         let asked = match key {
@@ -114,13 +135,17 @@ impl Asker {
             None if workload == FEW => "issue under a quota",
             None => "issue",
         };
-        let Some(reply) = self.send(asked, request.json(&Self::body(ttl, key))).await else { return Ok(None) };
-        if reply.status != 201 {
-            return Ok(None);
+        let Some(reply) = self.send(asked, request.json(&Self::body(ttl, key))).await else {
+            return Ok(Issued::Unclear);
+        };
+        match (reply.status, reply.code()) {
+            (201, _) => {}
+            (403 | 409, _) | (_, "overloaded") => return Ok(Issued::Refused),
+            _ => return Ok(Issued::Unclear),
         }
         let Ok(expires_at) = reply.text_at("/expires_at").parse() else {
             self.diary.broken("answers that are no answers", format!("{} without an end", reply.lease()));
-            return Ok(None);
+            return Ok(Issued::Unclear);
         };
         let held = Held {
             lease: reply.lease().to_owned(),
@@ -137,7 +162,7 @@ impl Asker {
                 leases.push(held.lease.clone());
             }
         }
-        Ok(Some(held))
+        Ok(Issued::Got(held))
     }
 
     /// Gives a lease back, at any broker. Where that was answered with 200, the account is gone at once.

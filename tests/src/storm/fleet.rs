@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long it waits after a start that failed.
 const AGAIN: Duration = Duration::from_millis(500);
 /// What a broker says that ends because others have taken its leases over.
-const FENCED: [&str; 3] = ["the store is lost to this process", "took the store over", "fenced"];
+const FENCED: &str = "the store is lost to this process: another broker fenced this one";
 
 /// One broker, whether it runs or not.
 pub struct Member {
@@ -240,7 +240,7 @@ fn how_it_ended(member: &Member, mut process: BrokerProcess, diary: &Diary) {
     let last: Vec<&str> = said.lines().rev().take(5).collect();
     if member.asked_to_end.swap(false, Ordering::SeqCst) {
         diary.stopped(member.number, &status);
-    } else if FENCED.iter().any(|words| last.iter().any(|line| line.contains(words))) {
+    } else if last.iter().any(|line| line.contains(FENCED)) {
         diary.fenced(member.number);
     } else {
         diary.broken("endings without a reason", format!("broker {} ({status}): {}", member.number, last_line(&said)));

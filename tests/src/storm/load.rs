@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::client::{Asker, FEW, Held};
+use super::client::{Asker, FEW, Held, Issued};
 use crate::wire::Wire;
 
 /// Client tasks with a workload of their own, and more of them for each broker.
@@ -128,7 +128,7 @@ impl Client {
     /// A lease, and the broker that granted it.
     async fn issue(&mut self, ttl: Duration) -> Result<Option<(Held, String)>> {
         let url = self.any();
-        let Some(held) = self.asker.issue(&url, &self.workload, ttl, None).await? else { return Ok(None) };
+        let Some(held) = self.asker.issue(&url, &self.workload, ttl, None).await?.held() else { return Ok(None) };
         self.asker.must_log_in(&held, "after its issue").await;
         Ok(Some((held, url)))
     }
@@ -176,17 +176,20 @@ impl Client {
         let key = self.key();
         let asks = self.urls.iter().map(|url| self.asker.issue(url, &self.workload, KEYED, Some(&key)));
         let answers = futures_util::future::try_join_all(asks).await?;
-        let held: Vec<Held> = answers.iter().flatten().cloned().collect();
-        // An answer that is missing may still be on its way, and change the password when nobody looks.
-        if held.len() == answers.len() {
+        // What is unclear may still be under way, and change the password when nobody looks.
+        let clear = !answers.iter().any(|answer| matches!(answer, Issued::Unclear));
+        let mut held = answers.into_iter().find_map(Issued::held);
+        if clear && held.is_some() {
             for url in &self.urls {
-                let Some(again) = self.asker.issue(url, &self.workload, KEYED, Some(&key)).await? else { break };
+                let again = self.asker.issue(url, &self.workload, KEYED, Some(&key)).await?;
+                let Some(again) = again.held() else { break };
                 self.asker.must_log_in(&again, &format!("after a retry with its key at {url}")).await;
+                held = Some(again);
             }
         }
-        if let Some(held) = held.first() {
+        if let Some(held) = held {
             let url = self.any();
-            self.asker.revoke(&url, held).await?;
+            self.asker.revoke(&url, &held).await?;
         }
         Ok(())
     }
@@ -213,7 +216,7 @@ impl Client {
         self.asker.diary.hung_up();
         if comes_back {
             let other = self.other_than(&url);
-            if let Some(held) = self.asker.issue(&other, &self.workload, ttl, Some(&key)).await? {
+            if let Some(held) = self.asker.issue(&other, &self.workload, ttl, Some(&key)).await?.held() {
                 self.asker.known().kept.push(held);
             }
         }
