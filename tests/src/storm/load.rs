@@ -217,7 +217,7 @@ impl Client {
         if comes_back {
             let other = self.other_than(&url);
             if let Some(held) = self.asker.issue(&other, &self.workload, ttl, Some(&key)).await?.held() {
-                self.asker.known().kept.push(held);
+                self.asker.known().fetched.push(held);
             }
         }
         Ok(())
