@@ -97,7 +97,8 @@ pub struct Composed {
 pub async fn compose(config: &Config, prepared: Prepared) -> anyhow::Result<Composed> {
     let Prepared { identity, runtime, sealer, log, .. } = prepared;
     let (runtime, sealer) = (Arc::new(runtime), sealer.map(Arc::new));
-    let marking = Marking::new(&log.0)?;
+    // On the heap: it is large, and lives across the opening.
+    let marking = Box::new(Marking::new(&log.0)?);
     let store = store::open(&config.store, log).await?;
     let sessions = sealer
         .clone()
