@@ -240,7 +240,8 @@ async fn put_history(
     }
 }
 
-/// Adds leases, steps on those that are older here, and forgets those that the source has forgotten. Returns how many the source has, and how many were written.
+/// Adds leases, steps on those that are older here, and forgets those that the source has forgotten. Returns how many
+/// the source has, and how many were written.
 async fn put_leases(connection: &mut PgConnection, source: &mut dyn Snapshot) -> Result<(u64, u64), ImportError> {
     const LEASES: &str = "
         INSERT INTO jit_broker.leases AS l (id, version, state, owner, subject, workload, target, account, issued_at,
