@@ -34,8 +34,9 @@ Examples:
   cargo xtask storm --brokers 2 --minutes 2
   cargo xtask storm --brokers 3 --minutes 10 --seed 42    # the faults of an earlier storm again
 
-Each fault is printed with its second. The table at the end says how often each promise was broken; where one was, the
-command fails, prints the seed, and leaves the brokers' logs. docs/scaling.md says what is checked.";
+Each fault is printed with its second. The table at the end says how often each promise was broken.
+Where one was, the command fails, prints the seed, and leaves the brokers' logs. docs/scaling.md says
+what is checked.";
 
 /// Prepares everything and becomes the storm.
 ///

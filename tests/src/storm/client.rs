@@ -1,5 +1,5 @@
-//! What the clients of a storm ask, and what they know afterwards: each secret that they hold, each lease that they gave
-//! back. What must hold for one lease at once is checked here.
+//! What the clients of a storm ask, and what they know afterwards: each secret that they hold, each lease that they
+//! gave back. What must hold for one lease at once is checked here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! The brokers of a storm: each with its own links, port, socket and log, and a supervisor that starts it again whenever
-//! it ends, as systemd and Kubernetes do.
+//! The brokers of a storm: each with its own links, port, socket and log, and a supervisor that starts it again
+//! whenever it ends, as systemd and Kubernetes do.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
