@@ -27,11 +27,17 @@ const POLL: Duration = Duration::from_millis(50);
 /// How much of the broker's log an error shows, in lines.
 const LOG_TAIL: usize = 30;
 
-/// Ends the broker that it was told of when its input ends without `done`, as it does when the demo
-/// dies.
+/// Ends the brokers that it was given when its input ends without `done`, as it does when the demo dies.
 const WATCHDOG: &str = r#"
-read -r pid || exit 0
-read -r _ || kill -TERM "$pid"
+pids=
+while read -r line; do
+    case $line in
+        done) exit 0 ;;
+        gone*) pids=$(printf '%s\n' $pids | grep -vxF "${line#gone }") ;;
+        *) pids="$pids $line" ;;
+    esac
+done
+[ -z "$pids" ] || kill -TERM $pids
 "#;
 
 /// What has to be at hand before the stage is built.
@@ -183,6 +189,11 @@ impl<B: Backend> Stage<B> {
         self.watchdog.watch(pid)
     }
 
+    /// That process has ended: its number may become another one's.
+    pub(crate) fn unwatch(&mut self, pid: u32) -> Result<()> {
+        self.watchdog.unwatch(pid)
+    }
+
     /// Runs a command of the broker's binary.
     pub(crate) fn run(&self, args: &[&str], config: &Path) -> Result<Output> {
         let mut command = Command::new(self.binary());
@@ -258,6 +269,11 @@ impl Watchdog {
     fn watch(&mut self, pid: u32) -> Result<()> {
         let input = self.input.as_mut().context("the watchdog is gone")?;
         Ok(writeln!(input, "{pid}")?)
+    }
+
+    fn unwatch(&mut self, pid: u32) -> Result<()> {
+        let input = self.input.as_mut().context("the watchdog is gone")?;
+        Ok(writeln!(input, "gone {pid}")?)
     }
 
     fn dismiss(&mut self) {

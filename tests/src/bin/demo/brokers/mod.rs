@@ -95,7 +95,7 @@ async fn start(stage: &mut Stage<Postgres>, issuer: &Issuer, count: usize, scree
     // Each has looked at the others.
     let begun = Instant::now();
     let mut shown_brokers = Vec::new();
-    while shown_brokers.len() < count {
+    while shown_brokers.len() < count || shown_brokers.iter().any(|line| line.contains("not shown")) {
         ensure!(begun.elapsed() < TAKEN_OVER, "the brokers do not see each other: {shown_brokers:?}");
         tokio::time::sleep(POLL).await;
         shown_brokers = status(stage)?;
@@ -138,6 +138,7 @@ async fn kill(story: &mut Story<'_>, brokers: &mut Brokers, service: &Service) -
         let Some(mut broker) = brokers.running[number].take() else { continue };
         story.screen.command(&format!("kill -9 {}", broker.pid()));
         broker.kill()?;
+        story.stage.unwatch(broker.pid())?;
         let (before, begun) = (service.count(), Instant::now());
         while begun.elapsed() < WATCHED || service.count().account == before.account {
             ensure!(begun.elapsed() < TAKEN_OVER, "the account did not change any more");
@@ -177,7 +178,7 @@ async fn taken_over(story: &mut Story<'_>, brokers: &mut Brokers, service: &Serv
             brokers.running[number] = Some(again);
         }
     }
-    let command = format!("{} audit show --event broker.fenced --json", shown(&story.stage.binary()));
+    let command = format!("{} audit show --event broker.fenced --format json", shown(&story.stage.binary()));
     story.screen.command(&command);
     story.screen.output(&fenced.join("\n"));
     // Two at most: the one in use, and the one before it or after it.
@@ -197,7 +198,8 @@ async fn taken_over(story: &mut Story<'_>, brokers: &mut Brokers, service: &Serv
 
 /// Records of one kind, a line each.
 fn events(stage: &Stage<Postgres>, event: &str) -> Result<Vec<String>> {
-    let output = stage.run(&["audit", "show", "--event", event, "--json"], &stage.config())?;
+    let output = stage.run(&["audit", "show", "--event", event, "--format", "json"], &stage.config())?;
+    ensure!(output.status.success(), "audit show: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(text.lines().map(ToOwned::to_owned).collect())
 }
