@@ -94,7 +94,7 @@ async fn start(stage: &mut Stage<Postgres>, issuer: &Issuer, count: usize, scree
     let balancer = Balancer::start(addresses).await?;
     // Each has looked at the others.
     let begun = Instant::now();
-    let mut shown_brokers = Vec::new();
+    let mut shown_brokers: Vec<String> = Vec::new();
     while shown_brokers.len() < count || shown_brokers.iter().any(|line| line.contains("not shown")) {
         ensure!(begun.elapsed() < TAKEN_OVER, "the brokers do not see each other: {shown_brokers:?}");
         tokio::time::sleep(POLL).await;
