@@ -153,7 +153,7 @@ async fn a_lost_store_is_made_again_from_the_log() {
     shipped.iter().for_each(|(path, content)| std::fs::write(path, content).unwrap());
     let records = shipped[0].1.iter().filter(|byte| **byte == b'\n').count();
     let mut lines = std::fs::OpenOptions::new().append(true).open(&export).unwrap();
-    write!(lines, "{{\"seq\":{records},\"timestamp\":\"2026-01-01T00:00:00Z\",\"event\":\"x\"}}\n").unwrap();
+    writeln!(lines, "{{\"seq\":{records},\"timestamp\":\"2026-01-01T00:00:00Z\",\"event\":\"x\"}}").unwrap();
     let refused = rebuild(&[]);
     assert!(!refused.status.success() && said(&refused).contains("--unsigned"), "{}", said(&refused));
     lines.set_len(shipped[0].1.len() as u64).unwrap();
