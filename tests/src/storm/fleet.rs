@@ -110,9 +110,18 @@ impl Fleet {
     /// # Errors
     /// When one does not come up.
     pub async fn start(world: &World, store: (&str, u16), brokers: usize, diary: &Arc<Diary>) -> Result<Self> {
+        let mut links = Vec::new();
+        for _ in 0..brokers {
+            links.push((Link::to(store.1).await?, Link::to(world.database.port).await?));
+        }
+        // A lease that was asked for while nobody could say which server this is has the address as its place. For the
+        // other brokers that address is a link of another one, to the same server.
+        let address = |target: &Link| format!("\"postgres://{}:{}\"", world.database.host, target.port);
+        let ways: Vec<String> = links.iter().map(|(_, target)| address(target)).collect();
+        let replaces = format!("replaces = [{}]", ways.join(", "));
         let mut members = Vec::new();
-        for number in 0..brokers {
-            members.push(Arc::new(member(world, store, number).await?));
+        for (number, links) in links.into_iter().enumerate() {
+            members.push(Arc::new(member(world, store.0, &replaces, links, number)?));
         }
         let ending = Arc::new(AtomicBool::new(false));
         let mut fleet = Self { members, ending, supervisors: Vec::new() };
@@ -159,8 +168,13 @@ impl Fleet {
     }
 }
 
-async fn member(world: &World, (store, store_port): (&str, u16), number: usize) -> Result<Member> {
-    let (to_store, to_target) = (Link::to(store_port).await?, Link::to(world.database.port).await?);
+fn member(
+    world: &World,
+    store: &str,
+    replaces: &str,
+    (to_store, to_target): (Link, Link),
+    number: usize,
+) -> Result<Member> {
     let port = free_port()?;
     let text = world::read(&world.config())?;
     let target = &world.database;
@@ -169,6 +183,7 @@ async fn member(world: &World, (store, store_port): (&str, u16), number: usize) 
         ("\"admin.sock\"".to_owned(), format!("\"admin-{number}.sock\"")),
         ("\"audit.jsonl\"".to_owned(), format!("\"audit-{number}.jsonl\"")),
         (store.to_owned(), format!("127.0.0.1:{}", to_store.port)),
+        ("[connections.inventory]\n".to_owned(), format!("[connections.inventory]\n{replaces}\n")),
         (
             format!("@{}:{}/{}", target.host, target.port, target.name),
             format!("@{}:{}/{}", target.host, to_target.port, target.name),

@@ -44,7 +44,7 @@ pub(super) enum StoreCommand {
     Copy {
         #[command(flatten)]
         config: ConfigArg,
-        /// The configuration whose [store] is to have it all.
+        /// The configuration whose store is to have it all.
         #[arg(long, value_name = "FILE")]
         to_config: PathBuf,
     },
