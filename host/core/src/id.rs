@@ -24,6 +24,16 @@ fn time_ordered(now: Timestamp) -> String {
     text.iter().map(|&b| char::from(b)).collect()
 }
 
+/// The time of such a text, to the millisecond; none where it is no such text.
+fn time_of(text: &str) -> Option<Timestamp> {
+    let digits = text.as_bytes().get(..10)?;
+    let millis = digits.iter().try_fold(0_i64, |millis, digit| {
+        let value = ALPHABET.iter().position(|letter| letter == digit)?;
+        Some((millis << 5) | i64::try_from(value).ok()?)
+    })?;
+    Timestamp::from_millisecond(millis).ok()
+}
+
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a lease id: expected 'lease_' and 26 characters")]
@@ -45,6 +55,12 @@ impl LeaseId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// When it was made, by the clock of its broker.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        time_of(self.0.strip_prefix("lease_")?)
     }
 }
 
@@ -95,6 +111,12 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// When it was made, by the clock of its broker: when the request came.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        time_of(self.0.strip_prefix("req_")?)
+    }
 }
 
 impl fmt::Display for RequestId {
@@ -115,6 +137,8 @@ mod tests {
         let again = LeaseId::generate(Timestamp::from_second(1_700_000_000).unwrap());
         assert_ne!(early, again);
         assert_eq!(early.as_str().parse(), Ok(early.clone()));
+        let at = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
+        assert_eq!((LeaseId::generate(at).made_at(), RequestId::generate(at).made_at()), (Some(at), Some(at)));
         for bad in ["", "lease_", "lease_01", "x", "lease_0000000000000000000000000'"] {
             assert!(bad.parse::<LeaseId>().is_err(), "{bad:?}");
         }

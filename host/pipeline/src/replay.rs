@@ -175,7 +175,7 @@ pub async fn same_answer(
         LeaseState::Pending => return Err(Refused::Overloaded),
         state => return Err(Refused::LeaseNotActive { id: lease.id, state }),
     }
-    let lease = own(flow, lease).await?;
+    let lease = own(flow, lease, request_id).await?;
     if lease.rotating.is_some() {
         let disclosure = hand_out_again(&flow.hand_out, lease, request_id).await?;
         flow.abandoned.picked_up(&disclosure.lease.id);
@@ -203,10 +203,20 @@ pub async fn same_answer(
     Ok(Some(Disclosure { lease, handover, endpoint, previous_valid_until: None }))
 }
 
+/// For how long after a lease was asked for another broker may still be answering that request, and how far the clocks of
+/// two brokers may differ.
+const ANSWERING: Duration = Duration::from_secs(5);
+
 /// The lease as this broker's own: what another one has of it in memory counts no more.
-async fn own(flow: &ReplayFlow, lease: Lease) -> Result<Lease, Refused> {
+///
+/// A request that came while another broker was at work on the same one is no retry: its caller may have gone, and with
+/// it nobody would get the new password, while the other broker's answer has arrived. So the caller tries again.
+async fn own(flow: &ReplayFlow, lease: Lease, request_id: &RequestId) -> Result<Lease, Refused> {
     if flow.ledger.store().owns(&lease.id).await? {
         return Ok(lease);
+    }
+    if is_beside(&lease.id, request_id) {
+        return Err(Refused::Overloaded);
     }
     let taken = lease.taken_over();
     match flow.ledger.commit(Change::step(taken.clone())).await {
@@ -218,6 +228,12 @@ async fn own(flow: &ReplayFlow, lease: Lease) -> Result<Lease, Refused> {
     // An earlier secret of this broker's: another broker has reset it since.
     flow.handovers.forget(&taken.id);
     Ok(taken)
+}
+
+/// Whether the request came before the lease's first answer can have arrived.
+fn is_beside(lease: &LeaseId, request: &RequestId) -> bool {
+    let times = lease.made_at().zip(request.made_at());
+    times.is_some_and(|(made, came)| came < made + ANSWERING)
 }
 
 /// That a secret is handed out once more, by this request.
@@ -410,6 +426,15 @@ mod tests {
         abandoned.picked_up(&other);
         abandoned.put(&other);
         assert_eq!(abandoned.given_up(true), [other]);
+    }
+
+    #[test]
+    fn a_request_beside_the_first_one_is_no_retry() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let lease = LeaseId::generate(at(0));
+        for (came, beside) in [(-30, true), (0, true), (4, true), (5, false), (60, false)] {
+            assert_eq!(is_beside(&lease, &RequestId::generate(at(came))), beside, "{came} s");
+        }
     }
 
     #[test]

@@ -73,10 +73,6 @@ pub struct Known {
     pub revoked: BTreeMap<String, String>,
     /// Credentials that are to be good at the end.
     pub kept: Vec<Held>,
-    /// Those whose first request was hung up, and that another broker granted to the retry: they are to be live at the
-    /// end. The first request may come to its turn after the retry, and then it gives the lease a new password, which
-    /// nobody waits for.
-    pub fetched: Vec<Held>,
     /// The leases that each Idempotency-Key was answered with.
     pub keys: BTreeMap<String, Vec<String>>,
 }

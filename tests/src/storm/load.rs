@@ -25,6 +25,8 @@ const KEYED: Duration = Duration::from_secs(30);
 const KEPT: Duration = Duration::from_secs(7_200);
 /// How many of those one client has.
 const MOST_KEPT: usize = 3;
+/// For how long another broker refuses a key: five seconds, and what the clocks are read at.
+const ANSWERING: Duration = Duration::from_millis(5_500);
 /// Milliseconds between two things that a client does.
 const PAUSE: std::ops::Range<u64> = 100..700;
 
@@ -180,6 +182,8 @@ impl Client {
         let clear = !answers.iter().any(|answer| matches!(answer, Issued::Unclear));
         let mut held = answers.into_iter().find_map(Issued::held);
         if clear && held.is_some() {
+            // Until then another broker refuses: the first answer may still be on its way.
+            sleep(ANSWERING).await;
             for url in &self.urls {
                 let again = self.asker.issue(url, &self.workload, KEYED, Some(&key)).await?;
                 let Some(again) = again.held() else { break };
@@ -217,7 +221,7 @@ impl Client {
         if comes_back {
             let other = self.other_than(&url);
             if let Some(held) = self.asker.issue(&other, &self.workload, ttl, Some(&key)).await?.held() {
-                self.asker.known().fetched.push(held);
+                self.asker.known().kept.push(held);
             }
         }
         Ok(())
