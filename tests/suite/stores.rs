@@ -220,8 +220,8 @@ async fn a_frozen_broker_is_fenced_and_writes_nothing_more() {
     assert!(world.events("broker.stopped").is_empty(), "it wrote nothing more");
 }
 
-/// A broker whose configuration lacks what a lease was made by gives the lease to one that has it. That the
-/// configurations differ is an alarm.
+/// A lease passes from a broker whose configuration lacks its driver to one that has it. That the configurations differ
+/// is an alarm.
 #[tokio::test]
 async fn a_broker_leaves_what_it_has_no_driver_for() {
     let store = StoreDatabase::create(&surroundings("JIT_TEST_POSTGRES")).await.unwrap();

@@ -13,7 +13,7 @@ use jit_tlog::checkpoint::{LogKey, Origin};
 use crate::store::place;
 
 /// Reads the log to its end and makes the store, in one transaction: it has everything or stays empty. With `unsigned`,
-/// records after the last signed checkpoint are taken too. `progress` is told how many records were read.
+/// records after the last signed checkpoint are taken too. `progress` receives how many records were read.
 ///
 /// # Errors
 /// When the store is in use or not empty, the log is not what was signed, or it does not say enough.

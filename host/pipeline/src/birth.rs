@@ -114,7 +114,7 @@ async fn keep(store: &dyn Store, birth: &Birth) -> anyhow::Result<()> {
 }
 
 /// Seals the mark for the log's record of a start, so that a lost store can be made again from the log (`store
-/// rebuild`). The key is derived from the log's signing key: it never changes, and whoever continues the log has it.
+/// rebuild`). The key is derived from the log's signing key: it never changes, and who continues the log has it.
 pub struct Marking(Sealer);
 
 impl Marking {

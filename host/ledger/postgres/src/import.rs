@@ -81,7 +81,7 @@ pub enum ImportError {
     Checkpoint(#[from] NoteError),
 }
 
-/// Takes over everything of the source. `progress` is told how many records were read, and of how many.
+/// Takes over everything of the source. `progress` receives how many records were read, and of how many.
 ///
 /// # Errors
 /// [`ImportError`]: then the database is as it was, but for tables that were made.

@@ -32,7 +32,7 @@ use super::writer::WriteError;
 const LOOK: Duration = Duration::from_secs(2);
 /// How long one look may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(8);
-/// A broker whose count has not changed for so many looks in a row is fenced.
+/// A broker whose count has not changed for this number of looks in a row is fenced.
 const SILENT_LOOKS: u32 = 5;
 /// For how long after a beat was begun no other broker can have fenced this one: shorter than [`SILENT_LOOKS`] looks.
 const HOLDS: Duration = Duration::from_secs(8);

@@ -47,7 +47,7 @@ pub struct PeersTask {
     peers: watch::Receiver<Peers>,
     /// When to compare the targets.
     compare: Vec<Instant>,
-    /// What was found the last time: told when it changes.
+    /// What was found the last time. A change is logged.
     drift: bool,
 }
 

@@ -176,7 +176,7 @@ async fn work_is_one_brokers_at_a_time() {
     let renewed = active(&lease).moved(jiff::SignedDuration::from_secs(60));
     second.commit(update(&renewed)).await.unwrap();
     assert_eq!((due(&first).await, due(&second).await), (vec![], vec![lease.id.clone()]));
-    // What it has no driver for it gives away.
+    // A lease that it has no driver for passes to another broker.
     assert!(!first.hand_over(&lease.id).await.unwrap(), "it is not its own");
     assert!(second.hand_over(&lease.id).await.unwrap());
     assert_eq!((due(&first).await, due(&second).await), (vec![lease.id.clone()], vec![]));
@@ -274,7 +274,7 @@ async fn a_broker_that_was_frozen_writes_nothing_more() {
     let fenced = tokio::time::timeout(Duration::from_secs(60), peers.wait_for(|peers| peers.ended)).await;
     fenced.expect("a silent broker is fenced").unwrap();
     assert_eq!(second.fenced().into_iter().map(|peer| peer.name).collect::<Vec<_>>(), ["first"]);
-    assert!(second.fenced().is_empty(), "each is told of once");
+    assert!(second.fenced().is_empty(), "each is named once");
     let unfinished = second.unfinished(time(9_999), 10).await.unwrap();
     assert_eq!(unfinished, std::slice::from_ref(&lease));
     wake.send(()).unwrap();
