@@ -365,6 +365,11 @@ impl Abandoned {
         replies.arrived.insert(lease.clone(), Instant::now());
     }
 
+    /// Whether a reply arrived within the last minutes.
+    pub(crate) fn has_arrived(&self, lease: &LeaseId) -> bool {
+        self.0.lock().arrived.contains_key(lease)
+    }
+
     fn picked_up(&self, lease: &LeaseId) {
         self.0.lock().waiting.remove(lease);
     }
@@ -417,8 +422,10 @@ mod tests {
         // The client went away, and its retry was answered before that was noticed.
         abandoned.put(&lease);
         abandoned.picked_up(&lease);
+        assert!(!abandoned.has_arrived(&lease));
         abandoned.arrived(&lease);
         abandoned.put(&lease);
+        assert!(abandoned.has_arrived(&lease));
         assert_eq!(abandoned.given_up(true), []);
         // The retry was answered, and its reply did not arrive either.
         let other = LeaseId::generate(Timestamp::now());

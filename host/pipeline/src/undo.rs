@@ -123,9 +123,16 @@ async fn close_for_good(flow: &EndFlow, lease: &Lease, cause: Cause) -> Result<(
 /// The caller went away before it had its reply. With an Idempotency-Key it may come back for it;
 /// without one nobody can ever use the account, so it goes at once.
 pub async fn abandon(flow: &Arc<UndoFlow>, lease: &Lease) {
-    if lease.idempotency.is_some() && !flow.work.stopping.is_cancelled() {
-        flow.abandoned.put(&lease.id);
-        return;
+    if lease.idempotency.is_some() {
+        if !flow.work.stopping.is_cancelled() {
+            flow.abandoned.put(&lease.id);
+            return;
+        }
+        // A retry was answered meanwhile, here or by another broker.
+        let is_elsewhere = !flow.removal.end.ledger.store().owns(&lease.id).await.unwrap_or(true);
+        if is_elsewhere || flow.abandoned.has_arrived(&lease.id) {
+            return;
+        }
     }
     tracing::info!(lease = %lease.id, "the caller went away before the reply; the account is removed");
     match begin(&flow.removal.end, lease, Cause::Abandoned, Vec::new()).await {
