@@ -9,12 +9,15 @@ use xtask::plugins::root;
 use xtask::prose::pages;
 
 /// Pages with blocks that name no module, how many those are, and which module plays them in its own way.
-const OTHERWISE: [(&str, usize, &str); 4] = [
+const OTHERWISE: [(&str, usize, &str); 6] = [
     // Its first command, which the suite cannot be asked to run: it builds and starts what the suite has.
     ("README.md", 1, "story"),
     // Pieces of the examples, whole files of which are run.
     ("docs/clients.md", 3, "examples"),
+    // The same commands with files of the test's own, and the broker stopped by other means.
+    ("docs/operating.md", 2, "disposable"),
     ("docs/plugins.md", 1, "languages"),
+    ("docs/scaling.md", 1, "disposable"),
     ("docs/start.md", 4, "dev"),
 ];
 
