@@ -128,7 +128,7 @@ async fn the_commands_of_the_page_end_what_they_say() {
     assert_eq!((in_state(&world, "revoked"), in_state(&world, "active")), (ended, kept));
 }
 
-/// The name is a caller's own choice: it is data wherever it goes, and shown so that a terminal takes no harm.
+/// A caller chooses the name. The command treats it as data, and shows it without control characters.
 #[tokio::test]
 async fn a_hostile_workload_name_ends_its_own_leases_only() {
     let key = Key::generate("key-1").unwrap();
