@@ -18,8 +18,8 @@ pub struct Moved {
 }
 
 /// Copies a store in SQLite into one in PostgreSQL, as of one moment: into an empty database, or into one that has an
-/// earlier copy of the same store. Where no broker serves from the source, none can meanwhile. `progress` is told how
-/// many records were read, and of how many.
+/// earlier copy of the same store. No broker can begin to serve from the source while it is copied. `progress`
+/// receives how many records were read, and of how many.
 ///
 /// # Errors
 /// When the stores are of other kinds, one of them cannot be opened, the destination is in use or has another store, or

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use jit_config::StoreKind;
 use jit_ledger::VERIFIER_MEMORY;
-use jit_ledger::audit::exported::Exported;
+use jit_ledger::audit::exported::ExportedLog;
 use jit_ledger_sqlite::{Rebuild, SqliteOptions, UsedVerifier};
 use jit_pipeline::birth::Marking;
 use jit_pipeline::rebuild::{Rebuilt, Replaying};
@@ -20,7 +20,7 @@ use crate::store::place;
 pub async fn rebuild(
     store: &jit_config::Store,
     (signer, origin): (LogKey, Origin),
-    exported: &mut Exported,
+    exported: &mut ExportedLog,
     unsigned: bool,
     now: Timestamp,
     mut progress: impl FnMut(u64),

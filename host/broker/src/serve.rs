@@ -156,8 +156,7 @@ async fn start(source: Source, mode: Mode, signals: &mut Signals) -> anyhow::Res
         compose::warn_of_weak_ends(&broker.serving.load());
         // It asks the servers where they are, so it runs beside the start: one that does not answer holds up nothing.
         broker.work.spawn(reload::tell_orphans(Arc::clone(&broker), composed.loaded.load_full()));
-        let recovered = undo::recover(&broker.end).await.context("recovery after the last stop")?;
-        undo::adopt(&broker.end).await.context("taking over the leases of brokers that have ended")?;
+        let recovered = undo::take_over(&broker.end).await.context("recovery after the last stop")?.unfinished;
         broker.leftovers.recall(&*broker.store).await.context("looking for accounts that wait for a person")?;
         Ok((admin, recovered))
     };

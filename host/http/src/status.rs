@@ -1,6 +1,6 @@
 //! `GET /admin/status` and `GET /admin/tasks`: what a running broker says of itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use jit_api::status::{Alarm, BrokerRow, BrokerStatus, StoreStatus, TargetStatus,
 use jit_core::counted::counted;
 use jit_core::lease::LeaseState;
 use jit_core::name::TargetName;
-use jit_ledger::{Counts, Peer, Store};
+use jit_ledger::{Counts, Peer, Store, configurations};
 use jit_pipeline::broker::Broker;
 use jit_pipeline::space::Room;
 use jit_pipeline::tasks::removal;
@@ -91,11 +91,10 @@ fn brokers(store: &dyn Store) -> Vec<BrokerRow> {
 
 /// That brokers of the store have different configurations.
 fn drift(brokers: &[BrokerRow]) -> Option<String> {
-    let configs: BTreeSet<&str> = brokers.iter().filter_map(|row| row.config.as_deref()).collect();
-    let differ = configs.len() > 1;
-    differ.then(|| {
+    let configs = configurations(brokers.iter().map(|row| row.config.as_deref()));
+    (configs > 1).then(|| {
         let all = counted(brokers.len() as u64, "broker", "brokers");
-        format!("the {all} of this store have {} different configurations; see \"brokers\" below", configs.len())
+        format!("the {all} of this store have {configs} different configurations; see \"brokers\" below")
     })
 }
 

@@ -13,13 +13,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 pub mod audit;
+mod claim;
 pub mod columns;
 pub mod ground;
 pub mod group;
 mod peers;
 pub mod transfer;
 
-pub use peers::{Peer, Peers};
+pub use claim::alone;
+pub use peers::{Peer, Peers, configurations};
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -405,8 +407,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(true)
     }
 
-    /// Gives a lease to another broker, one with another configuration first; false where there is none. For what
-    /// this one has no driver for.
+    /// Makes a lease another broker's, for which this one has no driver. A broker with another configuration is preferred.
+    /// Returns false if there is no other broker.
     async fn hand_over(&self, _lease: &LeaseId) -> Result<bool, StoreError> {
         Ok(false)
     }

@@ -1,5 +1,7 @@
 //! The brokers that serve from one store.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 /// A broker of a store.
@@ -32,10 +34,13 @@ impl Peers {
     /// Whether two that serve have shown different configurations.
     #[must_use]
     pub fn drift(&self) -> bool {
-        let mut shown = self.serving.iter().filter_map(|peer| peer.config.as_deref());
-        let first = shown.next();
-        shown.any(|other| Some(other) != first)
+        configurations(self.serving.iter().map(|peer| peer.config.as_deref())) > 1
     }
+}
+
+/// How many different configurations brokers have shown, of the digests of all of them.
+pub fn configurations<'d>(digests: impl Iterator<Item = Option<&'d str>>) -> usize {
+    digests.flatten().collect::<BTreeSet<_>>().len()
 }
 
 #[cfg(test)]

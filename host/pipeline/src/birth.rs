@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::sealing::{Label, SealError, Sealer};
 use jit_ledger::audit::export_file::reaches;
-use jit_ledger::{Change, SealedWrite, Store};
+use jit_ledger::{Change, SealedWrite, Store, alone};
 
 /// Under what the store keeps it.
 const PURPOSE: &str = "broker";
@@ -75,15 +75,16 @@ struct Kept {
 pub async fn of_store(store: &dyn Store, records: u64, exports: &[PathBuf], now: Timestamp) -> anyhow::Result<Birth> {
     // Brokers that open an empty store at the same moment agree on one mark.
     let begun = Instant::now();
-    while !store.claim(CLAIM).await.map_err(|error| anyhow!("{error}"))? {
+    loop {
+        let made = alone(store, CLAIM, read_or_make(store, records, exports, now)).await;
+        if let Some(birth) = made.map_err(|error| anyhow!("{error}"))? {
+            return birth;
+        }
         if begun.elapsed() > PATIENCE {
             bail!("another broker has been opening the store for {} s", PATIENCE.as_secs());
         }
         sleep(ASK).await;
     }
-    let birth = read_or_make(store, records, exports, now).await;
-    store.release(CLAIM).await;
-    birth
 }
 
 async fn read_or_make(store: &dyn Store, records: u64, exports: &[PathBuf], now: Timestamp) -> anyhow::Result<Birth> {

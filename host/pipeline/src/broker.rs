@@ -294,8 +294,6 @@ impl Broker {
     #[must_use]
     pub fn peers(&self) -> PeersFlow {
         PeersFlow {
-            ledger: self.ledger.clone(),
-            clock: Arc::clone(&self.clock),
             end: self.end.clone(),
             leftovers: Arc::clone(&self.leftovers),
             exported: self.exported.clone(),

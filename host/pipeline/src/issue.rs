@@ -288,9 +288,10 @@ async fn intend(flow: &IssueFlow, permit: Permit, idempotency: Option<Idempotenc
 /// Another broker took the key between the look at it and this request's intent: the same request is at work there, or
 /// another one is.
 async fn taken(flow: &IssueFlow, lease: &Lease, by: LeaseId) -> Result<Refused, Refused> {
-    let body = |lease: &Lease| lease.idempotency.as_ref().map(|idempotency| idempotency.body.clone());
-    let first = flow.ledger.store().lease(&by).await?;
-    let same = first.is_some_and(|first| body(&first) == body(lease) && first.principal.owns(&lease.principal));
+    let holder = flow.ledger.store().lease(&by).await?;
+    let same = holder
+        .zip(lease.idempotency.as_ref())
+        .is_some_and(|(holder, key)| replay::is_same_request(&holder, key) && holder.principal.owns(&lease.principal));
     Ok(if same { Refused::Overloaded } else { Refused::IdempotencyConflict(by) })
 }
 

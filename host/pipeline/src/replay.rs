@@ -164,7 +164,7 @@ pub async fn same_answer(
     request_id: &RequestId,
 ) -> Result<Option<Disclosure>, Refused> {
     let Some(lease) = flow.ledger.store().lease_by_key(&idempotency.key).await? else { return Ok(None) };
-    if lease.idempotency.as_ref().is_some_and(|first| first.body != idempotency.body) {
+    if !is_same_request(&lease, idempotency) {
         return Err(Refused::IdempotencyConflict(lease.id));
     }
     let over = lease.expires_at <= flow.clock.now();
@@ -234,6 +234,11 @@ async fn own(flow: &ReplayFlow, lease: Lease, request_id: &RequestId) -> Result<
 fn is_beside(lease: &LeaseId, request: &RequestId) -> bool {
     let times = lease.made_at().zip(request.made_at());
     times.is_some_and(|(made, came)| came < made + ANSWERING)
+}
+
+/// Whether the lease that holds a key was asked for by the same request.
+pub(crate) fn is_same_request(holder: &Lease, idempotency: &Idempotency) -> bool {
+    holder.idempotency.as_ref().is_none_or(|first| first.body == idempotency.body)
 }
 
 /// That a secret is handed out once more, by this request.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jit_core::event::{AuditEvent, Doubtful, Event, LeaseRest};
 use jit_core::lease::{Cause, Lease};
-use jit_ledger::{Change, LeaseWrite, StoreError};
+use jit_ledger::{Change, LeaseWrite, StoreError, alone};
 use tokio::runtime::Handle;
 
 use crate::end::{EndFlow, begin, close, close_stored, doubtful_for};
@@ -178,27 +178,32 @@ const ADOPTED_AT_ONCE: usize = 200;
 /// The name of the claim on closing what ended brokers left: two that did it at once would be in each other's way.
 const RECOVERY: &str = "recovery";
 
-/// What a crash left behind: leases that were intended and never settled. Their accounts may
-/// exist, their secrets reached nobody. Called before the broker serves, and whenever another broker of the store has
-/// ended. Returns how many; none where another broker is at it.
-///
-/// # Errors
-/// When the store fails.
-pub async fn recover(flow: &EndFlow) -> Result<usize, StoreError> {
-    let store = flow.ledger.store();
-    if !store.claim(RECOVERY).await? {
-        return Ok(0);
-    }
-    let closed = close_unfinished(flow).await;
-    store.release(RECOVERY).await;
-    closed
+/// What was taken over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TakenOver {
+    /// Issues that had not come to their end, and are closed.
+    pub unfinished: usize,
+    /// Leases that are this broker's now.
+    pub leases: u64,
 }
 
-/// Takes over the leases of brokers that have ended. Returns how many.
+/// Takes over what brokers left that have ended, this one's last run included. Called before the broker serves, and
+/// whenever another broker of the store has ended.
 ///
 /// # Errors
 /// When the store fails: what was taken over until then stays so.
-pub async fn adopt(flow: &EndFlow) -> Result<u64, StoreError> {
+pub async fn take_over(flow: &EndFlow) -> Result<TakenOver, StoreError> {
+    Ok(TakenOver { unfinished: recover(flow).await?, leases: adopt(flow).await? })
+}
+
+/// Leases that were intended and never settled. Their accounts may exist, their secrets reached nobody. Returns how
+/// many were closed: 0 if another broker is at it.
+async fn recover(flow: &EndFlow) -> Result<usize, StoreError> {
+    alone(flow.ledger.store(), RECOVERY, close_unfinished(flow)).await?.unwrap_or(Ok(0))
+}
+
+/// The leases of brokers that have ended. Returns how many.
+async fn adopt(flow: &EndFlow) -> Result<u64, StoreError> {
     let mut adopted = 0;
     loop {
         match flow.ledger.store().adopt(ADOPTED_AT_ONCE).await? {

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::rows::{LeaseColumns, LeaseRow, owner, subject};
 use super::schema::{self, SchemaError};
 use super::servers::{ConnectError, Place, Purpose, Servers};
+use super::transaction::archive;
 
 /// How long one statement may take.
 const STATEMENT: Duration = Duration::from_secs(600);
@@ -353,18 +354,10 @@ async fn put_holds(connection: &mut PgConnection, source: &mut dyn Snapshot) -> 
     }
 }
 
-/// The records begin where those of the source do; the rest is in its archive. The frontier goes first: it is what the
-/// table's guard against slips looks at.
+/// The records begin where those of the source do. The rest is in its archive.
 async fn put_frontier(connection: &mut PgConnection, head: &Head) -> Result<(), ImportError> {
-    let size = i64::try_from(head.frontier.size()).unwrap_or(i64::MAX);
-    if size == 0 {
-        return Ok(());
+    match i64::try_from(head.frontier.size()).unwrap_or(i64::MAX) {
+        0 => Ok(()),
+        size => Ok(archive(connection, size, &nodes_of(&head.frontier)).await?),
     }
-    let frontier = "INSERT INTO jit_broker.archived (one, size, nodes) VALUES (1, $1, $2)
-        ON CONFLICT (one) DO UPDATE SET size = excluded.size, nodes = excluded.nodes";
-    sqlx::query(frontier).bind(size).bind(nodes_of(&head.frontier)).execute(&mut *connection).await?;
-    sqlx::query("DELETE FROM jit_broker.audit WHERE seq < $1").bind(size).execute(&mut *connection).await?;
-    let history = "DELETE FROM jit_broker.checkpoint_history WHERE size < $1";
-    sqlx::query(history).bind(size).execute(connection).await?;
-    Ok(())
 }

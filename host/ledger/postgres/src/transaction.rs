@@ -237,7 +237,7 @@ async fn put_records(
 
 /// Lets go of the records that are in an archive, and of the checkpoints over less. The frontier goes first: it is
 /// what the table's guard against slips looks at. It only moves forward, and never past the log's end.
-async fn archive(connection: &mut PgConnection, size: i64, nodes: &[u8]) -> Result<(), sqlx::Error> {
+pub(crate) async fn archive(connection: &mut PgConnection, size: i64, nodes: &[u8]) -> Result<(), sqlx::Error> {
     let forward = "INSERT INTO jit_broker.archived AS a (one, size, nodes)
         SELECT 1, $1, $2 WHERE $1 <= (SELECT size FROM jit_broker.head)
         ON CONFLICT (one) DO UPDATE SET size = excluded.size, nodes = excluded.nodes WHERE a.size < excluded.size";

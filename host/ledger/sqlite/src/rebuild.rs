@@ -17,7 +17,7 @@ use super::rows::{LeaseRow, lease_array, verifier_array};
 use super::sealed::{SealedGroup, SealedRow};
 use super::statements::Writes;
 use super::store::{OpenError, SqliteOptions};
-use super::writer::{OpenFailure, Writer};
+use super::writer::Writer;
 
 /// Why the store cannot be made again.
 #[derive(Debug, thiserror::Error)]
@@ -141,18 +141,6 @@ impl Rebuild {
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
         self.connection.close().await?;
         Ok(())
-    }
-}
-
-impl OpenError {
-    /// Of that file.
-    pub(super) fn of(path: &std::path::Path, failure: OpenFailure) -> Self {
-        let path = path.to_owned();
-        match failure {
-            OpenFailure::Schema(source) => Self::Schema { path, source },
-            OpenFailure::Log(source) => Self::Log { path, source },
-            OpenFailure::Database(source) => Self::Database { path, source },
-        }
     }
 }
 

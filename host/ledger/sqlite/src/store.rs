@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, written by one task, read by a few connections.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,7 +24,7 @@ use super::rows;
 use super::schema;
 use super::sealed;
 use super::usage;
-use super::writer::{Job, Writer};
+use super::writer::{Job, OpenFailure, Writer};
 use jit_ledger::columns::{MAX_ROWS, add_counts, column, decode, decode_all, moment, most, nanos};
 use jit_ledger::{Change, Counted, Counts, LeaseFilter, Maker, Store, StoreError, StoredRecord};
 
@@ -101,6 +101,18 @@ pub enum OpenError {
         /// What it said.
         source: sqlx::Error,
     },
+}
+
+impl OpenError {
+    /// Of that file.
+    pub(super) fn of(path: &Path, failure: OpenFailure) -> Self {
+        let path = path.to_owned();
+        match failure {
+            OpenFailure::Schema(source) => Self::Schema { path, source },
+            OpenFailure::Log(source) => Self::Log { path, source },
+            OpenFailure::Database(source) => Self::Database { path, source },
+        }
+    }
 }
 
 /// The store in one SQLite file. Dropping it without [`Store::close`] loses nothing that was

@@ -1,8 +1,8 @@
 //! A whole log read from its export, in one or several files, and verified on the way: each record has its number, and
 //! the tree over the records is the signed one wherever there is a checkpoint.
 //!
-//! Several files: the export goes on in a new file where somebody moves the old one away, and archived segments are
-//! files of the same form.
+//! There may be several files. When somebody moves the exported file away, the export continues in a new one. Archived
+//! segments are files of the same form.
 
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ pub enum ExportedError {
 }
 
 /// An exported log that is being read.
-pub struct Exported {
+pub struct ExportedLog {
     files: Vec<PathBuf>,
     /// The file that is read, and its lines.
     at: usize,
@@ -76,7 +76,7 @@ pub struct Exported {
     torn: u64,
 }
 
-impl Exported {
+impl ExportedLog {
     /// Opens the files, oldest first, and takes the checkpoints beside them.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Exported {
         Ok(Self { files, at: 0, lines, scan, signed, torn: 0 })
     }
 
-    /// The size of the newest signed checkpoint; 0 where there is none.
+    /// The size of the newest signed checkpoint. It is 0 if there is no checkpoint.
     #[must_use]
     pub fn signed(&self) -> u64 {
         self.signed
@@ -191,7 +191,7 @@ mod tests {
         /// How many records are read of the files, how many of them are signed, and the bytes left out.
         fn read(&self, files: &[&Path]) -> Result<(u64, u64, u64), ExportedError> {
             let files = files.iter().map(|path| path.to_path_buf()).collect();
-            let mut exported = Exported::open(files, &self.key.verifier(&self.origin))?;
+            let mut exported = ExportedLog::open(files, &self.key.verifier(&self.origin))?;
             while !exported.page()?.is_empty() {}
             Ok((exported.read(), exported.signed(), exported.torn()))
         }

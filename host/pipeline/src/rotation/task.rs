@@ -21,7 +21,7 @@ use super::trust::{self, Distrust, Known};
 use super::{RotationFlow, Site, Working};
 use crate::places::{Misplaced, NotTold};
 use crate::sealing::Sealer;
-use jit_ledger::{Change, StoreError};
+use jit_ledger::{Change, StoreError, alone};
 
 /// The most steps in one go: begin, stage, taking back, replacing, and one more in case the first was
 /// made by another.
@@ -96,14 +96,12 @@ pub async fn advance(flow: &RotationFlow, site: &Site) {
     let working = flow.rotations.of(&site.name);
     let Ok(_turn) = working.turn.try_lock() else { return };
     let work = format!("rotation/{}", site.name);
-    match flow.ledger.store().claim(&work).await {
-        Ok(true) => {}
+    match alone(flow.ledger.store(), &work, steps(flow, &sealer, site, &working)).await {
+        Ok(Some(())) => {}
         // What another broker does is in the store in a moment.
-        Ok(false) => return tokio::time::sleep(ANOTHERS).await,
-        Err(error) => return failed(flow, site, &working, &error.into()).await,
+        Ok(None) => tokio::time::sleep(ANOTHERS).await,
+        Err(error) => failed(flow, site, &working, &error.into()).await,
     }
-    steps(flow, &sealer, site, &working).await;
-    flow.ledger.store().release(&work).await;
 }
 
 async fn steps(flow: &RotationFlow, sealer: &Sealer, site: &Site, working: &Working) {

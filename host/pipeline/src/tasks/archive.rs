@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jit_core::ttl::Ttl;
-use jit_ledger::Store;
+use jit_ledger::{Store, alone};
 
 use super::driver::{Next, Pace, Pass, Task};
 use crate::clock::LeaseClock;
@@ -92,19 +92,20 @@ pub async fn once(flow: &Arc<ArchiveFlow>, keep: Option<Ttl>) -> Option<Result<V
     let flow = Arc::clone(flow);
     // Files are written in between; they hold up a thread of their own only.
     let runtime = tokio::runtime::Handle::current();
-    match flow.store.claim(WORK).await {
-        Ok(true) => {}
-        Ok(false) => return Some(Ok(Vec::new())),
-        Err(error) => return Some(Err(error.into())),
-    }
     let store = Arc::clone(&flow.store);
-    let archived = tokio::task::spawn_blocking(move || {
-        let peers = elsewhere(&*flow.store);
-        let exports = flow.exported.iter().map(AsRef::as_ref).chain(&peers);
-        runtime.block_on(archive(&*flow.store, &plan.path, keep, exports, flow.clock.wall()))
-    });
-    let archived = archived.await;
-    store.release(WORK).await;
+    let archiving = async {
+        let archived = tokio::task::spawn_blocking(move || {
+            let peers = elsewhere(&*flow.store);
+            let exports = flow.exported.iter().map(AsRef::as_ref).chain(&peers);
+            runtime.block_on(archive(&*flow.store, &plan.path, keep, exports, flow.clock.wall()))
+        });
+        archived.await
+    };
+    let archived = match alone(&*store, WORK, archiving).await {
+        Ok(Some(archived)) => archived,
+        Ok(None) => return Some(Ok(Vec::new())),
+        Err(error) => return Some(Err(error.into())),
+    };
     match archived {
         Ok(result) => Some(result),
         Err(error) => {

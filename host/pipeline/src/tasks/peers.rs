@@ -11,11 +11,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::driver::{Next, Pass, Task};
-use crate::clock::LeaseClock;
 use crate::end::EndFlow;
-use crate::ledger::Ledger;
 use crate::leftover::Leftovers;
-use crate::undo::{adopt, recover};
+use crate::undo::{TakenOver, take_over};
 use crate::work::Wake;
 use jit_ledger::audit::archive::Exported;
 
@@ -27,8 +25,6 @@ const COMPARE_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_secs(5), Du
 
 /// What it takes to look after other brokers.
 pub struct PeersFlow {
-    pub(crate) ledger: Ledger,
-    pub(crate) clock: Arc<LeaseClock>,
     pub(crate) end: EndFlow,
     /// Accounts that only a person can remove are known by who has their leases.
     pub(crate) leftovers: Arc<Leftovers>,
@@ -55,13 +51,13 @@ impl PeersTask {
     /// None where the store is for one process.
     #[must_use]
     pub fn new(flow: PeersFlow, config: Digest) -> Option<Self> {
-        let peers = flow.ledger.store().peers()?;
+        let peers = flow.end.ledger.store().peers()?;
         Some(Self { flow, config, peers, compare: Vec::new(), drift: false })
     }
 
     fn show(&mut self) {
         let exported = self.flow.exported.iter().map(|exported| exported.next()).min();
-        self.flow.ledger.store().show((self.config)().as_deref(), exported);
+        self.flow.end.ledger.store().show((self.config)().as_deref(), exported);
         let peers = self.peers.borrow_and_update().clone();
         metrics::gauge!("jit_brokers").set(peers.serving.len() as f64);
         let drift = peers.drift();
@@ -74,28 +70,24 @@ impl PeersTask {
         self.drift = drift;
     }
 
-    /// Takes over what there is. Returns how many issues were closed, and how many leases taken over.
-    async fn take_over(&self) -> Result<(usize, u64), StoreError> {
+    /// Takes over what there is.
+    async fn take_over(&self) -> Result<TakenOver, StoreError> {
         let flow = &self.flow;
-        for peer in flow.ledger.store().fenced() {
+        for peer in flow.end.ledger.store().fenced() {
             let fenced = Event::BrokerFenced(FencedBroker { broker: peer.name });
-            flow.ledger.commit(Change::record(AuditEvent::new(fenced, flow.clock.wall()))).await?;
+            flow.end.ledger.commit(Change::record(AuditEvent::new(fenced, flow.end.clock.wall()))).await?;
         }
         if !self.peers.borrow().ended {
-            return Ok((0, 0));
+            return Ok(TakenOver::default());
         }
-        let closed = recover(&flow.end).await?;
-        let adopted = adopt(&flow.end).await?;
-        if closed > 0 || adopted > 0 {
-            tracing::warn!(
-                leases = adopted,
-                unfinished = closed,
-                "the leases of a broker that has ended are this one's now"
-            );
-            flow.leftovers.recall(flow.ledger.store()).await?;
+        let taken = take_over(&flow.end).await?;
+        let TakenOver { unfinished, leases } = taken;
+        if taken != TakenOver::default() {
+            tracing::warn!(leases, unfinished, "the leases of a broker that has ended are this one's now");
+            flow.leftovers.recall(flow.end.ledger.store()).await?;
             flow.wake.removal.notify_one();
         }
-        Ok((closed, adopted))
+        Ok(taken)
     }
 }
 
@@ -112,12 +104,12 @@ impl Task for PeersTask {
 
     async fn pass(&mut self) -> Pass {
         self.show();
-        let (closed, adopted) = match self.take_over().await {
+        let TakenOver { unfinished, leases } = match self.take_over().await {
             Ok(done) => done,
             Err(error) => return Pass::failed(error.to_string()),
         };
         let now = Instant::now();
-        if closed > 0 {
+        if unfinished > 0 {
             self.compare = COMPARE_AFTER.iter().map(|wait| now + *wait).collect();
         }
         let before = self.compare.len();
@@ -126,7 +118,7 @@ impl Task for PeersTask {
             self.flow.wake.reconcile.notify_one();
         }
         let next = self.compare.iter().map(|at| *at - now).fold(EVERY, Duration::min);
-        Pass::done([("unfinished", closed as u64), ("leases", adopted)], Next::In(next))
+        Pass::done([("unfinished", unfinished as u64), ("leases", leases)], Next::In(next))
     }
 
     async fn woken(&mut self) {

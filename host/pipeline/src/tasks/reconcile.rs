@@ -43,7 +43,7 @@ use crate::places::{Places, Question};
 use crate::target::{Serving, Target};
 use crate::work::Wake;
 use arc_swap::ArcSwap;
-use jit_ledger::{Change, LeaseFilter, StoreError};
+use jit_ledger::{Change, LeaseFilter, StoreError, alone};
 
 /// Pages of accounts read from one target at most.
 const MOST_PAGES: usize = 1_000;
@@ -182,43 +182,37 @@ pub async fn reconcile(flow: &ReconcileFlow, pass: Pass, only: Option<&str>) -> 
         }
         let mut found = TargetReport { target: target.name.to_string(), ..TargetReport::default() };
         let work = format!("reconcile/{}", target.name);
-        match flow.ledger.store().claim(&work).await {
-            Ok(true) => {}
-            Ok(false) if only.is_none() && pass == Pass::Mend => continue,
-            Ok(false) => {
-                found.error = Some("another broker compares this target now; try again in a moment".to_owned());
-                report.targets.push(found);
-                continue;
-            }
-            Err(error) => {
-                found.error = Some(error.to_string());
-                report.targets.push(found);
-                continue;
-            }
-        }
-        // Asked again: leases of another place are not for this pass to judge.
-        let compared = match flow.places.now(Question::of(target, Lane::Removal)).await {
-            Err(not_told) => Err(not_told.reason),
-            Ok(place) => {
-                let here = Here { flow, target, place };
-                let compared = if target.external() {
-                    external::compare(&here, &ground, &mut found).await
-                } else {
-                    compare(&here, &ground, &mut found).await
-                };
-                match compared {
-                    Ok(()) => flow.brake.tell(&flow.ledger, &ground, &found).await.map_err(|error| error.to_string()),
-                    failed => failed,
-                }
-            }
+        let comparing = compare_where_it_is(flow, target, &ground, &mut found);
+        let compared = match alone(flow.ledger.store(), &work, comparing).await {
+            Ok(Some(compared)) => compared,
+            Ok(None) if only.is_none() && pass == Pass::Mend => continue,
+            Ok(None) => Err("another broker compares this target now; try again in a moment".to_owned()),
+            Err(error) => Err(error.to_string()),
         };
         found.error = compared.err();
-        flow.ledger.store().release(&work).await;
         metrics::gauge!("jit_reconcile_ghosts", "target" => found.target.clone()).set(found.ghosts.len() as f64);
         report.targets.push(found);
     }
     flow.wake.removal.notify_one();
     report
+}
+
+/// Compares one target, and says on record what is held.
+async fn compare_where_it_is(
+    flow: &ReconcileFlow,
+    target: &Target,
+    ground: &brake::Ground<'_>,
+    found: &mut TargetReport,
+) -> Result<(), String> {
+    // Asked again: leases of another place are not for this pass to judge.
+    let asked = flow.places.now(Question::of(target, Lane::Removal)).await;
+    let here = Here { flow, target, place: asked.map_err(|not_told| not_told.reason)? };
+    if target.external() {
+        external::compare(&here, ground, found).await?;
+    } else {
+        compare(&here, ground, found).await?;
+    }
+    flow.brake.tell(&flow.ledger, ground, found).await.map_err(|error| error.to_string())
 }
 
 /// One target, where it is now.

@@ -243,7 +243,7 @@ impl World {
     /// As after `kill -9`: nothing of the old process is left but store and backend, and another one begins.
     pub(crate) async fn restart(&self) -> Arc<Broker> {
         let broker = self.broker();
-        undo::recover(&broker.end).await.unwrap();
+        undo::take_over(&broker.end).await.unwrap();
         broker
     }
 

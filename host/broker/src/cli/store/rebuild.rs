@@ -9,7 +9,7 @@ use jit_assembly::{store, store_rebuild};
 use jit_config::Config;
 use jit_core::counted::counted;
 use jit_core::lease::LeaseState;
-use jit_ledger::audit::exported::Exported;
+use jit_ledger::audit::exported::ExportedLog;
 use jit_pipeline::rebuild::Rebuilt;
 use jit_tlog::checkpoint::Origin;
 
@@ -22,7 +22,7 @@ pub(super) fn run(config: &ConfigArg, from: Vec<PathBuf>, unsigned: bool) -> Res
     let origin = Origin::new(config.audit.origin.clone()).context("[audit] origin")?;
     let signer = compose::audit_key(&config.audit.signing_key, Mode::default())?;
     let place = store::place(&config.store);
-    let mut exported = Exported::open(from, &signer.verifier(&origin)).context("the exported log cannot be used")?;
+    let mut exported = ExportedLog::open(from, &signer.verifier(&origin)).context("the exported log cannot be used")?;
     let rebuilt = block_on(async {
         let line = Line::new("read", "records", Format::Table);
         let signed = exported.signed();
@@ -34,7 +34,7 @@ pub(super) fn run(config: &ConfigArg, from: Vec<PathBuf>, unsigned: bool) -> Res
     Ok(())
 }
 
-fn tell(place: &str, exported: &Exported, rebuilt: &Rebuilt) {
+fn tell(place: &str, exported: &ExportedLog, rebuilt: &Rebuilt) {
     let count = |is: fn(LeaseState) -> bool| rebuilt.leases.iter().filter(|lease| is(lease.state)).count() as u64;
     println!(
         "{place}: {}, {}, {} to be removed, {} that ended lately",
